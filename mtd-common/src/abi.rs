@@ -1,0 +1,348 @@
+//! Keys and values of the BPF maps.
+//!
+//! Every type is `repr(C)`, has no implicit padding, and its size and field offsets are asserted at compile time
+//! for both targets. A change here is a change of [`VERSION`]: a controller never adopts maps of another version.
+//! Integers are in host order unless a field says otherwise; network-order fields are byte arrays.
+
+use core::mem::{offset_of, size_of};
+
+use crate::bytes::part_mut;
+use crate::window::WINDOW_WORDS;
+
+/// Version of every layout in this module. Part of the pin path, and the first field of [`Dataplane`].
+pub const VERSION: u32 = 1;
+
+/// Most protected prefixes that one data plane serves.
+pub const MAX_PREFIXES: usize = 4;
+
+/// Most sessions that may derive the same address at the same time (requirement MT-07). See [`RxKey::chain`].
+pub const MAX_CHAIN: u16 = 4;
+
+/// Settings of one attached data plane: the only element of the array map `DATAPLANE`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Dataplane {
+    /// [`VERSION`] of the controller that wrote it.
+    pub version: u32,
+    /// Interface index of `mtd0x`, the inside end of the veth pair, where opened packets are handed over.
+    pub tunnel_ifindex: u32,
+    /// Interface index of the underlay.
+    pub underlay_ifindex: u32,
+    /// Slots in the send ring of one session; a power of two.
+    pub ring: u32,
+    /// Number of valid elements of `prefixes`.
+    pub prefix_count: u32,
+    /// [`FLAG_ON_LINK`].
+    pub flags: u32,
+    /// Longest inner packet in bytes that is sealed or opened.
+    pub inner_mtu: u32,
+    /// MAC address of `mtd0`: what the kernel must see as destination of an opened packet.
+    pub tunnel_mac: [u8; 6],
+    /// MAC address of the underlay, for neighbour advertisements.
+    pub underlay_mac: [u8; 6],
+    /// Protected prefixes; the elements after `prefix_count` are zero.
+    pub prefixes: [Prefix; MAX_PREFIXES],
+}
+
+/// Answer neighbour solicitations for live addresses ([`Dataplane::flags`], requirement MT-09).
+pub const FLAG_ON_LINK: u32 = 1;
+
+/// A protected prefix of 64 to 112 bits (requirement MT-06).
+///
+/// The fields hold the bytes of the address as they lie in memory (network order), read as native integers, so
+/// that the programs compare without swapping bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Prefix {
+    /// Bytes 0–7 of the prefix.
+    pub high: u64,
+    /// Bytes 8–15 of the prefix; host bits zero.
+    pub low: u64,
+    /// Mask over `low`: ones for the bits of the prefix.
+    pub mask: u64,
+}
+
+/// Key of the hash map `RX_SLOTS`: an own address that some session has in some slot.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct RxKey {
+    /// Bytes 8–15 of the address, network order.
+    pub low: [u8; 8],
+    /// Index into [`Dataplane::prefixes`].
+    pub prefix: u16,
+    /// 0 for the first session that derived this address, 1 for the second … (fewer than [`MAX_CHAIN`]). Elements
+    /// of one address are always numbered without a gap.
+    pub chain: u16,
+}
+
+/// Value of the hash map `RX_SLOTS`: who may send to this address, and when.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RxSlot {
+    /// Session time in ns from which the address is live (one slot early, requirement MT-05).
+    pub live_from: u64,
+    /// Session time in ns at which it ends to be live (one slot late).
+    pub live_until: u64,
+    /// Index into `SESSIONS` and `SESSION_STATE`.
+    pub session: u32,
+    /// [`Session::generation`] that this entry belongs to; another one means that the session has ended.
+    pub generation: u32,
+    /// Low 32 bits of the slot number; part of the nonce.
+    pub slot: u32,
+    /// Own UDP port in this slot, network order.
+    pub local_port: [u8; 2],
+    /// The peer's UDP port in this slot, network order.
+    pub peer_port: [u8; 2],
+    /// The peer's address in this slot.
+    pub peer_address: [u8; 16],
+}
+
+/// Element of the array map `TX_SLOTS`, at index `session * ring + slot % ring`: the addresses of one slot.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TxSlot {
+    /// Slot number; the element is of use in that slot only.
+    pub slot: u64,
+    /// [`Session::generation`] that this element belongs to.
+    pub generation: u32,
+    /// Own UDP port, network order.
+    pub local_port: [u8; 2],
+    /// The peer's UDP port, network order.
+    pub peer_port: [u8; 2],
+    /// Own address.
+    pub local_address: [u8; 16],
+    /// The peer's address.
+    pub peer_address: [u8; 16],
+}
+
+/// Keys of one direction of a session. All zero once the session has ended.
+#[repr(C)]
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub struct DirectionKeys {
+    /// ChaCha20-Poly1305 key.
+    pub seal: [u8; 32],
+    /// SipHash-2-4 key that masks the sequence number.
+    pub mask: [u8; 16],
+}
+
+/// Says only that there are keys: a debug print must never show them.
+impl core::fmt::Debug for DirectionKeys {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("DirectionKeys(..)")
+    }
+}
+
+/// Element of the array map `SESSIONS`; written by the controller only.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Session {
+    /// 0: no session here. Never used twice for one index while the maps live.
+    pub generation: u32,
+    /// [`MODE_ENCRYPT`] or [`MODE_AUTHENTICATE`].
+    pub mode: u32,
+    /// Session time in ns = `CLOCK_BOOTTIME` in ns + this (wrapping).
+    pub clock_offset: u64,
+    /// Slot length in ns; never 0 in a session.
+    pub period: u64,
+    /// Added to the session time before the division by `period`.
+    pub phase: u64,
+    /// Keys that open what the peer sends.
+    pub rx: DirectionKeys,
+    /// Keys that seal what we send.
+    pub tx: DirectionKeys,
+    /// Up to two inner addresses of the peer (IPv4 as `::ffff:a.b.c.d`, zero: none), which saves most packets a
+    /// look-up in `ROUTES`.
+    pub peer_tunnel: [[u8; 16]; 2],
+}
+
+/// [`Session::mode`]: inner packets are encrypted and authenticated.
+pub const MODE_ENCRYPT: u32 = 1;
+/// [`Session::mode`]: inner packets are readable on the wire, and authenticated.
+pub const MODE_AUTHENTICATE: u32 = 2;
+
+/// Element of the array map `SESSION_STATE`; written by the programs, by atomic operations only. Sending and
+/// receiving have cache lines of their own.
+#[repr(C, align(64))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionState {
+    /// Next sequence number to send.
+    pub tx_sequence: u64,
+    /// Inner packets sent.
+    pub tx_packets: u64,
+    /// Bytes of inner packets sent.
+    pub tx_bytes: u64,
+    /// Fills the cache line.
+    pub reserved_tx: [u64; 5],
+    /// Inner packets received.
+    pub rx_packets: u64,
+    /// Bytes of inner packets received.
+    pub rx_bytes: u64,
+    /// `CLOCK_BOOTTIME` in ns of the last valid packet; 0: none yet.
+    pub rx_last_valid: u64,
+    /// Fills the cache line.
+    pub reserved_rx: [u64; 5],
+    /// Which sequence numbers are used: see [`crate::window`].
+    pub window: [u64; WINDOW_WORDS],
+    /// Fills the cache line.
+    pub reserved_window: [u64; 6],
+}
+
+impl Default for SessionState {
+    fn default() -> Self {
+        Self {
+            tx_sequence: 0,
+            tx_packets: 0,
+            tx_bytes: 0,
+            reserved_tx: [0; 5],
+            rx_packets: 0,
+            rx_bytes: 0,
+            rx_last_valid: 0,
+            reserved_rx: [0; 5],
+            window: [0; WINDOW_WORDS],
+            reserved_window: [0; 6],
+        }
+    }
+}
+
+/// Key of the longest-prefix map `ROUTES`: the IP version, so that `::/0` holds no IPv4 address, then 16 address bytes
+/// (IPv4 as `::ffff:a.b.c.d`).
+pub type RouteKey = [u8; 17];
+
+/// The key of an inner address.
+#[inline(always)]
+pub const fn route_key(version: u8, address: &[u8; 16]) -> RouteKey {
+    let mut key = [0; 17];
+    key[0] = version;
+    *part_mut::<1, 16, 17>(&mut key) = *address;
+    key
+}
+
+/// Value of the longest-prefix map `ROUTES`: the session that an inner destination is sent to, and that an inner
+/// source may come from.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Route {
+    /// Index into `SESSIONS`.
+    pub session: u32,
+    /// [`Session::generation`].
+    pub generation: u32,
+}
+
+/// Number of elements of the per-CPU array `DROPS`, indexed by [`crate::DropReason`].
+pub const DROP_SLOTS: u32 = 64;
+
+/// Index into the per-CPU array `COUNTERS`.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counter {
+    /// Frames that are none of ours, handed to the kernel untouched.
+    Passed = 0,
+    /// Valid packets, opened and delivered.
+    Accepted = 1,
+    /// Inner packets sealed and sent.
+    Sent = 2,
+    /// Neighbour solicitations answered.
+    NeighbourAnswered = 3,
+    /// Drop events that the rate limit or a full ring buffer suppressed.
+    EventsSuppressed = 4,
+}
+
+/// Number of elements of `COUNTERS`.
+pub const COUNTER_SLOTS: u32 = 8;
+
+/// A token bucket of one CPU (maps `EVENT_LIMIT`, `NDP_LIMIT`).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TokenBucket {
+    /// `CLOCK_BOOTTIME` in ns of the last refill.
+    pub refilled: u64,
+    /// Tokens left.
+    pub tokens: u64,
+}
+
+impl TokenBucket {
+    /// Takes one token at `now` (ns, monotonic) from a bucket that holds up to `burst` tokens and gains one every
+    /// `interval` ns. Returns whether there was one.
+    #[inline(always)]
+    pub fn take(&mut self, now: u64, interval: u64, burst: u64) -> bool {
+        let gained = now.wrapping_sub(self.refilled) / interval;
+        if gained > 0 {
+            let tokens = self.tokens.saturating_add(gained);
+            self.tokens = if tokens > burst { burst } else { tokens };
+            self.refilled = now;
+        }
+        if self.tokens == 0 {
+            return false;
+        }
+        self.tokens -= 1;
+        true
+    }
+}
+
+const _: () = {
+    assert!(size_of::<Prefix>() == 24);
+    assert!(size_of::<Dataplane>() == 136);
+    assert!(offset_of!(Dataplane, version) == 0);
+    assert!(offset_of!(Dataplane, tunnel_mac) == 28);
+    assert!(offset_of!(Dataplane, prefixes) == 40);
+    assert!(size_of::<RxKey>() == 12);
+    assert!(offset_of!(RxKey, prefix) == 8);
+    assert!(offset_of!(RxKey, chain) == 10);
+    assert!(size_of::<RxSlot>() == 48);
+    assert!(offset_of!(RxSlot, session) == 16);
+    assert!(offset_of!(RxSlot, local_port) == 28);
+    assert!(offset_of!(RxSlot, peer_address) == 32);
+    assert!(size_of::<TxSlot>() == 48);
+    assert!(offset_of!(TxSlot, generation) == 8);
+    assert!(offset_of!(TxSlot, local_address) == 16);
+    assert!(size_of::<DirectionKeys>() == 48);
+    assert!(size_of::<Session>() == 160);
+    assert!(offset_of!(Session, clock_offset) == 8);
+    assert!(offset_of!(Session, rx) == 32);
+    assert!(offset_of!(Session, tx) == 80);
+    assert!(offset_of!(Session, peer_tunnel) == 128);
+    assert!(size_of::<SessionState>() == 704);
+    assert!(offset_of!(SessionState, rx_packets) == 64);
+    assert!(offset_of!(SessionState, window) == 128);
+    assert!(size_of::<Route>() == 8);
+    assert!(size_of::<TokenBucket>() == 16);
+};
+
+#[cfg(feature = "user")]
+mod pod {
+    use super::{Dataplane, Route, RxKey, RxSlot, Session, SessionState, TokenBucket, TxSlot};
+
+    macro_rules! pod {
+        ($($type:ty),+) => {
+            $(
+                // SAFETY: `repr(C)`, no implicit padding (asserted above), every bit pattern is a valid value.
+                unsafe impl aya::Pod for $type {}
+            )+
+        };
+    }
+    pod!(Dataplane, Route, RxKey, RxSlot, Session, SessionState, TokenBucket, TxSlot);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_bucket_refills_with_time_and_never_over_its_burst() {
+        let mut bucket = TokenBucket::default();
+        assert!(bucket.take(1_000, 10, 3), "a new bucket fills up at its first use");
+        assert!(bucket.take(1_000, 10, 3));
+        assert!(bucket.take(1_000, 10, 3));
+        assert!(!bucket.take(1_000, 10, 3));
+        assert!(!bucket.take(1_009, 10, 3));
+        assert!(bucket.take(1_010, 10, 3));
+        assert!(!bucket.take(1_010, 10, 3));
+    }
+
+    #[test]
+    fn a_debug_print_shows_no_key() {
+        let keys = DirectionKeys { seal: [0xab; 32], mask: [0xcd; 16] };
+        let text = format!("{:?}", Session { rx: keys, tx: keys, ..Session::default() });
+        assert!(!text.contains("171") && !text.contains("205") && !text.to_lowercase().contains("ab, "));
+    }
+}

@@ -1,0 +1,163 @@
+//! RFC 8439's vectors, and the `chacha20poly1305` crate as oracle.
+
+use chacha20poly1305::ChaCha20Poly1305;
+use chacha20poly1305::aead::{AeadInOut, KeyInit};
+use proptest::prelude::*;
+
+use super::*;
+
+fn nonce_words(nonce: &[u8; 12]) -> [u32; 3] {
+    [le32::<0, 12>(nonce), le32::<4, 12>(nonce), le32::<8, 12>(nonce)]
+}
+
+fn tag_bytes(tag: [u64; 2]) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&tag[0].to_le_bytes());
+    bytes[8..].copy_from_slice(&tag[1].to_le_bytes());
+    bytes
+}
+
+/// RFC 8439 section 2.3.2.
+#[test]
+fn rfc_8439_block_function() {
+    let key: [u8; 32] = core::array::from_fn(|i| i as u8);
+    let nonce = hex::decode("000000090000004a00000000").unwrap().try_into().unwrap();
+    let mut block = [0; 16];
+    chacha20(&key, 1, &nonce_words(&nonce), &mut block);
+    let block: Vec<u8> = block.iter().flat_map(|w| w.to_le_bytes()).collect();
+    assert_eq!(
+        hex::encode(block),
+        "10f1e7e4d13b5915500fdd1fa32071c4c7d1f4c733c068030422aa9ac3d46c4e\
+         d2826446079faa0914c2d705d98b02a2b5129cd1de164eb9cbd083e8a2503c4e"
+    );
+}
+
+/// RFC 8439 section 2.5.2, with the last two bytes of the message in a block of their own as the RFC shows them:
+/// here through whole blocks, so the message is cut to 32 bytes and compared with the oracle below instead.
+#[test]
+fn poly1305_reduces_values_at_and_above_p() {
+    // RFC 8439 appendix A.3, vector 7: r = 1, s = 0, three blocks that sum to 5 modulo p.
+    let mut poly = Poly1305 { r: [1, 0, 0, 0, 0], h: [0; 5], pad: [0; 2] };
+    poly.block(u64::MAX, u64::MAX);
+    poly.block(u64::MAX - 0x0f, u64::MAX);
+    poly.block(0x11, 0);
+    assert_eq!(poly.finish(), [5, 0]);
+    // Vector 8: r = 1, s = 0, blocks that sum to 0.
+    let mut poly = Poly1305 { r: [1, 0, 0, 0, 0], h: [0; 5], pad: [0; 2] };
+    poly.block(u64::MAX, u64::MAX);
+    poly.block(0xfefe_fefe_fefe_fefb, 0xfefe_fefe_fefe_fefe);
+    poly.block(0x0101_0101_0101_0101, 0x0101_0101_0101_0101);
+    assert_eq!(poly.finish(), [0, 0]);
+    // Vector 9: r = 2, s = 0, 2^128 - 3 + 2^128: its double is 2^129 - 6 + …, that is -6 modulo p.
+    let mut poly = Poly1305 { r: [2, 0, 0, 0, 0], h: [0; 5], pad: [0; 2] };
+    poly.block(u64::MAX - 2, u64::MAX);
+    assert_eq!(poly.finish(), [u64::MAX - 5, u64::MAX]);
+}
+
+fn run(
+    operation: Operation,
+    key: &[u8; 32],
+    nonce: [u32; 3],
+    text: &mut [u8],
+    length: usize,
+) -> Option<Sums> {
+    pass(operation, key, nonce, &mut Buffer(text), length, &mut Pass::default())
+}
+
+fn oracle_encrypt(key: [u8; 32], nonce: [u8; 12], aad: &[u8], text: &mut [u8]) -> [u8; 16] {
+    ChaCha20Poly1305::new(&key.into()).encrypt_inout_detached(&nonce.into(), aad, text.into()).unwrap().into()
+}
+
+fn check_against_oracle(key: [u8; 32], nonce: [u8; 12], text: &[u8]) {
+    let words = nonce_words(&nonce);
+    let mut expected = text.to_vec();
+    let expected_tag = oracle_encrypt(key, nonce, &[], &mut expected);
+
+    let mut sealed = text.to_vec();
+    let sums = run(Operation::Seal, &key, words, &mut sealed, text.len()).unwrap();
+    assert_eq!(sealed, expected, "ciphertext of {} bytes", text.len());
+    assert_eq!(tag_bytes(sums.tag), expected_tag, "tag over {} bytes", text.len());
+
+    let opened = run(Operation::Open, &key, words, &mut sealed, text.len()).unwrap();
+    assert_eq!(sealed, text);
+    assert!(verify(opened.tag, sums.tag));
+    assert_eq!(opened.checksum, sums.checksum, "both ends sum what is on the wire");
+    assert_eq!(checksum::fold(sums.checksum), plain_sum(&expected));
+
+    let expected_tag = oracle_encrypt(key, nonce, text, &mut []);
+    let sums = pass(
+        Operation::Authenticate,
+        &key,
+        words,
+        &mut Buffer(&mut sealed),
+        text.len(),
+        &mut Pass::default(),
+    )
+    .unwrap();
+    assert_eq!(sealed, text, "authenticate mode leaves the text alone");
+    assert_eq!(tag_bytes(sums.tag), expected_tag);
+    assert_eq!(checksum::fold(sums.checksum), plain_sum(text));
+}
+
+fn plain_sum(bytes: &[u8]) -> u16 {
+    let mut sum = 0_u64;
+    for pair in bytes.chunks(2) {
+        sum += u64::from(u16::from_ne_bytes([pair[0], *pair.get(1).unwrap_or(&0)]));
+    }
+    checksum::fold(sum)
+}
+
+#[test]
+fn every_length_agrees_with_the_chacha20poly1305_crate() {
+    let text: Vec<u8> = (0..MAX_TEXT).map(|i| (i * 7 + i / 256) as u8).collect();
+    for length in 0..=MAX_TEXT {
+        check_against_oracle([0x42; 32], *b"\x01\x02\x03\x04abcdefgh", &text[..length]);
+    }
+}
+
+proptest! {
+    #[test]
+    fn random_texts_agree_with_the_chacha20poly1305_crate(
+        key in any::<[u8; 32]>(),
+        nonce in any::<[u8; 12]>(),
+        text in prop::collection::vec(any::<u8>(), 0..=MAX_TEXT),
+    ) {
+        check_against_oracle(key, nonce, &text);
+    }
+
+    #[test]
+    fn any_flipped_bit_changes_the_tag(
+        text in prop::collection::vec(any::<u8>(), 1..=MAX_TEXT),
+        bit in any::<prop::sample::Index>(),
+    ) {
+        let bit = bit.index(text.len() * 8);
+        for operation in [Operation::Open, Operation::Authenticate] {
+            let tag = |mut text: Vec<u8>| {
+                let length = text.len();
+                run(operation, &[7; 32], [1, 2, 3], &mut text, length).unwrap().tag
+            };
+            let mut flipped = text.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            prop_assert!(!verify(tag(text.clone()), tag(flipped)));
+        }
+    }
+}
+
+#[test]
+fn a_text_longer_than_its_memory_or_the_limit_is_refused() {
+    let mut long = vec![0; MAX_TEXT + 1];
+    let length = long.len();
+    assert_eq!(run(Operation::Seal, &[0; 32], [0; 3], &mut long, length), None);
+    let mut short = [0; 100];
+    assert_eq!(run(Operation::Seal, &[0; 32], [0; 3], &mut short, 101), None);
+    assert_eq!(run(Operation::Seal, &[0; 32], [0; 3], &mut short, 200), None);
+}
+
+/// The nonce is the slot, then the sequence number, both little-endian.
+#[test]
+fn nonce_layout() {
+    let mut bytes = [0; 12];
+    bytes[..4].copy_from_slice(&0xa1b2_c3d4_u32.to_le_bytes());
+    bytes[4..].copy_from_slice(&0x0102_0304_0506_0708_u64.to_le_bytes());
+    assert_eq!(nonce(0xa1b2_c3d4, 0x0102_0304_0506_0708), nonce_words(&bytes));
+}

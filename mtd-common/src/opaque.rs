@@ -1,0 +1,50 @@
+//! Hiding things from the compiler.
+//!
+//! In BPF programs the compiler must sometimes not use what it knows: a bound that it proved is a bound that the
+//! verifier, which knows less, wants to see checked; and values that it keeps in registers across loops end on a
+//! stack of 512 bytes. On the host these functions do nothing. (`core::hint::black_box` would serve, but its empty
+//! assembly makes line information that the kernel refuses.)
+
+/// The same value, of which the compiler knows nothing any more.
+#[inline(always)]
+pub fn value(value: usize) -> usize {
+    #[cfg(target_arch = "bpf")]
+    {
+        let mut value = value;
+        // SAFETY: a register moved to itself.
+        unsafe { core::arch::asm!("{0} = {0}", inout(reg) value, options(pure, nomem, nostack)) };
+        value
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    value
+}
+
+/// The same reference, of whose target the compiler knows nothing any more.
+#[inline(always)]
+pub fn reference<T>(reference: &T) -> &T {
+    #[cfg(target_arch = "bpf")]
+    {
+        let mut pointer: *const T = reference;
+        // SAFETY: a register moved to itself. The compiler must assume that memory was written, but nothing was.
+        unsafe { core::arch::asm!("{0} = {0}", inout(reg) pointer, options(nostack)) };
+        // SAFETY: the reference that came in.
+        unsafe { &*pointer }
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    reference
+}
+
+/// The same mutable reference, of whose target the compiler knows nothing any more.
+#[inline(always)]
+pub fn mutable<T>(reference: &mut T) -> &mut T {
+    #[cfg(target_arch = "bpf")]
+    {
+        let mut pointer: *mut T = reference;
+        // SAFETY: a register moved to itself. The compiler must assume that memory was written, but nothing was.
+        unsafe { core::arch::asm!("{0} = {0}", inout(reg) pointer, options(nostack)) };
+        // SAFETY: the reference that came in.
+        unsafe { &mut *pointer }
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    reference
+}

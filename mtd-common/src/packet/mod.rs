@@ -1,0 +1,72 @@
+//! Packet headers over fixed-size arrays, as the programs see them: Ethernet, IPv6, UDP, mtd's own header, inner
+//! packets, neighbour discovery.
+//!
+//! Parsers fail closed: what they do not understand towards a protected prefix is an error, never a pass.
+
+pub mod inner;
+pub mod ndp;
+pub mod outer;
+
+/// Bytes of an Ethernet header.
+pub const ETHERNET: usize = 14;
+/// Bytes of an IPv6 header.
+pub const IPV6: usize = 40;
+/// Bytes of a UDP header.
+pub const UDP: usize = 8;
+/// Bytes of mtd's header: masked sequence number, tag.
+pub const MTD: usize = 24;
+/// Bytes that a packet grows by in the tunnel.
+pub const OVERHEAD: usize = IPV6 + UDP + MTD;
+
+/// EtherType of IPv4.
+pub const ETHERTYPE_IPV4: u16 = 0x0800;
+/// EtherType of IPv6.
+pub const ETHERTYPE_IPV6: u16 = 0x86dd;
+/// EtherType of an IEEE 802.1Q tag.
+pub const ETHERTYPE_VLAN: u16 = 0x8100;
+/// EtherType of an IEEE 802.1ad service tag.
+pub const ETHERTYPE_SERVICE_VLAN: u16 = 0x88a8;
+
+/// IPv6 next header: UDP.
+pub const NEXT_UDP: u8 = 17;
+/// IPv6 next header: TCP.
+pub const NEXT_TCP: u8 = 6;
+/// IPv6 next header: ICMPv6.
+pub const NEXT_ICMPV6: u8 = 58;
+
+use crate::abi::{Dataplane, MAX_PREFIXES};
+use crate::bytes::{be16, ne64};
+
+/// EtherType of a frame.
+#[inline(always)]
+pub const fn ethertype(ethernet: &[u8; ETHERNET]) -> u16 {
+    be16::<12, ETHERNET>(ethernet)
+}
+
+/// Whether a frame with this EtherType has a VLAN tag.
+#[inline(always)]
+pub const fn is_vlan(ethertype: u16) -> bool {
+    matches!(ethertype, ETHERTYPE_VLAN | ETHERTYPE_SERVICE_VLAN)
+}
+
+/// Index of the protected prefix that `address` lies in.
+#[inline(always)]
+pub fn protected(dataplane: &Dataplane, address: &[u8; 16]) -> Option<u16> {
+    let high = ne64::<0, 16>(address);
+    let low = ne64::<8, 16>(address);
+    let mut i = 0;
+    while i < MAX_PREFIXES {
+        let prefix = &dataplane.prefixes[i];
+        if i as u32 >= dataplane.prefix_count {
+            return None;
+        }
+        if prefix.high == high && prefix.low == low & prefix.mask {
+            return Some(i as u16);
+        }
+        i += 1;
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests;

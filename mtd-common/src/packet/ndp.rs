@@ -1,0 +1,93 @@
+//! Neighbour solicitations and advertisements (RFC 4861), for the on-link responder (requirement MT-09).
+
+use super::{ETHERNET, IPV6, NEXT_ICMPV6};
+use crate::bytes::{part, part_mut};
+use crate::checksum;
+use crate::drop_reason::DropReason;
+use crate::packet::outer;
+
+/// ICMPv6 type of a neighbour solicitation.
+pub const SOLICITATION: u8 = 135;
+const ADVERTISEMENT: u8 = 136;
+
+/// Bytes of a solicitation without options: ICMPv6 header, target address.
+pub const SOLICITATION_LENGTH: usize = 24;
+/// Bytes of a solicitation or advertisement with one link-layer address option.
+pub const WITH_OPTION: usize = 32;
+/// Bytes of a whole frame with a solicitation or advertisement with one link-layer address option.
+pub const FRAME: usize = ETHERNET + IPV6 + WITH_OPTION;
+
+/// The target address of a neighbour solicitation.
+#[inline(always)]
+pub const fn target(icmp: &[u8; SOLICITATION_LENGTH]) -> &[u8; 16] {
+    part::<8, 16, SOLICITATION_LENGTH>(icmp)
+}
+
+/// Whether an IPv6 header and the start of its payload are a neighbour solicitation.
+#[inline(always)]
+pub const fn is_solicitation(ipv6: &[u8; IPV6], icmp: &[u8; SOLICITATION_LENGTH]) -> bool {
+    outer::next_header(ipv6) == NEXT_ICMPV6 && icmp[0] == SOLICITATION
+}
+
+/// Whether a solicitation is one that is answered: unspecified source (duplicate address detection) is not, since
+/// the address is not ours alone to defend; neither is one without or with other options than the source's
+/// link-layer address, which no neighbour sends.
+///
+/// # Errors
+/// [`DropReason::NeighbourMalformed`].
+#[inline(always)]
+pub fn require_answerable(
+    ipv6: &[u8; IPV6],
+    icmp: &[u8; WITH_OPTION],
+    frame: usize,
+) -> Result<(), DropReason> {
+    let payload = u16::from_be_bytes([ipv6[4], ipv6[5]]) as usize;
+    let source = outer::source(ipv6);
+    let well_formed = ipv6[0] >> 4 == 6
+        && ipv6[7] == 255
+        && payload == WITH_OPTION
+        && frame == IPV6 + WITH_OPTION
+        && icmp[1] == 0
+        && *part::<24, 2, WITH_OPTION>(icmp) == [1, 1]
+        && source[0] != 0xff
+        && *source != [0; 16]
+        && checksum_valid(ipv6, icmp);
+    if well_formed { Ok(()) } else { Err(DropReason::NeighbourMalformed) }
+}
+
+#[inline(always)]
+const fn sum(source: &[u8; 16], destination: &[u8; 16], icmp: &[u8; WITH_OPTION]) -> u64 {
+    let sum = checksum::add128(checksum::add128(0, source), destination);
+    let sum = checksum::add128(sum, part::<0, 16, WITH_OPTION>(icmp));
+    let sum = checksum::add128(sum, part::<16, 16, WITH_OPTION>(icmp));
+    sum + (WITH_OPTION as u16).to_be() as u64 + (NEXT_ICMPV6 as u16).to_be() as u64
+}
+
+#[inline(always)]
+const fn checksum_valid(ipv6: &[u8; IPV6], icmp: &[u8; WITH_OPTION]) -> bool {
+    checksum::fold(sum(outer::source(ipv6), outer::destination(ipv6), icmp)) == 0xffff
+}
+
+/// Turns the frame of a solicitation into that of the advertisement that answers it: solicited, override, with
+/// `mac` as the target's link-layer address, sent to the solicitation's sender.
+#[inline(always)]
+pub fn advertise(frame: &mut [u8; FRAME], mac: [u8; 6]) {
+    let asker_mac = *part::<6, 6, FRAME>(frame);
+    *part_mut::<0, 6, FRAME>(frame) = asker_mac;
+    *part_mut::<6, 6, FRAME>(frame) = mac;
+
+    let asker = *part::<{ ETHERNET + 8 }, 16, FRAME>(frame);
+    let target = *part::<{ ETHERNET + IPV6 + 8 }, 16, FRAME>(frame);
+    let ipv6 = part_mut::<ETHERNET, IPV6, FRAME>(frame);
+    *part_mut::<0, 4, IPV6>(ipv6) = [0x60, 0, 0, 0];
+    ipv6[7] = 255;
+    *part_mut::<8, 16, IPV6>(ipv6) = target;
+    *part_mut::<24, 16, IPV6>(ipv6) = asker;
+
+    let icmp = part_mut::<{ ETHERNET + IPV6 }, WITH_OPTION, FRAME>(frame);
+    *part_mut::<0, 8, WITH_OPTION>(icmp) = [ADVERTISEMENT, 0, 0, 0, 0x60, 0, 0, 0];
+    *part_mut::<24, 2, WITH_OPTION>(icmp) = [2, 1];
+    *part_mut::<26, 6, WITH_OPTION>(icmp) = mac;
+    let field = (!checksum::fold(sum(&target, &asker, icmp))).to_ne_bytes();
+    *part_mut::<2, 2, WITH_OPTION>(icmp) = field;
+}
