@@ -1,0 +1,264 @@
+//! Receipt: from the underlay's frame to the inner packet, cheapest checks first.
+
+use aya_ebpf::bindings::xdp_action::{XDP_PASS, XDP_REDIRECT};
+use aya_ebpf::helpers::generated::{bpf_ktime_get_boot_ns, bpf_redirect};
+use mtd_common::DropReason;
+use mtd_common::abi::{
+    Counter, Dataplane, MAX_CHAIN, MODE_AUTHENTICATE, MODE_ENCRYPT, RxKey, RxSlot, Session,
+};
+use mtd_common::aead::{self, Operation};
+use mtd_common::bytes::part;
+use mtd_common::packet::inner::Inner;
+use mtd_common::packet::{self, ETHERNET, ETHERTYPE_IPV6, IPV6, MTD, OVERHEAD, UDP, inner, ndp, outer};
+use mtd_common::{slot, window};
+
+use crate::frame::{Sealed, XdpFrame};
+use crate::maps::{self, Direction, Job};
+use crate::neighbour;
+
+const IP: usize = ETHERNET;
+const PAYLOAD: usize = ETHERNET + IPV6;
+const MTD_HEADER: usize = PAYLOAD + UDP;
+const INNER: usize = ETHERNET + OVERHEAD;
+
+/// Source MAC address of opened packets: locally administered, the same for all.
+const INSIDE_MAC: [u8; 6] = [0x02, b'm', b't', b'd', 0, 0];
+
+/// Boot time in ns: the clock that session time is counted from.
+#[inline(always)]
+pub(crate) fn boot_time() -> u64 {
+    // SAFETY: takes nothing, returns the time.
+    unsafe { bpf_ktime_get_boot_ns() }
+}
+
+/// Decides on a frame from the underlay; returns the XDP action.
+#[inline(always)]
+pub(crate) fn receive(frame: &mut XdpFrame<'_>) -> Result<u32, DropReason> {
+    let Some(ethernet) = frame.get::<[u8; ETHERNET]>(0) else { return Ok(pass()) };
+    let ethertype = packet::ethertype(ethernet);
+    let Some(dataplane) = maps::dataplane() else { return Ok(pass()) };
+    if ethertype != ETHERTYPE_IPV6 {
+        if packet::is_vlan(ethertype) {
+            require_no_tagged_ours(frame, dataplane)?;
+        }
+        return Ok(pass());
+    }
+    let ip = frame.get::<[u8; IPV6]>(IP).ok_or(DropReason::Truncated)?;
+    let destination = outer::destination(ip);
+    let Some(prefix) = packet::protected(dataplane, destination) else {
+        return neighbour::solicited(frame, dataplane).unwrap_or_else(|| Ok(pass()));
+    };
+    if let Err(reason) = outer::require_udp(ip) {
+        // A router that checks whether its neighbour is still there asks the live address itself.
+        return neighbour::solicited(frame, dataplane).unwrap_or(Err(reason));
+    }
+    open(frame, dataplane, prefix)
+}
+
+#[inline(always)]
+fn pass() -> u32 {
+    maps::count(Counter::Passed);
+    XDP_PASS
+}
+
+/// A VLAN-tagged frame towards a protected prefix is never ours; more than two tags are not looked through.
+#[inline(always)]
+fn require_no_tagged_ours(frame: &XdpFrame<'_>, dataplane: &Dataplane) -> Result<(), DropReason> {
+    let mut at = ETHERNET;
+    let mut tags = 0;
+    while tags < 2 {
+        let Some(tag) = frame.get::<[u8; 4]>(at) else { return Ok(()) };
+        let ethertype = u16::from_be_bytes([tag[2], tag[3]]);
+        at += 4;
+        if ethertype == ETHERTYPE_IPV6 {
+            let ip = frame.get::<[u8; IPV6]>(at).ok_or(DropReason::Truncated)?;
+            return match packet::protected(dataplane, outer::destination(ip)) {
+                Some(_) => Err(DropReason::Vlan),
+                None => Ok(()),
+            };
+        }
+        if !packet::is_vlan(ethertype) {
+            return Ok(());
+        }
+        tags += 1;
+    }
+    Err(DropReason::Vlan)
+}
+
+/// The session that has this address at boot time `now`, of those that `fits`. Where several sessions derived the
+/// same address, the reason is that of the one that came closest.
+#[inline(always)]
+pub(crate) fn find(
+    prefix: u16,
+    address: &[u8; 16],
+    now: u64,
+    fits: impl Fn(&RxSlot) -> Result<(), DropReason>,
+) -> Result<(&'static RxSlot, &'static Session), DropReason> {
+    let mut key = RxKey { low: *part::<8, 8, 16>(address), prefix, chain: 0 };
+    let mut closest = DropReason::UnknownAddress;
+    while key.chain < MAX_CHAIN {
+        let Some(slot) = maps::rx_slot(&key) else { break };
+        let reason = match maps::session(slot.session, slot.generation) {
+            None => DropReason::SessionEnded,
+            Some(session) => {
+                let time = now.wrapping_add(session.clock_offset);
+                if time < slot.live_from || time >= slot.live_until {
+                    DropReason::StaleSlot
+                } else {
+                    match fits(slot) {
+                        Ok(()) => return Ok((slot, session)),
+                        Err(reason) => reason,
+                    }
+                }
+            }
+        };
+        // Only to be kept as it is: reasons are numbered by how far a packet came.
+        if reason as u8 > closest as u8 || key.chain == 0 {
+            closest = reason;
+        }
+        key.chain += 1;
+    }
+    Err(closest)
+}
+
+/// Opens a UDP packet towards a protected prefix and hands it to the tunnel device.
+#[inline(always)]
+fn open(frame: &mut XdpFrame<'_>, dataplane: &Dataplane, prefix: u16) -> Result<u32, DropReason> {
+    let now = boot_time();
+    let length = frame.len() - ETHERNET;
+    let ip = frame.get::<[u8; IPV6]>(IP).ok_or(DropReason::Truncated)?;
+    let udp = frame.get::<[u8; UDP]>(PAYLOAD).ok_or(DropReason::Truncated)?;
+    let (slot, session) =
+        find(prefix, outer::destination(ip), now, |slot| outer::require_peer(slot, ip, udp))?;
+    let inner_length = outer::inner_length(ip, udp, length, dataplane.inner_mtu)?;
+
+    let header = frame.get::<[u8; MTD]>(MTD_HEADER).ok_or(DropReason::Truncated)?;
+    let sequence = outer::sequence(header, &session.rx.mask);
+    if !slot::sequence_possible(sequence, now.wrapping_add(session.clock_offset)) {
+        return Err(DropReason::InvalidSequence);
+    }
+    let state = maps::session_state(slot.session).ok_or(DropReason::SessionEnded)?;
+    let place = window::place(sequence);
+    let word = state.window_word(place.index).ok_or(DropReason::InvalidSequence)?;
+    place.check(window::Word::load(&word))?;
+
+    let tag = outer::tag(header);
+    let job = maps::job(Direction::Receive).ok_or(DropReason::ReceiveFailed)?;
+    job.nonce = aead::nonce(slot.slot, sequence);
+    job.length = inner_length;
+    match session.mode {
+        MODE_ENCRYPT => decrypt(frame, &session.rx.seal, job)?,
+        MODE_AUTHENTICATE => authenticate(frame, &session.rx.seal, job)?,
+        _ => return Err(DropReason::SessionEnded),
+    }
+    if !aead::verify(job.sums.tag, tag) {
+        return Err(DropReason::BadTag);
+    }
+    place.mark(&word)?;
+    hand_over(frame, slot, session, job.sums.checksum)?;
+    state.count_received(inner_length, now);
+    maps::count(Counter::Accepted);
+    Ok(XDP_REDIRECT)
+}
+
+/// Decrypts and authenticates the inner packet in place. A function of its own in the program too, as the ones
+/// below: all variables together do not fit on one stack of 512 bytes, nor into what the compiler allots.
+#[inline(never)]
+fn decrypt(frame: &mut XdpFrame<'_>, key: &[u8; 32], job: &mut Job) -> Result<(), DropReason> {
+    let (nonce, length) = (job.nonce, job.length);
+    let sums = aead::pass(Operation::Open, key, nonce, &mut Sealed(frame), length, &mut job.pass);
+    job.sums = sums.ok_or(DropReason::Oversized)?;
+    Ok(())
+}
+
+/// Authenticates the inner packet.
+#[inline(never)]
+fn authenticate(frame: &mut XdpFrame<'_>, key: &[u8; 32], job: &mut Job) -> Result<(), DropReason> {
+    let (nonce, length) = (job.nonce, job.length);
+    let sums = aead::pass(Operation::Authenticate, key, nonce, &mut Sealed(frame), length, &mut job.pass);
+    job.sums = sums.ok_or(DropReason::Oversized)?;
+    Ok(())
+}
+
+/// Everything that comes after authentication: checksum, inner packet, delivery.
+#[inline(never)]
+fn hand_over(
+    frame: &mut XdpFrame<'_>,
+    slot: &RxSlot,
+    session: &Session,
+    checksum: u64,
+) -> Result<(), DropReason> {
+    require_checksum(frame, checksum)?;
+    let ethertype = require_inner(frame, slot.session, session)?;
+    deliver(frame, ethertype)
+}
+
+#[inline(always)]
+fn require_checksum(frame: &XdpFrame<'_>, sealed: u64) -> Result<(), DropReason> {
+    let ip = frame.get::<[u8; IPV6]>(IP).ok_or(DropReason::Truncated)?;
+    let udp = frame.get::<[u8; UDP]>(PAYLOAD).ok_or(DropReason::Truncated)?;
+    let header = frame.get::<[u8; MTD]>(MTD_HEADER).ok_or(DropReason::Truncated)?;
+    if outer::checksum_valid(ip, udp, header, sealed) { Ok(()) } else { Err(DropReason::BadChecksum) }
+}
+
+/// Checks the opened packet, carries a congestion mark over to it, and returns its EtherType.
+#[inline(always)]
+fn require_inner(frame: &mut XdpFrame<'_>, index: u32, session: &Session) -> Result<u16, DropReason> {
+    let length = frame.len() - INNER;
+    let outer_ecn = outer::ecn(frame.get::<[u8; IPV6]>(IP).ok_or(DropReason::Truncated)?);
+    let first = frame.get::<[u8; 1]>(INNER).ok_or(DropReason::MalformedInner)?[0];
+    let facts = if inner::version(first) == 4 {
+        let header = frame.get_mut::<[u8; inner::IPV4]>(INNER).ok_or(DropReason::MalformedInner)?;
+        let facts = inner::ipv4(header, length)?;
+        let ecn = inner::decapsulated_ecn(facts.ecn, outer_ecn)?;
+        if ecn != facts.ecn {
+            inner::set_ipv4_ecn(header, ecn);
+        }
+        facts
+    } else {
+        let header = frame.get_mut::<[u8; IPV6]>(INNER).ok_or(DropReason::MalformedInner)?;
+        let facts = inner::ipv6(header, length)?;
+        let ecn = inner::decapsulated_ecn(facts.ecn, outer_ecn)?;
+        if ecn != facts.ecn {
+            inner::set_ipv6_ecn(header, ecn);
+        }
+        facts
+    };
+    if !allowed(&facts, index, session) {
+        return Err(DropReason::InnerSource);
+    }
+    Ok(facts.ethertype)
+}
+
+/// Whether an inner source address is one of the session's peer.
+#[inline(always)]
+fn allowed(facts: &Inner, index: u32, session: &Session) -> bool {
+    let source = facts.source;
+    if source == [0; 16] {
+        return false;
+    }
+    if source == session.peer_tunnel[0] || source == session.peer_tunnel[1] {
+        return true;
+    }
+    maps::route(facts.version, &source)
+        .is_some_and(|route| route.session == index && route.generation == session.generation)
+}
+
+/// Replaces the outer headers by an Ethernet header and redirects the frame into the tunnel device.
+#[inline(always)]
+fn deliver(frame: &mut XdpFrame<'_>, ethertype: u16) -> Result<(), DropReason> {
+    let dataplane = maps::dataplane().ok_or(DropReason::ReceiveFailed)?;
+    frame.strip(OVERHEAD).ok_or(DropReason::ReceiveFailed)?;
+    let ethernet = frame.get_mut::<[u8; ETHERNET]>(0).ok_or(DropReason::ReceiveFailed)?;
+    // The kernel takes packets for its own MAC address only.
+    *mtd_common::bytes::part_mut::<0, 6, ETHERNET>(ethernet) = dataplane.tunnel_mac;
+    *mtd_common::bytes::part_mut::<6, 6, ETHERNET>(ethernet) = INSIDE_MAC;
+    *mtd_common::bytes::part_mut::<12, 2, ETHERNET>(ethernet) = ethertype.to_be_bytes();
+    // SAFETY: takes two numbers. What goes into one end of the pair comes out of the other.
+    let action = unsafe { bpf_redirect(dataplane.tunnel_ifindex, 0) };
+    if action == i64::from(XDP_REDIRECT) { Ok(()) } else { Err(DropReason::ReceiveFailed) }
+}
+
+/// The start of a neighbour solicitation in the payload.
+pub(crate) const SOLICITATION: usize = PAYLOAD;
+const _: () = assert!(SOLICITATION + ndp::WITH_OPTION == ndp::FRAME);

@@ -1,0 +1,217 @@
+//! The maps. Private to this module: the rest of the programs sees functions.
+//!
+//! The sizes given here are the smallest of use; the loader sets those that fit the configuration.
+
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::lpm_trie::Key;
+use aya_ebpf::maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf};
+use mtd_common::abi::{
+    self, COUNTER_SLOTS, Counter, DROP_SLOTS, Dataplane, Route, RouteKey, RxKey, RxSlot, Session,
+    SessionState, TokenBucket, TxSlot,
+};
+use mtd_common::aead::{Pass, Sums};
+use mtd_common::event::DropEvent;
+use mtd_common::window::WINDOW_WORDS;
+use mtd_common::{DropReason, opaque};
+
+use crate::atomic::Shared;
+
+/// `BPF_F_NO_PREALLOC`: the trie knows no other way.
+const NO_PREALLOC: u32 = 1;
+
+#[map]
+static DATAPLANE: Array<Dataplane> = Array::with_max_entries(1, 0);
+#[map]
+static RX_SLOTS: HashMap<RxKey, RxSlot> = HashMap::with_max_entries(64, 0);
+#[map]
+static TX_SLOTS: Array<TxSlot> = Array::with_max_entries(64, 0);
+#[map]
+static SESSIONS: Array<Session> = Array::with_max_entries(1, 0);
+#[map]
+static SESSION_STATE: Array<SessionState> = Array::with_max_entries(1, 0);
+#[map]
+static ROUTES: LpmTrie<RouteKey, Route> = LpmTrie::with_max_entries(64, NO_PREALLOC);
+#[map]
+static DROPS: PerCpuArray<u64> = PerCpuArray::with_max_entries(DROP_SLOTS, 0);
+#[map]
+static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTER_SLOTS, 0);
+#[map]
+static EVENTS: RingBuf = RingBuf::with_byte_size(256 * 1024, 0);
+#[map]
+static EVENT_LIMIT: PerCpuArray<TokenBucket> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+static NEIGHBOUR_LIMIT: PerCpuArray<TokenBucket> = PerCpuArray::with_max_entries(1, 0);
+
+#[map]
+static JOBS: PerCpuArray<Job> = PerCpuArray::with_max_entries(2, 0);
+
+/// One packet's work for the cipher: what goes in and out, and working memory. In a map, since a BPF stack has no
+/// room for it.
+pub(crate) struct Job {
+    /// Nonce of the packet.
+    pub(crate) nonce: [u32; 3],
+    /// Length of the inner packet in bytes.
+    pub(crate) length: usize,
+    /// To be sent: index of the session.
+    pub(crate) session: u32,
+    /// To be sent: generation of the session.
+    pub(crate) generation: u32,
+    /// To be sent: index of the slot in the send ring.
+    pub(crate) tx_slot: u32,
+    /// To be sent: ECN codepoint of the inner packet.
+    pub(crate) ecn: u8,
+    /// What came out.
+    pub(crate) sums: Sums,
+    /// Working memory.
+    pub(crate) pass: Pass,
+}
+
+/// Which program asks for a job: they may interrupt each other.
+#[derive(Clone, Copy)]
+pub(crate) enum Direction {
+    Receive = 0,
+    Send = 1,
+}
+
+/// The job of this CPU and program.
+#[inline(always)]
+pub(crate) fn job(direction: Direction) -> Option<&'static mut Job> {
+    // SAFETY: this CPU's and this program's own element; a program is not interrupted by itself, and asks once.
+    JOBS.get_ptr_mut(direction as u32).map(|job| unsafe { &mut *job })
+}
+
+/// The settings; `None` never happens, an array's elements always exist.
+#[inline(always)]
+pub(crate) fn dataplane() -> Option<&'static Dataplane> {
+    DATAPLANE.get(0)
+}
+
+/// The session that has an own address.
+#[inline(always)]
+pub(crate) fn rx_slot(key: &RxKey) -> Option<&'static RxSlot> {
+    // SAFETY: an element that is deleted meanwhile stays readable until the program ends, at worst with another
+    // element's content: the generation and every later check fail closed then.
+    RX_SLOTS.get_ptr(key).map(|slot| unsafe { &*slot })
+}
+
+/// An element of the send ring.
+#[inline(always)]
+pub(crate) fn tx_slot(index: u32) -> Option<&'static TxSlot> {
+    TX_SLOTS.get(index)
+}
+
+/// A session, if the index has one of this generation.
+#[inline(always)]
+pub(crate) fn session(index: u32, generation: u32) -> Option<&'static Session> {
+    SESSIONS.get(index).filter(|session| session.generation == generation && generation != 0)
+}
+
+/// What the programs themselves keep of a session.
+#[derive(Clone, Copy)]
+pub(crate) struct State(*mut SessionState);
+
+/// The state of a session.
+#[inline(always)]
+pub(crate) fn session_state(index: u32) -> Option<State> {
+    SESSION_STATE.get_ptr_mut(index).map(State)
+}
+
+impl State {
+    /// Takes the next sequence number.
+    #[inline(always)]
+    pub(crate) fn next_sequence(self) -> u64 {
+        // SAFETY: the field of a map value, aligned by its type.
+        unsafe { Shared::new(&raw mut (*self.0).tx_sequence) }.fetch_add(1)
+    }
+
+    /// Counts an inner packet sent.
+    #[inline(always)]
+    pub(crate) fn count_sent(self, bytes: usize) {
+        // SAFETY: fields of a map value, aligned by its type.
+        unsafe {
+            Shared::new(&raw mut (*self.0).tx_packets).fetch_add(1);
+            Shared::new(&raw mut (*self.0).tx_bytes).fetch_add(bytes as u64);
+        }
+    }
+
+    /// Counts an inner packet received at `now` (boot time in ns).
+    #[inline(always)]
+    pub(crate) fn count_received(self, bytes: usize, now: u64) {
+        // SAFETY: fields of a map value, aligned by its type.
+        unsafe {
+            Shared::new(&raw mut (*self.0).rx_packets).fetch_add(1);
+            Shared::new(&raw mut (*self.0).rx_bytes).fetch_add(bytes as u64);
+            Shared::new(&raw mut (*self.0).rx_last_valid).store(now);
+        }
+    }
+
+    /// A word of the sequence window.
+    #[inline(always)]
+    pub(crate) fn window_word(self, index: usize) -> Option<Shared> {
+        let index = opaque::value(index);
+        if index >= WINDOW_WORDS {
+            return None;
+        }
+        // SAFETY: inside the window (checked), aligned by its type.
+        Some(unsafe { Shared::new((&raw mut (*self.0).window).cast::<u64>().add(index)) })
+    }
+}
+
+/// The session that an inner address belongs to.
+#[inline(always)]
+pub(crate) fn route(version: u8, address: &[u8; 16]) -> Option<Route> {
+    ROUTES.get(Key::new(8 * size_of::<RouteKey>() as u32, abi::route_key(version, address))).copied()
+}
+
+#[inline(always)]
+fn increment(array: &PerCpuArray<u64>, index: u32) {
+    if let Some(counter) = array.get_ptr_mut(index) {
+        // SAFETY: this CPU's own element; a program is not interrupted by itself.
+        unsafe { *counter += 1 }
+    }
+}
+
+/// Counts a dropped packet.
+#[inline(always)]
+pub(crate) fn count_drop(reason: DropReason) {
+    increment(&DROPS, reason as u32);
+}
+
+/// Counts anything else.
+#[inline(always)]
+pub(crate) fn count(counter: Counter) {
+    increment(&COUNTERS, counter as u32);
+}
+
+#[inline(always)]
+fn take(limit: &PerCpuArray<TokenBucket>, now: u64, interval: u64, burst: u64) -> bool {
+    let Some(bucket) = limit.get_ptr_mut(0) else { return false };
+    // SAFETY: this CPU's own element; a program is not interrupted by itself.
+    unsafe { &mut *bucket }.take(now, interval, burst)
+}
+
+/// Lets `fill` write a drop event into the ring buffer, at most 100 times a second and CPU (bursts of 200). The
+/// event is all zero before.
+#[inline(always)]
+pub(crate) fn event(now: u64, fill: impl FnOnce(&mut DropEvent)) {
+    const INTERVAL: u64 = 10_000_000;
+    const BURST: u64 = 200;
+    if !take(&EVENT_LIMIT, now, INTERVAL, BURST) {
+        return count(Counter::EventsSuppressed);
+    }
+    match EVENTS.reserve::<DropEvent>(0) {
+        Some(mut entry) => {
+            fill(entry.write(DropEvent::default()));
+            entry.submit(0);
+        }
+        None => count(Counter::EventsSuppressed),
+    }
+}
+
+/// Whether one more neighbour advertisement may be sent: at most 1,000 a second and CPU (bursts of 500).
+#[inline(always)]
+pub(crate) fn may_advertise(now: u64) -> bool {
+    const INTERVAL: u64 = 1_000_000;
+    const BURST: u64 = 500;
+    take(&NEIGHBOUR_LIMIT, now, INTERVAL, BURST)
+}

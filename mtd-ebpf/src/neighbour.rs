@@ -1,0 +1,49 @@
+//! The responder to neighbour solicitations for protected addresses (requirement MT-09). The kernel never sees
+//! one: it would not answer, but neither should it learn from strangers.
+
+use aya_ebpf::bindings::xdp_action::XDP_TX;
+use mtd_common::DropReason;
+use mtd_common::abi::{Counter, Dataplane, FLAG_ON_LINK};
+use mtd_common::packet::{self, ETHERNET, IPV6, ndp};
+
+use crate::frame::XdpFrame;
+use crate::ingress::{self, SOLICITATION};
+use crate::maps;
+
+/// Decides on a neighbour solicitation for a protected address; `None`: the frame is something else.
+#[inline(always)]
+pub(crate) fn solicited(frame: &mut XdpFrame<'_>, dataplane: &Dataplane) -> Option<Result<u32, DropReason>> {
+    let ip = frame.get::<[u8; IPV6]>(ETHERNET)?;
+    let icmp = frame.get::<[u8; ndp::SOLICITATION_LENGTH]>(SOLICITATION)?;
+    if !ndp::is_solicitation(ip, icmp) {
+        return None;
+    }
+    let target = *ndp::target(icmp);
+    let prefix = packet::protected(dataplane, &target)?;
+    Some(answer(frame, dataplane, prefix, &target).map(|()| XDP_TX))
+}
+
+/// Makes the solicitation into its answer. A function of its own in the program too: see `ingress::decrypt`.
+#[inline(never)]
+fn answer(
+    frame: &mut XdpFrame<'_>,
+    dataplane: &Dataplane,
+    prefix: u16,
+    target: &[u8; 16],
+) -> Result<(), DropReason> {
+    let now = ingress::boot_time();
+    if dataplane.flags & FLAG_ON_LINK == 0 || ingress::find(prefix, target, now, |_| Ok(())).is_err() {
+        return Err(DropReason::NeighbourDead);
+    }
+    let length = frame.len() - ETHERNET;
+    let ip = frame.get::<[u8; IPV6]>(ETHERNET).ok_or(DropReason::NeighbourMalformed)?;
+    let icmp = frame.get::<[u8; ndp::WITH_OPTION]>(SOLICITATION).ok_or(DropReason::NeighbourMalformed)?;
+    ndp::require_answerable(ip, icmp, length)?;
+    if !maps::may_advertise(now) {
+        return Err(DropReason::NeighbourLimited);
+    }
+    let whole = frame.get_mut::<[u8; ndp::FRAME]>(0).ok_or(DropReason::NeighbourMalformed)?;
+    ndp::advertise(whole, dataplane.underlay_mac);
+    maps::count(Counter::NeighbourAnswered);
+    Ok(())
+}

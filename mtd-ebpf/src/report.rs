@@ -1,0 +1,63 @@
+//! Counting and reporting of drops.
+
+use mtd_common::DropReason;
+use mtd_common::bytes::part;
+use mtd_common::event::{DropEvent, EVENT_VERSION};
+use mtd_common::packet::{self, ETHERNET, ETHERTYPE_IPV6, IPV6, NEXT_TCP, NEXT_UDP, outer};
+
+use crate::egress;
+use crate::frame::{SkbFrame, XdpFrame};
+use crate::ingress::boot_time;
+use crate::maps;
+
+/// Counts a frame dropped on receipt, and reports it with what its headers say.
+#[inline(never)]
+pub(crate) fn dropped_on_receipt(frame: &XdpFrame<'_>, reason: DropReason) {
+    maps::count_drop(reason);
+    #[cfg(feature = "log")]
+    aya_log_ebpf::debug!(frame.ctx, "receive: drop reason {} length {}", reason as u8, frame.len());
+    let now = boot_time();
+    maps::event(now, |event| {
+        begin(event, now, reason, frame.ctx.ingress_ifindex() as u32, frame.len());
+        let Some(ethernet) = frame.get::<[u8; ETHERNET]>(0) else { return };
+        let Some(ip) = frame.get::<[u8; IPV6]>(ETHERNET) else { return };
+        if packet::ethertype(ethernet) != ETHERTYPE_IPV6 {
+            return;
+        }
+        event.source = *outer::source(ip);
+        event.destination = *outer::destination(ip);
+        event.next_header = outer::next_header(ip);
+        let Some(ports) = frame.get::<[u8; 4]>(ETHERNET + IPV6) else { return };
+        if matches!(event.next_header, NEXT_UDP | NEXT_TCP) {
+            event.source_port = *part::<0, 2, 4>(ports);
+            event.destination_port = *part::<2, 2, 4>(ports);
+        }
+    });
+}
+
+/// Counts a packet dropped on sending, and reports it with its inner addresses.
+#[inline(never)]
+pub(crate) fn dropped_on_sending(frame: &SkbFrame<'_>, reason: DropReason) {
+    maps::count_drop(reason);
+    #[cfg(feature = "log")]
+    aya_log_ebpf::debug!(frame.ctx, "send: drop reason {} length {}", reason as u8, frame.len());
+    let now = boot_time();
+    maps::event(now, |event| {
+        // SAFETY: a field of the program's own context.
+        let ifindex = unsafe { (*frame.ctx.skb.skb).ifindex };
+        begin(event, now, reason, ifindex, frame.len());
+        if let Ok(inner) = egress::inner_packet(frame, frame.len() - ETHERNET) {
+            event.source = inner.source;
+            event.destination = inner.destination;
+        }
+    });
+}
+
+#[inline(always)]
+fn begin(event: &mut DropEvent, now: u64, reason: DropReason, ifindex: u32, length: usize) {
+    event.version = EVENT_VERSION;
+    event.reason = reason as u8;
+    event.ifindex = ifindex;
+    event.time = now;
+    event.length = length as u32;
+}
