@@ -1,0 +1,426 @@
+//! `mtd drops`: why packets are dropped, as counters or as they are dropped.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::future::{Future, pending};
+use std::io::{self, Write};
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, anyhow};
+use clap::Args;
+use serde::Serialize;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+
+use super::output::{self, Style};
+use super::status::{self, Answers, Places, Select};
+use crate::control::client::DropLines;
+use crate::control::{self, ControlSocket, DropLine};
+use crate::instance::{Instance, RUN_DIR};
+use crate::status::{Drop, Status};
+
+/// Lines that wait for standard output.
+const QUEUED_LINES: usize = 64;
+
+/// Width of the longest drop reasons.
+const REASON_WIDTH: usize = 19;
+
+/// Show why packets are dropped
+///
+/// Counters per reason since the programs were attached, and what the reasons mean. With --follow: each dropped
+/// packet as it comes, until Ctrl-C; under load a sample, since drop events are limited in rate. Exit status as that
+/// of `mtd status`.
+///
+/// With --json: one object, {"schema": 1, "instances": [...]}, whose elements have the keys `interface`, `drops` and
+/// `events_suppressed`. With --follow --json: one object a line, either a packet, or {"lost": n} where this program
+/// was too slow to see n of them.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "Examples:\n  \
+    sudo mtd drops\n  \
+    sudo mtd drops --follow --interface eth0\n  \
+    sudo mtd drops --follow --json | jq -r 'select(.reason == \"bad_tag\").source'")]
+pub(super) struct DropsArgs {
+    /// Which controllers.
+    #[command(flatten)]
+    pub select: Select,
+
+    /// Print dropped packets as they come
+    #[arg(short, long)]
+    pub follow: bool,
+
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Shows the drops of the selected controllers. `offline` is that of [`status::run`].
+///
+/// # Errors
+/// A controller is missing, does not answer or stops, or standard output cannot be written.
+pub(super) async fn run(
+    args: &DropsArgs,
+    offline: impl Fn(&Instance) -> Option<Status>,
+) -> anyhow::Result<()> {
+    if args.follow {
+        let sockets = args.select.sockets(Path::new(RUN_DIR))?;
+        return follow(sockets, args.json, io::stdout(), interrupt()).await;
+    }
+    let Answers { statuses, failures } = Answers::collect(&args.select, &Places::default(), offline).await?;
+    if !statuses.is_empty() {
+        let text = if args.json { json(&statuses)? } else { human(&statuses, Style::of_stdout()) };
+        output::print(&text)?;
+    }
+    status::joined(failures.into_iter().map(Into::into).collect())
+}
+
+fn json(statuses: &[Status]) -> anyhow::Result<String> {
+    #[derive(Serialize)]
+    struct Counters<'a> {
+        interface: &'a str,
+        drops: &'a BTreeMap<String, u64>,
+        events_suppressed: u64,
+    }
+    let counters = statuses.iter().map(|status| Counters {
+        interface: &status.interface,
+        drops: &status.drops,
+        events_suppressed: status.frames.events_suppressed,
+    });
+    status::json(counters.collect())
+}
+
+fn human(statuses: &[Status], style: Style) -> String {
+    let table = |status: &Status| {
+        output::drop_table(style, &format!("dropped packets at {}", status.interface), &status.drops)
+    };
+    statuses.iter().map(table).collect::<Vec<_>>().join("\n")
+}
+
+/// Ready at Ctrl-C.
+async fn interrupt() {
+    if tokio::signal::ctrl_c().await.is_err() {
+        // Without a handler, the signal ends the process.
+        pending::<()>().await;
+    }
+}
+
+/// Writes what the controllers report, until `stop` is ready or nobody reads `output` any more, which are both
+/// success, or until all of them have stopped, which is a failure.
+async fn follow(
+    sockets: Vec<ControlSocket>,
+    json: bool,
+    output: impl Write + Send + 'static,
+    stop: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
+    let (sender, queue) = mpsc::channel(QUEUED_LINES);
+    let labelled = sockets.len() > 1 && !json;
+    let (mut readers, mut failures) = (JoinSet::new(), Vec::new());
+    for socket in sockets {
+        match control::client::drops(&socket.path).await {
+            Ok(lines) => {
+                let reader = Reader { socket, lines, json, labelled };
+                readers.spawn(reader.pass_on(sender.clone()));
+            }
+            Err(error) => failures.push(error.into()),
+        }
+    }
+    drop(sender);
+    let printed = spawn_printer(queue, output)?;
+    tokio::select! {
+        () = stop => return Ok(()),
+        printed = printed => match printed.context("the thread that prints has ended")? {
+            Ok(()) => {}
+            error => return output::quiet_if_unread(error),
+        },
+    }
+    // The printer ended because all readers had.
+    while let Some(ended) = readers.join_next().await {
+        failures.extend(ended.map_err(Into::into).and_then(|ended| ended).err());
+    }
+    status::joined(failures)
+}
+
+/// Prints on a thread of its own, which the process does not wait for at its end: when the reader of a pipe pauses,
+/// Ctrl-C works nevertheless.
+fn spawn_printer(
+    mut queue: mpsc::Receiver<String>,
+    mut output: impl Write + Send + 'static,
+) -> anyhow::Result<oneshot::Receiver<io::Result<()>>> {
+    let mut print = move || {
+        while let Some(line) = queue.blocking_recv() {
+            output.write_all(line.as_bytes())?;
+            output.flush()?;
+        }
+        Ok(())
+    };
+    let (done, printed) = oneshot::channel();
+    thread::Builder::new()
+        .name("printer".to_owned())
+        .spawn(move || done.send(print()))
+        .context("cannot start a thread")?;
+    Ok(printed)
+}
+
+/// Follows one controller.
+struct Reader {
+    socket: ControlSocket,
+    lines: DropLines,
+    json: bool,
+    labelled: bool,
+}
+
+impl Reader {
+    /// Passes lines on until the controller stops, which is an error, or until nobody wants them.
+    async fn pass_on(mut self, lines: mpsc::Sender<String>) -> anyhow::Result<()> {
+        while let Some(line) = self.lines.next_line().await? {
+            if lines.send(self.render(line)?).await.is_err() {
+                return Ok(());
+            }
+        }
+        Err(anyhow!("the controller for {} has stopped", self.socket.interface))
+    }
+
+    fn render(&self, mut line: String) -> anyhow::Result<String> {
+        if !self.json {
+            let event = serde_json::from_str(&line).with_context(|| format!("not a drop event: {line}"))?;
+            line = describe(&event);
+            if self.labelled {
+                line = format!("{}: {line}", self.socket.interface);
+            }
+        }
+        line.push('\n');
+        Ok(line)
+    }
+}
+
+/// A dropped packet in one line, after the model of tcpdump.
+fn describe(line: &DropLine) -> String {
+    let drop = match line {
+        DropLine::Drop(drop) => drop,
+        DropLine::Lost { lost } => return format!("({lost} more were dropped, too fast to be shown)"),
+    };
+    let Drop { time_ns, reason, direction, length, .. } = drop;
+    let time = humantime::format_rfc3339_micros(SystemTime::UNIX_EPOCH + Duration::from_nanos(*time_ns));
+    let mut text = format!("{time} {direction:7} {reason:REASON_WIDTH$}");
+    if drop.source.is_some() || drop.destination.is_some() {
+        let (source, destination) =
+            (end(drop.source, drop.source_port), end(drop.destination, drop.destination_port));
+        // Writing to a string cannot fail.
+        let _ = write!(text, " {source} > {destination}");
+    }
+    if let Some(number) = drop.next_header {
+        let _ = write!(text, " {}", protocol(number));
+    }
+    let _ = write!(text, " length {length}");
+    text
+}
+
+fn end(address: Option<IpAddr>, port: Option<u16>) -> String {
+    match (address, port) {
+        (Some(address), Some(port)) => SocketAddr::new(address, port).to_string(),
+        (Some(address), None) => address.to_string(),
+        (None, _) => "?".to_owned(),
+    }
+}
+
+/// Name of an IPv6 next header.
+fn protocol(number: u8) -> Cow<'static, str> {
+    Cow::Borrowed(match number {
+        0 => "hop-by-hop options",
+        6 => "TCP",
+        17 => "UDP",
+        43 => "routing header",
+        44 => "fragment",
+        58 => "ICMPv6",
+        60 => "destination options",
+        _ => return Cow::Owned(format!("next header {number}")),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+    use crate::control::tests::{Running, event, sample};
+
+    /// Output that the test can read, and that fails after some lines.
+    #[derive(Clone)]
+    struct Shared {
+        text: Arc<Mutex<String>>,
+        lines_taken: usize,
+    }
+
+    impl Shared {
+        fn taking(lines_taken: usize) -> Self {
+            Self { text: Arc::default(), lines_taken }
+        }
+
+        async fn wait_for_lines(&self, count: usize) -> Vec<String> {
+            for _ in 0..500 {
+                let lines: Vec<_> = self.text.lock().unwrap().lines().map(str::to_owned).collect();
+                if lines.len() >= count {
+                    return lines;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            panic!("{count} lines did not come: {:?}", self.text);
+        }
+    }
+
+    impl Write for Shared {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let mut text = self.text.lock().unwrap();
+            if text.lines().count() >= self.lines_taken {
+                return Err(io::ErrorKind::BrokenPipe.into());
+            }
+            text.push_str(std::str::from_utf8(bytes).unwrap());
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn socket(running: &Running, interface: &str) -> ControlSocket {
+        ControlSocket { interface: interface.to_owned(), path: running.socket() }
+    }
+
+    /// Waits until the follower has subscribed: what happens before, it does not get.
+    async fn until_followed(running: &Running) {
+        while running.followers() == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    #[test]
+    fn packets_are_told_in_one_line() {
+        let udp = Drop { time_ns: 1_700_000_000_123_456_789, ..event(0) };
+        assert_eq!(
+            describe(&DropLine::Drop(udp.clone())),
+            "2023-11-14T22:13:20.123456Z receive unknown_address     \
+             [2001:db8:2::1]:4000 > [2001:db8:1::1]:5000 UDP length 1404"
+        );
+        let icmp = Drop { source_port: None, destination_port: None, next_header: Some(58), ..udp.clone() };
+        let text = describe(&DropLine::Drop(icmp));
+        assert!(text.ends_with(" 2001:db8:2::1 > 2001:db8:1::1 ICMPv6 length 1404"), "{text}");
+        let truncated = Drop {
+            source: None,
+            destination: None,
+            next_header: None,
+            direction: "send".to_owned(),
+            reason: "truncated".to_owned(),
+            length: 14,
+            ..udp
+        };
+        let text = describe(&DropLine::Drop(truncated));
+        assert!(text.ends_with("Z send    truncated           length 14"), "{text}");
+        assert_eq!(describe(&DropLine::Lost { lost: 3 }), "(3 more were dropped, too fast to be shown)");
+        assert_eq!(protocol(255), "next header 255");
+    }
+
+    #[test]
+    fn reasons_fit_their_column() {
+        let longest = mtd_common::DropReason::ALL.iter().map(|reason| reason.name().len()).max();
+        assert_eq!(longest, Some(REASON_WIDTH));
+    }
+
+    #[test]
+    fn counters_are_told_for_each_interface() {
+        let statuses =
+            [sample(), Status { interface: "eth1".to_owned(), drops: BTreeMap::new(), ..sample() }];
+        let text = human(&statuses, Style::new(false));
+        assert!(
+            text.starts_with("dropped packets at eth0:\n  reason   count  meaning\n  bad_tag      3  "),
+            "{text}"
+        );
+        assert!(text.ends_with("\n\ndropped packets at eth1: none\n"), "{text}");
+
+        let value: serde_json::Value = serde_json::from_str(&json(&statuses).unwrap()).unwrap();
+        let expected = serde_json::json!({"schema": 1, "instances": [
+            {"interface": "eth0", "drops": {"bad_tag": 3}, "events_suppressed": 0},
+            {"interface": "eth1", "drops": {}, "events_suppressed": 0},
+        ]});
+        assert_eq!(value, expected);
+    }
+
+    #[tokio::test]
+    async fn following_ends_well_when_interrupted() {
+        for json in [false, true] {
+            let running = Running::start();
+            let output = Shared::taking(usize::MAX);
+            let (stop, stopped) = oneshot::channel();
+            let follower =
+                tokio::spawn(follow(vec![socket(&running, "eth0")], json, output.clone(), async {
+                    let _ = stopped.await;
+                }));
+            until_followed(&running).await;
+            running.send(1);
+            running.send(2);
+            let lines = output.wait_for_lines(2).await;
+            for (line, number) in lines.iter().zip(1..) {
+                if json {
+                    assert_eq!(serde_json::from_str::<Drop>(line).unwrap(), event(number));
+                } else {
+                    assert_eq!(*line, describe(&DropLine::Drop(event(number))));
+                }
+            }
+            stop.send(()).unwrap();
+            follower.await.unwrap().unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn following_ends_well_when_nobody_reads() {
+        let running = Running::start();
+        let output = Shared::taking(1);
+        let follower = tokio::spawn(follow(vec![socket(&running, "eth0")], false, output.clone(), pending()));
+        until_followed(&running).await;
+        for number in 0..3 {
+            running.send(number);
+        }
+        follower.await.unwrap().unwrap();
+        assert_eq!(output.wait_for_lines(1).await.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn several_controllers_are_followed_until_all_have_stopped() {
+        let (first, second, gone) = (Running::start(), Running::start(), tempfile::tempdir().unwrap());
+        let missing = ControlSocket { interface: "eth2".to_owned(), path: gone.path().join("eth2.sock") };
+        let sockets = vec![socket(&first, "eth0"), socket(&second, "eth1"), missing];
+        let output = Shared::taking(usize::MAX);
+        let follower = tokio::spawn(follow(sockets, false, output.clone(), pending()));
+        until_followed(&first).await;
+        until_followed(&second).await;
+        first.send(1);
+        output.wait_for_lines(1).await;
+        first.stop().await;
+        second.send(2);
+        let lines = output.wait_for_lines(2).await;
+        assert!(
+            lines[0].starts_with("eth0: 1970-01-01T") && lines[1].starts_with("eth1: 1970-01-01T"),
+            "{lines:?}"
+        );
+        second.stop().await;
+        let error = follower.await.unwrap().unwrap_err().to_string();
+        for part in ["no controller is running for ", "for eth0 has stopped", "for eth1 has stopped"] {
+            assert!(error.contains(part), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn nobody_to_follow_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = Select::default().sockets(folder.path()).unwrap_err().to_string();
+        assert!(error.starts_with("no controller is running for any interface"), "{error}");
+        let path = folder.path().join("eth0.sock");
+        let select = Select { interface: None, socket: Some(path.clone()) };
+        let sockets = select.sockets(folder.path()).unwrap();
+        let error = follow(sockets, false, io::sink(), pending()).await.unwrap_err().to_string();
+        assert!(error.starts_with(&format!("no controller is running for {}", path.display())), "{error}");
+    }
+}

@@ -1,0 +1,120 @@
+//! The command line: a module a subcommand.
+
+mod debug;
+mod drops;
+mod keys;
+mod output;
+mod run;
+mod status;
+
+use std::io::{IsTerminal as _, stderr};
+use std::process::ExitCode;
+
+use clap::{ArgAction, Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use crate::controller;
+
+/// Moving-target network defence: servers that strangers cannot find.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    max_term_width = 100,
+    after_help = "Examples:
+  mtd genpsk > /etc/mtd/keys/laptop.key   make a key for both ends of a session
+  mtd run -c /etc/mtd/mtd.toml            run the controller until Ctrl-C
+  mtd status                              what is going on
+  mtd drops --follow                      who is knocking
+
+Exit status: 0 success, 1 failure, 2 wrong usage."
+)]
+struct Cli {
+    /// Log more: -v for debug, -vv for trace. The environment variable `MTD_LOG` takes filters, as in `mtd=debug`.
+    #[arg(short, long, action = ArgAction::Count, global = true)]
+    verbose: u8,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Print a new private key (X25519, base64).
+    #[command(after_help = "Example: umask 077; mtd genkey > private.key")]
+    Genkey,
+    /// Print a new pre-shared key (32 random bytes, base64): the secret of a statically configured session.
+    #[command(after_help = "Example: umask 077; mtd genpsk > laptop.key")]
+    Genpsk,
+    /// Read a private key from standard input and print its public key.
+    #[command(after_help = "Example: mtd pubkey < private.key > public.key")]
+    Pubkey,
+    /// Run the controller in the foreground.
+    Run(run::RunArgs),
+    /// Make the protected prefixes dark, without a controller.
+    Attach(run::AttachArgs),
+    /// Take away whatever mtd has attached to an interface.
+    Detach(run::DetachArgs),
+    /// Show the state of the controller and its sessions.
+    Status(status::StatusArgs),
+    /// Show what was dropped and why.
+    Drops(drops::DropsArgs),
+    /// Reports for developers.
+    Debug(debug::DebugArgs),
+}
+
+/// Runs the command that the arguments name.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_logging(cli.verbose);
+    match dispatch(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("mtd: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Genkey => keys::genkey()?,
+        Command::Genpsk => keys::genpsk()?,
+        Command::Pubkey => keys::pubkey()?,
+        Command::Run(args) => runtime()?.block_on(run::run(args))?,
+        Command::Attach(args) => runtime()?.block_on(run::attach(args))?,
+        Command::Detach(args) => runtime()?.block_on(run::detach(args))?,
+        Command::Status(args) => runtime()?.block_on(status::run(&args, controller::offline_status))?,
+        Command::Drops(args) => runtime()?.block_on(drops::run(&args, controller::offline_status))?,
+        Command::Debug(args) => debug::run(&args)?,
+    }
+    Ok(())
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?)
+}
+
+fn start_logging(verbose: u8) {
+    let default = match verbose {
+        0 => "mtd=info,warn",
+        1 => "mtd=debug,info",
+        _ => "trace",
+    };
+    let filter = EnvFilter::try_from_env("MTD_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    let colours = stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(stderr)
+        .with_ansi(colours)
+        .with_target(false)
+        .init();
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        super::Cli::command().debug_assert();
+    }
+}

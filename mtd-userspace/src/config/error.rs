@@ -1,0 +1,163 @@
+//! Problems of a configuration file: collected with their place, printed as a compiler prints its errors.
+
+use std::fmt;
+
+/// So many problems are kept; of more, only the number.
+const MAX_PROBLEMS: usize = 100;
+
+/// So many characters of a value are shown.
+const MAX_SHOWN: usize = 64;
+
+/// What is wrong, and the way out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// What is wrong. Follows the name of the file or the key.
+    pub what: String,
+    /// What to do about it.
+    pub remedy: String,
+}
+
+impl Fault {
+    pub(super) fn new(what: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { what: what.into(), remedy: remedy.into() }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}; {}", self.what, self.remedy)
+    }
+}
+
+/// One problem of a configuration file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Line and column, counted from 1, the column in characters; `None`: the file as a whole.
+    pub position: Option<(usize, usize)>,
+    /// The key, such as `mtu` or `peer.seed`; empty: none in particular.
+    pub key: String,
+    /// What is wrong, and the way out.
+    pub fault: Fault,
+}
+
+/// Why a configuration cannot be used: at least one [`Problem`]. Displays as one line a problem,
+/// `FILE:LINE:COLUMN: KEY: WHAT; REMEDY`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    origin: String,
+    problems: Vec<Problem>,
+    more: usize,
+}
+
+impl ConfigError {
+    pub(super) fn of_file(origin: &str, fault: Fault) -> Self {
+        let problem = Problem { position: None, key: String::new(), fault };
+        Self { origin: origin.to_owned(), problems: vec![problem], more: 0 }
+    }
+
+    /// The problems in the order of the file; the first 100 that were found when there are more.
+    pub fn problems(&self) -> &[Problem] {
+        &self.problems
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, Problem { position, key, fault }) in self.problems.iter().enumerate() {
+            if index > 0 {
+                f.write_str("\n")?;
+            }
+            f.write_str(&self.origin)?;
+            if let Some((line, column)) = position {
+                write!(f, ":{line}:{column}")?;
+            }
+            if !key.is_empty() {
+                write!(f, ": {key}")?;
+            }
+            write!(f, ": {fault}")?;
+        }
+        if self.more > 0 {
+            write!(f, "\n{}: and {} more problems; correct these first", self.origin, self.more)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// Collects the problems of one text.
+pub(super) struct Problems<'t> {
+    text: &'t str,
+    /// Byte at which each line begins, so that a file of many problems takes no quadratic time.
+    lines: Vec<usize>,
+    origin: &'t str,
+    found: Vec<(usize, Problem)>,
+    more: usize,
+}
+
+impl<'t> Problems<'t> {
+    pub(super) fn new(text: &'t str, origin: &'t str) -> Self {
+        let newlines = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
+        let lines = std::iter::once(0).chain(newlines.map(|(at, _)| at + 1)).collect();
+        Self { text, lines, origin, found: Vec::new(), more: 0 }
+    }
+
+    /// Adds a problem at byte `at` of the text.
+    pub(super) fn add(&mut self, at: usize, key: impl Into<String>, fault: Fault) {
+        if self.found.len() == MAX_PROBLEMS {
+            self.more += 1;
+            return;
+        }
+        let position = Some(self.position(at));
+        self.found.push((at, Problem { position, key: key.into(), fault }));
+    }
+
+    /// Number of problems so far.
+    pub(super) fn count(&self) -> usize {
+        self.found.len() + self.more
+    }
+
+    /// The line of byte `at`, for a message about another place.
+    pub(super) fn line(&self, at: usize) -> usize {
+        self.lines.partition_point(|start| *start <= at)
+    }
+
+    /// The error that all problems make together.
+    pub(super) fn into_error(mut self) -> ConfigError {
+        self.found.sort_by_key(|(at, _)| *at);
+        let problems = self.found.into_iter().map(|(_, problem)| problem).collect();
+        ConfigError { origin: self.origin.to_owned(), problems, more: self.more }
+    }
+
+    fn position(&self, at: usize) -> (usize, usize) {
+        let at = at.min(self.text.len());
+        let line = self.line(at);
+        let before = &self.text.as_bytes()[self.lines[line - 1]..at];
+        // Bytes that begin a character, so that columns are those of an editor.
+        let column = before.iter().filter(|byte| **byte & 0xc0 != 0x80).count() + 1;
+        (line, column)
+    }
+}
+
+/// A value as a message shows it: control characters escaped, cut when it is long.
+pub(super) fn shown(value: &str) -> String {
+    let mut characters = value.chars();
+    let mut text: String = characters.by_ref().take(MAX_SHOWN).flat_map(char::escape_debug).collect();
+    if characters.next().is_some() {
+        text.push('…');
+    }
+    text
+}
+
+/// The candidate that a misspelt word most probably means.
+pub(super) fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    if word.len() > MAX_SHOWN {
+        return None;
+    }
+    let word = word.to_lowercase();
+    candidates
+        .map(|candidate| (strsim::damerau_levenshtein(&word, candidate), candidate))
+        .filter(|(distance, candidate)| *distance <= candidate.len().div_ceil(3))
+        .min()
+        .map(|(_, candidate)| candidate)
+}

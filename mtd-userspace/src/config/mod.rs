@@ -1,0 +1,229 @@
+//! The configuration file of `mtd run` (requirements MT-04, MT-06, MT-27).
+//!
+//! TOML. Reading it goes on after an error, so that one run shows every problem of the file, each with its line and
+//! column, the key, what is wrong and the way out. `packaging/mtd.toml.example` explains each key.
+
+mod check;
+mod document;
+mod error;
+mod fields;
+mod section;
+
+use std::fmt;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ipnet::{IpNet, Ipv6Net};
+
+use crate::keys::{SecretKey, open_regular};
+use error::Problems;
+
+pub use error::{ConfigError, Fault, Problem};
+
+/// Longest configuration file in bytes.
+pub const MAX_FILE_BYTES: u64 = 1 << 20;
+
+/// Longest inner packet in bytes: an underlay of 1500 less the 72 that a packet of the tunnel adds.
+pub const MAX_INNER_MTU: u16 = 1428;
+
+/// Shortest maximum of inner packets in bytes: what IPv6 needs (RFC 8200, section 5).
+pub const MIN_INNER_MTU: u16 = 1280;
+
+/// Shortest and longest slot (requirement MT-04).
+pub const PERIOD_RANGE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_hours(1));
+
+/// Slot length when the file says nothing (requirement MT-04).
+pub const DEFAULT_PERIOD: Duration = Duration::from_secs(3);
+
+/// Shortest and longest time for which slots may be loaded ahead. The longest is three of the longest slots.
+pub const HORIZON_RANGE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_hours(3));
+
+/// Time for which slots are loaded ahead when the file says nothing and no peer has slots longer than a third of it.
+pub const DEFAULT_HORIZON: Duration = Duration::from_mins(1);
+
+/// The horizon covers at least this many slots of every peer: previous, current and next (requirement MT-05).
+pub const MIN_SLOTS_AHEAD: u32 = 3;
+
+/// Largest value of `max_sessions`.
+pub const MAX_SESSIONS: u32 = 1_000_000;
+
+/// The settings of one controller. `K` is what is known of each peer's key: nothing (`()`) after [`Config::parse`],
+/// the key after [`Config::load`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config<K = SecretKey> {
+    /// Name of the underlay interface.
+    pub interface: String,
+    /// The protected prefixes, 1 to 4, 64 to 112 bits each, host bits zero, without overlap (requirement MT-06).
+    pub prefixes: Vec<Ipv6Net>,
+    /// How packets for the prefixes reach this host.
+    pub link: LinkMode,
+    /// How the receive program is attached.
+    pub xdp: XdpChoice,
+    /// Name of the tunnel device, at most 14 bytes; its inside end is [`Config::inside_device`].
+    pub device: String,
+    /// Own tunnel addresses with the length of their network; at least one, none twice.
+    pub addresses: Vec<IpNet>,
+    /// Longest inner packet in bytes, [`MIN_INNER_MTU`] to [`MAX_INNER_MTU`]; `None`: what the underlay allows.
+    pub mtu: Option<u16>,
+    /// Time for which slots are loaded ahead; at least [`MIN_SLOTS_AHEAD`] slots of every peer.
+    pub horizon: Duration,
+    /// Number of sessions that the maps have room for; at least the number of peers.
+    pub max_sessions: u32,
+    /// Path of the control socket; `None`: the controller's default.
+    pub socket: Option<PathBuf>,
+    /// Folder for what outlives the controller.
+    pub state_dir: PathBuf,
+    /// The statically configured peers (requirement MT-27); without any, the prefixes are dark to everybody.
+    pub peers: Vec<Peer<K>>,
+}
+
+/// A statically configured peer (requirement MT-27).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer<K = SecretKey> {
+    /// Its name, `[A-Za-z0-9._-]{1,32}`, unique.
+    pub name: String,
+    /// Its protected prefix, 64 to 112 bits, host bits zero (requirement MT-06).
+    pub prefix: Ipv6Net,
+    /// The own prefix that the session with it uses: one of [`Config::prefixes`].
+    pub local_prefix: Ipv6Net,
+    /// The file of the pre-shared key: as written after [`Config::parse`], joined to the folder of the
+    /// configuration file after [`Config::load`].
+    pub key_file: PathBuf,
+    /// The pre-shared key; no two peers have the same.
+    pub key: K,
+    /// Own seed IID (requirement MT-27), network order.
+    pub seed: [u8; 8],
+    /// The peer's seed IID, network order; never the same as `seed`.
+    pub peer_seed: [u8; 8],
+    /// Slot length (requirement MT-04), within [`PERIOD_RANGE`].
+    pub period: Duration,
+    /// What is done to inner packets.
+    pub mode: Mode,
+    /// Inner networks of the peer, host bits zero; at least one, and none of them a second time at any peer.
+    pub allowed_ips: Vec<IpNet>,
+}
+
+macro_rules! choice {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub enum $name { $($(#[$variant_doc])* $variant,)+ }
+
+        impl $name {
+            /// The values in the words of the file, the default first.
+            pub const CHOICES: &'static [(&'static str, Self)] = &[$(($text, Self::$variant)),+];
+
+            /// The word of the file.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text,)+ }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(self.as_str())
+            }
+        }
+    };
+}
+
+choice! {
+    /// How packets for the protected prefixes reach this host.
+    LinkMode {
+        /// A router has a route for the prefix to this host: nobody solicits its addresses.
+        #[default]
+        Routed = "routed",
+        /// The prefix is that of the link: mtd answers neighbour solicitations for live addresses (MT-09).
+        OnLink = "on-link",
+    }
+}
+
+choice! {
+    /// How the receive program is attached to the underlay.
+    XdpChoice {
+        /// In the driver where it can do what the program needs, otherwise generic.
+        #[default]
+        Auto = "auto",
+        /// In the driver or not at all.
+        Native = "native",
+        /// In the network stack, for any driver; slower.
+        Generic = "generic",
+    }
+}
+
+choice! {
+    /// What is done to inner packets.
+    Mode {
+        /// They are encrypted and authenticated.
+        #[default]
+        Encrypt = "encrypt",
+        /// They are authenticated, and readable on the wire.
+        Authenticate = "authenticate",
+    }
+}
+
+impl Config<()> {
+    /// Reads a configuration from `text`. No file is opened, neither the configuration nor a key. `origin` names the
+    /// text in errors.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with every problem that was found.
+    pub fn parse(text: &str, origin: &str) -> Result<Self, ConfigError> {
+        Ok(document::read(text, Problems::new(text, origin))?.config)
+    }
+}
+
+impl Config {
+    /// Reads the configuration file at `path` and the key files that it names (relative to its folder).
+    ///
+    /// # Errors
+    /// [`ConfigError`] when the file cannot be read or is longer than [`MAX_FILE_BYTES`], or with every problem that
+    /// was found in it; when there is none, with every problem of the key files.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let origin = path.display().to_string();
+        let text = read_text(path).map_err(|fault| ConfigError::of_file(&origin, fault))?;
+        let document = document::read(&text, Problems::new(&text, &origin))?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        document::load_keys(document, folder, Problems::new(&text, &origin))
+    }
+}
+
+impl<K> Config<K> {
+    /// Name of the inside end of the tunnel device.
+    pub fn inside_device(&self) -> String {
+        format!("{}{}", self.device, fields::INSIDE_SUFFIX)
+    }
+}
+
+fn read_text(path: &Path) -> Result<String, Fault> {
+    let file = open_regular(path).map_err(|error| cannot_read(&error))?;
+    let Some(file) = file else {
+        return Err(Fault::new("is not a regular file", "name the configuration file itself with -c FILE"));
+    };
+    let mut bytes = Vec::new();
+    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(|error| cannot_read(&error))?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        let what = format!("is longer than {MAX_FILE_BYTES} bytes");
+        return Err(Fault::new(what, "is it a configuration of mtd? Name another file with -c FILE"));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = valid.split(|byte| *byte == b'\n').count();
+        Fault::new(format!("is not UTF-8 text in line {line}"), "save it as UTF-8")
+    })
+}
+
+fn cannot_read(error: &io::Error) -> Fault {
+    let remedy = match error.kind() {
+        io::ErrorKind::NotFound => {
+            "name another file with -c FILE, or write one: packaging/mtd.toml.example shows every key"
+        }
+        io::ErrorKind::PermissionDenied => "run mtd as root, or make the file readable for this user",
+        _ => "name a file that can be read with -c FILE",
+    };
+    Fault::new(format!("cannot read the configuration: {error}"), remedy)
+}
+
+#[cfg(test)]
+mod tests;

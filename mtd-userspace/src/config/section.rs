@@ -1,0 +1,213 @@
+//! One table of the file: typed access to its keys, with the place of each value.
+
+use toml::de::{DeTable, DeValue};
+
+use super::error::{Fault, Problems, nearest, shown};
+
+/// A key of a table, and a value for messages that show how it is written.
+pub(super) type Key = (&'static str, &'static str);
+
+/// The keys of one kind of table.
+pub(super) struct Schema {
+    /// In front of the keys' names in messages.
+    pub(super) path: &'static str,
+    pub(super) keys: &'static [Key],
+    /// The keys of the other kind of table, and what to say to one of them.
+    pub(super) elsewhere: (&'static [Key], &'static str),
+}
+
+/// A value and the byte of the text where it stands.
+#[derive(Clone, Debug)]
+pub(super) struct Located<T> {
+    pub(super) value: T,
+    pub(super) at: usize,
+}
+
+/// One table of the file.
+pub(super) struct Section<'a, 'i> {
+    table: &'a DeTable<'i>,
+    schema: &'static Schema,
+    /// Where the table stands, for problems about what is not in it.
+    at: usize,
+}
+
+impl<'a, 'i> Section<'a, 'i> {
+    /// Takes the table and reports the keys that are not in the schema.
+    pub(super) fn new(
+        (table, at): (&'a DeTable<'i>, usize),
+        schema: &'static Schema,
+        problems: &mut Problems,
+    ) -> Self {
+        let section = Self { table, schema, at };
+        for key in table.keys() {
+            let name: &str = key.get_ref();
+            if schema.keys.iter().all(|(known, _)| *known != name) {
+                problems.add(key.span().start, section.name(&shown(name)), unknown_key(name, schema));
+            }
+        }
+        section
+    }
+
+    /// Where the table stands.
+    pub(super) fn at(&self) -> usize {
+        self.at
+    }
+
+    /// The name of a key in messages.
+    pub(super) fn name(&self, key: &str) -> String {
+        format!("{}{key}", self.schema.path)
+    }
+
+    /// The value of `key` as `convert` makes it; `None` when there is none or a problem has been reported.
+    pub(super) fn optional<T>(
+        &self,
+        key: &str,
+        problems: &mut Problems,
+        convert: impl FnOnce(&str) -> Result<T, Fault>,
+    ) -> Option<Located<T>> {
+        self.convert(key, problems, |value| match value {
+            DeValue::String(text) => convert(text),
+            other => Err(self.wrong_type(key, other, "a string")),
+        })
+    }
+
+    /// As [`Section::optional`], and it is a problem when there is none.
+    pub(super) fn required<T>(
+        &self,
+        key: &str,
+        problems: &mut Problems,
+        convert: impl FnOnce(&str) -> Result<T, Fault>,
+    ) -> Option<Located<T>> {
+        self.check_present(key, problems);
+        self.optional(key, problems, convert)
+    }
+
+    /// The whole number of `key`, which must be in the range.
+    pub(super) fn integer(
+        &self,
+        key: &str,
+        problems: &mut Problems,
+        (least, most): (u32, u32),
+    ) -> Option<Located<u32>> {
+        self.convert(key, problems, |value| match value {
+            DeValue::Integer(digits) => u32::from_str_radix(digits.as_str(), digits.radix())
+                .ok()
+                .filter(|number| (least..=most).contains(number))
+                .ok_or_else(|| {
+                    let what = format!("{} is out of range", shown(&digits.to_string()));
+                    Fault::new(what, format!("write a whole number from {least} to {most}"))
+                }),
+            other => Err(self.wrong_type(key, other, "a whole number")),
+        })
+    }
+
+    /// The strings of `key`, a list or one string alone, as `convert` makes them: those without a problem. No key,
+    /// or an empty list, is a problem.
+    pub(super) fn list<T>(
+        &self,
+        key: &str,
+        problems: &mut Problems,
+        convert: impl Fn(&str) -> Result<T, Fault>,
+    ) -> Vec<Located<T>> {
+        self.check_present(key, problems);
+        let Some(value) = self.table.get(key) else { return Vec::new() };
+        let elements = match value.get_ref() {
+            DeValue::Array(elements) => elements.iter().as_slice(),
+            _ => std::slice::from_ref(value),
+        };
+        if elements.is_empty() {
+            let fault = Fault::new("is an empty list", format!("put in at least one: {}", self.example(key)));
+            problems.add(value.span().start, self.name(key), fault);
+        }
+        let mut converted = Vec::new();
+        for element in elements {
+            let at = element.span().start;
+            let result = match element.get_ref() {
+                DeValue::String(text) => convert(text),
+                other => Err(self.wrong_type(key, other, "a string")),
+            };
+            match result {
+                Ok(value) => converted.push(Located { value, at }),
+                Err(fault) => problems.add(at, self.name(key), fault),
+            }
+        }
+        converted
+    }
+
+    /// The tables under `[[key]]` and where each stands.
+    pub(super) fn tables(&self, key: &str, problems: &mut Problems) -> Vec<(&'a DeTable<'i>, usize)> {
+        let Some(value) = self.table.get(key) else { return Vec::new() };
+        let mut tables = Vec::new();
+        let mut wrong = |at, other: &DeValue| {
+            let what = format!("is {}, not a list of tables", with_article(other));
+            let remedy = format!("begin each one with a line [[{key}]], in double brackets");
+            problems.add(at, self.name(key), Fault::new(what, remedy));
+        };
+        match value.get_ref() {
+            DeValue::Array(elements) => {
+                for element in elements {
+                    match element.get_ref() {
+                        DeValue::Table(table) => tables.push((table, element.span().start)),
+                        other => wrong(element.span().start, other),
+                    }
+                }
+            }
+            other => wrong(value.span().start, other),
+        }
+        tables
+    }
+
+    fn convert<T>(
+        &self,
+        key: &str,
+        problems: &mut Problems,
+        convert: impl FnOnce(&DeValue<'i>) -> Result<T, Fault>,
+    ) -> Option<Located<T>> {
+        let value = self.table.get(key)?;
+        let at = value.span().start;
+        match convert(value.get_ref()) {
+            Ok(value) => Some(Located { value, at }),
+            Err(fault) => {
+                problems.add(at, self.name(key), fault);
+                None
+            }
+        }
+    }
+
+    fn check_present(&self, key: &str, problems: &mut Problems) {
+        if !self.table.contains_key(key) {
+            let fault = Fault::new("is missing", format!("add a line such as {}", self.example(key)));
+            problems.add(self.at, self.name(key), fault);
+        }
+    }
+
+    fn wrong_type(&self, key: &str, value: &DeValue, wanted: &str) -> Fault {
+        let what = format!("is {}, not {wanted}", with_article(value));
+        Fault::new(what, format!("write it like {}", self.example(key)))
+    }
+
+    fn example(&self, key: &str) -> String {
+        let value =
+            self.schema.keys.iter().find(|(known, _)| *known == key).map_or("…", |(_, example)| example);
+        format!("{key} = {value}")
+    }
+}
+
+fn unknown_key(name: &str, schema: &Schema) -> Fault {
+    let (elsewhere, place) = schema.elsewhere;
+    if elsewhere.iter().any(|(known, _)| *known == name) {
+        return Fault::new("unknown key here", place);
+    }
+    let known = || schema.keys.iter().map(|(known, _)| *known);
+    let remedy = match nearest(name, known()) {
+        Some(known) => format!("did you mean {known}?"),
+        None => format!("remove it; the keys known here are {}", known().collect::<Vec<_>>().join(", ")),
+    };
+    Fault::new("unknown key", remedy)
+}
+
+fn with_article(value: &DeValue) -> String {
+    let name = value.type_str();
+    let article = if name.starts_with(['a', 'i']) { "an" } else { "a" };
+    format!("{article} {name}")
+}

@@ -1,0 +1,461 @@
+//! Tests of the configuration: what arrives, and one case for each kind of error.
+
+mod load;
+mod networks;
+mod random;
+
+use super::*;
+
+const EXAMPLE: &str = include_str!("../../../packaging/mtd.toml.example");
+
+/// A file without problems; the cases change one place in it.
+const BASE: &str = r#"interface = "eth0"
+prefix = ["2001:db8:1::/64", "2001:db8:3::/80"]
+address = ["fd00:6d74::1/64", "10.66.0.1/24"]
+
+[[peer]]
+name = "laptop"
+prefix = "2001:db8:2::/64"
+key_file = "laptop.key"
+seed = "0011:2233:4455:6677"
+peer_seed = "8899AABBCCDDEEFF"
+allowed_ips = ["fd00:6d74::2/128", "10.66.0.2/32"]
+
+[[peer]]
+name = "desk"
+prefix = "2001:db8:4::/96"
+local_prefix = "2001:db8:3::/80"
+key_file = "desk.key"
+seed = "0000:0000:0000:0001"
+peer_seed = "0000:0000:0000:0002"
+period = "1500ms"
+mode = "authenticate"
+allowed_ips = "fd00:6d74::3/128"
+"#;
+
+fn errors(text: &str) -> String {
+    Config::parse(text, "mtd.toml").map_or_else(|error| error.to_string(), |_| "no error".to_owned())
+}
+
+/// `(what is replaced in BASE, by what, the whole error less the name of the file)`.
+type Case<'a> = (&'a str, &'a str, &'a str);
+
+fn check(cases: &[Case]) {
+    for (old, new, expected) in cases {
+        assert_eq!(BASE.matches(old).count(), 1, "{old} must be in BASE once");
+        let found = errors(&BASE.replace(old, new));
+        let expected: Vec<_> =
+            expected.lines().map(|line| format!("mtd.toml:{}", line.trim_start())).collect();
+        assert_eq!(found, expected.join("\n"), "{old} -> {new}");
+    }
+}
+
+fn ip<T: std::str::FromStr<Err: fmt::Debug>>(text: &str) -> T {
+    text.parse().unwrap()
+}
+
+#[test]
+fn every_value_arrives() {
+    let head = "link = \"on-link\"\nxdp = \"generic\"\ndevice = \"tun\"\nmtu = 1_300\nhorizon = \"2min\"\n\
+                max_sessions = 0x10\nsocket = \"/run/s\"\nstate_dir = \"/srv/mtd\"\n";
+    let config = Config::parse(&format!("{head}{BASE}"), "mtd.toml").unwrap();
+    assert_eq!(config.interface, "eth0");
+    assert_eq!(config.prefixes, [ip("2001:db8:1::/64"), ip("2001:db8:3::/80")]);
+    assert_eq!((config.link, config.xdp), (LinkMode::OnLink, XdpChoice::Generic));
+    assert_eq!((config.device.as_str(), config.inside_device().as_str()), ("tun", "tunx"));
+    assert_eq!(config.addresses, [ip("fd00:6d74::1/64"), ip("10.66.0.1/24")]);
+    assert_eq!((config.mtu, config.horizon), (Some(1300), Duration::from_mins(2)));
+    assert_eq!(config.max_sessions, 16);
+    assert_eq!((config.socket, config.state_dir), (Some("/run/s".into()), "/srv/mtd".into()));
+    let expected = Peer {
+        name: "desk".to_owned(),
+        prefix: ip("2001:db8:4::/96"),
+        local_prefix: ip("2001:db8:3::/80"),
+        key_file: "desk.key".into(),
+        key: (),
+        seed: [0, 0, 0, 0, 0, 0, 0, 1],
+        peer_seed: [0, 0, 0, 0, 0, 0, 0, 2],
+        period: Duration::from_millis(1500),
+        mode: Mode::Authenticate,
+        allowed_ips: vec![ip("fd00:6d74::3/128")],
+    };
+    assert_eq!(config.peers[1], expected);
+    assert_eq!(config.peers[0].seed, [0x00, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77]);
+    assert_eq!(config.peers[0].peer_seed, [0x88, 0x99, 0xaa, 0xbb, 0xcc, 0xdd, 0xee, 0xff]);
+}
+
+#[test]
+fn what_is_left_out_has_its_default() {
+    let config = Config::parse(BASE, "mtd.toml").unwrap();
+    assert_eq!((config.link, config.xdp), (LinkMode::Routed, XdpChoice::Auto));
+    assert_eq!((config.device.as_str(), config.mtu), ("mtd0", None));
+    assert_eq!((config.horizon, config.max_sessions), (DEFAULT_HORIZON, 1024));
+    assert_eq!((config.socket, config.state_dir), (None, "/var/lib/mtd".into()));
+    let laptop = &config.peers[0];
+    assert_eq!(laptop.local_prefix, config.prefixes[0]);
+    assert_eq!((laptop.period, laptop.mode), (Duration::from_secs(3), Mode::Encrypt));
+}
+
+#[test]
+fn a_file_without_peers_is_all_dark() {
+    let text = &BASE[..BASE.find("[[peer]]").unwrap()];
+    assert!(Config::parse(text, "mtd.toml").unwrap().peers.is_empty());
+    assert!(Config::parse(&format!("peer = []\n{text}"), "mtd.toml").unwrap().peers.is_empty());
+}
+
+#[test]
+fn the_default_horizon_covers_three_slots_of_the_longest_period() {
+    let config = Config::parse(&BASE.replace("1500ms", "1h"), "mtd.toml").unwrap();
+    assert_eq!(config.horizon, Duration::from_hours(3));
+}
+
+#[test]
+fn the_example_parses_and_states_the_true_defaults() {
+    let example = Config::parse(EXAMPLE, "mtd.toml.example").unwrap_or_else(|error| panic!("{error}"));
+    let spelt_out: Vec<_> = EXAMPLE
+        .lines()
+        .map(|line| match line.strip_prefix('#') {
+            Some(rest) if rest.starts_with(char::is_alphabetic) => rest,
+            _ => line,
+        })
+        .collect();
+    let spelt_out = spelt_out.join("\n");
+    let explicit = Config::parse(&spelt_out, "mtd.toml.example").unwrap_or_else(|error| panic!("{error}"));
+    // Of these two the default depends on the host.
+    assert_eq!(
+        (explicit.mtu, explicit.socket.as_deref()),
+        (Some(1428), Some(Path::new("/run/mtd/mtd.sock")))
+    );
+    assert_eq!(Config { mtu: None, socket: None, ..explicit }, example);
+    for (key, _) in document::ROOT_KEYS.iter().chain(document::PEER_KEYS) {
+        let assigned =
+            spelt_out.lines().any(|line| line == "[[peer]]" || line.starts_with(&format!("{key} = ")));
+        assert!(assigned, "{key} is not in the example");
+    }
+}
+
+#[test]
+fn broken_toml() {
+    check(&[
+        ("name = \"laptop\"", "name = \"laptop\"\nname = \"again\"", "7:1: duplicate key; keep one of them"),
+        (
+            "interface = \"eth0\"",
+            "interface \"eth0\"",
+            "1:11: key with no value, expected `=`; correct the TOML here",
+        ),
+    ]);
+}
+
+#[test]
+fn unknown_keys() {
+    check(&[
+        (
+            "interface = ",
+            "interfce = \"eth1\"\nhorizn = \"60s\"\nxyz = 1\ninterface = ",
+            "1:1: interfce: unknown key; did you mean interface?
+             2:1: horizn: unknown key; did you mean horizon?
+             3:1: xyz: unknown key; remove it; the keys known here are interface, prefix, link, xdp, device, address, \
+             mtu, horizon, max_sessions, socket, state_dir, peer",
+        ),
+        ("mode = ", "modus = 1\nmode = ", "21:1: peer.modus: unknown key; did you mean mode?"),
+        ("mode = ", "Mode = 1\nmode = ", "21:1: peer.Mode: unknown key; did you mean mode?"),
+        ("mode = ", "mtu = 1400\nmode = ", "21:1: peer.mtu: unknown key here; move it above the first [[peer]]: lines below that line belong to the peer"),
+        ("prefix = [", "seed = 1\nprefix = [", "2:1: seed: unknown key here; move it below a line [[peer]]: it says something of one peer"),
+    ]);
+}
+
+#[test]
+fn missing_keys() {
+    check(&[
+        ("interface = \"eth0\"\n", "", "1:1: interface: is missing; add a line such as interface = \"eth0\""),
+        (
+            "prefix = [\"2001:db8:1::/64\", \"2001:db8:3::/80\"]\n",
+            "",
+            "1:1: prefix: is missing; add a line such as prefix = \"2001:db8:1::/64\"",
+        ),
+        (
+            "address = [\"fd00:6d74::1/64\", \"10.66.0.1/24\"]\n",
+            "",
+            "1:1: address: is missing; add a line such as address = [\"fd00:6d74::1/64\", \"10.66.0.1/24\"]",
+        ),
+        ("name = \"desk\"\n", "", "13:1: peer.name: is missing; add a line such as name = \"laptop\""),
+    ]);
+    let found = errors(&format!("{BASE}[[peer]]\n"));
+    for key in ["name", "prefix", "key_file", "seed", "peer_seed", "allowed_ips"] {
+        let start = format!("mtd.toml:23:1: peer.{key}: is missing; add a line such as {key} = ");
+        assert_eq!(found.lines().filter(|line| line.starts_with(&start)).count(), 1, "{key}: {found}");
+    }
+    assert_eq!(found.lines().count(), 6, "{found}");
+}
+
+#[test]
+fn wrong_types() {
+    check(&[
+        ("\"eth0\"", "7", "1:13: interface: is an integer, not a string; write it like interface = \"eth0\""),
+        ("\"1500ms\"", "3", "20:10: peer.period: is an integer, not a string; write it like period = \"3s\""),
+        (
+            "interface = ",
+            "mtu = \"1400\"\nmax_sessions = 1.5\ninterface = ",
+            "1:7: mtu: is a string, not a whole number; write it like mtu = 1428
+             2:16: max_sessions: is a float, not a whole number; write it like max_sessions = 1024",
+        ),
+        (
+            "\"10.66.0.1/24\"",
+            "true, {}",
+            "3:31: address: is a boolean, not a string; write it like address = [\"fd00:6d74::1/64\", \"10.66.0.1/24\"]
+             3:37: address: is a table, not a string; write it like address = [\"fd00:6d74::1/64\", \"10.66.0.1/24\"]",
+        ),
+        (
+            "\"fd00:6d74::3/128\"",
+            "[]",
+            "22:15: peer.allowed_ips: is an empty list; put in at least one: allowed_ips = [\"fd00:6d74::2/128\", \"10.66.0.2/32\"]",
+        ),
+    ]);
+    let head = &BASE[..BASE.find("[[peer]]").unwrap()];
+    assert_eq!(
+        errors(&format!("peer = [1]\n{head}")),
+        "mtd.toml:1:9: peer: is an integer, not a list of tables; begin each one with a line [[peer]], in double brackets"
+    );
+    assert_eq!(
+        errors(&format!("{head}[peer]\nname = \"a\"\n")),
+        "mtd.toml:5:1: peer: is a table, not a list of tables; begin each one with a line [[peer]], in double brackets"
+    );
+}
+
+#[test]
+fn interface_names() {
+    let remedy = "write 1 to 15 ASCII characters without spaces and without / : %";
+    for name in ["", ".", "..", "a b", "a/b", "a:b", "a%d", "é0", "sixteen-letters-"] {
+        let found = errors(&BASE.replace("eth0", name));
+        assert_eq!(found, format!("mtd.toml:1:13: interface: \"{name}\" is no interface name; {remedy}"));
+    }
+    assert!(Config::parse(&BASE.replace("eth0", "fifteen-letters"), "").is_ok());
+    check(&[(
+        "interface = ",
+        "device = \"fifteen-letters\"\ninterface = ",
+        "1:10: device: \"fifteen-letters\" is no interface name; write 1 to 14 ASCII characters without spaces and \
+         without / : %",
+    )]);
+    for interface in ["tun", "tunx"] {
+        assert_eq!(
+            errors(&format!("device = \"tun\"\n{}", BASE.replace("eth0", interface))),
+            "mtd.toml:1:10: device: mtd would create tun and tunx, one of which is the underlay interface; write \
+             a name that no interface has, such as device = \"mtd1\""
+        );
+    }
+    for interface in ["mtd0", "mtd0x"] {
+        assert_eq!(
+            errors(&BASE.replace("eth0", interface)),
+            "mtd.toml:1:13: device: mtd would create mtd0 and mtd0x, one of which is the underlay interface; write a \
+             name that no interface has, such as device = \"mtd1\""
+        );
+    }
+}
+
+#[test]
+fn seeds() {
+    let remedy = "write all 16 hexadecimal digits, such as 0011:2233:4455:6677";
+    for bad in [
+        "",
+        "0",
+        "00112233445566778",
+        "0011:2233:4455:667",
+        "11:2233:4455:6677",
+        "0011:2233:4455:66zz",
+        "0011::4455:6677",
+        "001122:334455:6677",
+        "0011:2233:4455:6677:",
+        ":::",
+        "0011-2233-4455-6677",
+    ] {
+        let found = errors(&BASE.replace("0011:2233:4455:6677", bad));
+        assert_eq!(found, format!("mtd.toml:9:8: peer.seed: \"{bad}\" is no seed of 64 bits; {remedy}"));
+    }
+    check(&[(
+        "8899AABBCCDDEEFF",
+        "0011223344556677",
+        "10:13: peer.peer_seed: is the same as seed; give each end 64 random bits of its own; what is seed here is \
+         peer_seed there",
+    )]);
+}
+
+#[test]
+fn durations() {
+    let remedy = "write a time from 1s to 1h, such as \"3s\", \"1500ms\" or \"1min\"";
+    for (bad, seen) in [("999ms", "999ms"), ("61min", "1h 1m"), ("0s", "0s"), ("1year", "1year")] {
+        let found = errors(&BASE.replace("1500ms", bad));
+        assert_eq!(found, format!("mtd.toml:20:10: peer.period: {seen} is out of range; {remedy}"));
+    }
+    for bad in ["", "3", "s", "3 sloths", "-1s", "99999999999999999999s"] {
+        let found = errors(&BASE.replace("1500ms", bad));
+        assert!(
+            found.starts_with(&format!("mtd.toml:20:10: peer.period: \"{bad}\" is no duration (")),
+            "{found}"
+        );
+        assert!(found.ends_with(&format!("); {remedy}")), "{found}");
+    }
+    for good in ["1s", "1h", "1000ms", "60min"] {
+        assert_eq!(errors(&BASE.replace("1500ms", good)), "no error");
+    }
+    check(&[
+        (
+            "interface = ",
+            "horizon = \"4s\"\ninterface = ",
+            "1:11: horizon: 4s is out of range; write a time from 5s to 3h, such as \"3s\", \"1500ms\" or \"1min\"",
+        ),
+        (
+            "interface = ",
+            "horizon = \"8s\"\ninterface = ",
+            "1:11: horizon: 8s is less than 3 slots of 3s (the peer in line 6); write at least \"9s\"",
+        ),
+    ]);
+    let longer = BASE.replace("1500ms", "30s");
+    assert_eq!(
+        errors(&format!("horizon = \"89s\"\n{longer}")),
+        "mtd.toml:1:11: horizon: 1m 29s is less than 3 slots of 30s (the peer in line 14); write at least \"1m 30s\""
+    );
+    assert_eq!(errors(&format!("horizon = \"1m 30s\"\n{longer}")), "no error");
+}
+
+#[test]
+fn numbers() {
+    for (key, bad, remedy) in [
+        ("mtu", "1279", "write a whole number from 1280 to 1428"),
+        ("mtu", "1429", "write a whole number from 1280 to 1428"),
+        ("mtu", "-1", "write a whole number from 1280 to 1428"),
+        ("max_sessions", "0", "write a whole number from 1 to 1000000"),
+        ("max_sessions", "1000001", "write a whole number from 1 to 1000000"),
+        ("max_sessions", "99999999999999999999999", "write a whole number from 1 to 1000000"),
+        ("max_sessions", "0xffffffffff", "write a whole number from 1 to 1000000"),
+    ] {
+        let found = errors(&format!("{key} = {bad}\n{BASE}"));
+        let column = key.len() + 4;
+        assert_eq!(found, format!("mtd.toml:1:{column}: {key}: {bad} is out of range; {remedy}"));
+    }
+    check(&[(
+        "interface = ",
+        "max_sessions = 1\ninterface = ",
+        "1:16: max_sessions: 1 sessions are fewer than the 2 peers of this file; write at least 2",
+    )]);
+    assert_eq!(errors(&format!("max_sessions = 2\n{BASE}")), "no error");
+}
+
+#[test]
+fn choices() {
+    check(&[
+        (
+            "interface = ",
+            "link = \"onlink\"\nxdp = \"offload\"\ninterface = ",
+            "1:8: link: \"onlink\" is not one of \"routed\", \"on-link\"; did you mean \"on-link\"?
+             2:7: xdp: \"offload\" is not one of \"auto\", \"native\", \"generic\"; write \"auto\" or \"native\" or \"generic\"",
+        ),
+        (
+            "\"authenticate\"",
+            "\"Encrypt\"",
+            "21:8: peer.mode: \"Encrypt\" is not one of \"encrypt\", \"authenticate\"; did you mean \"encrypt\"?",
+        ),
+    ]);
+}
+
+#[test]
+fn names_of_peers() {
+    let long = "n".repeat(33);
+    let remedy = "write 1 to 32 letters, digits, dots, underscores or hyphens, in ASCII";
+    for bad in ["", "two words", "a/b", "é", &long] {
+        let found = errors(&BASE.replace("\"laptop\"", &format!("\"{bad}\"")));
+        assert_eq!(found, format!("mtd.toml:6:8: peer.name: \"{bad}\" is no name for a peer; {remedy}"));
+    }
+    check(&[(
+        "\"desk\"",
+        "\"laptop\"",
+        "14:8: peer.name: laptop is the name of the peer in line 6 already; write another name",
+    )]);
+}
+
+#[test]
+fn paths() {
+    let long = format!("/{}", "s".repeat(107));
+    let socket = |path: &str| errors(&format!("socket = \"{path}\"\n{BASE}"));
+    assert_eq!(
+        socket(&long),
+        "mtd.toml:1:10: socket: is 108 bytes long; the path of a socket has at most 107; write a shorter path, such as \
+         /run/mtd/mtd.sock"
+    );
+    assert_eq!(socket(&long[..107]), "no error");
+    assert_eq!(
+        socket("mtd.sock"),
+        "mtd.toml:1:10: socket: \"mtd.sock\" is a relative path; write an absolute path, which begins with /"
+    );
+    check(&[
+        (
+            "interface = ",
+            "state_dir = \"\"\ninterface = ",
+            "1:13: state_dir: \"\" is no path; write a path such as /var/lib/mtd",
+        ),
+        (
+            "interface = ",
+            "state_dir = \"/a\\u0000b\"\ninterface = ",
+            "1:13: state_dir: \"/a\\0b\" is no path; write a path such as /var/lib/mtd",
+        ),
+        (
+            "\"desk.key\"",
+            "\"laptop.key\"",
+            "17:12: peer.key_file: laptop.key is the key file of the peer in line 8 already; give each peer a key of its \
+             own, from mtd genpsk",
+        ),
+    ]);
+}
+
+#[test]
+fn a_key_in_place_of_its_file_is_not_repeated_in_the_error() {
+    let key = SecretKey::generate_psk().unwrap().to_base64();
+    let found = errors(&BASE.replace("laptop.key", &key));
+    assert_eq!(
+        found,
+        "mtd.toml:8:12: peer.key_file: is a key, not the name of a file that holds one; put the key in a file that only \
+         its owner can read, and write the name of that file here"
+    );
+    let found = errors(&BASE.replace("key_file = \"laptop.key\"", &format!("key = \"{}\"", *key)));
+    assert!(found.contains("peer.key: unknown key") && !found.contains(&key[..8]), "{found}");
+}
+
+#[test]
+fn all_problems_come_at_once_in_the_order_of_the_file() {
+    let text = BASE
+        .replace("eth0", "")
+        .replace("10.66.0.1/24", "10.66.0.1")
+        .replace("0011:2233:4455:6677", "zz")
+        .replace("authenticate", "hide");
+    let error = Config::parse(&text, "mtd.toml").unwrap_err();
+    let places: Vec<_> =
+        error.problems().iter().map(|problem| (problem.position.unwrap(), problem.key.as_str())).collect();
+    assert_eq!(
+        places,
+        [((1, 13), "interface"), ((3, 31), "address"), ((9, 8), "peer.seed"), ((21, 8), "peer.mode")]
+    );
+}
+
+#[test]
+fn columns_count_characters_and_values_are_shown_harmlessly() {
+    let found =
+        errors(&BASE.replace("[\"fd00:6d74::1/64\", \"10.66.0.1/24\"]", "[\"ééé\", \"\\u001b[31m\"]"));
+    let remedy = "is not an address with a prefix length; write it like fd00:6d74::1/64 or 10.66.0.1/24";
+    assert_eq!(
+        found,
+        format!(
+            "mtd.toml:3:12: address: \"ééé\" {remedy}\nmtd.toml:3:19: address: \"\\u{{1b}}[31m\" {remedy}"
+        )
+    );
+    let found = errors(&BASE.replace("eth0", &"e".repeat(1000)));
+    assert!(found.contains(&format!("\"{}…\"", "e".repeat(64))), "{found}");
+}
+
+#[test]
+fn of_very_many_problems_some_are_shown_and_the_rest_counted() {
+    let text = format!("{BASE}{}", "[[peer]]\n".repeat(100_000));
+    let error = Config::parse(&text, "mtd.toml").unwrap_err();
+    assert_eq!(error.problems().len(), 100);
+    let last = error.to_string().lines().last().unwrap().to_owned();
+    // Six keys are missing in each, and max_sessions is not given.
+    assert_eq!(last, format!("mtd.toml: and {} more problems; correct these first", 6 * 100_000 - 100));
+}

@@ -1,0 +1,173 @@
+//! The command line's end of the control socket.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper::{Request, Response, StatusCode, header};
+use hyper_util::rt::TokioIo;
+use serde::Deserialize;
+use tokio::net::UnixStream;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::{ControlError, DROPS_PATH, STATUS_PATH, owner};
+use crate::status::{SCHEMA, Status};
+
+/// How long a controller may take to answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest answer that is read, in bytes: some ten thousands of peers.
+const MAX_ANSWER_BYTES: usize = 64 << 20;
+/// Longest line of the stream of events, in bytes.
+const MAX_LINE_BYTES: usize = 64 << 10;
+
+/// Asks the controller behind `socket` for its status.
+///
+/// # Errors
+/// [`ControlError::NotRunning`] when there is no socket or nobody serves it, [`ControlError::PermissionDenied`],
+/// [`ControlError::Timeout`] after five seconds, or an answer that cannot be used.
+pub async fn status(socket: &Path) -> Result<Status, ControlError> {
+    in_time(socket, async {
+        let exchange = Exchange::get(socket, STATUS_PATH).await?;
+        let body = collect(socket, exchange.answer).await?;
+        let Schema { schema } = parse(socket, &body)?;
+        if schema != SCHEMA {
+            let problem = format!("schema {schema} instead of {SCHEMA}");
+            return Err(ControlError::unintelligible(socket, &problem));
+        }
+        parse(socket, &body)
+    })
+    .await
+}
+
+/// Follows the dropped packets of the controller behind `socket`: all those that happen after this returned.
+///
+/// # Errors
+/// As [`status`].
+pub async fn drops(socket: &Path) -> Result<DropLines, ControlError> {
+    let exchange = in_time(socket, Exchange::get(socket, DROPS_PATH)).await?;
+    Ok(DropLines { exchange, socket: socket.to_owned(), buffer: BytesMut::new() })
+}
+
+/// The lines of `GET /v1/drops/events`, as they come. Dropping it ends the connection.
+#[derive(Debug)]
+pub struct DropLines {
+    exchange: Exchange,
+    socket: PathBuf,
+    buffer: BytesMut,
+}
+
+impl DropLines {
+    /// The next line, without its line break: JSON of a [`DropLine`](super::DropLine), possibly with fields that a
+    /// newer controller added. `None` when the controller ended the stream, as it does when it stops. Loses nothing
+    /// when it is cancelled.
+    ///
+    /// # Errors
+    /// The connection broke, or what came is not text in lines of reasonable length.
+    pub async fn next_line(&mut self) -> Result<Option<String>, ControlError> {
+        let mut searched = 0;
+        loop {
+            if let Some(end) = self.buffer[searched..].iter().position(|&byte| byte == b'\n') {
+                let line = self.buffer.split_to(searched + end + 1);
+                let text = std::str::from_utf8(&line[..line.len() - 1]);
+                return text
+                    .map(|text| Some(text.to_owned()))
+                    .map_err(|error| ControlError::unintelligible(&self.socket, &error));
+            }
+            searched = self.buffer.len();
+            if searched > MAX_LINE_BYTES {
+                return Err(ControlError::unintelligible(&self.socket, &"endless line"));
+            }
+            match self.exchange.answer.body_mut().frame().await {
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        self.buffer.extend_from_slice(&data);
+                    }
+                }
+                Some(Err(error)) => return Err(ControlError::broken(&self.socket, error)),
+                None if self.buffer.is_empty() => return Ok(None),
+                None => return Err(ControlError::unintelligible(&self.socket, &"half a line at the end")),
+            }
+        }
+    }
+}
+
+/// One request and the head of its answer.
+#[derive(Debug)]
+struct Exchange {
+    answer: Response<Incoming>,
+    /// Drives the connection; aborted on drop.
+    _connection: JoinSet<()>,
+}
+
+impl Exchange {
+    async fn get(socket: &Path, path: &str) -> Result<Self, ControlError> {
+        let stream = UnixStream::connect(socket).await.map_err(|error| unconnected(socket, error))?;
+        let handshake = http1::handshake::<_, Empty<Bytes>>(TokioIo::new(stream)).await;
+        let (mut sender, connection) = handshake.map_err(|error| ControlError::broken(socket, error))?;
+        let mut task = JoinSet::new();
+        task.spawn(async move {
+            // The error reaches whoever waits for the answer or its body, too.
+            let _ = connection.await;
+        });
+        let request = Request::get(path).header(header::HOST, "localhost").body(Empty::new());
+        let request = request.map_err(|error| ControlError::broken(socket, error))?;
+        let answer =
+            sender.send_request(request).await.map_err(|error| ControlError::broken(socket, error))?;
+        if answer.status() == StatusCode::OK {
+            return Ok(Self { answer, _connection: task });
+        }
+        let code = answer.status();
+        let body = collect(socket, answer).await?;
+        let message =
+            serde_json::from_slice(&body).map_or_else(|_| code.to_string(), |Refusal { error }| error);
+        Err(ControlError::Refused { socket: socket.to_owned(), message })
+    }
+}
+
+/// The error for a connection that could not be made.
+pub(super) fn unconnected(socket: &Path, error: io::Error) -> ControlError {
+    match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+            ControlError::NotRunning { owner: owner(socket) }
+        }
+        io::ErrorKind::InvalidInput => ControlError::PathTooLong { path: socket.to_owned() },
+        // The queue of connections is full.
+        io::ErrorKind::WouldBlock => timed_out(socket),
+        _ => ControlError::io("cannot connect to", socket, error),
+    }
+}
+
+fn timed_out(socket: &Path) -> ControlError {
+    ControlError::Timeout { socket: socket.to_owned(), seconds: ANSWER_TIMEOUT.as_secs() }
+}
+
+async fn in_time<T>(
+    socket: &Path,
+    work: impl Future<Output = Result<T, ControlError>>,
+) -> Result<T, ControlError> {
+    timeout(ANSWER_TIMEOUT, work).await.unwrap_or_else(|_| Err(timed_out(socket)))
+}
+
+async fn collect(socket: &Path, answer: Response<Incoming>) -> Result<Bytes, ControlError> {
+    let body = Limited::new(answer.into_body(), MAX_ANSWER_BYTES).collect().await;
+    body.map(http_body_util::Collected::to_bytes).map_err(|error| ControlError::broken(socket, error))
+}
+
+fn parse<'a, T: Deserialize<'a>>(socket: &Path, body: &'a [u8]) -> Result<T, ControlError> {
+    serde_json::from_slice(body).map_err(|error| ControlError::unintelligible(socket, &error))
+}
+
+#[derive(Deserialize)]
+struct Schema {
+    schema: u32,
+}
+
+#[derive(Deserialize)]
+struct Refusal {
+    error: String,
+}

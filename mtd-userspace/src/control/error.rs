@@ -1,0 +1,127 @@
+//! What can go wrong at the control socket, and what the operator can do about it.
+
+use std::fmt::Display;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// A failure at the control socket.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ControlError {
+    /// Nobody serves the socket.
+    #[error("no controller is running for {owner}; start one with `mtd run -c FILE`")]
+    NotRunning {
+        /// The interface, or the socket if that is not in its usual place.
+        owner: String,
+    },
+
+    /// Only root may talk to the controller.
+    #[error("no permission for {}; run as root (sudo)", path.display())]
+    PermissionDenied {
+        /// The socket or its folder.
+        path: PathBuf,
+    },
+
+    /// Another controller serves the socket.
+    #[error(
+        "another controller is running and answers at {}; stop it first, or give each configuration an interface and \
+         a control socket of its own",
+        socket.display()
+    )]
+    AlreadyRunning {
+        /// The socket.
+        socket: PathBuf,
+    },
+
+    /// Something else has the socket's name.
+    #[error("{} is not a control socket; move it away, or choose another path", path.display())]
+    NotASocket {
+        /// The path.
+        path: PathBuf,
+    },
+
+    /// The path cannot be given to a socket.
+    #[error("{} is too long for the name of a Unix socket (at most 107 bytes); choose a shorter path", path.display())]
+    PathTooLong {
+        /// The path.
+        path: PathBuf,
+    },
+
+    /// The operating system refused something.
+    #[error("{action} {}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On which path.
+        path: PathBuf,
+        /// The error of the operating system.
+        source: io::Error,
+    },
+
+    /// The network namespace cannot be told.
+    #[error("cannot tell which network namespace this is")]
+    Namespace(#[source] io::Error),
+
+    /// The controller did not answer in time.
+    #[error(
+        "the controller at {} did not answer within {seconds} s; it may be overloaded or stopped (see its log)",
+        socket.display()
+    )]
+    Timeout {
+        /// The socket.
+        socket: PathBuf,
+        /// The time-out.
+        seconds: u64,
+    },
+
+    /// The connection broke in the middle of something.
+    #[error("the connection to the controller at {} broke; see the controller's log", socket.display())]
+    Broken {
+        /// The socket.
+        socket: PathBuf,
+        /// What HTTP says of it.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+
+    /// The controller answered the request with an error.
+    #[error("the controller at {} refused: {message}", socket.display())]
+    Refused {
+        /// The socket.
+        socket: PathBuf,
+        /// The error in the answer, or the HTTP status if there was none.
+        message: String,
+    },
+
+    /// The answer makes no sense.
+    #[error(
+        "the answer from {} is not a controller's of this version ({problem}); is the path right, and is the same \
+         version of mtd running?",
+        socket.display()
+    )]
+    Unintelligible {
+        /// The socket.
+        socket: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+impl ControlError {
+    /// The error for a failed operation on a path.
+    pub(super) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
+        match source.kind() {
+            io::ErrorKind::PermissionDenied => Self::PermissionDenied { path: path.to_owned() },
+            _ => Self::Io { action, path: path.to_owned(), source },
+        }
+    }
+
+    /// The error for an exchange that HTTP could not finish.
+    pub(super) fn broken(socket: &Path, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Broken { socket: socket.to_owned(), source: source.into() }
+    }
+
+    /// The error for an answer that cannot be read.
+    pub(super) fn unintelligible(socket: &Path, problem: &dyn Display) -> Self {
+        Self::Unintelligible { socket: socket.to_owned(), problem: problem.to_string() }
+    }
+}

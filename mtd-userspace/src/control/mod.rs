@@ -1,0 +1,131 @@
+//! The control socket between a running controller and the command line: HTTP over a Unix socket.
+//!
+//! | request | answer |
+//! |---|---|
+//! | `GET /v1/status` | [`Status`](crate::status::Status) as JSON |
+//! | `GET /v1/drops/events` | an endless `application/x-ndjson` body, one [`DropLine`] a line |
+//!
+//! Everything else, and every failure, is answered by `{"error": "…"}` with a status of 4xx or 5xx. A connection
+//! serves one request. Whoever may connect is decided by the mode of the socket: its owner only, which is root.
+
+pub mod client;
+mod error;
+pub mod server;
+
+#[cfg(test)]
+pub(crate) mod tests;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+pub use error::ControlError;
+
+use crate::device;
+use crate::instance::{Instance, RUN_DIR};
+use crate::status;
+
+/// Path of the status document.
+pub const STATUS_PATH: &str = "/v1/status";
+
+/// Path of the stream of dropped packets.
+pub const DROPS_PATH: &str = "/v1/drops/events";
+
+/// How names of control sockets end.
+const SOCKET_SUFFIX: &str = ".sock";
+
+/// A line of `GET /v1/drops/events`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum DropLine {
+    /// A dropped packet.
+    Drop(status::Drop),
+    /// Events that this reader was too slow for.
+    Lost {
+        /// How many.
+        lost: u64,
+    },
+}
+
+/// A control socket and whose it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ControlSocket {
+    /// Underlay interface.
+    pub interface: String,
+    /// The socket; it need not exist.
+    pub path: PathBuf,
+}
+
+impl ControlSocket {
+    /// The socket of the `wanted` interface in `dir`, whether or not it exists.
+    ///
+    /// # Errors
+    /// When the network namespace cannot be told.
+    pub fn of(dir: &Path, wanted: &str) -> Result<Self, ControlError> {
+        let instance = Instance::of(wanted).map_err(ControlError::Namespace)?;
+        let path = dir.join(format!("{}{SOCKET_SUFFIX}", instance.name()));
+        Ok(Self { interface: wanted.to_owned(), path })
+    }
+}
+
+/// The control sockets in `dir` ([`RUN_DIR`]): that of the `wanted` interface, whether or not it exists; without one,
+/// all that belong to this process's network namespace, sorted by interface.
+///
+/// # Errors
+/// When the network namespace cannot be told or `dir` cannot be read. No `dir` is no error: then there are no
+/// sockets.
+pub fn find_sockets(dir: &Path, wanted: Option<&str>) -> Result<Vec<ControlSocket>, ControlError> {
+    match wanted {
+        Some(interface) => Ok(vec![ControlSocket::of(dir, interface)?]),
+        None => own_interfaces(dir, SOCKET_SUFFIX)?
+            .iter()
+            .map(|interface| ControlSocket::of(dir, interface))
+            .collect(),
+    }
+}
+
+/// The interfaces of this process's network namespace that own an entry of `dir` named after their [`Instance`], with
+/// `suffix` behind it; sorted.
+///
+/// # Errors
+/// As [`find_sockets`].
+pub fn own_interfaces(dir: &Path, suffix: &str) -> Result<Vec<String>, ControlError> {
+    let tag = device::netns_tag().map_err(ControlError::Namespace)?;
+    let unreadable = |source| ControlError::io("cannot read the folder", dir, source);
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(unreadable)?,
+    };
+    let mut interfaces = Vec::new();
+    for entry in entries {
+        let name = entry.map_err(unreadable)?.file_name();
+        let instance = name.to_str().and_then(|name| name.strip_suffix(suffix));
+        interfaces.extend(instance.and_then(|instance| own_interface(instance, tag)));
+    }
+    interfaces.sort();
+    Ok(interfaces)
+}
+
+/// The interface of an instance's name, unless the instance belongs to another network namespace than the one with
+/// this `tag`.
+fn own_interface(instance: &str, tag: Option<u64>) -> Option<String> {
+    let (interface, found) = match instance.rsplit_once('@') {
+        Some((interface, digits)) => (interface, Some(digits.parse().ok()?)),
+        None => (instance, None),
+    };
+    (found == tag && !interface.is_empty()).then(|| interface.to_owned())
+}
+
+/// What a message calls the owner of this socket: the interface if the socket is in its usual place.
+fn owner(socket: &Path) -> String {
+    let instance =
+        socket.file_name().and_then(|name| name.to_str()).and_then(|n| n.strip_suffix(SOCKET_SUFFIX));
+    match instance {
+        Some(instance) if socket.parent() == Some(Path::new(RUN_DIR)) => {
+            instance.rsplit_once('@').map_or(instance, |(interface, _)| interface).to_owned()
+        }
+        _ => socket.display().to_string(),
+    }
+}

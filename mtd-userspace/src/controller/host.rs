@@ -1,0 +1,286 @@
+//! What the controller changes on the host: lock, tunnel device, pins. And taking it back.
+
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, bail};
+use mtd_common::aead::MAX_TEXT;
+use mtd_common::packet::OVERHEAD;
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use tracing::{info, warn};
+
+use crate::config::Config;
+use crate::dataplane::{self, Capacity, Plane, Settings, XdpMode, remove_pins};
+use crate::device::{self, TunnelDevice, Underlay, bpffs};
+use crate::instance::{Instance, RUN_DIR};
+use crate::proto::session::nanoseconds;
+use crate::proto::slots::ring_size;
+use crate::status::{SCHEMA, Status};
+
+/// Folder beside the pins that says: attached by `mtd attach`, to stay when the controller goes.
+const STAY_MARKER: &str = "stay";
+
+/// Whether the data plane outlives the controller's clean stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stay {
+    /// Everything goes with the controller.
+    No,
+    /// It was attached by `mtd attach`: the prefixes stay dark.
+    Yes,
+}
+
+/// The host as the controller has prepared it.
+pub struct Host {
+    /// Names of this instance.
+    pub instance: Instance,
+    /// The underlay.
+    pub underlay: Underlay,
+    /// MTU of the tunnel device, in bytes.
+    pub mtu: u32,
+    /// Where state is stored.
+    pub state: PathBuf,
+    interface: String,
+    device: String,
+    pins: PathBuf,
+    _lock: Lock,
+}
+
+impl Host {
+    /// Prepares the host and loads the data plane; attaches nothing yet.
+    ///
+    /// # Errors
+    /// When another controller runs, the underlay does not fit, or the kernel refuses. Nothing is left behind then,
+    /// but what an earlier controller had left.
+    pub async fn up(config: &Config) -> anyhow::Result<(Self, Plane)> {
+        let instance = Instance::of(&config.interface)?;
+        let lock = Lock::take(&instance)?;
+        let underlay = Underlay::inspect(&config.interface).await?;
+        if !underlay.up {
+            warn!("{} is down: nothing will come through until it is up", config.interface);
+        }
+        let host = Self {
+            mtu: inner_mtu(config, underlay.mtu)?,
+            pins: instance.pins(),
+            state: instance.state(&config.state_dir),
+            interface: config.interface.clone(),
+            device: config.device.clone(),
+            underlay,
+            instance,
+            _lock: lock,
+        };
+        let inherited = host.pins.exists();
+        match host.prepare(config).await {
+            Ok(plane) => Ok((host, plane)),
+            Err(error) if inherited => Err(error),
+            Err(error) => {
+                if let Err(second) = host.remove().await {
+                    warn!("cleaning up after a failed start: {second:#}");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn prepare(&self, config: &Config) -> anyhow::Result<Plane> {
+        if bpffs::ensure_mounted(bpffs::DEFAULT_PATH)? {
+            info!("mounted the BPF file system at {}", bpffs::DEFAULT_PATH);
+        }
+        let device = TunnelDevice {
+            name: config.device.clone(),
+            mtu: self.mtu,
+            addresses: config.addresses.clone(),
+            routes: config.peers.iter().flat_map(|peer| peer.allowed_ips.clone()).collect(),
+        };
+        let tunnel = device.create().await?;
+        let (mut plane, misfit) = Plane::load_pinned(capacity(config), &self.pins)?;
+        if let Some(why) = misfit {
+            warn!("the attached data plane does not fit and is replaced; sessions start anew ({why})");
+        } else if plane.adopted() {
+            info!("taking over the data plane that is attached to {}", config.interface);
+        }
+        plane.configure(&Settings {
+            tunnel_ifindex: tunnel.peer_ifindex,
+            tunnel_mac: tunnel.mac,
+            underlay_ifindex: self.underlay.ifindex,
+            underlay_mac: self.underlay.mac,
+            prefixes: config.prefixes.clone(),
+            link: config.link,
+            inner_mtu: self.mtu,
+        })?;
+        Ok(plane)
+    }
+
+    /// Attaches the programs.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn attach(&self, config: &Config, plane: &mut Plane) -> anyhow::Result<XdpMode> {
+        let mode = plane.attach(&config.interface, &config.inside_device(), config.xdp, &self.pins)?;
+        let prefixes: Vec<String> = config.prefixes.iter().map(ToString::to_string).collect();
+        info!("attached to {} ({} XDP): {} is dark", config.interface, mode.name(), prefixes.join(", "));
+        Ok(mode)
+    }
+
+    /// Whether the data plane stays.
+    pub fn stay(&self) -> Stay {
+        if self.pins.join(STAY_MARKER).exists() { Stay::Yes } else { Stay::No }
+    }
+
+    /// Where programs and maps are pinned.
+    pub const fn pins(&self) -> &PathBuf {
+        &self.pins
+    }
+
+    /// Takes back what [`Host::up`] did, unless the data plane is to stay.
+    ///
+    /// # Errors
+    /// When something cannot be removed; the rest is removed all the same.
+    pub async fn down(self) -> anyhow::Result<()> {
+        if self.stay() == Stay::Yes {
+            info!("{} stays attached and dark; `mtd detach {0}` ends that", self.interface);
+            return Ok(());
+        }
+        self.remove().await?;
+        info!("detached from {}", self.interface);
+        Ok(())
+    }
+
+    async fn remove(&self) -> anyhow::Result<()> {
+        let pins = remove_pins(&self.pins).context("removing the data plane");
+        let device = device::remove(&self.device).await.context("removing the tunnel device");
+        pins.and(device)?;
+        Ok(())
+    }
+}
+
+/// `mtd attach`: makes the prefixes dark, without a controller.
+///
+/// # Errors
+/// As [`Host::up`].
+pub async fn attach(config: &Config) -> anyhow::Result<XdpMode> {
+    let (host, mut plane) = Host::up(config).await?;
+    match host.attach(config, &mut plane) {
+        Ok(mode) => {
+            let marker = host.pins.join(STAY_MARKER);
+            fs::create_dir_all(&marker).with_context(|| marker.display().to_string())?;
+            Ok(mode)
+        }
+        Err(error) => {
+            host.remove().await?;
+            Err(error)
+        }
+    }
+}
+
+/// `mtd detach`: takes away whatever is attached to an interface. False when nothing was.
+///
+/// # Errors
+/// When a controller runs, or something cannot be removed.
+pub async fn detach(interface: &str) -> anyhow::Result<bool> {
+    let instance = Instance::of(interface)?;
+    let _lock = Lock::take(&instance)?;
+    let pins = instance.pins();
+    let device = dataplane::view(&pins).map(|view| view.device);
+    let mut found = remove_pins(&pins)?;
+    if let Some(device) = device {
+        found |= device::remove(&device).await?;
+    }
+    Ok(found)
+}
+
+/// What can be said of an attached data plane while no controller runs. `None`: nothing is attached.
+pub fn offline_status(instance: &Instance) -> Option<Status> {
+    let pins = instance.pins();
+    let view = dataplane::view(&pins)?;
+    Some(Status {
+        schema: SCHEMA,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: None,
+        uptime_seconds: 0.0,
+        interface: view.underlay,
+        device: view.device,
+        xdp: dataplane::pinned_mode(&pins).map_or("none", XdpMode::name).to_owned(),
+        link: view.link.to_string(),
+        prefixes: view.prefixes.into_iter().map(Into::into).collect(),
+        mtu: view.inner_mtu,
+        pins,
+        frames: view.counts.frames,
+        drops: view.counts.drops.iter().map(|(reason, n)| (reason.name().to_owned(), *n)).collect(),
+        peers: Vec::new(),
+    })
+}
+
+/// Only one process may change an instance: the one that holds this. Its file goes when it is dropped.
+struct Lock {
+    path: PathBuf,
+    _file: Flock<File>,
+}
+
+impl Lock {
+    fn take(instance: &Instance) -> anyhow::Result<Self> {
+        fs::create_dir_all(RUN_DIR)
+            .with_context(|| format!("cannot create {RUN_DIR}; run as root (sudo)"))?;
+        let path = instance.lock();
+        loop {
+            let file = File::options()
+                .create(true)
+                .truncate(false)
+                .write(true)
+                .open(&path)
+                .with_context(|| format!("cannot open {}; run as root (sudo)", path.display()))?;
+            let file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                Ok(file) => file,
+                Err((_, Errno::EWOULDBLOCK)) => {
+                    bail!("a controller already runs for {}; stop it first", instance.name())
+                }
+                Err((_, error)) => return Err(error).with_context(|| path.display().to_string()),
+            };
+            // Its last holder may have removed it between our opening and locking it: then it excludes nobody.
+            let same = |there: fs::Metadata, ours: fs::Metadata| there.ino() == ours.ino();
+            if fs::metadata(&path).ok().zip(file.metadata().ok()).is_some_and(|(a, b)| same(a, b)) {
+                return Ok(Self { path, _file: file });
+            }
+        }
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_file(&self.path) {
+            warn!("{}: {error}", self.path.display());
+        }
+    }
+}
+
+/// How much the maps must have room for.
+fn capacity(config: &Config) -> Capacity {
+    let horizon = nanoseconds(config.horizon);
+    let shortest = config.peers.iter().map(|peer| peer.period).min().unwrap_or(crate::config::DEFAULT_PERIOD);
+    Capacity { sessions: config.max_sessions, ring: ring_size(horizon, nanoseconds(shortest)) }
+}
+
+/// The MTU of the tunnel device for an underlay's MTU.
+fn inner_mtu(config: &Config, underlay: u32) -> anyhow::Result<u32> {
+    let possible = underlay.saturating_sub(OVERHEAD as u32).min(MAX_TEXT as u32);
+    let smallest = u32::from(crate::config::MIN_INNER_MTU);
+    if possible < smallest {
+        bail!(
+            "the MTU of {} is {underlay}: too small, mtd adds {OVERHEAD} bytes to packets of at least {smallest}; \
+             raise it to {} or more",
+            config.interface,
+            smallest + OVERHEAD as u32
+        );
+    }
+    match config.mtu.map(u32::from) {
+        Some(wanted) if wanted > possible => {
+            bail!(
+                "mtu = {wanted} does not fit through {} (MTU {underlay}); set at most {possible}",
+                config.interface
+            )
+        }
+        Some(wanted) => Ok(wanted),
+        None => Ok(possible),
+    }
+}

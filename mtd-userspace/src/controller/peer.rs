@@ -1,0 +1,173 @@
+//! One peer: its session, where it is in the maps, what is known of its packets.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use mtd_common::DropReason;
+use mtd_common::abi::{self, Route, RouteKey, SessionState};
+use mtd_common::packet::inner::mapped;
+use mtd_common::slot;
+
+use crate::config;
+use crate::proto::clock::{self, Reading};
+use crate::proto::session::Session;
+use crate::proto::slots::{Loader, Place};
+use crate::status;
+
+/// A peer never counts as silent before this, however short its slots are: people pause.
+const SILENT_AFTER: Duration = Duration::from_secs(10);
+
+/// A configured peer with its session.
+pub(super) struct Peer {
+    pub(super) config: config::Peer,
+    pub(super) session: Session,
+    pub(super) place: Place,
+    pub(super) loader: Loader,
+    /// Session time minus boot time, in ns.
+    pub(super) offset: u64,
+    /// Boot time in ns since which `offset` is what it is.
+    pub(super) since: u64,
+    /// Dropped packets that came from the peer's prefix.
+    pub(super) dropped: BTreeMap<DropReason, u64>,
+}
+
+impl Peer {
+    /// Session time in ns.
+    pub(super) const fn time(&self, now: Reading) -> u64 {
+        now.boot.wrapping_add(self.offset)
+    }
+
+    /// The element for the session table.
+    pub(super) fn element(&self) -> abi::Session {
+        element(&self.config, &self.session, self.place.generation, self.offset)
+    }
+
+    /// The inner prefixes of the peer, as the routing map has them.
+    pub(super) fn routes(&self) -> impl Iterator<Item = (u32, RouteKey, Route)> + '_ {
+        let route = Route { session: self.place.index, generation: self.place.generation };
+        self.config.allowed_ips.iter().map(move |net| {
+            let (length, key) = route_key(*net);
+            (length, key, route)
+        })
+    }
+
+    /// The state as the control socket tells it.
+    pub(super) fn status(&self, state: &SessionState, now: Reading) -> status::Peer {
+        let time = self.time(now);
+        let number = slot::number(time, self.session.phase, self.session.period);
+        let (local, remote) = self.session.endpoints(number);
+        let endpoint = |end: mtd_common::address::Endpoint| status::Endpoint {
+            address: end.address.into(),
+            port: end.port,
+        };
+        let silent_for = (state.rx_last_valid > 0).then(|| now.boot.saturating_sub(state.rx_last_valid));
+        let peer_state = match silent_for {
+            None => status::PeerState::Waiting,
+            Some(ns)
+                if Duration::from_nanos(ns) > SILENT_AFTER && ns > clock::silence(self.session.period) =>
+            {
+                status::PeerState::Silent
+            }
+            Some(_) => status::PeerState::Open,
+        };
+        status::Peer {
+            name: self.config.name.clone(),
+            state: peer_state,
+            mode: self.config.mode.to_string(),
+            period_seconds: self.config.period.as_secs_f64(),
+            slot: number,
+            local: endpoint(local),
+            remote: endpoint(remote),
+            slots_ahead: self.loader.loaded().end.saturating_sub(number + 1),
+            last_valid_seconds: silent_for.map(|ns| ns as f64 / 1e9),
+            clock_offset_seconds: clock::difference(self.offset, now) as f64 / 1e9,
+            received: status::Traffic { packets: state.rx_packets, bytes: state.rx_bytes },
+            sent: status::Traffic { packets: state.tx_packets, bytes: state.tx_bytes },
+            dropped_from_prefix: self.dropped.iter().map(|(r, n)| (r.name().to_owned(), *n)).collect(),
+            hint: self.hint(peer_state, number),
+        }
+    }
+
+    fn hint(&self, state: status::PeerState, number: u64) -> Option<String> {
+        if self.loader.loaded().start > number {
+            return Some(
+                "the last stop was not a clean one: to be safe from replays, receiving starts with a slot that \
+                 had not begun then"
+                    .to_owned(),
+            );
+        }
+        if state == status::PeerState::Open {
+            return None;
+        }
+        let most = self.dropped.iter().max_by_key(|(_, count)| **count).map(|(reason, _)| *reason);
+        Some(match most {
+            None => format!(
+                "nothing has come from {}: is the peer running, is its prefix configured here as it is there, and \
+                 does the network deliver our prefix {}?",
+                self.config.prefix, self.config.local_prefix
+            ),
+            Some(DropReason::UnknownAddress) => "packets come from the peer's prefix, but to addresses that this \
+                session never has: compare key, seeds, period, mode and prefixes on both ends, then both clocks"
+                .to_owned(),
+            Some(DropReason::StaleSlot) => {
+                "packets come from the peer, but for other slots: the clocks of the two ends disagree".to_owned()
+            }
+            Some(DropReason::BadTag) => "packets come to the right addresses, but their keys differ".to_owned(),
+            Some(reason) => format!("packets come from the peer's prefix, but are dropped: {}", reason.help()),
+        })
+    }
+}
+
+/// The element for the session table.
+pub(super) fn element(
+    config: &config::Peer,
+    session: &Session,
+    generation: u32,
+    clock_offset: u64,
+) -> abi::Session {
+    let mut peer_tunnel = [[0; 16]; 2];
+    let single = |net: &&IpNet| net.prefix_len() == net.max_prefix_len();
+    for (element, net) in peer_tunnel.iter_mut().zip(config.allowed_ips.iter().filter(single)) {
+        *element = inner_address(*net);
+    }
+    abi::Session {
+        generation,
+        mode: session.mode,
+        clock_offset,
+        period: session.period,
+        phase: session.phase,
+        rx: session.rx.0,
+        tx: session.tx.0,
+        peer_tunnel,
+    }
+}
+
+fn inner_address(net: IpNet) -> [u8; 16] {
+    match net {
+        IpNet::V4(net) => mapped(net.network().octets()),
+        IpNet::V6(net) => net.network().octets(),
+    }
+}
+
+/// Prefix length in bits of the key, and key, of an inner prefix.
+fn route_key(net: IpNet) -> (u32, RouteKey) {
+    let (version, skipped) = if matches!(net, IpNet::V4(_)) { (4, 96) } else { (6, 0) };
+    (8 + skipped + u32::from(net.prefix_len()), abi::route_key(version, &inner_address(net)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prefixes_of_both_families_have_keys_of_their_own() {
+        let (length, key) = route_key("::/0".parse().unwrap());
+        assert_eq!((length, key[0]), (8, 6));
+        let (length, key) = route_key("10.1.2.0/24".parse().unwrap());
+        assert_eq!((length, key[0]), (8 + 96 + 24, 4));
+        assert_eq!(key[11..], [0xff, 0xff, 10, 1, 2, 0]);
+        let (length, _) = route_key("fd00::1/128".parse().unwrap());
+        assert_eq!(length, 136);
+    }
+}

@@ -1,0 +1,110 @@
+//! What may go wrong with the kernel side.
+
+use std::io;
+use std::path::PathBuf;
+
+use aya::EbpfError;
+use aya::maps::MapError;
+use aya::pin::PinError;
+use aya::programs::{ProgramError, links::LinkError};
+
+/// An error of the data plane; its text says what the operator can do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The kernel does not let this process load programs.
+    #[error(
+        "not permitted to load BPF programs; run as root (sudo), or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
+    )]
+    NotPermitted,
+    /// The object or one of its maps was refused.
+    #[error("cannot load the BPF object: {0}; mtd needs Linux 6.1 or newer")]
+    Object(#[source] Box<EbpfError>),
+    /// A program was refused.
+    #[error("the kernel refused the program {program}: {source}")]
+    Program {
+        /// Name of the program.
+        program: &'static str,
+        /// What the kernel said.
+        source: Box<ProgramError>,
+    },
+    /// A program could not be attached.
+    #[error("cannot attach {program} to {interface}: {source}{remedy}")]
+    Attach {
+        /// Name of the program.
+        program: &'static str,
+        /// Name of the interface.
+        interface: String,
+        /// What the kernel said.
+        source: Box<ProgramError>,
+        /// What to do, with its own punctuation in front; may be empty.
+        remedy: &'static str,
+    },
+    /// A link could not be kept.
+    #[error("cannot keep the link of {program}: {source}")]
+    Link {
+        /// Name of the program.
+        program: &'static str,
+        /// What the kernel said.
+        source: Box<LinkError>,
+    },
+    /// A pin could not be made.
+    #[error("cannot pin {}: {source}", path.display())]
+    Pin {
+        /// Path of the pin.
+        path: PathBuf,
+        /// What the kernel said.
+        source: Box<PinError>,
+    },
+    /// A folder or pin could not be made, read or removed.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// Its path.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The object has no map or program of this name: object and controller do not belong together.
+    #[error("the BPF object has no {0}; build it again with `cargo xtask build`")]
+    Missing(&'static str),
+    /// An operation on a map failed.
+    #[error("map {map}: {source}")]
+    Map {
+        /// Name of the map.
+        map: &'static str,
+        /// What the kernel said.
+        source: Box<MapError>,
+    },
+    /// No room for another address.
+    #[error("the address table is full ({0} entries); raise max_sessions in the configuration")]
+    Full(u32),
+    /// Too many sessions derived one address.
+    #[error(
+        "{} sessions derived the same address; use a longer host part (a shorter prefix)",
+        mtd_common::abi::MAX_CHAIN
+    )]
+    Crowded,
+}
+
+impl Error {
+    pub(super) fn map(map: &'static str) -> impl FnOnce(MapError) -> Self {
+        move |source| Self::Map { map, source: Box::new(source) }
+    }
+
+    pub(super) fn file(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::File { path, source }
+    }
+}
+
+/// The system error behind an error of aya, if there is one.
+pub(super) fn errno(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(io) = error.downcast_ref::<io::Error>() {
+            return io.raw_os_error();
+        }
+        next = error.source();
+    }
+    None
+}

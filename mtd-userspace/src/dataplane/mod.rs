@@ -1,0 +1,15 @@
+//! The kernel side: loading, attaching and pinning the programs, typed access to their maps.
+
+mod error;
+mod links;
+mod maps;
+mod object;
+mod pinned;
+mod plane;
+pub mod report;
+
+pub use error::Error;
+pub use links::{XdpMode, pinned_mode};
+pub use maps::Counts;
+pub use pinned::{View, view};
+pub use plane::{Capacity, Plane, Settings, remove_pins};

@@ -1,0 +1,9 @@
+//! The BPF object that this binary carries.
+
+/// The ELF object with programs, maps and BTF; aligned as the parser needs it.
+pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("MTD_EBPF_OBJECT"));
+
+/// The receive program (XDP).
+pub(super) const RECEIVE: &str = "mtd_receive";
+/// The send program (TC).
+pub(super) const SEND: &str = "mtd_send";

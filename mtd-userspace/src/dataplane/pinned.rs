@@ -1,0 +1,64 @@
+//! Looking at an attached data plane from outside: when no controller runs.
+
+use std::net::Ipv6Addr;
+use std::path::Path;
+
+use aya::maps::{Array, Map, MapData, PerCpuArray};
+use ipnet::Ipv6Net;
+use mtd_common::abi::{self, Dataplane, FLAG_ON_LINK, Prefix};
+use nix::net::if_::if_indextoname;
+
+use super::maps::{Counts, count};
+use crate::config::LinkMode;
+
+/// What the maps of an attached data plane tell.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// Name of the underlay interface.
+    pub underlay: String,
+    /// Name of the tunnel device.
+    pub device: String,
+    /// Protected prefixes.
+    pub prefixes: Vec<Ipv6Net>,
+    /// Whether neighbour solicitations are answered.
+    pub link: LinkMode,
+    /// Longest inner packet in bytes.
+    pub inner_mtu: u32,
+    /// What the programs counted.
+    pub counts: Counts,
+}
+
+fn dataplane(pins: &Path) -> Option<Dataplane> {
+    let map = Map::Array(MapData::from_pin(pins.join("maps").join("DATAPLANE")).ok()?);
+    let array = Array::<_, Dataplane>::try_from(map).ok()?;
+    array.get(&0, 0).ok()
+}
+
+/// Layout version of the maps pinned under `pins`.
+pub(super) fn version(pins: &Path) -> Option<u32> {
+    Some(dataplane(pins)?.version)
+}
+
+/// The data plane pinned under `pins`. `None`: nothing is attached, or by another version of mtd.
+pub fn view(pins: &Path) -> Option<View> {
+    let found = dataplane(pins).filter(|found| found.version == abi::VERSION)?;
+    let array = |name: &str| -> Option<PerCpuArray<MapData, u64>> {
+        PerCpuArray::try_from(Map::PerCpuArray(MapData::from_pin(pins.join("maps").join(name)).ok()?)).ok()
+    };
+    let name = |index: u32| if_indextoname(index).ok().and_then(|name| name.into_string().ok());
+    let inside = name(found.tunnel_ifindex).unwrap_or_default();
+    Some(View {
+        underlay: name(found.underlay_ifindex).unwrap_or_default(),
+        device: inside.strip_suffix('x').unwrap_or_default().to_owned(),
+        prefixes: found.prefixes.iter().take(found.prefix_count as usize).filter_map(prefix).collect(),
+        link: if found.flags & FLAG_ON_LINK == 0 { LinkMode::Routed } else { LinkMode::OnLink },
+        inner_mtu: found.inner_mtu,
+        counts: count(&array("DROPS")?, &array("COUNTERS")?).ok()?,
+    })
+}
+
+fn prefix(prefix: &Prefix) -> Option<Ipv6Net> {
+    let [high, low] = [prefix.high, prefix.low].map(|half| u128::from(half.to_be()));
+    let length = 64 + prefix.mask.to_be().leading_ones() as u8;
+    Ipv6Net::new(Ipv6Addr::from(high << 64 | low), length).ok()
+}

@@ -1,0 +1,321 @@
+//! A loaded data plane.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use aya::maps::{MapData, RingBuf};
+use aya::programs::{ProgramError, SchedClassifier, Xdp};
+use aya::{Ebpf, EbpfError, EbpfLoader};
+use ipnet::Ipv6Net;
+use mtd_common::abi::{
+    self, Dataplane, FLAG_ON_LINK, MAX_PREFIXES, Prefix, Route, RouteKey, RxSlot, Session, SessionState,
+};
+
+use super::error::{Error, errno};
+use super::links::{self, XdpMode};
+use super::maps::{self, Counts, Maps};
+use super::object::{OBJECT, RECEIVE, SEND};
+use crate::config::{LinkMode, XdpChoice};
+use crate::proto::slots::SlotMaps;
+
+/// How much a data plane has room for. Fixed when it is loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capacity {
+    /// Sessions.
+    pub sessions: u32,
+    /// Slots loaded ahead for each session, rounded up to a power of two.
+    pub ring: u32,
+}
+
+/// What the programs need to know of their surroundings.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Interface index of the inside end of the tunnel device.
+    pub tunnel_ifindex: u32,
+    /// MAC address of the tunnel device.
+    pub tunnel_mac: [u8; 6],
+    /// Interface index of the underlay.
+    pub underlay_ifindex: u32,
+    /// MAC address of the underlay.
+    pub underlay_mac: [u8; 6],
+    /// Protected prefixes, at most [`MAX_PREFIXES`], 64 to 112 bits each.
+    pub prefixes: Vec<Ipv6Net>,
+    /// Whether neighbour solicitations are answered.
+    pub link: LinkMode,
+    /// Longest inner packet in bytes.
+    pub inner_mtu: u32,
+}
+
+/// The programs and maps, loaded into the kernel. Dropping it closes the descriptors: what is pinned stays.
+pub struct Plane {
+    ebpf: Ebpf,
+    maps: Maps,
+    capacity: Capacity,
+    adopted: bool,
+}
+
+impl Plane {
+    /// Loads programs and maps that nothing outlives: for tests and reports.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn load(capacity: Capacity) -> Result<Self, Error> {
+        Self::load_with(EbpfLoader::new(), capacity, false)
+    }
+
+    /// Loads the programs, with the maps pinned under `pins`: those that are there, if they fit, else new ones.
+    /// Returns, beside, why what was there did not fit.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn load_pinned(capacity: Capacity, pins: &Path) -> Result<(Self, Option<String>), Error> {
+        let folder = pins.join("maps");
+        let mut misfit = None;
+        let mut adopted = false;
+        if pins.exists() {
+            match check_pins(capacity, &folder) {
+                Ok(()) => adopted = true,
+                Err(why) => {
+                    remove_pins(pins)?;
+                    misfit = Some(why);
+                }
+            }
+        }
+        for folder in [&folder, &pins.join("links")] {
+            fs::create_dir_all(folder).map_err(Error::file(folder))?;
+        }
+        let shapes = maps::shapes(capacity);
+        let mut loader = EbpfLoader::new();
+        for shape in &shapes {
+            loader.map_pin_path(shape.name, folder.join(shape.name));
+        }
+        Ok((Self::load_with(loader, capacity, adopted)?, misfit))
+    }
+
+    fn load_with(mut loader: EbpfLoader<'_>, capacity: Capacity, adopted: bool) -> Result<Self, Error> {
+        let capacity = Capacity { ring: capacity.ring.next_power_of_two(), ..capacity };
+        for shape in maps::shapes(capacity) {
+            loader.map_max_entries(shape.name, shape.max_entries);
+        }
+        let mut ebpf = loader.load(OBJECT).map_err(object_error)?;
+        receive_program(&mut ebpf)?.load().map_err(program_error(RECEIVE))?;
+        send_program(&mut ebpf)?.load().map_err(program_error(SEND))?;
+        let maps = Maps::new(&mut ebpf, capacity)?;
+        Ok(Self { ebpf, maps, capacity, adopted })
+    }
+
+    /// Whether the maps are those of an earlier controller.
+    pub const fn adopted(&self) -> bool {
+        self.adopted
+    }
+
+    /// How much it has room for.
+    pub const fn capacity(&self) -> Capacity {
+        self.capacity
+    }
+
+    /// Tells the programs their surroundings. They pass everything before.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn configure(&mut self, settings: &Settings) -> Result<(), Error> {
+        let mut value = Dataplane {
+            version: abi::VERSION,
+            tunnel_ifindex: settings.tunnel_ifindex,
+            underlay_ifindex: settings.underlay_ifindex,
+            ring: self.capacity.ring,
+            prefix_count: settings.prefixes.len().min(MAX_PREFIXES) as u32,
+            flags: if settings.link == LinkMode::OnLink { FLAG_ON_LINK } else { 0 },
+            inner_mtu: settings.inner_mtu,
+            tunnel_mac: settings.tunnel_mac,
+            underlay_mac: settings.underlay_mac,
+            prefixes: Default::default(),
+        };
+        for (element, prefix) in value.prefixes.iter_mut().zip(&settings.prefixes) {
+            *element = abi_prefix(*prefix);
+        }
+        self.maps.set_dataplane(value)
+    }
+
+    /// Attaches the programs and pins them: the send program to the inside end of the tunnel device, the receive
+    /// program to the underlay. Those that are attached already are replaced without a gap.
+    ///
+    /// # Errors
+    /// When the kernel refuses; what was attached until then stays, [`remove_pins`] takes it away.
+    pub fn attach(
+        &mut self,
+        underlay: &str,
+        inside: &str,
+        choice: XdpChoice,
+        pins: &Path,
+    ) -> Result<XdpMode, Error> {
+        links::send(send_program(&mut self.ebpf)?, inside, pins)?;
+        links::receive(receive_program(&mut self.ebpf)?, underlay, choice, pins)
+    }
+
+    /// The loaded receive program, for test runs.
+    ///
+    /// # Errors
+    /// When the object has none.
+    pub fn receive_program(&mut self) -> Result<&mut Xdp, Error> {
+        receive_program(&mut self.ebpf)
+    }
+
+    /// The loaded send program, for test runs.
+    ///
+    /// # Errors
+    /// When the object has none.
+    pub fn send_program(&mut self) -> Result<&mut SchedClassifier, Error> {
+        send_program(&mut self.ebpf)
+    }
+
+    /// The ring buffer of drop events; to be had once.
+    ///
+    /// # Errors
+    /// When it was taken before.
+    pub fn take_events(&mut self) -> Result<RingBuf<MapData>, Error> {
+        maps::events(&mut self.ebpf)
+    }
+
+    /// The object, for the logger of debug builds.
+    pub const fn ebpf_mut(&mut self) -> &mut Ebpf {
+        &mut self.ebpf
+    }
+
+    /// An element of the session table.
+    ///
+    /// # Errors
+    /// When `index` is not below the capacity.
+    pub fn session(&self, index: u32) -> Result<Session, Error> {
+        self.maps.session(index)
+    }
+
+    /// Sets an element of the session table.
+    ///
+    /// # Errors
+    /// When `index` is not below the capacity.
+    pub fn set_session(&mut self, index: u32, value: Session) -> Result<(), Error> {
+        self.maps.set_session(index, value)
+    }
+
+    /// What the programs keep of a session.
+    ///
+    /// # Errors
+    /// When `index` is not below the capacity.
+    pub fn session_state(&self, index: u32) -> Result<SessionState, Error> {
+        self.maps.state(index)
+    }
+
+    /// Sets what the programs keep of a session. Only while no slot of the session is loaded: the programs change
+    /// it otherwise at the same time, and marks of used sequence numbers would be lost.
+    ///
+    /// # Errors
+    /// When `index` is not below the capacity.
+    pub fn set_session_state(&mut self, index: u32, value: SessionState) -> Result<(), Error> {
+        self.maps.set_state(index, &value)
+    }
+
+    /// Makes `routes` (prefix length in bits of the key, key, session) the only ones.
+    ///
+    /// # Errors
+    /// When there are too many.
+    pub fn replace_routes(&mut self, routes: &[(u32, RouteKey, Route)]) -> Result<(), Error> {
+        self.maps.replace_routes(routes)
+    }
+
+    /// Takes away the addresses for which `keep` says no.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn retain_rx(&mut self, keep: impl Fn(&RxSlot) -> bool) -> Result<(), Error> {
+        self.maps.retain_rx(keep)
+    }
+
+    /// What the programs counted.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn counts(&self) -> Result<Counts, Error> {
+        self.maps.counts()
+    }
+
+    /// Where slots are loaded.
+    pub const fn slots(&mut self) -> &mut (impl SlotMaps<Error = Error> + use<>) {
+        &mut self.maps
+    }
+}
+
+/// The form in which the programs compare a prefix.
+fn abi_prefix(prefix: Ipv6Net) -> Prefix {
+    let half = |bytes: [u8; 16], from: usize| {
+        let mut part = [0; 8];
+        part.copy_from_slice(&bytes[from..from + 8]);
+        u64::from_ne_bytes(part)
+    };
+    let network = prefix.network().octets();
+    Prefix { high: half(network, 0), low: half(network, 8), mask: half(prefix.netmask().octets(), 8) }
+}
+
+fn receive_program(ebpf: &mut Ebpf) -> Result<&mut Xdp, Error> {
+    let program = ebpf.program_mut(RECEIVE).ok_or(Error::Missing(RECEIVE))?;
+    program.try_into().map_err(program_error(RECEIVE))
+}
+
+fn send_program(ebpf: &mut Ebpf) -> Result<&mut SchedClassifier, Error> {
+    let program = ebpf.program_mut(SEND).ok_or(Error::Missing(SEND))?;
+    program.try_into().map_err(program_error(SEND))
+}
+
+fn object_error(error: EbpfError) -> Error {
+    if errno(&error) == Some(libc::EPERM) { Error::NotPermitted } else { Error::Object(Box::new(error)) }
+}
+
+fn program_error(program: &'static str) -> impl FnOnce(ProgramError) -> Error {
+    move |source| match source {
+        ProgramError::LoadError { ref io_error, .. } if io_error.raw_os_error() == Some(libc::EPERM) => {
+            Error::NotPermitted
+        }
+        source => Error::Program { program, source: Box::new(source) },
+    }
+}
+
+/// Whether all maps under `folder` are there and of the right shape and version; otherwise, what differs.
+fn check_pins(capacity: Capacity, folder: &Path) -> Result<(), String> {
+    let capacity = Capacity { ring: capacity.ring.next_power_of_two(), ..capacity };
+    for shape in maps::shapes(capacity) {
+        shape.check(&folder.join(shape.name))?;
+    }
+    match folder.parent().and_then(super::pinned::version) {
+        Some(abi::VERSION) => Ok(()),
+        found => Err(format!("layout version {found:?} instead of {}", abi::VERSION)),
+    }
+}
+
+/// Removes everything pinned under `pins`, which detaches the programs. False when there was nothing.
+///
+/// # Errors
+/// When something cannot be removed.
+pub fn remove_pins(pins: &Path) -> Result<bool, Error> {
+    let mut found = false;
+    // Links first: what is not attached any more needs no maps.
+    for folder in ["links", "maps", ""].map(|name| pins.join(name)) {
+        let entries = match fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(Error::file(folder)(error)),
+        };
+        found = true;
+        for entry in entries {
+            let path: PathBuf = entry.map_err(Error::file(&folder))?.path();
+            let removed = if path.is_dir() { fs::remove_dir(&path) } else { fs::remove_file(&path) };
+            removed.map_err(Error::file(path))?;
+        }
+        fs::remove_dir(&folder).map_err(Error::file(&folder))?;
+    }
+    // The folder above goes with its last instance; while there are others it is not empty, and stays.
+    if let Some(parent) = pins.parent().filter(|_| found) {
+        let _ = fs::remove_dir(parent);
+    }
+    Ok(found)
+}

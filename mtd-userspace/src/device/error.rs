@@ -1,0 +1,210 @@
+//! What can go wrong with a device, and what the operator can do about it.
+
+use std::io;
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+
+/// The result of an operation on a device.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// A failed operation on a device; the text names the device and the remedy.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The name cannot be given to a tunnel device.
+    #[error(
+        "\"{name}\" cannot name the tunnel device: {problem}; choose 1 to 14 characters out of letters, digits, '-', \
+         '_' and '.', such as \"mtd0\""
+    )]
+    InvalidName {
+        /// The name as configured.
+        name: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+
+    /// The MTU is out of range.
+    #[error(
+        "{name}: an MTU of {mtu} bytes is out of range; choose {min} (the least that IPv6 works with) to {max}, at \
+         most the underlay's MTU less the tunnel's overhead"
+    )]
+    InvalidMtu {
+        /// The device.
+        name: String,
+        /// The MTU asked for, in bytes.
+        mtu: u32,
+        /// The smallest MTU accepted, in bytes.
+        min: u32,
+        /// The largest MTU accepted, in bytes.
+        max: u32,
+    },
+
+    /// The address cannot be given to a device.
+    #[error("{name}: {address} cannot be an address of the tunnel device; give it a unicast address")]
+    InvalidAddress {
+        /// The device.
+        name: String,
+        /// The address as configured.
+        address: IpNet,
+    },
+
+    /// The kernel has no IPv6.
+    #[error(
+        "this host has no IPv6 (/proc/sys/net/ipv6 is missing), and mtd's tunnels are IPv6; boot without \
+         ipv6.disable=1, or load the ipv6 module"
+    )]
+    NoIpv6,
+
+    /// A device of that name exists and carries no marker of mtd's.
+    #[error(
+        "interface {name} exists and is not mtd's; choose another name for the tunnel device, or, if nothing needs \
+         it, remove it with `ip link delete {name}`"
+    )]
+    Foreign {
+        /// The device.
+        name: String,
+    },
+
+    /// A device carries mtd's marker but is no longer one end of a pair in this namespace.
+    #[error(
+        "interface {name} carries mtd's marker, but its other end {peer} is not in this network namespace under that \
+         name; remove it with `ip link delete {name}` and start again"
+    )]
+    BrokenPair {
+        /// The device.
+        name: String,
+        /// The name of the other end that was looked for.
+        peer: String,
+    },
+
+    /// There is no interface of that name.
+    #[error("there is no interface {name}; this network namespace has: {}", available.join(", "))]
+    NotFound {
+        /// The name looked for.
+        name: String,
+        /// The names of the interfaces that exist.
+        available: Vec<String>,
+    },
+
+    /// The interface carries no Ethernet frames.
+    #[error(
+        "interface {name} has no Ethernet header (link type: {link_type}), which the receive program needs; choose an \
+         Ethernet interface as underlay"
+    )]
+    NotEthernet {
+        /// The interface.
+        name: String,
+        /// Its link type, as `ip link` prints it after `link/`.
+        link_type: String,
+    },
+
+    /// Another device already has the route.
+    #[error(
+        "the route to {destination} cannot go through {name}: {holder} already has it, with a metric that wins; remove \
+         one of the two, or route a more specific prefix through {name}"
+    )]
+    RouteConflict {
+        /// The tunnel device.
+        name: String,
+        /// The destination of both routes.
+        destination: IpNet,
+        /// The device that holds the route, or the kind of route if it has no device.
+        holder: String,
+    },
+
+    /// Features of a device did not take the state that the tunnel needs.
+    #[error(
+        "{name}: the kernel kept {}; the tunnel cannot work like that: check with `ethtool -k {name}` what holds them, \
+         and report the kernel version if nothing does",
+        features.join(", ")
+    )]
+    Features {
+        /// The device.
+        name: String,
+        /// Features in the wrong state, each as `NAME on` or `NAME off`.
+        features: Vec<String>,
+    },
+
+    /// A request to the kernel's link, address or route tables failed.
+    #[error("cannot {action}: {cause}{}", remedy(cause))]
+    Netlink {
+        /// What was tried, as the continuation of "cannot".
+        action: String,
+        /// The kernel's answer.
+        cause: io::Error,
+    },
+
+    /// A request to the device's driver failed.
+    #[error("{name}: cannot {action}: {cause}{}", remedy(cause))]
+    Ethtool {
+        /// The device.
+        name: String,
+        /// What was tried, as the continuation of "cannot".
+        action: &'static str,
+        /// The kernel's answer.
+        cause: io::Error,
+    },
+
+    /// A kernel setting could not be read or written.
+    #[error("cannot set {} to {value}: {cause}{}", path.display(), sysctl_remedy(cause))]
+    Sysctl {
+        /// The setting's file.
+        path: PathBuf,
+        /// The value wanted.
+        value: &'static str,
+        /// The cause.
+        cause: io::Error,
+    },
+
+    /// The BPF file system is not there and could not be mounted.
+    #[error("cannot {action} the BPF file system at {}: {cause}{}", path.display(), mount_remedy(cause, path))]
+    Bpffs {
+        /// What was tried: `find` or `mount`.
+        action: &'static str,
+        /// The mount point.
+        path: PathBuf,
+        /// The cause.
+        cause: io::Error,
+    },
+
+    /// The system gave no random bytes for a MAC address.
+    #[error("cannot draw a MAC address for {name}: {cause}")]
+    Random {
+        /// The device.
+        name: String,
+        /// The cause.
+        cause: getrandom::Error,
+    },
+}
+
+fn remedy(cause: &io::Error) -> &'static str {
+    match cause.kind() {
+        io::ErrorKind::PermissionDenied => " (run mtd as root or with CAP_NET_ADMIN)",
+        _ => "",
+    }
+}
+
+fn sysctl_remedy(cause: &io::Error) -> &'static str {
+    match cause.kind() {
+        io::ErrorKind::PermissionDenied => " (run mtd as root or with CAP_NET_ADMIN)",
+        io::ErrorKind::ReadOnlyFilesystem => {
+            " (/proc/sys is read-only here: a systemd unit needs ProtectKernelTunables=no, a container a writable \
+             /proc/sys/net)"
+        }
+        _ => "",
+    }
+}
+
+fn mount_remedy(cause: &io::Error, path: &std::path::Path) -> String {
+    let path = path.display();
+    match cause.kind() {
+        io::ErrorKind::PermissionDenied => {
+            format!(" (have root do it once: `mount -t bpf bpf {path}`, or run mtd with CAP_SYS_ADMIN)")
+        }
+        io::ErrorKind::NotFound => {
+            " (the directory is missing: mount sysfs at /sys, on a kernel with CONFIG_BPF_SYSCALL)".to_owned()
+        }
+        _ => String::new(),
+    }
+}

@@ -1,0 +1,24 @@
+//! The tunnel device and the host's links: everything mtd does over rtnetlink, ethtool and `/proc/sys/net`.
+//!
+//! The tunnel device is a veth pair. Its outer end (`mtd0`) is what the host sees: addresses, routes, captures and
+//! firewall rules belong to it. Its inner end (`mtd0x`) carries the sealing program and nothing else.
+//!
+//! All functions act on the network namespace of the calling thread. They need a tokio runtime with its I/O and time
+//! drivers enabled, and must be polled on a thread of that namespace (always so when the process entered the
+//! namespace before it started its runtime).
+
+mod address;
+pub mod bpffs;
+mod error;
+mod features;
+mod netlink;
+mod netns;
+mod route;
+mod sysctl;
+mod tunnel;
+mod underlay;
+
+pub use error::{Error, Result};
+pub use netns::netns_tag;
+pub use tunnel::{MARKER, MTU_RANGE, TunnelDevice, TunnelInfo, remove, set_mtu};
+pub use underlay::{Underlay, interfaces};

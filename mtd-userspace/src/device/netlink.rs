@@ -1,0 +1,162 @@
+//! A connection to rtnetlink, and the part of a link message that mtd looks at.
+
+use std::future::Future;
+use std::io;
+use std::time::Duration;
+
+use futures_util::{Stream, TryStreamExt};
+use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage};
+use rtnetlink::Handle;
+use tokio::task::JoinHandle;
+
+use super::error::{Error, Result};
+
+/// The longest interface name, in bytes (`IFNAMSIZ` without the terminator).
+pub(super) const NAME_MAX: usize = 15;
+
+/// The kernel answers within microseconds; a reply that the codec cannot decode is discarded by it and would
+/// otherwise be waited for without end.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// An rtnetlink socket in the network namespace of the thread that opened it.
+pub(super) struct Netlink {
+    pub(super) handle: Handle,
+    connection: JoinHandle<()>,
+}
+
+impl Drop for Netlink {
+    fn drop(&mut self) {
+        self.connection.abort();
+    }
+}
+
+impl Netlink {
+    /// Opens a socket; the kernel filters its dumps (strict checking, Linux 4.20).
+    pub(super) fn open() -> Result<Self> {
+        let (connection, handle, _) = rtnetlink::new_connection_with_strict_check()
+            .map_err(|cause| Error::Netlink { action: "open a netlink socket".to_owned(), cause })?;
+        Ok(Self { handle, connection: tokio::spawn(connection) })
+    }
+
+    /// The link of that name, or `None`.
+    pub(super) async fn link(&self, name: &str) -> Result<Option<Link>> {
+        if name.is_empty() || name.len() > NAME_MAX {
+            return Ok(None);
+        }
+        let mut replies = Box::pin(self.handle.link().get().match_name(name).execute());
+        match answer(replies.try_next()).await {
+            Ok(message) => Ok(message.map(Link::from)),
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
+            Err(cause) => Err(Error::Netlink { action: format!("look up interface {name}"), cause }),
+        }
+    }
+
+    /// The link of that name, or an error that lists the links there are.
+    pub(super) async fn existing_link(&self, name: &str) -> Result<Link> {
+        match self.link(name).await? {
+            Some(link) => Ok(link),
+            None => Err(Error::NotFound { name: name.to_owned(), available: self.link_names().await? }),
+        }
+    }
+
+    /// The names of all links, by ifindex.
+    pub(super) async fn link_names(&self) -> Result<Vec<String>> {
+        let mut links: Vec<_> = collect("list the interfaces", self.handle.link().get().execute())
+            .await?
+            .into_iter()
+            .map(Link::from)
+            .collect();
+        links.sort_by_key(|link| link.index);
+        Ok(links.into_iter().map(|link| link.name).collect())
+    }
+
+    /// Changes a link as `message` says; `action` completes "cannot …".
+    pub(super) async fn set_link(&self, message: LinkMessage, action: impl FnOnce() -> String) -> Result<()> {
+        request(action, self.handle.link().set(message).execute()).await
+    }
+}
+
+/// Waits for the answer to one request; `action` completes "cannot …".
+pub(super) async fn request<T>(
+    action: impl FnOnce() -> String,
+    reply: impl Future<Output = std::result::Result<T, rtnetlink::Error>>,
+) -> Result<T> {
+    answer(reply).await.map_err(|cause| Error::Netlink { action: action(), cause })
+}
+
+/// Waits for a whole dump; `action` completes "cannot …". A table that does not exist yet is empty.
+pub(super) async fn collect<T>(
+    action: &str,
+    replies: impl Stream<Item = std::result::Result<T, rtnetlink::Error>>,
+) -> Result<Vec<T>> {
+    match answer(replies.try_collect()).await {
+        Ok(messages) => Ok(messages),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(Vec::new()),
+        Err(cause) => Err(Error::Netlink { action: action.to_owned(), cause }),
+    }
+}
+
+/// The answer to a request, with the kernel's error number kept in the error.
+pub(super) async fn answer<T>(
+    reply: impl Future<Output = std::result::Result<T, rtnetlink::Error>>,
+) -> io::Result<T> {
+    match tokio::time::timeout(ANSWER_TIMEOUT, reply).await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(rtnetlink::Error::NetlinkError(message))) => Err(message.to_io()),
+        Ok(Err(other)) => Err(io::Error::other(other)),
+        Err(_) => {
+            Err(io::Error::new(io::ErrorKind::TimedOut, "no answer from the kernel that mtd understands"))
+        }
+    }
+}
+
+/// What mtd looks at in a link.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) index: u32,
+    pub(super) name: String,
+    pub(super) flags: LinkFlags,
+    pub(super) layer: LinkLayerType,
+    /// Absent for link types without a six-byte address.
+    pub(super) mac: Option<[u8; 6]>,
+    pub(super) mtu: u32,
+    pub(super) alias: Option<String>,
+    pub(super) is_veth: bool,
+    /// The ifindex of the other end of a veth pair, if that is in the same network namespace.
+    pub(super) peer: Option<u32>,
+}
+
+impl From<LinkMessage> for Link {
+    fn from(message: LinkMessage) -> Self {
+        let mut link = Self {
+            index: message.header.index,
+            name: String::new(),
+            flags: message.header.flags,
+            layer: message.header.link_layer_type,
+            mac: None,
+            mtu: 0,
+            alias: None,
+            is_veth: false,
+            peer: None,
+        };
+        let mut peer_elsewhere = false;
+        for attribute in message.attributes {
+            match attribute {
+                LinkAttribute::IfName(name) => link.name = name,
+                LinkAttribute::Address(address) => link.mac = address.try_into().ok(),
+                LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+                LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
+                LinkAttribute::Link(index) => link.peer = Some(index),
+                LinkAttribute::LinkNetNsId(_) => peer_elsewhere = true,
+                LinkAttribute::LinkInfo(info) => {
+                    link.is_veth = info.contains(&LinkInfo::Kind(InfoKind::Veth));
+                }
+                _ => {}
+            }
+        }
+        if peer_elsewhere {
+            link.peer = None;
+        }
+        link
+    }
+}

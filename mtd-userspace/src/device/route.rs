@@ -1,0 +1,242 @@
+//! The routes into a device.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+use netlink_packet_route::AddressFamily;
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
+
+use super::error::{Error, Result};
+use super::netlink::{Netlink, answer, collect};
+
+/// The metric the kernel gives an IPv6 route that asks for none (`IP6_RT_PRIO_USER`); IPv4's is 0.
+const IPV6_DEFAULT_METRIC: u32 = 1024;
+
+/// Gives a device exactly the `wanted` routes in the main table, next to those that the kernel made for its
+/// addresses. Routes in other tables are the operator's.
+pub(super) async fn sync(netlink: &Netlink, name: &str, index: u32, wanted: &[IpNet]) -> Result<()> {
+    let wanted: Vec<IpNet> = wanted.iter().map(IpNet::trunc).collect();
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        let mut table = main_table(netlink, family).await?;
+        let mut kept = Vec::new();
+        for route in table.extract_if(.., |route| route.is_via(index)) {
+            if route.is_direct() && wanted.contains(&route.destination) {
+                kept.push(route.destination);
+            } else if route.message.header.protocol != RouteProtocol::Kernel {
+                remove(netlink, name, route).await?;
+            }
+        }
+        for &destination in wanted.iter().filter(|net| family_of(net) == family) {
+            if let Some(rival) = table.iter().find(|route| route.wins_over_ours(destination)) {
+                let holder = rival.holder(netlink).await?;
+                return Err(Error::RouteConflict { name: name.to_owned(), destination, holder });
+            }
+            if !kept.contains(&destination) {
+                add(netlink, name, index, destination).await?;
+                kept.push(destination);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A route of the main table.
+struct Route {
+    destination: IpNet,
+    metric: u32,
+    /// The output devices: several for a multipath route, none for `blackhole` and its like.
+    devices: Vec<u32>,
+    message: RouteMessage,
+}
+
+impl Route {
+    fn is_via(&self, index: u32) -> bool {
+        self.devices == [index]
+    }
+
+    /// Whether the route hands packets to its device without a gateway.
+    fn is_direct(&self) -> bool {
+        self.message.header.kind == RouteType::Unicast
+            && !self
+                .message
+                .attributes
+                .iter()
+                .any(|attribute| matches!(attribute, RouteAttribute::Gateway(_) | RouteAttribute::Via(_)))
+    }
+
+    /// Whether this route, of another device, would take the packets of a route that mtd makes. One with a higher
+    /// metric would not: that is how a default route is overridden on purpose.
+    fn wins_over_ours(&self, destination: IpNet) -> bool {
+        self.destination == destination && self.metric <= default_metric(&destination)
+    }
+
+    /// The name of the device that holds the route, or its kind if it has no device.
+    async fn holder(&self, netlink: &Netlink) -> Result<String> {
+        let kind = self.message.header.kind;
+        let Some(&index) = self.devices.first().filter(|_| kind == RouteType::Unicast) else {
+            return Ok(format!("a route of type {kind:?}").to_lowercase());
+        };
+        let links =
+            collect("look up a route's device", netlink.handle.link().get().match_index(index).execute());
+        let name = links.await?.into_iter().next().map(|link| super::netlink::Link::from(link).name);
+        Ok(name.unwrap_or_else(|| format!("interface number {index}")))
+    }
+}
+
+/// The routes of the main table without a type of service.
+async fn main_table(netlink: &Netlink, family: AddressFamily) -> Result<Vec<Route>> {
+    let mut message = RouteMessage::default();
+    message.header.address_family = family;
+    message.header.table = RouteHeader::RT_TABLE_MAIN;
+    let messages = collect("list the routes", netlink.handle.route().get(message).execute()).await?;
+    Ok(messages.into_iter().filter_map(parse).collect())
+}
+
+fn parse(message: RouteMessage) -> Option<Route> {
+    let header = &message.header;
+    if header.table != RouteHeader::RT_TABLE_MAIN || header.tos != 0 || header.source_prefix_length != 0 {
+        return None;
+    }
+    // A default route carries no destination attribute.
+    let mut address: IpAddr = match header.address_family {
+        AddressFamily::Inet => Ipv4Addr::UNSPECIFIED.into(),
+        AddressFamily::Inet6 => Ipv6Addr::UNSPECIFIED.into(),
+        _ => return None,
+    };
+    let mut metric = 0;
+    let mut devices = Vec::new();
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Destination(RouteAddress::Inet(destination)) => address = (*destination).into(),
+            RouteAttribute::Destination(RouteAddress::Inet6(destination)) => address = (*destination).into(),
+            RouteAttribute::Priority(priority) => metric = *priority,
+            RouteAttribute::Oif(index) => devices.push(*index),
+            RouteAttribute::MultiPath(hops) => devices.extend(hops.iter().map(|hop| hop.interface_index)),
+            _ => {}
+        }
+    }
+    let destination = IpNet::new(address, header.destination_prefix_length).ok()?;
+    Some(Route { destination, metric, devices, message })
+}
+
+async fn add(netlink: &Netlink, name: &str, index: u32, destination: IpNet) -> Result<()> {
+    let mut message = RouteMessage::default();
+    message.header.address_family = family_of(&destination);
+    message.header.destination_prefix_length = destination.prefix_len();
+    message.header.table = RouteHeader::RT_TABLE_MAIN;
+    message.header.protocol = RouteProtocol::Static;
+    message.header.scope = RouteScope::Link;
+    message.header.kind = RouteType::Unicast;
+    message.attributes =
+        vec![RouteAttribute::Destination(destination.network().into()), RouteAttribute::Oif(index)];
+    match answer(netlink.handle.route().add(message).execute()).await {
+        Ok(()) => Ok(()),
+        // Lost a race: the table had no such route a moment ago.
+        Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Err(Error::RouteConflict {
+            name: name.to_owned(),
+            destination,
+            holder: "another device".to_owned(),
+        }),
+        Err(cause) => Err(Error::Netlink { action: format!("route {destination} through {name}"), cause }),
+    }
+}
+
+async fn remove(netlink: &Netlink, name: &str, mut route: Route) -> Result<()> {
+    let destination = route.destination;
+    // Only what identifies the route: statistics and cache data of a dump are no valid request.
+    route.message.attributes.retain(|attribute| {
+        matches!(
+            attribute,
+            RouteAttribute::Destination(_)
+                | RouteAttribute::Oif(_)
+                | RouteAttribute::Priority(_)
+                | RouteAttribute::Gateway(_)
+                | RouteAttribute::Via(_)
+        )
+    });
+    match answer(netlink.handle.route().del(route.message).execute()).await {
+        Err(error) if error.raw_os_error() != Some(libc::ESRCH) => Err(Error::Netlink {
+            action: format!("remove the route to {destination} from {name}"),
+            cause: error,
+        }),
+        _ => Ok(()),
+    }
+}
+
+fn family_of(net: &IpNet) -> AddressFamily {
+    match net {
+        IpNet::V4(_) => AddressFamily::Inet,
+        IpNet::V6(_) => AddressFamily::Inet6,
+    }
+}
+
+fn default_metric(net: &IpNet) -> u32 {
+    match net {
+        IpNet::V4(_) => 0,
+        IpNet::V6(_) => IPV6_DEFAULT_METRIC,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(family: AddressFamily, prefix_len: u8, attributes: Vec<RouteAttribute>) -> RouteMessage {
+        let mut message = RouteMessage::default();
+        message.header.address_family = family;
+        message.header.destination_prefix_length = prefix_len;
+        message.header.table = RouteHeader::RT_TABLE_MAIN;
+        message.header.kind = RouteType::Unicast;
+        message.attributes = attributes;
+        message
+    }
+
+    #[test]
+    fn default_route_has_no_destination_attribute() {
+        let route = parse(message(AddressFamily::Inet6, 0, vec![RouteAttribute::Oif(3)])).unwrap();
+        assert_eq!(route.destination, "::/0".parse::<IpNet>().unwrap());
+        assert!(route.is_via(3) && route.is_direct());
+    }
+
+    #[test]
+    fn a_lower_or_equal_metric_wins() {
+        let net: IpNet = "fd00:2::/64".parse().unwrap();
+        let rival = |metric| {
+            let attributes = vec![
+                RouteAttribute::Destination(net.network().into()),
+                RouteAttribute::Oif(2),
+                RouteAttribute::Priority(metric),
+            ];
+            parse(message(AddressFamily::Inet6, 64, attributes)).unwrap()
+        };
+        assert!(rival(256).wins_over_ours(net));
+        assert!(rival(1024).wins_over_ours(net));
+        assert!(!rival(1025).wins_over_ours(net));
+        assert!(!rival(256).wins_over_ours("fd00:2::/65".parse().unwrap()));
+    }
+
+    #[test]
+    fn multipath_and_gateway_routes_are_not_direct_routes_of_one_device() {
+        let gateway = RouteAttribute::Gateway(RouteAddress::Inet(Ipv4Addr::new(192, 0, 2, 1)));
+        let route = parse(message(AddressFamily::Inet, 0, vec![RouteAttribute::Oif(3), gateway])).unwrap();
+        assert!(route.is_via(3) && !route.is_direct());
+        let mut hops = vec![netlink_packet_route::route::RouteNextHop::default(); 2];
+        hops[0].interface_index = 3;
+        hops[1].interface_index = 4;
+        let route = parse(message(AddressFamily::Inet, 0, vec![RouteAttribute::MultiPath(hops)])).unwrap();
+        assert!(!route.is_via(3));
+        assert_eq!(route.devices, [3, 4]);
+    }
+
+    #[test]
+    fn routes_of_other_tables_and_services_are_ignored() {
+        let mut other_table = message(AddressFamily::Inet, 0, Vec::new());
+        other_table.header.table = 100;
+        assert!(parse(other_table).is_none());
+        let mut with_tos = message(AddressFamily::Inet, 0, Vec::new());
+        with_tos.header.tos = 16;
+        assert!(parse(with_tos).is_none());
+    }
+}

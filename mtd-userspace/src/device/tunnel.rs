@@ -1,0 +1,298 @@
+//! The tunnel device itself: making it, adopting one left by an earlier controller, removing it.
+
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+
+use ipnet::IpNet;
+use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth};
+use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth};
+
+use super::error::{Error, Result};
+use super::features::{self, End};
+use super::netlink::{Link, NAME_MAX, Netlink, request};
+use super::{address, route, sysctl};
+
+/// The alias (`ip link show`) by which mtd knows a device as its own. A device without it is never changed or removed.
+pub const MARKER: &str = "mtd tunnel";
+
+/// The MTUs a tunnel device can have, in bytes: from the least that IPv6 works with (RFC 8200, section 5) to the
+/// most that veth takes.
+pub const MTU_RANGE: RangeInclusive<u32> = 1280..=65535;
+
+/// What the name of the outer end is extended by to name the inner one.
+const PEER_SUFFIX: &str = "x";
+
+/// The wanted state of a tunnel device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TunnelDevice {
+    /// The name of the outer end, 1 to 14 characters; the inner end's is the same with an `x`.
+    pub name: String,
+    /// The MTU of both ends in bytes, in [`MTU_RANGE`].
+    pub mtu: u32,
+    /// The addresses of the outer end, with the prefix lengths of its connected routes.
+    pub addresses: Vec<IpNet>,
+    /// Further destinations that are sent into the device; bits outside the prefix are ignored.
+    pub routes: Vec<IpNet>,
+}
+
+/// What the data plane needs to know of a tunnel device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TunnelInfo {
+    /// The index of the outer end (`mtd0`), which the host uses.
+    pub ifindex: u32,
+    /// The index of the inner end (`mtd0x`): the sealing program attaches here, and frames redirected here come out
+    /// at the outer end.
+    pub peer_ifindex: u32,
+    /// The MAC address of the outer end: the destination that received frames must have.
+    pub mac: [u8; 6],
+}
+
+impl TunnelDevice {
+    /// The name of the inner end.
+    pub fn peer_name(&self) -> String {
+        peer_name(&self.name)
+    }
+
+    /// Makes the device, or adopts the one of that name that an earlier controller left, and brings it to the wanted
+    /// state: MTU, offloads, addresses, and the routes of the main table. Addresses and routes of the device that are
+    /// not wanted are removed. What is right already is not touched, so that traffic goes on. A device that could
+    /// not be brought to its state is removed again if this call made it.
+    ///
+    /// A strict `rp_filter` is left as it is: it asks for a route into the device for every inner IPv4 source.
+    ///
+    /// # Errors
+    /// Any of [`Error`] but [`Error::NotFound`], [`Error::NotEthernet`] and [`Error::Bpffs`].
+    pub async fn create(&self) -> Result<TunnelInfo> {
+        self.check()?;
+        sysctl::require_ipv6()?;
+        let netlink = Netlink::open()?;
+        let fresh = netlink.link(&self.name).await?.is_none();
+        if fresh {
+            self.add_pair(&netlink).await?;
+        }
+        let result = self.configure(&netlink, fresh).await;
+        if fresh && result.is_err() {
+            // The first error is the one to report.
+            let _ = delete(&netlink, &self.name).await;
+        }
+        result
+    }
+
+    fn check(&self) -> Result<()> {
+        check_name(&self.name)?;
+        check_mtu(&self.name, self.mtu)?;
+        match self.addresses.iter().find(|address| !is_unicast(address.addr())) {
+            Some(&address) => Err(Error::InvalidAddress { name: self.name.clone(), address }),
+            None => Ok(()),
+        }
+    }
+
+    /// Makes the pair, both ends down and unmarked.
+    async fn add_pair(&self, netlink: &Netlink) -> Result<()> {
+        let (name, peer) = (&self.name, self.peer_name());
+        if netlink.link(&peer).await?.is_some() {
+            return Err(Error::Foreign { name: peer });
+        }
+        // An address given at creation counts as set by the user. The data plane holds a copy of it, and udev
+        // replaces random ones after a moment (MACAddressPolicy=persistent).
+        let inner = LinkMessageBuilder::<LinkUnspec>::new()
+            .name(peer.as_str())
+            .address(random_mac(&peer)?.to_vec())
+            .mtu(self.mtu)
+            .build();
+        let outer = LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth)
+            .name(name.as_str())
+            .address(random_mac(name)?.to_vec())
+            .mtu(self.mtu)
+            .set_info_data(InfoData::Veth(InfoVeth::Peer(inner)))
+            .build();
+        let action = || format!("make the veth pair {name} and {peer}");
+        request(action, netlink.handle.link().add(outer).execute()).await
+    }
+
+    async fn configure(&self, netlink: &Netlink, fresh: bool) -> Result<TunnelInfo> {
+        let name = &self.name;
+        if fresh {
+            // The kernel takes no alias at creation.
+            mark(netlink, name).await?;
+            mark(netlink, &self.peer_name()).await?;
+        }
+        let Pair { outer, inner } = Pair::find(netlink, name).await?;
+        let mac = outer.mac.ok_or_else(|| inner.broken(name))?;
+
+        sysctl::configure_inner(&inner.name)?;
+        sysctl::configure_outer(name)?;
+        set_mtu_of(netlink, &inner, self.mtu).await?;
+        set_mtu_of(netlink, &outer, self.mtu).await?;
+        features::configure(&inner.name, End::Inner)?;
+        features::configure(name, End::Outer)?;
+        bring_up(netlink, &inner).await?;
+        bring_up(netlink, &outer).await?;
+        address::sync(netlink, name, outer.index, &self.addresses).await?;
+        route::sync(netlink, name, outer.index, &self.routes).await?;
+        Ok(TunnelInfo { ifindex: outer.index, peer_ifindex: inner.index, mac })
+    }
+}
+
+/// Removes the tunnel device `name`, both ends, with its addresses and routes; `false` if there is none.
+///
+/// # Errors
+/// [`Error::Foreign`] when the device is not mtd's, [`Error::Netlink`].
+pub async fn remove(name: &str) -> Result<bool> {
+    let netlink = Netlink::open()?;
+    let Some(link) = netlink.link(name).await? else { return Ok(false) };
+    link.require_marker()?;
+    delete(&netlink, name).await?;
+    Ok(true)
+}
+
+/// Changes the MTU, in bytes, of both ends of the tunnel device `name`.
+///
+/// # Errors
+/// [`Error::InvalidMtu`], [`Error::NotFound`], [`Error::Foreign`], [`Error::BrokenPair`], [`Error::Netlink`].
+pub async fn set_mtu(name: &str, mtu: u32) -> Result<()> {
+    check_mtu(name, mtu)?;
+    let netlink = Netlink::open()?;
+    let Pair { outer, inner } = Pair::find(&netlink, name).await?;
+    set_mtu_of(&netlink, &inner, mtu).await?;
+    set_mtu_of(&netlink, &outer, mtu).await
+}
+
+/// The two ends of a tunnel device of mtd's.
+struct Pair {
+    outer: Link,
+    inner: Link,
+}
+
+impl Pair {
+    async fn find(netlink: &Netlink, name: &str) -> Result<Self> {
+        let outer = netlink.existing_link(name).await?;
+        outer.require_marker()?;
+        let peer = peer_name(name);
+        match netlink.link(&peer).await? {
+            Some(inner) if outer.is_veth && outer.peer == Some(inner.index) => Ok(Self { outer, inner }),
+            _ => Err(Error::BrokenPair { name: name.to_owned(), peer }),
+        }
+    }
+}
+
+impl Link {
+    fn require_marker(&self) -> Result<()> {
+        match self.alias.as_deref() {
+            Some(MARKER) => Ok(()),
+            _ => Err(Error::Foreign { name: self.name.clone() }),
+        }
+    }
+
+    fn broken(&self, outer: &str) -> Error {
+        Error::BrokenPair { name: outer.to_owned(), peer: self.name.clone() }
+    }
+}
+
+async fn mark(netlink: &Netlink, name: &str) -> Result<()> {
+    let index = netlink.existing_link(name).await?.index;
+    let message = LinkUnspec::new_with_index(index).alias(MARKER).build();
+    netlink.set_link(message, || format!("mark {name} as mtd's")).await
+}
+
+async fn set_mtu_of(netlink: &Netlink, link: &Link, mtu: u32) -> Result<()> {
+    if link.mtu == mtu {
+        return Ok(());
+    }
+    let message = LinkUnspec::new_with_index(link.index).mtu(mtu).build();
+    netlink.set_link(message, || format!("set the MTU of {} to {mtu}", link.name)).await
+}
+
+/// Neighbour discovery off, then up: there is nobody behind the device to ask.
+async fn bring_up(netlink: &Netlink, link: &Link) -> Result<()> {
+    let message = LinkUnspec::new_with_index(link.index).arp(false).up().build();
+    netlink.set_link(message, || format!("bring {} up", link.name)).await
+}
+
+async fn delete(netlink: &Netlink, name: &str) -> Result<()> {
+    let Some(link) = netlink.link(name).await? else { return Ok(()) };
+    request(|| format!("remove {name}"), netlink.handle.link().del(link.index).execute()).await
+}
+
+fn peer_name(name: &str) -> String {
+    format!("{name}{PEER_SUFFIX}")
+}
+
+fn check_name(name: &str) -> Result<()> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    let problem = if name.is_empty() {
+        "it is empty"
+    } else if name.len() + PEER_SUFFIX.len() > NAME_MAX {
+        "it is too long"
+    } else if !name.bytes().all(allowed) {
+        "it has a character that is not allowed"
+    } else if matches!(name, "." | ".." | "all" | "default") {
+        "the name is reserved"
+    } else {
+        return Ok(());
+    };
+    Err(Error::InvalidName { name: name.to_owned(), problem })
+}
+
+fn check_mtu(name: &str, mtu: u32) -> Result<()> {
+    if MTU_RANGE.contains(&mtu) {
+        return Ok(());
+    }
+    Err(Error::InvalidMtu { name: name.to_owned(), mtu, min: *MTU_RANGE.start(), max: *MTU_RANGE.end() })
+}
+
+fn is_unicast(address: IpAddr) -> bool {
+    let broadcast = matches!(address, IpAddr::V4(address) if address.is_broadcast());
+    !(address.is_unspecified() || address.is_multicast() || address.is_loopback() || broadcast)
+}
+
+/// A locally administered unicast address.
+fn random_mac(name: &str) -> Result<[u8; 6]> {
+    let mut mac = [0; 6];
+    getrandom::fill(&mut mac).map_err(|cause| Error::Random { name: name.to_owned(), cause })?;
+    mac[0] = mac[0] & 0xfc | 0x02;
+    Ok(mac)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_leave_room_for_the_peer() {
+        for name in ["mtd0", "a", "vpn-1.b_2", "fourteen-chars"] {
+            assert!(check_name(name).is_ok(), "{name}");
+        }
+        for name in ["", "fifteen-chars-x", "a b", "a/b", "mtd%d", "a:b", ".", "..", "all", "default", "é"] {
+            assert!(matches!(check_name(name), Err(Error::InvalidName { .. })), "{name}");
+        }
+    }
+
+    #[test]
+    fn mtu_is_at_least_ipv6s() {
+        assert!(check_mtu("mtd0", 1280).is_ok() && check_mtu("mtd0", 65535).is_ok());
+        let message = check_mtu("mtd0", 1279).unwrap_err().to_string();
+        assert!(
+            message.contains("mtd0") && message.contains("1279") && message.contains("1280"),
+            "{message}"
+        );
+        assert!(check_mtu("mtd0", 65536).is_err());
+    }
+
+    #[test]
+    fn only_unicast_addresses_are_accepted() {
+        for address in ["10.0.0.1", "fd00::1", "fe80::1", "2001:db8::1"] {
+            assert!(is_unicast(address.parse().unwrap()), "{address}");
+        }
+        for address in ["0.0.0.0", "::", "127.0.0.1", "::1", "224.0.0.1", "ff02::1", "255.255.255.255"] {
+            assert!(!is_unicast(address.parse().unwrap()), "{address}");
+        }
+    }
+
+    #[test]
+    fn random_macs_are_local_unicast_and_differ() {
+        let (a, b) = (random_mac("mtd0").unwrap(), random_mac("mtd0").unwrap());
+        assert_eq!(a[0] & 3, 2);
+        assert_ne!(a, b);
+    }
+}

@@ -1,0 +1,52 @@
+//! The link that carries the tunnel's packets.
+
+use ipnet::IpNet;
+use netlink_packet_route::link::{LinkFlags, LinkLayerType};
+
+use super::address;
+use super::error::{Error, Result};
+use super::netlink::Netlink;
+
+/// An Ethernet interface of the host, as it was when inspected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Underlay {
+    /// The interface's index.
+    pub ifindex: u32,
+    /// Its MAC address.
+    pub mac: [u8; 6],
+    /// Its MTU in bytes.
+    pub mtu: u32,
+    /// Whether it is up and has carrier (`IFF_UP` and `IFF_LOWER_UP`).
+    pub up: bool,
+    /// Its addresses with their prefix lengths, IPv4 before IPv6.
+    pub addresses: Vec<IpNet>,
+}
+
+impl Underlay {
+    /// Looks at the interface `name`.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] with the interfaces there are, [`Error::NotEthernet`] for interfaces whose packets have
+    /// no Ethernet header (`lo`, tun, ppp), [`Error::Netlink`].
+    pub async fn inspect(name: &str) -> Result<Self> {
+        let netlink = Netlink::open()?;
+        let link = netlink.existing_link(name).await?;
+        let (LinkLayerType::Ether, Some(mac)) = (link.layer, link.mac) else {
+            return Err(Error::NotEthernet {
+                name: name.to_owned(),
+                link_type: link.layer.to_string().to_lowercase(),
+            });
+        };
+        let up = link.flags.contains(LinkFlags::Up | LinkFlags::LowerUp);
+        let addresses = address::list(&netlink, link.index).await?;
+        Ok(Self { ifindex: link.index, mac, mtu: link.mtu, up, addresses })
+    }
+}
+
+/// The names of all interfaces, by ifindex.
+///
+/// # Errors
+/// [`Error::Netlink`].
+pub async fn interfaces() -> Result<Vec<String>> {
+    Netlink::open()?.link_names().await
+}

@@ -1,0 +1,53 @@
+//! Names that belong to one attached interface: pins, control socket, lock, state.
+
+use std::path::{Path, PathBuf};
+
+use crate::device;
+
+/// Where control sockets and locks are.
+pub const RUN_DIR: &str = "/run/mtd";
+
+/// One attached interface of one network namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Instance {
+    name: String,
+}
+
+impl Instance {
+    /// The instance of an interface in this process's network namespace: its name, with the namespace's number
+    /// behind it where that is not the host's own, since bpffs and `/run` know no network namespaces.
+    ///
+    /// # Errors
+    /// When the namespace cannot be told.
+    pub fn of(interface: &str) -> std::io::Result<Self> {
+        Ok(match device::netns_tag()? {
+            None => Self { name: interface.to_owned() },
+            Some(tag) => Self { name: format!("{interface}@{tag}") },
+        })
+    }
+
+    /// The name: file name of everything that belongs to the instance.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Folder of the pinned programs, links and maps.
+    pub fn pins(&self) -> PathBuf {
+        Path::new(device::bpffs::DEFAULT_PATH).join("mtd").join(&self.name)
+    }
+
+    /// The control socket, unless the configuration names another one.
+    pub fn socket(&self) -> PathBuf {
+        Path::new(RUN_DIR).join(format!("{}.sock", self.name))
+    }
+
+    /// The lock that a running controller holds.
+    pub fn lock(&self) -> PathBuf {
+        Path::new(RUN_DIR).join(format!("{}.lock", self.name))
+    }
+
+    /// What outlives a clean stop, inside the configured folder for state.
+    pub fn state(&self, state_dir: &Path) -> PathBuf {
+        state_dir.join(format!("{}.json", self.name))
+    }
+}

@@ -1,0 +1,316 @@
+//! Keys: X25519 key pairs and pre-shared keys, in the text form of `wg` (requirements MT-20, MT-27).
+//!
+//! A secret is wiped from memory when it is dropped, never shown by a debug print or an error, and compared in
+//! constant time.
+
+use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use subtle::ConstantTimeEq;
+use zeroize::{ZeroizeOnDrop, Zeroizing};
+
+/// Bytes of a key.
+pub const KEY_BYTES: usize = 32;
+
+/// Characters of a key's text form: base64 with padding, as `wg` writes it.
+pub const KEY_CHARACTERS: usize = 44;
+
+/// Input that holds one key may have this many bytes less one: the text form and some white space after it.
+const MAX_INPUT: usize = 256;
+
+/// 32 secret bytes: an X25519 private key, or a pre-shared key.
+#[derive(Clone, ZeroizeOnDrop)]
+pub struct SecretKey([u8; KEY_BYTES]);
+
+impl SecretKey {
+    /// A new X25519 private key from the operating system's random numbers, clamped as RFC 7748 (section 5) says.
+    ///
+    /// # Errors
+    /// [`RandomError`] when the operating system has no random numbers to give.
+    pub fn generate() -> Result<Self, RandomError> {
+        let mut key = Self::generate_psk()?;
+        key.0[0] &= 0b1111_1000;
+        key.0[31] &= 0b0111_1111;
+        key.0[31] |= 0b0100_0000;
+        Ok(key)
+    }
+
+    /// A new pre-shared key (requirement MT-27): 32 bytes from the operating system's random numbers.
+    ///
+    /// # Errors
+    /// [`RandomError`] when the operating system has no random numbers to give.
+    pub fn generate_psk() -> Result<Self, RandomError> {
+        let mut key = Self([0; KEY_BYTES]);
+        getrandom::fill(&mut key.0).map_err(RandomError)?;
+        Ok(key)
+    }
+
+    /// The key with these bytes, which are taken as they are. The caller's copy is the caller's to wipe.
+    pub fn from_bytes(bytes: [u8; KEY_BYTES]) -> Self {
+        Self(bytes)
+    }
+
+    /// The secret bytes.
+    pub fn as_bytes(&self) -> &[u8; KEY_BYTES] {
+        &self.0
+    }
+
+    /// The X25519 public key that belongs to this private key.
+    pub fn public(&self) -> PublicKey {
+        let secret = x25519_dalek::StaticSecret::from(self.0);
+        PublicKey(x25519_dalek::PublicKey::from(&secret).to_bytes())
+    }
+
+    /// The text form: 44 characters of base64, wiped when it is dropped.
+    pub fn to_base64(&self) -> Zeroizing<String> {
+        let mut text = Zeroizing::new(String::with_capacity(KEY_CHARACTERS));
+        STANDARD.encode_string(self.0, &mut text);
+        text
+    }
+
+    /// Reads one key in text form up to the end of the input; white space may follow it. Unbuffered, bounded.
+    ///
+    /// # Errors
+    /// An [`io::Error`] of the input, or one of kind [`io::ErrorKind::InvalidData`] that holds a [`KeyTextError`].
+    pub fn from_reader(mut input: impl Read) -> io::Result<Self> {
+        let mut buffer = Zeroizing::new([0; MAX_INPUT]);
+        let mut length = 0;
+        while length < buffer.len() {
+            match input.read(&mut buffer[length..]) {
+                Ok(0) => break,
+                Ok(count) => length += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let key = match length {
+            MAX_INPUT => Err(KeyTextError::Garbled),
+            _ => Self::decode(buffer[..length].trim_ascii_end()),
+        };
+        key.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+    }
+
+    /// Reads the key in the file at `path`. Symbolic links are followed; what counts is the file they lead to.
+    ///
+    /// # Errors
+    /// [`KeyFileError`] when the file cannot be read, is no regular file, can be read or written by its group or
+    /// by others, or holds no key. None of them shows what the file holds.
+    pub fn from_file(path: &Path) -> Result<Self, KeyFileError> {
+        let error = |kind| KeyFileError { path: path.to_owned(), kind };
+        let file = open_regular(path).map_err(|source| error(KeyFileErrorKind::Open(source)))?;
+        let Some(file) = file else { return Err(error(KeyFileErrorKind::NotRegular)) };
+        // Of the open file, so that nobody can swap it between the check and the reading.
+        let mode = file.metadata().map_err(|source| error(KeyFileErrorKind::Open(source)))?.mode() & 0o7777;
+        if mode & 0o077 != 0 {
+            return Err(error(KeyFileErrorKind::Exposed(mode)));
+        }
+        Self::from_reader(file).map_err(|source| match source.downcast::<KeyTextError>() {
+            Ok(text) => error(KeyFileErrorKind::Text(text)),
+            Err(source) => error(KeyFileErrorKind::Open(source)),
+        })
+    }
+
+    fn decode(text: &[u8]) -> Result<Self, KeyTextError> {
+        decode(text).map(|bytes| Self(*bytes))
+    }
+}
+
+/// Exactly the 44 characters of the text form.
+impl FromStr for SecretKey {
+    type Err = KeyTextError;
+
+    fn from_str(text: &str) -> Result<Self, KeyTextError> {
+        Self::decode(text.as_bytes())
+    }
+}
+
+/// In constant time.
+impl PartialEq for SecretKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+}
+
+impl Eq for SecretKey {}
+
+/// Says only that there is a key.
+impl fmt::Debug for SecretKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SecretKey(..)")
+    }
+}
+
+/// An X25519 public key. Displays as its text form.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PublicKey([u8; KEY_BYTES]);
+
+impl PublicKey {
+    /// The key with these bytes.
+    pub fn from_bytes(bytes: [u8; KEY_BYTES]) -> Self {
+        Self(bytes)
+    }
+
+    /// The bytes of the key.
+    pub fn as_bytes(&self) -> &[u8; KEY_BYTES] {
+        &self.0
+    }
+}
+
+/// Exactly the 44 characters of the text form.
+impl FromStr for PublicKey {
+    type Err = KeyTextError;
+
+    fn from_str(text: &str) -> Result<Self, KeyTextError> {
+        decode(text.as_bytes()).map(|bytes| Self(*bytes))
+    }
+}
+
+impl fmt::Display for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&STANDARD.encode(self.0))
+    }
+}
+
+impl fmt::Debug for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PublicKey({self})")
+    }
+}
+
+/// The operating system gave no random numbers.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error(
+    "the operating system gave no random numbers ({0}); allow the getrandom system call, or mount /dev/urandom"
+)]
+pub struct RandomError(getrandom::Error);
+
+/// A text that should be a key and is none. Never shows the text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KeyTextError {
+    /// There is nothing in it.
+    #[error("is empty where a key should be")]
+    Empty,
+    /// It is not 32 bytes of base64.
+    #[error(
+        "holds no key: a key is {KEY_CHARACTERS} characters of base64, as `mtd genkey` and `mtd genpsk` print them"
+    )]
+    Garbled,
+}
+
+/// A key file that cannot be used. Displays as what is wrong and the remedy, without what the file holds.
+#[derive(Debug)]
+pub struct KeyFileError {
+    path: PathBuf,
+    kind: KeyFileErrorKind,
+}
+
+/// What is wrong with a key file.
+#[derive(Debug)]
+pub enum KeyFileErrorKind {
+    /// It cannot be opened or read.
+    Open(io::Error),
+    /// It is a directory, a device, a pipe or a socket.
+    NotRegular,
+    /// Its permission bits, given here, let group or others read or write it.
+    Exposed(u32),
+    /// It does not hold one key.
+    Text(KeyTextError),
+}
+
+impl KeyFileError {
+    /// The path as it was asked for.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The reason.
+    pub fn kind(&self) -> &KeyFileErrorKind {
+        &self.kind
+    }
+
+    /// What is wrong, the path included.
+    pub fn what(&self) -> String {
+        let path = self.path.display();
+        match &self.kind {
+            KeyFileErrorKind::Open(source) => format!("cannot read {path}: {source}"),
+            KeyFileErrorKind::NotRegular => format!("{path} is not a regular file"),
+            KeyFileErrorKind::Exposed(mode) => {
+                format!("{path} can be read or written by others than its owner (mode {mode:04o})")
+            }
+            KeyFileErrorKind::Text(error) => format!("{path} {error}"),
+        }
+    }
+
+    /// The way out.
+    pub fn remedy(&self) -> String {
+        let path = self.path.display();
+        match &self.kind {
+            KeyFileErrorKind::Open(source) if source.kind() == io::ErrorKind::NotFound => {
+                format!("copy the peer's key there, or make one: (umask 077; mtd genpsk > {path})")
+            }
+            KeyFileErrorKind::Open(source) if source.kind() == io::ErrorKind::PermissionDenied => {
+                "run mtd as the owner of the file, usually root".to_owned()
+            }
+            KeyFileErrorKind::Open(_) => "name a file that can be read".to_owned(),
+            KeyFileErrorKind::NotRegular => "name the regular file that holds the key".to_owned(),
+            KeyFileErrorKind::Exposed(_) => format!("run: chmod 600 {path}"),
+            KeyFileErrorKind::Text(_) => {
+                format!(
+                    "copy the key again, or make a new one for both ends: (umask 077; mtd genpsk > {path})"
+                )
+            }
+        }
+    }
+}
+
+impl fmt::Display for KeyFileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}; {}", self.what(), self.remedy())
+    }
+}
+
+impl std::error::Error for KeyFileError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match &self.kind {
+            KeyFileErrorKind::Open(source) => Some(source),
+            KeyFileErrorKind::Text(source) => Some(source),
+            KeyFileErrorKind::NotRegular | KeyFileErrorKind::Exposed(_) => None,
+        }
+    }
+}
+
+/// Opens `path` to be read, `None` when it leads to no regular file. Never blocks, whatever it leads to.
+pub(crate) fn open_regular(path: &Path) -> io::Result<Option<File>> {
+    let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    let regular = file.metadata()?.is_file();
+    Ok(regular.then_some(file))
+}
+
+fn decode(text: &[u8]) -> Result<Zeroizing<[u8; KEY_BYTES]>, KeyTextError> {
+    if text.is_empty() {
+        return Err(KeyTextError::Empty);
+    }
+    if text.len() != KEY_CHARACTERS {
+        return Err(KeyTextError::Garbled);
+    }
+    // The decoder wants room for 33 bytes: it counts the padding as text.
+    let mut bytes = Zeroizing::new([0; KEY_BYTES + 1]);
+    match STANDARD.decode_slice(text, &mut bytes[..]) {
+        Ok(KEY_BYTES) => {
+            let mut key = Zeroizing::new([0; KEY_BYTES]);
+            key.copy_from_slice(&bytes[..KEY_BYTES]);
+            Ok(key)
+        }
+        _ => Err(KeyTextError::Garbled),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,16 @@
+//! The controller of mtd and its command line.
+//!
+//! [`proto`] decides (no I/O, no clock); [`dataplane`] is the kernel side; [`controller`] joins them; [`control`] and
+//! [`cli`] face people. `ARCHITECTURE.md` says how the pieces work together.
+
+pub mod cli;
+pub mod config;
+pub mod control;
+pub mod controller;
+pub mod dataplane;
+pub mod device;
+pub mod instance;
+pub mod keys;
+pub mod proto;
+pub mod state;
+pub mod status;

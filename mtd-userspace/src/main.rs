@@ -1,0 +1,7 @@
+//! The `mtd` command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    mtd::cli::main()
+}

@@ -1,0 +1,99 @@
+//! The clock of a statically configured session.
+//!
+//! Session time is boot time plus an offset that is read from the wall clock when the session starts, and then kept:
+//! a step of the wall clock does not disturb a session that works. Only when no valid packet comes in and the wall
+//! clock says otherwise is the offset read anew, so that a host that started with a wrong clock finds its peer once
+//! the clock is right.
+
+/// Below this difference to the wall clock, in ns, the offset is always kept: a quarter of the shortest slot.
+const TOLERANCE: u64 = 250_000_000;
+
+/// How long no valid packet must have come in, in slots …
+const SILENT_SLOTS: u64 = 3;
+/// … and in ns at least.
+const SILENT_AT_LEAST: u64 = 3_000_000_000;
+
+/// Readings of both clocks at one instant, in ns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// `CLOCK_BOOTTIME`.
+    pub boot: u64,
+    /// Wall clock, since the Unix epoch.
+    pub wall: u64,
+}
+
+impl Reading {
+    /// Wall clock minus boot time (wrapping): the offset of a session that starts now.
+    pub const fn offset(self) -> u64 {
+        self.wall.wrapping_sub(self.boot)
+    }
+}
+
+/// How long a peer may be quiet before it counts as silent, in ns.
+pub fn silence(period: u64) -> u64 {
+    period.saturating_mul(SILENT_SLOTS).max(SILENT_AT_LEAST)
+}
+
+/// Session clock minus wall clock in ns, for a session with this offset.
+pub const fn difference(offset: u64, now: Reading) -> i64 {
+    offset.wrapping_sub(now.offset()).cast_signed()
+}
+
+/// The offset to go on with, when it is not the present one. `last_valid` is the boot time of the last valid packet,
+/// or of the start of the session with this offset.
+pub fn adjust(offset: u64, last_valid: u64, period: u64, now: Reading) -> Option<u64> {
+    let off = difference(offset, now).unsigned_abs() > TOLERANCE;
+    let silent = now.boot.saturating_sub(last_valid) >= silence(period);
+    (off && silent).then(|| now.offset())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+    const HOUR: u64 = 3600 * SECOND;
+    const BOOT: u64 = 1000 * SECOND;
+    const WALL: u64 = 1_800_000_000 * SECOND;
+
+    fn at(boot: u64, wall: u64) -> Reading {
+        Reading { boot, wall }
+    }
+
+    #[test]
+    fn a_step_does_not_disturb_a_session_with_traffic() {
+        let offset = at(BOOT, WALL).offset();
+        let later = BOOT + 60 * SECOND;
+        assert_eq!(adjust(offset, later - SECOND, 3 * SECOND, at(later, WALL + HOUR)), None);
+    }
+
+    #[test]
+    fn a_silent_session_follows_the_wall_clock_both_ways() {
+        let offset = at(BOOT, WALL).offset();
+        let later = BOOT + 60 * SECOND;
+        for wall in [WALL + 60 * SECOND + HOUR, WALL + 60 * SECOND - HOUR] {
+            let now = at(later, wall);
+            assert_eq!(adjust(offset, BOOT, 3 * SECOND, now), Some(now.offset()));
+            assert_eq!(adjust(now.offset(), BOOT, 3 * SECOND, now), None, "once is enough");
+        }
+    }
+
+    #[test]
+    fn small_differences_are_no_reason() {
+        let offset = at(BOOT, WALL).offset();
+        let now = at(BOOT + HOUR, WALL + HOUR + TOLERANCE);
+        assert_eq!(adjust(offset, BOOT, SECOND, now), None);
+        let now = at(BOOT + HOUR, WALL + HOUR + TOLERANCE + 1);
+        assert_eq!(adjust(offset, BOOT, SECOND, now), Some(now.offset()));
+    }
+
+    #[test]
+    fn silence_is_counted_in_slots_and_seconds() {
+        assert_eq!(silence(SECOND), 3 * SECOND);
+        assert_eq!(silence(10 * SECOND), 30 * SECOND);
+        let offset = at(BOOT, WALL).offset();
+        let stepped = |boot| at(boot, WALL + HOUR);
+        assert_eq!(adjust(offset, BOOT, SECOND, stepped(BOOT + 2 * SECOND)), None);
+        assert!(adjust(offset, BOOT, SECOND, stepped(BOOT + 3 * SECOND)).is_some());
+    }
+}

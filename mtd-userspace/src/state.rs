@@ -1,0 +1,184 @@
+//! What outlives a stop of the controller: which sequence numbers are used, so that no packet is taken twice and no
+//! nonce is used twice. No keys.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use mtd_common::abi::SessionState;
+use mtd_common::window::WINDOW_WORDS;
+use serde::{Deserialize, Serialize};
+
+/// Version of the file.
+const VERSION: u32 = 1;
+
+/// Longest file that is read, in bytes: room for 100,000 sessions.
+const MAX_BYTES: u64 = 256 << 20;
+
+/// The sessions of one instance, by fingerprint.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct State {
+    version: u32,
+    sessions: BTreeMap<String, Entry>,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self { version: VERSION, sessions: BTreeMap::new() }
+    }
+}
+
+/// What is known of a session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "stop", rename_all = "lowercase", deny_unknown_fields)]
+enum Entry {
+    /// The controller runs, or ended without saying good-bye.
+    Unclean,
+    /// Saved at a clean stop.
+    Clean {
+        /// Next sequence number to send.
+        tx_sequence: u64,
+        /// The words of the window.
+        window: Vec<u64>,
+    },
+}
+
+/// What a session starts with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Past {
+    /// It never ran here: nothing can have been taken before.
+    None,
+    /// It ended cleanly: it goes on where it stopped.
+    Known(Box<SessionState>),
+    /// It ended in a way that lost its memory: slots that may have been live then must not be used again.
+    Lost,
+}
+
+/// The file cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {doing} the state file {}: {source}; check state_dir in the configuration", path.display())]
+pub struct StateError {
+    doing: &'static str,
+    path: PathBuf,
+    source: io::Error,
+}
+
+impl State {
+    /// Reads the file. A file that is not there is an empty one; one that cannot be understood is `Err` inside `Ok`:
+    /// every session then counts as [`Past::Lost`].
+    ///
+    /// # Errors
+    /// When the file is there and cannot be read.
+    pub fn read(path: &Path) -> Result<Result<Self, String>, StateError> {
+        let failed = |source| StateError { doing: "read", path: path.to_owned(), source };
+        let text = match fs::metadata(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Ok(Self::default())),
+            Err(error) => return Err(failed(error)),
+            Ok(meta) if meta.len() > MAX_BYTES => return Ok(Err(format!("{} bytes long", meta.len()))),
+            Ok(_) => fs::read(path).map_err(failed)?,
+        };
+        Ok(Self::decode(&text))
+    }
+
+    /// Understands the content of a file.
+    ///
+    /// # Errors
+    /// Why it is not one of ours.
+    pub fn decode(text: &[u8]) -> Result<Self, String> {
+        let state: Self = serde_json::from_slice(text).map_err(|e| e.to_string())?;
+        if state.version != VERSION {
+            return Err(format!("version {}, not {VERSION}", state.version));
+        }
+        let complete = |entry: &Entry| match entry {
+            Entry::Unclean => true,
+            Entry::Clean { window, .. } => window.len() == WINDOW_WORDS,
+        };
+        if state.sessions.values().all(complete) {
+            Ok(state)
+        } else {
+            Err("window of another size".to_owned())
+        }
+    }
+
+    /// What the session with this fingerprint starts with.
+    pub fn past(&self, fingerprint: &str) -> Past {
+        match self.sessions.get(fingerprint) {
+            None => Past::None,
+            Some(Entry::Unclean) => Past::Lost,
+            Some(Entry::Clean { tx_sequence, window }) => {
+                let mut state = SessionState { tx_sequence: *tx_sequence, ..SessionState::default() };
+                state.window.copy_from_slice(window);
+                Past::Known(Box::new(state))
+            }
+        }
+    }
+
+    /// Notes that a session runs.
+    pub fn begin(&mut self, fingerprint: String) {
+        self.sessions.insert(fingerprint, Entry::Unclean);
+    }
+
+    /// Notes with what state a session ended.
+    pub fn end(&mut self, fingerprint: String, state: &SessionState) {
+        let entry = Entry::Clean { tx_sequence: state.tx_sequence, window: state.window.to_vec() };
+        self.sessions.insert(fingerprint, entry);
+    }
+
+    /// Writes the file, whole or not at all.
+    ///
+    /// # Errors
+    /// When the folder cannot be made or the file not be written.
+    pub fn write(&self, path: &Path) -> Result<(), StateError> {
+        let failed = |source| StateError { doing: "write", path: path.to_owned(), source };
+        let text = serde_json::to_vec(self).map_err(|e| failed(e.into()))?;
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder).map_err(failed)?;
+        }
+        let draft = path.with_extension("new");
+        let mut file = fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&draft)
+            .map_err(failed)?;
+        file.write_all(&text).and_then(|()| file.sync_all()).map_err(failed)?;
+        fs::rename(&draft, path).map_err(failed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clean_stop_is_remembered_and_an_unclean_one_is_known_as_such() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("deeper").join("eth0.json");
+        let mut state = State::read(&path).unwrap().unwrap();
+        assert_eq!(state.past("a"), Past::None);
+        state.begin("a".to_owned());
+        state.begin("b".to_owned());
+        let mut ended = SessionState { tx_sequence: 42, ..SessionState::default() };
+        ended.window[65] = u64::MAX;
+        state.end("b".to_owned(), &ended);
+        state.write(&path).unwrap();
+        let read = State::read(&path).unwrap().unwrap();
+        assert_eq!(read, state);
+        assert_eq!(read.past("a"), Past::Lost);
+        assert_eq!(read.past("b"), Past::Known(Box::new(ended)));
+    }
+
+    #[test]
+    fn a_damaged_file_is_told_from_a_missing_one() {
+        for text in ["", "{", "[]", r#"{"version":2,"sessions":{}}"#, r#"{"version":1,"sessions":{},"x":1}"#]
+        {
+            assert!(State::decode(text.as_bytes()).is_err(), "{text}");
+        }
+        let short = r#"{"version":1,"sessions":{"a":{"stop":"clean","tx_sequence":1,"window":[1,2]}}}"#;
+        assert_eq!(State::decode(short.as_bytes()), Err("window of another size".to_owned()));
+    }
+}
