@@ -1,0 +1,55 @@
+//! `cargo xtask`: set-up, build, demonstration and tests of mtd, one module per subcommand.
+//!
+//! To add a subcommand: a module with `Args` (clap) and `run(Args) -> anyhow::Result<()>`, a variant of
+//! [`Command`] whose docstring is its help, and an arm in [`main`]. What a subcommand says goes to stderr;
+//! stdout is for data (test output, reports, JSON).
+
+mod build;
+mod console;
+mod demo;
+mod privilege;
+mod process;
+mod run;
+mod setup;
+mod test;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Set-up, build, demonstration and tests of mtd.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Find or install the BPF tool chain and the programs that tests and demonstration drive.
+    Setup(setup::Args),
+    /// Build the BPF object, the controller and the CLI; then report what the kernel says about the programs.
+    Build(build::Args),
+    /// Run the demonstration in network namespaces, or, after `--`, mtd itself on this host.
+    Run(run::Args),
+    /// Run the lints and all tests, from unit tests to network namespaces.
+    Test(test::Args),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Setup(args) => setup::run(&args),
+        Command::Build(args) => build::run(&args),
+        Command::Run(args) => run::run(&args),
+        Command::Test(args) => test::run(&args),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            console::say(&format!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}

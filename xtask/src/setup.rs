@@ -1,0 +1,105 @@
+//! `cargo xtask setup`: the BPF tool chain, and the programs that tests and demonstration drive.
+
+mod debian;
+mod linker;
+mod programs;
+mod toolchain;
+
+use anyhow::{Result, bail};
+
+use crate::console::say;
+use crate::privilege::Privilege;
+use crate::workspace::Workspace;
+
+use debian::Apt;
+pub(crate) use toolchain::{TARGET, ToolChain};
+
+const EXAMPLES: &str = "\
+Examples:
+  cargo xtask setup           install what is missing; asks nothing
+  cargo xtask setup --check   only report; exit code 1 when something is missing
+
+Not root: builds stay unprivileged, packages are installed through `sudo -n`. Without sudo they
+are left out, and the command for the operator is printed.";
+
+/// Arguments of `cargo xtask setup`.
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// Change nothing; report what is there, and exit with 1 when something is missing.
+    #[arg(long)]
+    check: bool,
+}
+
+/// What a subcommand cannot do without.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// The BPF tool chain: enough to build.
+    ToolChain,
+    /// Also the programs that tests and demonstration drive.
+    Everything,
+}
+
+/// Carries the subcommand out.
+///
+/// # Errors
+/// Something is missing (`--check`), or could not be installed.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let workspace = Workspace::load()?;
+    if args.check {
+        return check(&workspace);
+    }
+    let tool_chain = ensure(&workspace, Need::Everything)?;
+    tool_chain.verify(&workspace)?;
+    say(&format!("set up: {}", tool_chain.description()));
+    Ok(())
+}
+
+/// The BPF tool chain, and with [`Need::Everything`] the programs, installed where they are missing. Says nothing
+/// when all is there.
+///
+/// # Errors
+/// Something could not be installed; the error names what, and the way out.
+pub(crate) fn ensure(workspace: &Workspace, need: Need) -> Result<ToolChain> {
+    let found = ToolChain::find();
+    let missing = if need == Need::Everything { programs::missing() } else { Vec::new() };
+    if let (Some(tool_chain), true) = (&found, missing.is_empty()) {
+        return Ok(tool_chain.clone());
+    }
+    let mut apt = Apt::detect(Privilege::detect());
+    // Programs last: without root they fail, and everything that needs no root is done by then.
+    let tool_chain = match found {
+        Some(tool_chain) => tool_chain,
+        None => toolchain::install(workspace, &mut apt)?,
+    };
+    programs::install(&missing, &mut apt)?;
+    Ok(tool_chain)
+}
+
+fn check(workspace: &Workspace) -> Result<()> {
+    let mut complete = true;
+    match ToolChain::find().map(|found| (found.description(), found.verify(workspace))) {
+        Some((description, Ok(()))) => println!("ok       BPF tool chain: {description}"),
+        Some((_, Err(error))) => {
+            complete = false;
+            println!("broken   BPF tool chain: {error:#}");
+        }
+        None => {
+            complete = false;
+            println!("missing  BPF tool chain: no {}", toolchain::Facts::probe().gaps());
+        }
+    }
+    for program in programs::PROGRAMS {
+        let state = match (program.is_present(), program.optional) {
+            (true, _) => "ok      ",
+            (false, true) => "optional",
+            (false, false) => "missing ",
+        };
+        complete &= program.is_present() || program.optional;
+        println!("{state} {} ({}; Debian package {})", program.name, program.purpose, program.package);
+    }
+    if !complete {
+        bail!("the set-up is not complete: `cargo xtask setup` installs what is missing");
+    }
+    Ok(())
+}
