@@ -204,16 +204,19 @@ impl Default for SessionState {
     }
 }
 
-/// Key of the longest-prefix map `ROUTES`: the IP version, so that `::/0` holds no IPv4 address, then 16 address bytes
-/// (IPv4 as `::ffff:a.b.c.d`).
-pub type RouteKey = [u8; 17];
+/// Key of the longest-prefix map `ROUTES`: the IP version, so that `::/0` holds no IPv4 address, three zeros, which
+/// keep words aligned on the stack of the programs, then 16 address bytes (IPv4 as `::ffff:a.b.c.d`).
+pub type RouteKey = [u8; 20];
+
+/// Bits of a [`RouteKey`] in front of the address.
+pub const ROUTE_KEY_FAMILY_BITS: u32 = 32;
 
 /// The key of an inner address.
 #[inline(always)]
 pub const fn route_key(version: u8, address: &[u8; 16]) -> RouteKey {
-    let mut key = [0; 17];
+    let mut key = [0; 20];
     key[0] = version;
-    *part_mut::<1, 16, 17>(&mut key) = *address;
+    *part_mut::<4, 16, 20>(&mut key) = *address;
     key
 }
 

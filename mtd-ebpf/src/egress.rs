@@ -11,7 +11,7 @@ use mtd_common::packet::inner::{self, Inner};
 use mtd_common::packet::{self, ETHERNET, ETHERTYPE_IPV4, ETHERTYPE_IPV6, IPV6, OVERHEAD, outer};
 use mtd_common::{DropReason, slot};
 
-use crate::frame::{SkbFrame, Unsealed};
+use crate::frame::{Memory, SkbFrame, Unsealed};
 use crate::ingress;
 use crate::maps::{self, Direction, Job};
 

@@ -1,6 +1,9 @@
 //! Packet memory: the one place where packet pointers are checked and made into references.
 
+use core::mem::offset_of;
+
 use aya_ebpf::EbpfContext;
+use aya_ebpf::bindings::{__sk_buff, xdp_md};
 use aya_ebpf::helpers::generated::{
     bpf_skb_load_bytes, bpf_skb_store_bytes, bpf_xdp_adjust_head, bpf_xdp_load_bytes, bpf_xdp_store_bytes,
 };
@@ -18,11 +21,81 @@ pub(crate) unsafe trait Bytes {}
 // SAFETY: bytes.
 unsafe impl<const N: usize> Bytes for [u8; N] {}
 
-/// `T` at `offset` from `start`, where all of it lies before `end`.
+/// Reads a packet pointer from the field at `OFFSET` of a context.
+///
+/// In assembly, because the field has 32 bits, and the verifier makes a pointer of 64 of it: a compiler that knows of
+/// the 32 copies, spills and subtracts no more than those, and what it gets then is no pointer.
 #[inline(always)]
-fn checked<T: Bytes>(start: usize, end: usize, offset: usize) -> Option<*mut T> {
-    let at = start + offset;
-    (at + size_of::<T>() <= end).then_some(at as *mut T)
+fn pointer<const OFFSET: usize, C>(ctx: *const C) -> usize {
+    #[cfg(target_arch = "bpf")]
+    {
+        let pointer: usize;
+        // SAFETY: the program's own context, which has a packet pointer there.
+        unsafe {
+            core::arch::asm!(
+                "{pointer} = *(u32 *)({ctx} + {offset})",
+                pointer = out(reg) pointer,
+                ctx = in(reg) ctx,
+                offset = const OFFSET,
+                options(nostack, readonly),
+            );
+        }
+        pointer
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    {
+        // SAFETY: the field of the context, on the host only ever compiled.
+        unsafe { ctx.byte_add(OFFSET).cast::<u32>().read() as usize }
+    }
+}
+
+/// A packet whose memory, or at least its linear part, can be read and written directly.
+pub(crate) trait Memory {
+    /// The packet's first byte, and the one behind its last.
+    fn bounds(&self) -> (usize, usize);
+
+    /// `T` at `offset`, where all of it lies inside.
+    #[inline(always)]
+    fn checked<T: Bytes>(&self, offset: usize) -> Option<*mut T> {
+        let (start, end) = self.bounds();
+        let at = start + offset;
+        (at + size_of::<T>() <= end).then_some(at as *mut T)
+    }
+
+    /// The bytes at `offset`, or `None` where the packet ends before.
+    #[inline(always)]
+    fn get<T: Bytes>(&self, offset: usize) -> Option<&T> {
+        let pointer = self.checked::<T>(offset)?;
+        // SAFETY: inside the packet (checked), alignment 1, any bytes are valid; not written while borrowed.
+        Some(unsafe { &*pointer })
+    }
+
+    /// The bytes at `offset`, to be changed, or `None` where the packet ends before.
+    #[inline(always)]
+    fn get_mut<T: Bytes>(&mut self, offset: usize) -> Option<&mut T> {
+        let pointer = self.checked::<T>(offset)?;
+        // SAFETY: inside the packet (checked), alignment 1, any bytes are valid; borrowed exclusively.
+        Some(unsafe { &mut *pointer })
+    }
+}
+
+impl Memory for XdpFrame<'_> {
+    #[inline(always)]
+    fn bounds(&self) -> (usize, usize) {
+        let ctx = self.ctx.ctx;
+        (pointer::<{ offset_of!(xdp_md, data) }, _>(ctx), pointer::<{ offset_of!(xdp_md, data_end) }, _>(ctx))
+    }
+}
+
+impl Memory for SkbFrame<'_> {
+    #[inline(always)]
+    fn bounds(&self) -> (usize, usize) {
+        let skb = self.ctx.skb.skb;
+        (
+            pointer::<{ offset_of!(__sk_buff, data) }, _>(skb),
+            pointer::<{ offset_of!(__sk_buff, data_end) }, _>(skb),
+        )
+    }
 }
 
 /// A frame as the XDP program sees it.
@@ -39,24 +112,8 @@ impl<'a> XdpFrame<'a> {
     /// Length in bytes.
     #[inline(always)]
     pub(crate) fn len(&self) -> usize {
-        // Opaque, or the compiler may subtract 32-bit halves of the pointers, which the verifier forbids.
-        opaque::value(self.ctx.data_end() - self.ctx.data())
-    }
-
-    /// The bytes at `offset`, or `None` where the frame ends before.
-    #[inline(always)]
-    pub(crate) fn get<T: Bytes>(&self, offset: usize) -> Option<&T> {
-        let pointer = checked::<T>(self.ctx.data(), self.ctx.data_end(), offset)?;
-        // SAFETY: inside the packet (checked), alignment 1, any bytes are valid; not written while borrowed.
-        Some(unsafe { &*pointer })
-    }
-
-    /// The bytes at `offset`, to be changed, or `None` where the frame ends before.
-    #[inline(always)]
-    pub(crate) fn get_mut<T: Bytes>(&mut self, offset: usize) -> Option<&mut T> {
-        let pointer = checked::<T>(self.ctx.data(), self.ctx.data_end(), offset)?;
-        // SAFETY: inside the packet (checked), alignment 1, any bytes are valid; borrowed exclusively.
-        Some(unsafe { &mut *pointer })
+        let (start, end) = self.bounds();
+        end - start
     }
 
     /// Takes `bytes` off the front of the frame.
@@ -120,22 +177,6 @@ impl<'a> SkbFrame<'a> {
     #[inline(always)]
     pub(crate) fn len(&self) -> usize {
         self.ctx.len() as usize
-    }
-
-    /// The bytes at `offset`, or `None` where the linear part of the packet ends before.
-    #[inline(always)]
-    pub(crate) fn get<T: Bytes>(&self, offset: usize) -> Option<&T> {
-        let pointer = checked::<T>(self.ctx.data(), self.ctx.data_end(), offset)?;
-        // SAFETY: inside the packet (checked), alignment 1, any bytes are valid; not written while borrowed.
-        Some(unsafe { &*pointer })
-    }
-
-    /// The bytes at `offset`, to be changed, or `None` where the linear part of the packet ends before.
-    #[inline(always)]
-    pub(crate) fn get_mut<T: Bytes>(&mut self, offset: usize) -> Option<&mut T> {
-        let pointer = checked::<T>(self.ctx.data(), self.ctx.data_end(), offset)?;
-        // SAFETY: inside the packet (checked), alignment 1, any bytes are valid; borrowed exclusively.
-        Some(unsafe { &mut *pointer })
     }
 }
 

@@ -9,10 +9,12 @@ use mtd_common::abi::{
 use mtd_common::aead::{self, Operation};
 use mtd_common::bytes::part;
 use mtd_common::packet::inner::Inner;
-use mtd_common::packet::{self, ETHERNET, ETHERTYPE_IPV6, IPV6, MTD, OVERHEAD, UDP, inner, ndp, outer};
+use mtd_common::packet::{
+    self, ETHERNET, ETHERTYPE_IPV4, ETHERTYPE_IPV6, IPV6, MTD, OVERHEAD, UDP, inner, ndp, outer,
+};
 use mtd_common::{slot, window};
 
-use crate::frame::{Sealed, XdpFrame};
+use crate::frame::{Memory, Sealed, XdpFrame};
 use crate::maps::{self, Direction, Job};
 use crate::neighbour;
 
@@ -154,8 +156,10 @@ fn open(frame: &mut XdpFrame<'_>, dataplane: &Dataplane, prefix: u16) -> Result<
     if !aead::verify(job.sums.tag, tag) {
         return Err(DropReason::BadTag);
     }
+    inspect(frame, slot, session, job.sums.checksum)?;
+    // Last: a copy whose checksum or ECN bits were changed, and that comes first, must not burn the number.
     place.mark(&word)?;
-    hand_over(frame, slot, session, job.sums.checksum)?;
+    deliver(frame)?;
     state.count_received(inner_length, now);
     maps::count(Counter::Accepted);
     Ok(XDP_REDIRECT)
@@ -180,17 +184,16 @@ fn authenticate(frame: &mut XdpFrame<'_>, key: &[u8; 32], job: &mut Job) -> Resu
     Ok(())
 }
 
-/// Everything that comes after authentication: checksum, inner packet, delivery.
+/// The checks that come after authentication: checksum and inner packet.
 #[inline(never)]
-fn hand_over(
+fn inspect(
     frame: &mut XdpFrame<'_>,
     slot: &RxSlot,
     session: &Session,
     checksum: u64,
 ) -> Result<(), DropReason> {
     require_checksum(frame, checksum)?;
-    let ethertype = require_inner(frame, slot.session, session)?;
-    deliver(frame, ethertype)
+    require_inner(frame, slot.session, session)
 }
 
 #[inline(always)]
@@ -201,9 +204,9 @@ fn require_checksum(frame: &XdpFrame<'_>, sealed: u64) -> Result<(), DropReason>
     if outer::checksum_valid(ip, udp, header, sealed) { Ok(()) } else { Err(DropReason::BadChecksum) }
 }
 
-/// Checks the opened packet, carries a congestion mark over to it, and returns its EtherType.
+/// Checks the opened packet and carries a congestion mark over to it.
 #[inline(always)]
-fn require_inner(frame: &mut XdpFrame<'_>, index: u32, session: &Session) -> Result<u16, DropReason> {
+fn require_inner(frame: &mut XdpFrame<'_>, index: u32, session: &Session) -> Result<(), DropReason> {
     let length = frame.len() - INNER;
     let outer_ecn = outer::ecn(frame.get::<[u8; IPV6]>(IP).ok_or(DropReason::Truncated)?);
     let first = frame.get::<[u8; 1]>(INNER).ok_or(DropReason::MalformedInner)?[0];
@@ -224,10 +227,7 @@ fn require_inner(frame: &mut XdpFrame<'_>, index: u32, session: &Session) -> Res
         }
         facts
     };
-    if !allowed(&facts, index, session) {
-        return Err(DropReason::InnerSource);
-    }
-    Ok(facts.ethertype)
+    if allowed(&facts, index, session) { Ok(()) } else { Err(DropReason::InnerSource) }
 }
 
 /// Whether an inner source address is one of the session's peer.
@@ -245,9 +245,11 @@ fn allowed(facts: &Inner, index: u32, session: &Session) -> bool {
 }
 
 /// Replaces the outer headers by an Ethernet header and redirects the frame into the tunnel device.
-#[inline(always)]
-fn deliver(frame: &mut XdpFrame<'_>, ethertype: u16) -> Result<(), DropReason> {
+#[inline(never)]
+fn deliver(frame: &mut XdpFrame<'_>) -> Result<(), DropReason> {
     let dataplane = maps::dataplane().ok_or(DropReason::ReceiveFailed)?;
+    let first = frame.get::<[u8; 1]>(INNER).ok_or(DropReason::ReceiveFailed)?[0];
+    let ethertype = if inner::version(first) == 4 { ETHERTYPE_IPV4 } else { ETHERTYPE_IPV6 };
     frame.strip(OVERHEAD).ok_or(DropReason::ReceiveFailed)?;
     let ethernet = frame.get_mut::<[u8; ETHERNET]>(0).ok_or(DropReason::ReceiveFailed)?;
     // The kernel takes packets for its own MAC address only.

@@ -6,7 +6,7 @@ use mtd_common::DropReason;
 use mtd_common::abi::{Counter, Dataplane, FLAG_ON_LINK};
 use mtd_common::packet::{self, ETHERNET, IPV6, ndp};
 
-use crate::frame::XdpFrame;
+use crate::frame::{Memory, XdpFrame};
 use crate::ingress::{self, SOLICITATION};
 use crate::maps;
 

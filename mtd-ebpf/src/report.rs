@@ -6,7 +6,7 @@ use mtd_common::event::{DropEvent, EVENT_VERSION};
 use mtd_common::packet::{self, ETHERNET, ETHERTYPE_IPV6, IPV6, NEXT_TCP, NEXT_UDP, outer};
 
 use crate::egress;
-use crate::frame::{SkbFrame, XdpFrame};
+use crate::frame::{Memory, SkbFrame, XdpFrame};
 use crate::ingress::boot_time;
 use crate::maps;
 

@@ -7,11 +7,13 @@
 mod build;
 mod console;
 mod demo;
+mod fuzz;
 mod privilege;
 mod process;
 mod run;
 mod setup;
 mod test;
+mod torture;
 mod workspace;
 
 use std::process::ExitCode;
@@ -36,6 +38,10 @@ enum Command {
     Run(run::Args),
     /// Run the lints and all tests, from unit tests to network namespaces.
     Test(test::Args),
+    /// Fuzz every decoder with libFuzzer.
+    Fuzz(fuzz::Args),
+    /// Run the torture tests for long: controllers killed at random under traffic, random frames.
+    Torture(torture::Args),
 }
 
 fn main() -> ExitCode {
@@ -44,6 +50,8 @@ fn main() -> ExitCode {
         Command::Build(args) => build::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Test(args) => test::run(&args),
+        Command::Fuzz(args) => fuzz::run(&args),
+        Command::Torture(args) => torture::run(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -9,6 +9,7 @@ use anyhow::{Result, bail};
 use crate::build::OBJECT_VARIABLE;
 use crate::console::say;
 use crate::process::{self, find_program};
+use crate::torture;
 
 /// What this process may do about steps that need root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,10 +119,12 @@ pub(crate) fn test_environment<'a>(
         .collect()
 }
 
-/// Variables for diagnosis that the caller set and that sudo would drop.
+/// Variables for diagnosis and torture that the caller set and that sudo would drop.
 pub(crate) fn diagnostic_variables() -> Vec<(&'static str, OsString)> {
-    ["RUST_BACKTRACE", "RUST_LOG", "NO_COLOR", "TERM", "CI"]
+    let shared = ["RUST_BACKTRACE", "RUST_LOG", "NO_COLOR", "TERM", "CI"];
+    shared
         .into_iter()
+        .chain([torture::SECONDS_VARIABLE, torture::SEED_VARIABLE])
         .filter_map(|name| Some((name, std::env::var_os(name)?)))
         .collect()
 }

@@ -54,6 +54,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         session.lint();
     }
     session.tests("unit tests", runner::unit_tests);
+    if root_tests && args.filter.is_empty() {
+        session.log_lines(privilege);
+    }
     if root_tests {
         session.tests("tests as root", |session| privileged::run(session, privilege));
     }
@@ -90,7 +93,17 @@ impl Session<'_> {
 
     fn check(&mut self, name: &'static str, arguments: &[&str]) {
         let mut command = build::host_cargo(&self.workspace, &self.artifacts);
-        if let Err(error) = stage(name, || process::run_quietly(command.args(arguments))) {
+        self.stage(name, |_| process::run_quietly(command.args(arguments)));
+    }
+
+    fn log_lines(&mut self, privilege: Privilege) {
+        self.stage("BPF programs with log lines", |session| {
+            build::check_log_lines(&session.workspace, &session.artifacts, privilege)
+        });
+    }
+
+    fn stage(&mut self, name: &'static str, work: impl FnOnce(&Self) -> Result<()>) {
+        if let Err(error) = stage(name, || work(self)) {
             say(&format!("FAILED: {name}: {error:#}"));
             self.failed.push(name);
         }

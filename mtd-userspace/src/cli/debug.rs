@@ -1,5 +1,8 @@
 //! `mtd debug`: reports for developers.
 
+use std::path::PathBuf;
+
+use anyhow::Context as _;
 use clap::{Args, Subcommand};
 
 use crate::dataplane::{Capacity, report};
@@ -21,14 +24,19 @@ enum Report {
         /// Slots loaded ahead for each session.
         #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=4096))]
         ring: u32,
+        /// Another object than the one that is built in.
+        #[arg(long, value_name = "FILE")]
+        object: Option<PathBuf>,
     },
 }
 
 pub(super) fn run(args: &DebugArgs) -> anyhow::Result<()> {
-    match args.report {
-        Report::LoadReport { sessions, ring } => {
-            println!("{}", report::load_report(Capacity { sessions, ring })?);
-        }
-    }
+    let Report::LoadReport { sessions, ring, object } = &args.report;
+    let object = match object {
+        Some(path) => Some(std::fs::read(path).with_context(|| path.display().to_string())?),
+        None => None,
+    };
+    let capacity = Capacity { sessions: *sessions, ring: *ring };
+    println!("{}", report::load_report(object.as_deref(), capacity)?);
     Ok(())
 }

@@ -249,18 +249,7 @@ fn load_key(peers: &[Peer<()>], earlier: &[Option<SecretKey>], index: usize) -> 
 }
 
 fn with_keys(config: Config<()>, keys: Vec<SecretKey>) -> Config {
-    let peers = config.peers.into_iter().zip(keys).map(|(peer, key)| Peer {
-        name: peer.name,
-        prefix: peer.prefix,
-        local_prefix: peer.local_prefix,
-        key_file: peer.key_file,
-        key,
-        seed: peer.seed,
-        peer_seed: peer.peer_seed,
-        period: peer.period,
-        mode: peer.mode,
-        allowed_ips: peer.allowed_ips,
-    });
+    let peers = config.peers.into_iter().zip(keys).map(|(peer, key)| peer.with_key(key));
     Config {
         interface: config.interface,
         prefixes: config.prefixes,

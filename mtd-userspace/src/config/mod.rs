@@ -163,6 +163,24 @@ choice! {
     }
 }
 
+impl<K> Peer<K> {
+    /// The same peer with this key.
+    pub fn with_key<L>(self, key: L) -> Peer<L> {
+        Peer {
+            name: self.name,
+            prefix: self.prefix,
+            local_prefix: self.local_prefix,
+            key_file: self.key_file,
+            key,
+            seed: self.seed,
+            peer_seed: self.peer_seed,
+            period: self.period,
+            mode: self.mode,
+            allowed_ips: self.allowed_ips,
+        }
+    }
+}
+
 impl Config<()> {
     /// Reads a configuration from `text`. No file is opened, neither the configuration nor a key. `origin` names the
     /// text in errors.

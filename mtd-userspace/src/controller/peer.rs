@@ -153,7 +153,10 @@ fn inner_address(net: IpNet) -> [u8; 16] {
 /// Prefix length in bits of the key, and key, of an inner prefix.
 fn route_key(net: IpNet) -> (u32, RouteKey) {
     let (version, skipped) = if matches!(net, IpNet::V4(_)) { (4, 96) } else { (6, 0) };
-    (8 + skipped + u32::from(net.prefix_len()), abi::route_key(version, &inner_address(net)))
+    (
+        abi::ROUTE_KEY_FAMILY_BITS + skipped + u32::from(net.prefix_len()),
+        abi::route_key(version, &inner_address(net)),
+    )
 }
 
 #[cfg(test)]
@@ -163,11 +166,11 @@ mod tests {
     #[test]
     fn prefixes_of_both_families_have_keys_of_their_own() {
         let (length, key) = route_key("::/0".parse().unwrap());
-        assert_eq!((length, key[0]), (8, 6));
+        assert_eq!((length, key[0]), (32, 6));
         let (length, key) = route_key("10.1.2.0/24".parse().unwrap());
-        assert_eq!((length, key[0]), (8 + 96 + 24, 4));
-        assert_eq!(key[11..], [0xff, 0xff, 10, 1, 2, 0]);
+        assert_eq!((length, key[0]), (32 + 96 + 24, 4));
+        assert_eq!(key[14..], [0xff, 0xff, 10, 1, 2, 0]);
         let (length, _) = route_key("fd00::1/128".parse().unwrap());
-        assert_eq!(length, 136);
+        assert_eq!(length, 160);
     }
 }

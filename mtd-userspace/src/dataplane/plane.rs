@@ -61,7 +61,15 @@ impl Plane {
     /// # Errors
     /// When the kernel refuses.
     pub fn load(capacity: Capacity) -> Result<Self, Error> {
-        Self::load_with(EbpfLoader::new(), capacity, false)
+        Self::load_object(OBJECT, capacity)
+    }
+
+    /// The same with another object than the one that is built in.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn load_object(object: &[u8], capacity: Capacity) -> Result<Self, Error> {
+        Self::load_with(EbpfLoader::new(), object, capacity, false)
     }
 
     /// Loads the programs, with the maps pinned under `pins`: those that are there, if they fit, else new ones.
@@ -90,15 +98,20 @@ impl Plane {
         for shape in &shapes {
             loader.map_pin_path(shape.name, folder.join(shape.name));
         }
-        Ok((Self::load_with(loader, capacity, adopted)?, misfit))
+        Ok((Self::load_with(loader, OBJECT, capacity, adopted)?, misfit))
     }
 
-    fn load_with(mut loader: EbpfLoader<'_>, capacity: Capacity, adopted: bool) -> Result<Self, Error> {
+    fn load_with(
+        mut loader: EbpfLoader<'_>,
+        object: &[u8],
+        capacity: Capacity,
+        adopted: bool,
+    ) -> Result<Self, Error> {
         let capacity = Capacity { ring: capacity.ring.next_power_of_two(), ..capacity };
         for shape in maps::shapes(capacity) {
             loader.map_max_entries(shape.name, shape.max_entries);
         }
-        let mut ebpf = loader.load(OBJECT).map_err(object_error)?;
+        let mut ebpf = loader.load(object).map_err(object_error)?;
         receive_program(&mut ebpf)?.load().map_err(program_error(RECEIVE))?;
         send_program(&mut ebpf)?.load().map_err(program_error(SEND))?;
         let maps = Maps::new(&mut ebpf, capacity)?;

@@ -10,14 +10,17 @@ use super::error::Error;
 use super::maps::{cpus, memory, shapes};
 use super::plane::{Capacity, Plane};
 
-/// Loads the programs once, and says in a table what that cost.
+/// Loads the programs once, from `object` where there is one, and says in a table what that cost.
 ///
 /// # Errors
 /// When the kernel refuses.
-pub fn load_report(capacity: Capacity) -> Result<String, Error> {
+pub fn load_report(object: Option<&[u8]>, capacity: Capacity) -> Result<String, Error> {
     let before: Vec<u32> = loaded_maps().flatten().map(|info| info.id()).collect();
     let started = Instant::now();
-    let mut plane = Plane::load(capacity)?;
+    let mut plane = match object {
+        Some(object) => Plane::load_object(object, capacity)?,
+        None => Plane::load(capacity)?,
+    };
     let elapsed = started.elapsed();
     let mut out = String::new();
     let _ = writeln!(out, "maps and programs loaded in {:.1} ms", elapsed.as_secs_f64() * 1e3);

@@ -7,19 +7,7 @@ use crate::keys::SecretKey;
 fn peer(text: &str, key: u8) -> Peer {
     let config = Config::parse(text, "test").unwrap();
     let peer = config.peers.into_iter().next().unwrap();
-    let key = SecretKey::from_bytes([key; 32]);
-    Peer {
-        name: peer.name,
-        prefix: peer.prefix,
-        local_prefix: peer.local_prefix,
-        key_file: peer.key_file,
-        key,
-        seed: peer.seed,
-        peer_seed: peer.peer_seed,
-        period: peer.period,
-        mode: peer.mode,
-        allowed_ips: peer.allowed_ips,
-    }
+    peer.with_key(SecretKey::from_bytes([key; 32]))
 }
 
 fn text(own: u8, other: u8, period: &str, mode: &str) -> String {

@@ -1,0 +1,45 @@
+//! `cargo xtask torture`: the long form of the torture tests, whose short form is part of `cargo xtask test`.
+
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::process;
+
+const EXAMPLES: &str = "\
+Examples:
+  cargo xtask torture                    ten minutes for each torture test
+  cargo xtask torture 3600               an hour for each
+  cargo xtask torture 60 --seed 17       the choices of an earlier run again";
+
+/// Arguments of `cargo xtask torture`.
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// How long each torture test runs.
+    #[arg(value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    seconds: u64,
+    /// Makes the choices of the run that printed this seed.
+    #[arg(long)]
+    seed: Option<u64>,
+}
+
+/// Carries the subcommand out.
+///
+/// # Errors
+/// A torture test failed.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let program = std::env::current_exe().context("cannot tell which program this is")?;
+    let mut command = Command::new(program);
+    command.args(["test", "--", "torture", "--nocapture"]);
+    command.env(SECONDS_VARIABLE, args.seconds.to_string());
+    if let Some(seed) = args.seed {
+        command.env(SEED_VARIABLE, seed.to_string());
+    }
+    process::run_quietly(&mut command)
+}
+
+/// Tells the torture tests how long to run.
+pub(crate) const SECONDS_VARIABLE: &str = "MTD_TORTURE_SECONDS";
+/// Tells the torture tests their seed.
+pub(crate) const SEED_VARIABLE: &str = "MTD_TORTURE_SEED";
