@@ -179,8 +179,11 @@ pub struct SessionState {
     pub rx_bytes: u64,
     /// `CLOCK_BOOTTIME` in ns of the last valid packet; 0: none yet.
     pub rx_last_valid: u64,
+    /// Written by the controller: slots before this one are never loaded, since packets of theirs may have been taken
+    /// by an earlier controller whose memory is lost. Here, so that the next controller knows it too.
+    pub rx_not_before: u64,
     /// Fills the cache line.
-    pub reserved_rx: [u64; 5],
+    pub reserved_rx: [u64; 4],
     /// Which sequence numbers are used: see [`crate::window`].
     pub window: [u64; WINDOW_WORDS],
     /// Fills the cache line.
@@ -197,7 +200,8 @@ impl Default for SessionState {
             rx_packets: 0,
             rx_bytes: 0,
             rx_last_valid: 0,
-            reserved_rx: [0; 5],
+            rx_not_before: 0,
+            reserved_rx: [0; 4],
             window: [0; WINDOW_WORDS],
             reserved_window: [0; 6],
         }

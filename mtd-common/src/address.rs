@@ -46,7 +46,7 @@ impl Network {
             || host >= mask - 0x7f
             || self.length == 64
                 && ((0xfdff_ffff_ffff_ff80..=0xfdff_ffff_ffff_ffff).contains(&host)
-                    || (0x0200_5eff_fe00_5212..=0x0200_5eff_fe00_5213).contains(&host))
+                    || (0x0200_5eff_fe00_0000..=0x0200_5eff_feff_ffff).contains(&host))
     }
 }
 

@@ -90,7 +90,9 @@ fn reserved_addresses_are_known() {
         (u64::MAX - 0x80, false),
         (0xfdff_ffff_ffff_ff7f, false),
         (0xfdff_ffff_ffff_ff80, true),
-        (0x0200_5eff_fe00_5213, true),
+        (0x0200_5eff_fdff_ffff, false),
+        (0x0200_5eff_fe00_0000, true),
+        (0x0200_5eff_feff_ffff, true),
     ] {
         assert_eq!(wide.reserved(wide.address(host)), reserved, "{host:x}");
     }

@@ -1,10 +1,10 @@
 //! Sending: from the inner packet to the frame on the underlay.
 
 use aya_ebpf::EbpfContext;
-use aya_ebpf::bindings::{
-    BPF_F_ADJ_ROOM_ENCAP_L3_IPV6, BPF_F_ADJ_ROOM_ENCAP_L4_UDP, BPF_F_ADJ_ROOM_FIXED_GSO, TC_ACT_REDIRECT,
+use aya_ebpf::bindings::{BPF_F_ADJ_ROOM_FIXED_GSO, TC_ACT_REDIRECT};
+use aya_ebpf::helpers::generated::{
+    bpf_redirect_neigh, bpf_skb_adjust_room, bpf_skb_change_proto, bpf_skb_pull_data,
 };
-use aya_ebpf::helpers::generated::{bpf_redirect_neigh, bpf_skb_adjust_room, bpf_skb_pull_data};
 use mtd_common::abi::{Counter, MODE_AUTHENTICATE, MODE_ENCRYPT, Session};
 use mtd_common::aead::{self, Operation};
 use mtd_common::packet::inner::{self, Inner};
@@ -23,7 +23,7 @@ const ADJUST_AT_MAC: u32 = 1;
 pub(crate) fn send(frame: &mut SkbFrame<'_>) -> Result<i32, DropReason> {
     let job = maps::job(Direction::Send).ok_or(DropReason::SendFailed)?;
     choose(frame, job)?;
-    make_room(frame)?;
+    make_room(frame, job.version)?;
     let session = maps::session(job.session, job.generation).ok_or(DropReason::SendNoPeer)?;
     let state = maps::session_state(job.session).ok_or(DropReason::SendNoPeer)?;
     let sequence = state.next_sequence();
@@ -70,6 +70,7 @@ fn choose(frame: &SkbFrame<'_>, job: &mut Job) -> Result<(), DropReason> {
     job.nonce[0] = number as u32;
     job.length = length;
     job.ecn = facts.ecn;
+    job.version = facts.version;
     Ok(())
 }
 
@@ -117,11 +118,22 @@ pub(crate) fn inner_packet(frame: &SkbFrame<'_>, length: usize) -> Result<Inner,
 
 /// Makes room for the outer headers, and the whole packet writable in one piece.
 #[inline(always)]
-fn make_room(frame: &mut SkbFrame<'_>) -> Result<(), DropReason> {
-    let flags = BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_ENCAP_L3_IPV6 | BPF_F_ADJ_ROOM_ENCAP_L4_UDP;
+fn make_room(frame: &mut SkbFrame<'_>, version: u8) -> Result<(), DropReason> {
     let skb = frame.ctx.as_ptr().cast();
+    // The helper's own flags for tunnels would do this too, but refuse packets that another tunnel has wrapped before.
+    let room = if version == 4 {
+        // SAFETY: as below. Turns the packet into an IPv6 one for the kernel, and adds the 20 bytes between the
+        // lengths of the two headers.
+        if unsafe { bpf_skb_change_proto(skb, ETHERTYPE_IPV6.to_be(), 0) } != 0 {
+            return Err(DropReason::SendFailed);
+        }
+        OVERHEAD - (IPV6 - inner::IPV4)
+    } else {
+        OVERHEAD
+    };
+    let flags = u64::from(BPF_F_ADJ_ROOM_FIXED_GSO);
     // SAFETY: the program's own context; no reference into the packet is alive (exclusive borrow).
-    let made = unsafe { bpf_skb_adjust_room(skb, (OVERHEAD as u16).into(), ADJUST_AT_MAC, u64::from(flags)) };
+    let made = unsafe { bpf_skb_adjust_room(skb, (room as u16).into(), ADJUST_AT_MAC, flags) };
     // SAFETY: as above. A length of 0 means the whole packet.
     if made != 0 || unsafe { bpf_skb_pull_data(skb, frame.ctx.len()) } != 0 {
         return Err(DropReason::SendFailed);

@@ -87,6 +87,13 @@ fn require_no_tagged_ours(frame: &XdpFrame<'_>, dataplane: &Dataplane) -> Result
     Err(DropReason::Vlan)
 }
 
+/// The session and slot that an address belongs to.
+pub(crate) struct Found {
+    index: u32,
+    slot: u32,
+    session: &'static Session,
+}
+
 /// The session that has this address at boot time `now`, of those that `fits`. Where several sessions derived the
 /// same address, the reason is that of the one that came closest.
 #[inline(always)]
@@ -95,12 +102,14 @@ pub(crate) fn find(
     address: &[u8; 16],
     now: u64,
     fits: impl Fn(&RxSlot) -> Result<(), DropReason>,
-) -> Result<(&'static RxSlot, &'static Session), DropReason> {
+) -> Result<Found, DropReason> {
     let mut key = RxKey { low: *part::<8, 8, 16>(address), prefix, chain: 0 };
     let mut closest = DropReason::UnknownAddress;
     while key.chain < MAX_CHAIN {
         let Some(slot) = maps::rx_slot(&key) else { break };
-        let reason = match maps::session(slot.session, slot.generation) {
+        // Read once: the element may be another one's a moment later.
+        let index = slot.session;
+        let reason = match maps::session(index, slot.generation) {
             None => DropReason::SessionEnded,
             Some(session) => {
                 let time = now.wrapping_add(session.clock_offset);
@@ -108,7 +117,7 @@ pub(crate) fn find(
                     DropReason::StaleSlot
                 } else {
                     match fits(slot) {
-                        Ok(()) => return Ok((slot, session)),
+                        Ok(()) => return Ok(Found { index, slot: slot.slot, session }),
                         Err(reason) => reason,
                     }
                 }
@@ -130,7 +139,7 @@ fn open(frame: &mut XdpFrame<'_>, dataplane: &Dataplane, prefix: u16) -> Result<
     let length = frame.len() - ETHERNET;
     let ip = frame.get::<[u8; IPV6]>(IP).ok_or(DropReason::Truncated)?;
     let udp = frame.get::<[u8; UDP]>(PAYLOAD).ok_or(DropReason::Truncated)?;
-    let (slot, session) =
+    let Found { index, slot, session } =
         find(prefix, outer::destination(ip), now, |slot| outer::require_peer(slot, ip, udp))?;
     let inner_length = outer::inner_length(ip, udp, length, dataplane.inner_mtu)?;
 
@@ -139,14 +148,14 @@ fn open(frame: &mut XdpFrame<'_>, dataplane: &Dataplane, prefix: u16) -> Result<
     if !slot::sequence_possible(sequence, now.wrapping_add(session.clock_offset)) {
         return Err(DropReason::InvalidSequence);
     }
-    let state = maps::session_state(slot.session).ok_or(DropReason::SessionEnded)?;
+    let state = maps::session_state(index).ok_or(DropReason::SessionEnded)?;
     let place = window::place(sequence);
     let word = state.window_word(place.index).ok_or(DropReason::InvalidSequence)?;
     place.check(window::Word::load(&word))?;
 
     let tag = outer::tag(header);
     let job = maps::job(Direction::Receive).ok_or(DropReason::ReceiveFailed)?;
-    job.nonce = aead::nonce(slot.slot, sequence);
+    job.nonce = aead::nonce(slot, sequence);
     job.length = inner_length;
     match session.mode {
         MODE_ENCRYPT => decrypt(frame, &session.rx.seal, job)?,
@@ -156,7 +165,7 @@ fn open(frame: &mut XdpFrame<'_>, dataplane: &Dataplane, prefix: u16) -> Result<
     if !aead::verify(job.sums.tag, tag) {
         return Err(DropReason::BadTag);
     }
-    inspect(frame, slot, session, job.sums.checksum)?;
+    inspect(frame, index, session, job.sums.checksum)?;
     // Last: a copy whose checksum or ECN bits were changed, and that comes first, must not burn the number.
     place.mark(&word)?;
     deliver(frame)?;
@@ -186,14 +195,9 @@ fn authenticate(frame: &mut XdpFrame<'_>, key: &[u8; 32], job: &mut Job) -> Resu
 
 /// The checks that come after authentication: checksum and inner packet.
 #[inline(never)]
-fn inspect(
-    frame: &mut XdpFrame<'_>,
-    slot: &RxSlot,
-    session: &Session,
-    checksum: u64,
-) -> Result<(), DropReason> {
+fn inspect(frame: &mut XdpFrame<'_>, index: u32, session: &Session, checksum: u64) -> Result<(), DropReason> {
     require_checksum(frame, checksum)?;
-    require_inner(frame, slot.session, session)
+    require_inner(frame, index, session)
 }
 
 #[inline(always)]

@@ -60,6 +60,8 @@ pub(crate) struct Job {
     pub(crate) tx_slot: u32,
     /// To be sent: ECN codepoint of the inner packet.
     pub(crate) ecn: u8,
+    /// To be sent: IP version of the inner packet.
+    pub(crate) version: u8,
     /// What came out.
     pub(crate) sums: Sums,
     /// Working memory.

@@ -31,9 +31,10 @@ impl Instance {
         &self.name
     }
 
-    /// Folder of the pinned programs, links and maps.
+    /// Folder of the pinned programs, links and maps. bpffs takes no dots, which names of VLAN interfaces have: they
+    /// are written as colons there, which names of interfaces do not have.
     pub fn pins(&self) -> PathBuf {
-        Path::new(device::bpffs::DEFAULT_PATH).join("mtd").join(&self.name)
+        Path::new(device::bpffs::DEFAULT_PATH).join("mtd").join(self.name.replace('.', ":"))
     }
 
     /// The control socket, unless the configuration names another one.

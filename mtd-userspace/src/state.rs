@@ -36,13 +36,18 @@ impl Default for State {
 #[serde(tag = "stop", rename_all = "lowercase", deny_unknown_fields)]
 enum Entry {
     /// The controller runs, or ended without saying good-bye.
-    Unclean,
+    Unclean {
+        /// Sequence numbers below this one may have been sent.
+        reserved: u64,
+    },
     /// Saved at a clean stop.
     Clean {
         /// Next sequence number to send.
         tx_sequence: u64,
         /// The words of the window.
         window: Vec<u64>,
+        /// Slots before this one must not be used.
+        not_before: u64,
     },
 }
 
@@ -54,7 +59,10 @@ pub enum Past {
     /// It ended cleanly: it goes on where it stopped.
     Known(Box<SessionState>),
     /// It ended in a way that lost its memory: slots that may have been live then must not be used again.
-    Lost,
+    Lost {
+        /// Sequence numbers below this one may have been sent.
+        reserved: u64,
+    },
 }
 
 /// The file cannot be used.
@@ -93,7 +101,7 @@ impl State {
             return Err(format!("version {}, not {VERSION}", state.version));
         }
         let complete = |entry: &Entry| match entry {
-            Entry::Unclean => true,
+            Entry::Unclean { .. } => true,
             Entry::Clean { window, .. } => window.len() == WINDOW_WORDS,
         };
         if state.sessions.values().all(complete) {
@@ -107,23 +115,31 @@ impl State {
     pub fn past(&self, fingerprint: &str) -> Past {
         match self.sessions.get(fingerprint) {
             None => Past::None,
-            Some(Entry::Unclean) => Past::Lost,
-            Some(Entry::Clean { tx_sequence, window }) => {
-                let mut state = SessionState { tx_sequence: *tx_sequence, ..SessionState::default() };
+            Some(Entry::Unclean { reserved }) => Past::Lost { reserved: *reserved },
+            Some(Entry::Clean { tx_sequence, window, not_before }) => {
+                let mut state = SessionState {
+                    tx_sequence: *tx_sequence,
+                    rx_not_before: *not_before,
+                    ..SessionState::default()
+                };
                 state.window.copy_from_slice(window);
                 Past::Known(Box::new(state))
             }
         }
     }
 
-    /// Notes that a session runs.
-    pub fn begin(&mut self, fingerprint: String) {
-        self.sessions.insert(fingerprint, Entry::Unclean);
+    /// Notes that a session runs, and sends no sequence number from `reserved` on before that is noted.
+    pub fn begin(&mut self, fingerprint: String, reserved: u64) {
+        self.sessions.insert(fingerprint, Entry::Unclean { reserved });
     }
 
     /// Notes with what state a session ended.
     pub fn end(&mut self, fingerprint: String, state: &SessionState) {
-        let entry = Entry::Clean { tx_sequence: state.tx_sequence, window: state.window.to_vec() };
+        let entry = Entry::Clean {
+            tx_sequence: state.tx_sequence,
+            window: state.window.to_vec(),
+            not_before: state.rx_not_before,
+        };
         self.sessions.insert(fingerprint, entry);
     }
 
@@ -146,7 +162,9 @@ impl State {
             .open(&draft)
             .map_err(failed)?;
         file.write_all(&text).and_then(|()| file.sync_all()).map_err(failed)?;
-        fs::rename(&draft, path).map_err(failed)
+        fs::rename(&draft, path).map_err(failed)?;
+        // The new name, too, must outlive a loss of power.
+        path.parent().map_or(Ok(()), |folder| fs::File::open(folder)?.sync_all()).map_err(failed)
     }
 }
 
@@ -160,15 +178,15 @@ mod tests {
         let path = folder.path().join("deeper").join("eth0.json");
         let mut state = State::read(&path).unwrap().unwrap();
         assert_eq!(state.past("a"), Past::None);
-        state.begin("a".to_owned());
-        state.begin("b".to_owned());
-        let mut ended = SessionState { tx_sequence: 42, ..SessionState::default() };
+        state.begin("a".to_owned(), 7);
+        state.begin("b".to_owned(), 7);
+        let mut ended = SessionState { tx_sequence: 42, rx_not_before: 9, ..SessionState::default() };
         ended.window[65] = u64::MAX;
         state.end("b".to_owned(), &ended);
         state.write(&path).unwrap();
         let read = State::read(&path).unwrap().unwrap();
         assert_eq!(read, state);
-        assert_eq!(read.past("a"), Past::Lost);
+        assert_eq!(read.past("a"), Past::Lost { reserved: 7 });
         assert_eq!(read.past("b"), Past::Known(Box::new(ended)));
     }
 
@@ -178,7 +196,7 @@ mod tests {
         {
             assert!(State::decode(text.as_bytes()).is_err(), "{text}");
         }
-        let short = r#"{"version":1,"sessions":{"a":{"stop":"clean","tx_sequence":1,"window":[1,2]}}}"#;
+        let short = r#"{"version":1,"sessions":{"a":{"stop":"clean","tx_sequence":1,"window":[1,2],"not_before":0}}}"#;
         assert_eq!(State::decode(short.as_bytes()), Err("window of another size".to_owned()));
     }
 }

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 // The fuzz crate is a workspace of its own, which needs a C++ compiler: only its functions are wanted here.
+#[expect(unreachable_pub, reason = "public in the crate that the files belong to")]
 #[path = "../../fuzz/src/lib.rs"]
 mod targets;
 
@@ -14,11 +15,14 @@ fn fuzz() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz")
 }
 
-/// The names in a folder, without what stands behind the first dot.
-fn names(folder: &Path) -> BTreeSet<String> {
+fn files(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
-    let name = |entry: fs::DirEntry| entry.file_name().into_string().unwrap();
-    entries.map(|entry| name(entry.unwrap()).split('.').next().unwrap_or_default().to_owned()).collect()
+    entries.map(|entry| entry.expect("an entry of a folder").path()).collect()
+}
+
+/// The names in a folder, without suffixes.
+fn names(folder: &Path) -> BTreeSet<String> {
+    files(folder).iter().filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned())).collect()
 }
 
 #[test]
@@ -32,8 +36,7 @@ fn every_target_has_a_program_and_a_corpus() {
 fn the_corpus_breaks_no_promise() {
     for (name, target) in TARGETS {
         let mut replayed = 0;
-        for entry in fs::read_dir(fuzz().join("corpus").join(name)).unwrap() {
-            let path = entry.unwrap().path();
+        for path in files(&fuzz().join("corpus").join(name)) {
             // Shown by the test harness when the target panics.
             println!("{}", path.display());
             target(&fs::read(&path).unwrap());

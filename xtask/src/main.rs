@@ -4,6 +4,7 @@
 //! [`Command`] whose docstring is its help, and an arm in [`main`]. What a subcommand says goes to stderr;
 //! stdout is for data (test output, reports, JSON).
 
+mod bench;
 mod build;
 mod console;
 mod demo;
@@ -38,6 +39,8 @@ enum Command {
     Run(run::Args),
     /// Run the lints and all tests, from unit tests to network namespaces.
     Test(test::Args),
+    /// Measure mtd against the bare kernel, in network namespaces.
+    Bench(bench::Args),
     /// Fuzz every decoder with libFuzzer.
     Fuzz(fuzz::Args),
     /// Run the torture tests for long: controllers killed at random under traffic, random frames.
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         Command::Build(args) => build::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Test(args) => test::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Torture(args) => torture::run(&args),
     };

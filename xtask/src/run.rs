@@ -9,9 +9,17 @@ use crate::process;
 use crate::workspace::Workspace;
 
 const EXAMPLES: &str = "\
+Options of the demonstration:
+  --slots N | --seconds N            how long the traffic has to live (24 slots)
+  --period TIME                      length of a slot, 1s to 1h (1s)
+  --mode encrypt|authenticate        what the tunnel does with payloads (encrypt)
+  --delivery routed|on-link          how packets reach the protected prefixes (routed)
+  --no-scan                          no stranger who probes the server
+  --json                             the last line of stdout is one JSON object
+
 Examples:
   cargo xtask run                       the demonstration, in network namespaces
-  cargo xtask run --json --seconds 30   the last line of stdout is one JSON object
+  cargo xtask run --json --seconds 30   the same for programs, for half a minute
   cargo xtask run -- status --json      on this host: mtd status --json
   cargo xtask run -- run -c mtd.toml    on this host: mtd run -c mtd.toml
 
@@ -21,7 +29,7 @@ Both run as root, through `sudo -n` when you are not. What is not up to date is 
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// Options of the demonstration (`--json`, `--seconds N`, …), passed on as they are.
+    /// Options of the demonstration, passed on as they are; see below.
     #[arg(value_name = "DEMO OPTIONS", allow_hyphen_values = true)]
     demo: Vec<String>,
     /// Arguments for mtd on this host.

@@ -1,7 +1,9 @@
 //! The running state: sessions and their slots.
 
+use std::collections::HashMap;
 use std::net::Ipv6Addr;
-use std::time::Instant;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use mtd_common::DropReason;
@@ -12,7 +14,7 @@ use tracing::{debug, error, info, warn};
 
 use super::clock::Clock;
 use super::host::Host;
-use super::peer::{Peer, element};
+use super::peer::Peer;
 use crate::config::{self, Config};
 use crate::dataplane::{Counts, Plane, XdpMode};
 use crate::proto::clock::{self, Reading};
@@ -36,11 +38,17 @@ pub struct Core {
     started: Instant,
     mode: Option<XdpMode>,
     facts: Facts,
+    /// Sessions that are over, and whose keys are still in the maps.
+    revoked: Vec<u32>,
+    revoked_at: Instant,
+    /// The routes are not those of the peers yet.
+    routes_due: bool,
 }
 
 /// What the status repeats.
 struct Facts {
-    pins: std::path::PathBuf,
+    pins: PathBuf,
+    state: PathBuf,
     mtu: u32,
 }
 
@@ -52,7 +60,7 @@ impl Core {
     /// When the state file or the maps fail.
     pub fn start(config: Config, clock: Box<dyn Clock>, host: &Host, plane: Plane) -> anyhow::Result<Self> {
         let horizon = nanoseconds(config.horizon);
-        let facts = Facts { pins: host.pins().clone(), mtu: host.mtu };
+        let facts = Facts { pins: host.pins().clone(), state: host.state.clone(), mtu: host.mtu };
         let mut core = Self {
             config,
             clock,
@@ -62,6 +70,9 @@ impl Core {
             started: Instant::now(),
             mode: None,
             facts,
+            revoked: Vec::new(),
+            revoked_at: Instant::now(),
+            routes_due: false,
         };
         let mut state = State::read(&host.state)?.unwrap_or_else(|why| {
             warn!(
@@ -70,20 +81,30 @@ impl Core {
             );
             core.all_lost()
         });
+        let mut names = HashMap::new();
+        for (peer, fingerprint) in core.config.peers.iter().zip(core.fingerprints()) {
+            if let Some(other) = names.insert(fingerprint, &peer.name) {
+                anyhow::bail!(
+                    "peers {other} and {} have the same key and seeds; make a key for each with mtd genpsk",
+                    peer.name
+                );
+            }
+        }
         let pasts: Vec<Past> = core.fingerprints().map(|fingerprint| state.past(&fingerprint)).collect();
-        for fingerprint in core.fingerprints() {
-            state.begin(fingerprint);
+        core.install(pasts)?;
+        for peer in &core.peers {
+            state.begin(peer.session.fingerprint(), peer.reserved);
         }
         // Before the first slot is live, so that a crash from now on is known as one.
         state.write(&host.state)?;
-        core.install(pasts)?;
+        core.load()?;
         Ok(core)
     }
 
     /// The state in which nothing is known of any session but that it ran.
     fn all_lost(&self) -> State {
         let mut state = State::default();
-        self.fingerprints().for_each(|fingerprint| state.begin(fingerprint));
+        self.fingerprints().for_each(|fingerprint| state.begin(fingerprint, 0));
         state
     }
 
@@ -91,46 +112,66 @@ impl Core {
         self.config.peers.iter().map(|peer| Session::new(peer).fingerprint())
     }
 
+    /// Gives every peer a session, in the tables but not reachable yet.
     fn install(&mut self, pasts: Vec<Past>) -> anyhow::Result<()> {
         let now = self.clock.read();
-        let mut free = self.take_over()?;
-        let peers: Vec<config::Peer> = self.config.peers.clone();
-        for (peer, past) in peers.into_iter().zip(pasts) {
-            let session = Session::new(&peer);
-            let position = free.iter().position(|(_, found)| {
+        let mut left = self.take_over()?;
+        let mut found = Vec::new();
+        for peer in &self.config.peers {
+            let session = Session::new(peer);
+            let position = left.iter().position(|(_, found)| {
                 (found.rx == session.rx.0) && (found.tx == session.tx.0) && found.mode == session.mode
             });
-            let peer = match position {
-                Some(position) => {
-                    let (index, found) = free.remove(position);
-                    info!("session with {} goes on", peer.name);
-                    let place = self.place(&peer, index, found.generation);
-                    // A slot that an earlier controller loaded is loaded again, which changes nothing.
-                    Peer {
-                        config: peer,
-                        session,
-                        place,
-                        loader: Loader::new(place, 0),
-                        offset: found.clock_offset,
-                        since: now.boot,
-                        dropped: std::collections::BTreeMap::new(),
-                    }
-                }
+            found.push((session, position.map(|position| left.remove(position))));
+        }
+        // Those that are nobody's make room first.
+        for (index, element) in left {
+            self.plane.set_session(index, revoked(element))?;
+            self.revoked.push(index);
+        }
+        self.revoked_at = Instant::now();
+        let peers = self.config.peers.clone();
+        for ((peer, past), (session, found)) in peers.into_iter().zip(pasts).zip(found) {
+            let peer = match found {
+                Some((index, element)) => self.go_on(peer, session, index, &element, now)?,
                 None => self.begin(peer, session, past, now)?,
             };
-            self.plane.set_session(peer.place.index, peer.element())?;
             self.peers.push(peer);
         }
-        for (index, _) in free {
-            self.plane.set_session(index, Element::default())?;
-        }
-        let (horizon, plane) = (self.horizon, &mut self.plane);
+        self.drop_strangers(now)
+    }
+
+    /// Makes the sessions reachable.
+    fn load(&mut self) -> anyhow::Result<()> {
+        let now = self.clock.read();
         for peer in &mut self.peers {
-            peer.loader.advance(&peer.session, now.boot.wrapping_add(peer.offset), horizon, plane.slots())?;
+            self.plane.set_session(peer.place.index, peer.element())?;
+            let time = peer.time(now);
+            peer.loader.advance(&peer.session, time, self.horizon, self.plane.slots())?;
         }
-        self.drop_strangers()?;
+        self.update_routes()?;
+        self.wipe_revoked()
+    }
+
+    /// Makes the routes those of the peers.
+    fn update_routes(&mut self) -> anyhow::Result<()> {
         let routes: Vec<_> = self.peers.iter().flat_map(Peer::routes).collect();
         self.plane.replace_routes(&routes)?;
+        self.routes_due = false;
+        Ok(())
+    }
+
+    /// Takes the keys of ended sessions out of the maps, once no program can be at work with them any more.
+    fn wipe_revoked(&mut self) -> anyhow::Result<()> {
+        if self.revoked.is_empty() {
+            return Ok(());
+        }
+        std::thread::sleep(GRACE.saturating_sub(self.revoked_at.elapsed()));
+        for index in std::mem::take(&mut self.revoked) {
+            if !self.peers.iter().any(|peer| peer.place.index == index) {
+                self.plane.set_session(index, Element::default())?;
+            }
+        }
         Ok(())
     }
 
@@ -149,6 +190,23 @@ impl Core {
         Ok(found)
     }
 
+    /// A session that an earlier controller left.
+    fn go_on(
+        &self,
+        peer: config::Peer,
+        session: Session,
+        index: u32,
+        found: &Element,
+        now: Reading,
+    ) -> anyhow::Result<Peer> {
+        info!("session with {} goes on", peer.name);
+        let place = self.place(&peer, index, found.generation);
+        let state = self.plane.session_state(index)?;
+        // Slots that the earlier controller loaded are loaded again, which changes nothing.
+        let loader = Loader::new(place, state.rx_not_before);
+        Ok(Peer::new(peer, session, loader, found.clock_offset, state.tx_sequence, now))
+    }
+
     /// A session that starts now, with what is remembered of it.
     fn begin(
         &mut self,
@@ -160,29 +218,26 @@ impl Core {
         let offset = now.offset();
         let time = now.boot.wrapping_add(offset);
         let seed = sequence_seed(time);
-        let (state, not_before) = match past {
-            Past::None => (SessionState { tx_sequence: seed, ..SessionState::default() }, 0),
-            Past::Known(state) => (SessionState { tx_sequence: state.tx_sequence.max(seed), ..*state }, 0),
-            Past::Lost => {
+        let state = match past {
+            Past::None => SessionState { tx_sequence: seed, ..SessionState::default() },
+            Past::Known(state) => SessionState { tx_sequence: state.tx_sequence.max(seed), ..*state },
+            Past::Lost { reserved } => {
                 // Live then can have been this slot and the next one; packets for later ones nobody has accepted.
                 let first = slot::number(time, session.phase, session.period) + 2;
                 info!("the last stop was not clean: {} can be reached from slot {first} on", peer.name);
-                (SessionState { tx_sequence: seed, ..SessionState::default() }, first)
+                SessionState {
+                    tx_sequence: seed.max(reserved),
+                    rx_not_before: first,
+                    ..SessionState::default()
+                }
             }
         };
         let index = self.free_index()?;
         let place = self.place(&peer, index, generation()?);
         self.plane.set_session_state(index, state)?;
         info!("session with {} starts", peer.name);
-        Ok(Peer {
-            config: peer,
-            session,
-            place,
-            loader: Loader::new(place, not_before),
-            offset,
-            since: now.boot,
-            dropped: std::collections::BTreeMap::new(),
-        })
+        let loader = Loader::new(place, state.rx_not_before);
+        Ok(Peer::new(peer, session, loader, offset, state.tx_sequence, now))
     }
 
     fn place(&self, peer: &config::Peer, index: u32, generation: u32) -> Place {
@@ -201,15 +256,15 @@ impl Core {
         anyhow::bail!("no room for another session; raise max_sessions in the configuration")
     }
 
-    /// Takes away the addresses of sessions that are none of ours, or of a prefix that a session no longer has.
-    fn drop_strangers(&mut self) -> anyhow::Result<()> {
-        let ours: Vec<_> =
-            self.peers.iter().map(|peer| (peer.place, peer.loader.loaded(), peer.config.prefix)).collect();
-        self.plane.retain_rx(|slot| {
-            ours.iter().any(|(place, loaded, prefix)| {
-                (place.index, place.generation) == (slot.session, slot.generation)
-                    && (loaded.start as u32..=loaded.end as u32).contains(&slot.slot)
-                    && in_prefix(*prefix, slot.peer_address)
+    /// Takes away the addresses of sessions that are none of ours, of slots that are over, and of a prefix that a
+    /// session no longer has.
+    fn drop_strangers(&mut self, now: Reading) -> anyhow::Result<()> {
+        let ours: HashMap<u32, &Peer> = self.peers.iter().map(|peer| (peer.place.index, peer)).collect();
+        self.plane.retain_rx(|key, slot| {
+            ours.get(&slot.session).is_some_and(|peer| {
+                (peer.place.generation, peer.place.prefix) == (slot.generation, key.prefix)
+                    && slot.live_until > peer.time(now)
+                    && in_prefix(peer.config.prefix, slot.peer_address)
             })
         })?;
         Ok(())
@@ -228,50 +283,83 @@ impl Core {
     /// the slots loaded ahead give time to mend what is broken.
     pub fn tick(&mut self) {
         let now = self.clock.read();
+        let mut strays = Vec::new();
         for index in 0..self.peers.len() {
-            if let Err(error) = self.tick_peer(index, now) {
-                error!("{}: {error:#}", self.peers[index].config.name);
+            match self.tick_peer(index, now) {
+                Ok(None) => {}
+                Ok(Some(offset)) => strays.push((index, offset)),
+                Err(error) => error!("{}: {error:#}", self.peers[index].config.name),
             }
+        }
+        if let Err(error) = self.set_clocks(&strays, now) {
+            error!("following the wall clock: {error:#}");
+        }
+        if self.routes_due
+            && let Err(error) = self.update_routes()
+        {
+            error!("routes: {error:#}");
+        }
+        if self.peers.iter().any(Peer::reserve_is_low)
+            && let Err(error) = self.reserve()
+        {
+            error!("{error}");
         }
     }
 
-    fn tick_peer(&mut self, index: usize, now: Reading) -> anyhow::Result<()> {
+    /// Loads and unloads slots of a peer; returns another clock where it needs one.
+    fn tick_peer(&mut self, index: usize, now: Reading) -> anyhow::Result<Option<u64>> {
         let peer = &mut self.peers[index];
         let state = self.plane.session_state(peer.place.index)?;
+        peer.note_sent(state.tx_sequence);
         let last_valid = state.rx_last_valid.max(peer.since);
-        if let Some(offset) = clock::adjust(peer.offset, last_valid, peer.session.period, now) {
-            return self.set_clock(index, offset, now);
+        let offset = clock::adjust(peer.offset, last_valid, peer.session.period, now);
+        if offset.is_none() {
+            let time = peer.time(now);
+            peer.loader.advance(&peer.session, time, self.horizon, self.plane.slots())?;
         }
-        let time = peer.time(now);
-        peer.loader.advance(&peer.session, time, self.horizon, self.plane.slots())?;
+        Ok(offset)
+    }
+
+    /// Moves silent sessions to another clock: under a new generation, with the windows that they have.
+    fn set_clocks(&mut self, strays: &[(usize, u64)], now: Reading) -> anyhow::Result<()> {
+        if strays.is_empty() {
+            return Ok(());
+        }
+        self.routes_due = true;
+        for &(index, _) in strays {
+            let peer = &mut self.peers[index];
+            let seconds = clock::difference(peer.offset, now) as f64 / 1e9;
+            info!(
+                "{}: no valid packet, and the wall clock was set by {:.3} s: following it",
+                peer.config.name, -seconds
+            );
+            self.plane.set_session(peer.place.index, revoked(peer.element()))?;
+            peer.loader.unload(&peer.session, self.plane.slots())?;
+        }
+        std::thread::sleep(GRACE);
+        for &(index, offset) in strays {
+            let peer = &mut self.peers[index];
+            let mut state = self.plane.session_state(peer.place.index)?;
+            peer.note_sent(state.tx_sequence);
+            // So that numbers are possible ones again, whichever way the clock went; none that was used before.
+            state.tx_sequence = peer.unused_from(sequence_seed(now.boot.wrapping_add(offset)));
+            self.plane.set_session_state(peer.place.index, state)?;
+            peer.restart(generation()?, offset, state.tx_sequence, now);
+            self.plane.set_session(peer.place.index, peer.element())?;
+            let time = peer.time(now);
+            peer.loader.advance(&peer.session, time, self.horizon, self.plane.slots())?;
+        }
         Ok(())
     }
 
-    /// Moves a silent session to another clock: under a new generation, with the window that it has.
-    fn set_clock(&mut self, index: usize, offset: u64, now: Reading) -> anyhow::Result<()> {
-        let peer = &mut self.peers[index];
-        let seconds = clock::difference(peer.offset, now) as f64 / 1e9;
-        info!(
-            "{}: no valid packet, and the wall clock was set by {:.3} s: following it",
-            peer.config.name, -seconds
-        );
-        self.plane.set_session(peer.place.index, Element::default())?;
-        peer.loader.unload(&peer.session, self.plane.slots())?;
-        let mut state = self.plane.session_state(peer.place.index)?;
-        // So that numbers are possible ones again, whichever way the clock went. None repeats under one nonce: slots
-        // are part of it, and the numbers of a slot that comes again are far apart.
-        state.tx_sequence = sequence_seed(now.boot.wrapping_add(offset));
-        self.plane.set_session_state(peer.place.index, state)?;
-        peer.place.generation = generation()?;
-        peer.loader = Loader::new(peer.place, 0);
-        peer.offset = offset;
-        peer.since = now.boot;
-        let time = peer.time(now);
-        let element = element(&peer.config, &peer.session, peer.place.generation, offset);
-        self.plane.set_session(peer.place.index, element)?;
-        peer.loader.advance(&peer.session, time, self.horizon, self.plane.slots())?;
-        let routes: Vec<_> = self.peers.iter().flat_map(Peer::routes).collect();
-        self.plane.replace_routes(&routes)?;
+    /// Notes in the state file which sequence numbers may be used from now on.
+    fn reserve(&mut self) -> anyhow::Result<()> {
+        let mut state = State::read(&self.facts.state)?.unwrap_or_default();
+        for peer in &mut self.peers {
+            peer.reserve();
+            state.begin(peer.session.fingerprint(), peer.reserved);
+        }
+        state.write(&self.facts.state)?;
         Ok(())
     }
 
@@ -280,7 +368,7 @@ impl Core {
         debug!("dropped: {} from {}", reason.name(), Ipv6Addr::from(event.source));
         for peer in &mut self.peers {
             if in_prefix(peer.config.prefix, event.source) {
-                *peer.dropped.entry(reason).or_default() += 1;
+                peer.note_drop(reason);
             }
         }
     }
@@ -321,18 +409,42 @@ impl Core {
     /// # Errors
     /// When maps or state file fail.
     pub fn stop(&mut self, host: &Host) -> anyhow::Result<()> {
-        let mut state = State::read(&host.state)?.unwrap_or_else(|_| self.all_lost());
         self.plane.replace_routes(&[])?;
         for peer in &mut self.peers {
-            self.plane.set_session(peer.place.index, Element::default())?;
+            self.plane.set_session(peer.place.index, revoked(peer.element()))?;
             peer.loader.unload(&peer.session, self.plane.slots())?;
+        }
+        std::thread::sleep(GRACE);
+        let mut ended = Vec::new();
+        for peer in &self.peers {
             // Only now: no packet changes it any more.
-            state.end(peer.session.fingerprint(), &self.plane.session_state(peer.place.index)?);
+            ended.push((peer.session.fingerprint(), self.plane.session_state(peer.place.index)?));
+            self.plane.set_session(peer.place.index, Element::default())?;
             self.plane.set_session_state(peer.place.index, SessionState::default())?;
         }
-        state.write(&host.state).context("saving the sessions")?;
-        Ok(())
+        let mut state = State::read(&host.state)?.unwrap_or_else(|_| self.all_lost());
+        for (fingerprint, session) in &ended {
+            state.end(fingerprint.clone(), session);
+        }
+        state.write(&host.state).context("saving the sessions")
     }
+
+    /// Ends a start whose programs could not be attached. Sessions that were there before go on.
+    pub fn abandon(&mut self, host: &Host) {
+        if !self.plane.adopted()
+            && let Err(error) = self.stop(host)
+        {
+            warn!("cleaning up after a failed start: {error:#}");
+        }
+    }
+}
+
+/// How long a program may still be at work with what it found in the maps: it takes microseconds.
+const GRACE: Duration = Duration::from_millis(10);
+
+/// A session that is over, with its keys: a program that is at work with them would otherwise go on with zeros.
+const fn revoked(element: Element) -> Element {
+    Element { generation: 0, ..element }
 }
 
 /// A generation that no session before had, but by a chance of one in 2^32; never 0.

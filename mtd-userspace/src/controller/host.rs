@@ -1,7 +1,7 @@
 //! What the controller changes on the host: lock, tunnel device, pins. And taking it back.
 
 use std::fs::{self, File};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
@@ -44,6 +44,8 @@ pub struct Host {
     interface: String,
     device: String,
     pins: PathBuf,
+    /// The data plane was there before this controller.
+    inherited: bool,
     _lock: Lock,
 }
 
@@ -60,9 +62,11 @@ impl Host {
         if !underlay.up {
             warn!("{} is down: nothing will come through until it is up", config.interface);
         }
+        let pins = instance.pins();
         let host = Self {
             mtu: inner_mtu(config, underlay.mtu)?,
-            pins: instance.pins(),
+            inherited: pins.exists(),
+            pins,
             state: instance.state(&config.state_dir),
             interface: config.interface.clone(),
             device: config.device.clone(),
@@ -70,17 +74,25 @@ impl Host {
             instance,
             _lock: lock,
         };
-        let inherited = host.pins.exists();
         match host.prepare(config).await {
             Ok(plane) => Ok((host, plane)),
-            Err(error) if inherited => Err(error),
-            Err(error) => {
-                if let Err(second) = host.remove().await {
-                    warn!("cleaning up after a failed start: {second:#}");
-                }
-                Err(error)
-            }
+            Err(error) => Err(host.give_up(error).await),
         }
+    }
+
+    /// Ends a start that failed: takes back what it did. A data plane that was there before stays as it is, since it
+    /// may carry traffic for as long as its slots last, and keeps the prefixes dark after that.
+    pub async fn give_up(self, error: anyhow::Error) -> anyhow::Error {
+        if self.inherited {
+            return error.context(format!(
+                "the start failed; what was attached to {0} before stays (`mtd detach {0}` takes it away)",
+                self.interface
+            ));
+        }
+        if let Err(second) = self.remove().await {
+            warn!("cleaning up after a failed start: {second:#}");
+        }
+        error
     }
 
     async fn prepare(&self, config: &Config) -> anyhow::Result<Plane> {
@@ -167,10 +179,7 @@ pub async fn attach(config: &Config) -> anyhow::Result<XdpMode> {
             fs::create_dir_all(&marker).with_context(|| marker.display().to_string())?;
             Ok(mode)
         }
-        Err(error) => {
-            host.remove().await?;
-            Err(error)
-        }
+        Err(error) => Err(host.give_up(error).await),
     }
 }
 
@@ -235,6 +244,8 @@ impl Lock {
                 .create(true)
                 .truncate(false)
                 .write(true)
+                // Who can open it can lock it.
+                .mode(0o600)
                 .open(&path)
                 .with_context(|| format!("cannot open {}; run as root (sudo)", path.display()))?;
             let file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {

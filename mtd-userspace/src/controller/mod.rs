@@ -7,18 +7,19 @@ mod events;
 mod host;
 mod peer;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use anyhow::Context as _;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{broadcast, watch};
+use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 use tracing::{info, warn};
 
 use crate::config::Config;
 use crate::control;
+use crate::dataplane::Plane;
 use crate::status::Drop;
 
 pub use self::core::Core;
@@ -45,50 +46,111 @@ pub struct Options {
 /// When host, data plane or control socket cannot be set up. What had been set up by then is taken down again.
 pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
     let clock = Box::new(SystemClock::new(options.wall_clock_offset_file));
+    // First of all, so that no signal finds the work half done.
+    let mut signals = Signals::new()?;
     let (host, plane) = Host::up(&config).await?;
     let socket = config.socket.clone().unwrap_or_else(|| host.instance.socket());
-    let result = serve(config, clock, &host, plane, &socket).await;
+    let running = match Running::start(config, clock, &host, plane, &socket) {
+        Ok(running) => running,
+        Err(error) => return Err(host.give_up(error).await),
+    };
+    info!("ready");
+    let served = running.serve(&mut signals).await;
+    let stopped = lock(&running.core).stop(&host);
+    running.finish().await;
     let down = host.down().await;
-    result.and(down)
+    served.and(stopped).and(down)
 }
 
-async fn serve(
-    config: Config,
-    clock: Box<dyn Clock>,
-    host: &Host,
-    mut plane: crate::dataplane::Plane,
-    socket: &std::path::Path,
-) -> anyhow::Result<()> {
-    let mut interrupted = signal(SignalKind::interrupt())?;
-    let mut terminated = signal(SignalKind::terminate())?;
-    let (events, _) = broadcast::channel(EVENT_BACKLOG);
-    let listener = control::server::bind(socket)?;
-    let ring = plane.take_events()?;
-    events::forward_program_logs(&mut plane);
-    let mut core = Core::start(config, clock, host, plane)?;
-    // The receive program comes last: from here on the prefixes are dark.
-    core.attach(host)?;
-    let core = Arc::new(Mutex::new(core));
+/// What asks the controller to stop.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+}
 
-    let (stop, stopped) = watch::channel(false);
-    let source = Arc::new(Source { core: Arc::clone(&core), events: events.clone() });
-    let server = tokio::spawn(control::server::serve(listener, source, until(stopped.clone())));
-    let watcher = tokio::spawn(events::watch(ring, Arc::clone(&core), events, until(stopped)));
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            // A terminal that is closed; nothing should be left behind then either.
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
 
-    info!("ready");
-    let mut ticks = tokio::time::interval(TICK);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    loop {
+    async fn next(&mut self) -> &'static str {
         tokio::select! {
-            _ = ticks.tick() => lock(&core).tick(),
-            _ = interrupted.recv() => break info!("interrupted: stopping"),
-            _ = terminated.recv() => break info!("terminated: stopping"),
+            _ = self.interrupt.recv() => "interrupted",
+            _ = self.terminate.recv() => "terminated",
+            _ = self.hangup.recv() => "hung up",
         }
     }
-    stop.send_replace(true);
-    watcher.await.context("event watcher")?.context("event watcher")?;
-    server.await.context("control socket")?.context("control socket")?;
-    lock(&core).stop(host)
+}
+
+/// A controller with everything attached.
+struct Running {
+    core: Arc<Mutex<Core>>,
+    stop: watch::Sender<bool>,
+    server: JoinHandle<Result<(), control::ControlError>>,
+    watcher: JoinHandle<std::io::Result<()>>,
+}
+
+impl Running {
+    fn start(
+        config: Config,
+        clock: Box<dyn Clock>,
+        host: &Host,
+        mut plane: Plane,
+        socket: &Path,
+    ) -> anyhow::Result<Self> {
+        let (events, _) = broadcast::channel(EVENT_BACKLOG);
+        let listener = control::server::bind(socket)?;
+        let ring = plane.take_events()?;
+        events::forward_program_logs(&mut plane);
+        let mut core = Core::start(config, clock, host, plane)?;
+        // The receive program comes last: from here on the prefixes are dark.
+        if let Err(error) = core.attach(host) {
+            core.abandon(host);
+            return Err(error);
+        }
+        let core = Arc::new(Mutex::new(core));
+        let (stop, stopped) = watch::channel(false);
+        let source = Arc::new(Source { core: Arc::clone(&core), events: events.clone() });
+        let server = tokio::spawn(control::server::serve(listener, source, until(stopped.clone())));
+        let watcher = tokio::spawn(events::watch(ring, Arc::clone(&core), events, until(stopped)));
+        Ok(Self { core, stop, server, watcher })
+    }
+
+    /// Looks after slots and clocks until a signal comes.
+    async fn serve(&self, signals: &mut Signals) -> anyhow::Result<()> {
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => lock(&self.core).tick(),
+                what = signals.next() => {
+                    info!("{what}: stopping");
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// Ends the tasks. What went wrong with them is logged: it must not keep the rest from being taken down.
+    async fn finish(self) {
+        self.stop.send_replace(true);
+        match self.watcher.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => warn!("event watcher: {error}"),
+            Err(error) => warn!("event watcher: {error}"),
+        }
+        match self.server.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => warn!("control socket: {error}"),
+            Err(error) => warn!("control socket: {error}"),
+        }
+    }
 }
 
 /// The lock cannot be poisoned for good: a panic while it was held is a bug that is already reported, and the state

@@ -1,6 +1,7 @@
 //! One peer: its session, where it is in the maps, what is known of its packets.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -29,10 +30,93 @@ pub(super) struct Peer {
     /// Boot time in ns since which `offset` is what it is.
     pub(super) since: u64,
     /// Dropped packets that came from the peer's prefix.
-    pub(super) dropped: BTreeMap<DropReason, u64>,
+    dropped: BTreeMap<DropReason, u64>,
+    /// Sequence numbers below this one are noted in the state file as used.
+    pub(super) reserved: u64,
+    /// Sequence numbers used with this clock.
+    current: Range<u64>,
+    /// Sequence numbers used with the clocks before.
+    used: Vec<Range<u64>>,
 }
 
+/// Sequence numbers that are noted as used ahead of time: a crash costs at most these.
+const RESERVE: u64 = 1 << 28;
+
+/// Ranges that are kept; more are made into one.
+const MAX_RANGES: usize = 32;
+
 impl Peer {
+    /// A session whose slots `loader` loads, whose clock has `offset`, and that sends from `sequence` on.
+    pub(super) fn new(
+        config: config::Peer,
+        session: Session,
+        loader: Loader,
+        offset: u64,
+        sequence: u64,
+        now: Reading,
+    ) -> Self {
+        Self {
+            config,
+            session,
+            place: loader.place(),
+            loader,
+            offset,
+            since: now.boot,
+            dropped: BTreeMap::new(),
+            reserved: sequence + RESERVE,
+            current: sequence..sequence,
+            used: Vec::new(),
+        }
+    }
+
+    /// The same session under a new generation, with another clock.
+    pub(super) fn restart(&mut self, generation: u32, offset: u64, sequence: u64, now: Reading) {
+        self.place.generation = generation;
+        self.loader = Loader::new(self.place, self.loader.not_before());
+        self.offset = offset;
+        self.since = now.boot;
+        self.used.push(std::mem::replace(&mut self.current, sequence..sequence));
+        if self.used.len() > MAX_RANGES {
+            let (first, second) = (self.used.remove(0), &mut self.used[0]);
+            *second = first.start.min(second.start)..first.end.max(second.end);
+        }
+    }
+
+    /// Notes that all numbers below `sequence` are used.
+    pub(super) fn note_sent(&mut self, sequence: u64) {
+        self.current.end = self.current.end.max(sequence);
+    }
+
+    /// The lowest number from `seed` on that lies in no used range, and not shortly before one. Numbers must not be
+    /// used twice, also when a clock goes back and slots come again.
+    pub(super) fn unused_from(&self, seed: u64) -> u64 {
+        let mut from = seed;
+        let mut ranges: Vec<&Range<u64>> = self.used.iter().chain([&self.current]).collect();
+        ranges.sort_unstable_by_key(|range| range.start);
+        for range in ranges {
+            // A range that begins within the reserve ahead would be reached.
+            if from < range.end && range.start < from.saturating_add(RESERVE) {
+                from = range.end;
+            }
+        }
+        from
+    }
+
+    /// Whether numbers beyond those noted may soon be used.
+    pub(super) fn reserve_is_low(&self) -> bool {
+        self.current.end + RESERVE / 2 > self.reserved
+    }
+
+    /// Takes more numbers as used.
+    pub(super) fn reserve(&mut self) {
+        self.reserved = self.reserved.max(self.current.end + RESERVE);
+    }
+
+    /// Counts a dropped packet that came from the peer's prefix.
+    pub(super) fn note_drop(&mut self, reason: DropReason) {
+        *self.dropped.entry(reason).or_default() += 1;
+    }
+
     /// Session time in ns.
     pub(super) const fn time(&self, now: Reading) -> u64 {
         now.boot.wrapping_add(self.offset)
@@ -40,7 +124,7 @@ impl Peer {
 
     /// The element for the session table.
     pub(super) fn element(&self) -> abi::Session {
-        element(&self.config, &self.session, self.place.generation, self.offset)
+        table_element(&self.config, &self.session, self.place.generation, self.offset)
     }
 
     /// The inner prefixes of the peer, as the routing map has them.
@@ -113,14 +197,13 @@ impl Peer {
             Some(DropReason::StaleSlot) => {
                 "packets come from the peer, but for other slots: the clocks of the two ends disagree".to_owned()
             }
-            Some(DropReason::BadTag) => "packets come to the right addresses, but their keys differ".to_owned(),
             Some(reason) => format!("packets come from the peer's prefix, but are dropped: {}", reason.help()),
         })
     }
 }
 
 /// The element for the session table.
-pub(super) fn element(
+fn table_element(
     config: &config::Peer,
     session: &Session,
     generation: u32,
@@ -162,6 +245,38 @@ fn route_key(net: IpNet) -> (u32, RouteKey) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clock_that_goes_back_repeats_no_sequence_number() {
+        let text = "interface = \"eth0\"\nprefix = \"2001:db8:1::/64\"\naddress = [\"fd00::1/64\"]\n[[peer]]\n\
+                    name = \"p\"\nprefix = \"2001:db8:2::/64\"\nkey_file = \"k\"\nseed = \"0000000000000001\"\n\
+                    peer_seed = \"0000000000000002\"\nallowed_ips = [\"fd00::2/128\"]\n";
+        let parsed = config::Config::parse(text, "test").unwrap().peers.remove(0);
+        let config = parsed.with_key(crate::keys::SecretKey::from_bytes([7; 32]));
+        let session = Session::new(&config);
+        let place = Place { index: 0, generation: 1, prefix: 0 };
+        let now = Reading { boot: 0, wall: 0 };
+        let mut peer = Peer::new(config, session, Loader::new(place, 0), 0, 1_000_000, now);
+        peer.note_sent(1_500_000);
+        assert_eq!(peer.unused_from(1_200_000), 1_500_000, "inside the range in use");
+        assert_eq!(peer.unused_from(900_000), 1_500_000, "shortly before it");
+        assert_eq!(peer.unused_from(2_000_000), 2_000_000, "behind it");
+        peer.restart(2, 0, RESERVE * 10, now);
+        peer.note_sent(RESERVE * 10 + 5);
+        assert_eq!(peer.unused_from(1_200_000), 1_500_000, "also of clocks before the last one");
+        assert_eq!(peer.unused_from(RESERVE * 10 - 1), RESERVE * 10 + 5);
+        assert!(peer.reserve_is_low());
+        peer.reserve();
+        assert!(!peer.reserve_is_low());
+        for n in 0..100 {
+            peer.restart(3 + n, 0, RESERVE * (20 + u64::from(n)), now);
+        }
+        assert!(peer.used.len() <= MAX_RANGES);
+        assert!(
+            peer.unused_from(1_200_000) >= 1_500_000,
+            "ranges made into one hold all that they were made of"
+        );
+    }
 
     #[test]
     fn prefixes_of_both_families_have_keys_of_their_own() {

@@ -153,11 +153,11 @@ impl Maps {
     }
 
     /// Removes the addresses for which `keep` says no.
-    pub(super) fn retain_rx(&mut self, keep: impl Fn(&RxSlot) -> bool) -> Result<(), Error> {
+    pub(super) fn retain_rx(&mut self, keep: impl Fn(&RxKey, &RxSlot) -> bool) -> Result<(), Error> {
         let entries: Vec<(RxKey, RxSlot)> =
             self.rx_slots.iter().collect::<Result<_, _>>().map_err(Error::map("RX_SLOTS"))?;
         for (key, slot) in entries {
-            if !keep(&slot) {
+            if !keep(&key, &slot) {
                 self.unload_rx(RxKey { chain: 0, ..key }, &slot)?;
             }
         }

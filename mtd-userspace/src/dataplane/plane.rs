@@ -9,7 +9,8 @@ use aya::programs::{ProgramError, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use ipnet::Ipv6Net;
 use mtd_common::abi::{
-    self, Dataplane, FLAG_ON_LINK, MAX_PREFIXES, Prefix, Route, RouteKey, RxSlot, Session, SessionState,
+    self, Dataplane, FLAG_ON_LINK, MAX_PREFIXES, Prefix, Route, RouteKey, RxKey, RxSlot, Session,
+    SessionState,
 };
 
 use super::error::{Error, errno};
@@ -85,7 +86,9 @@ impl Plane {
             match check_pins(capacity, &folder) {
                 Ok(()) => adopted = true,
                 Err(why) => {
-                    remove_pins(pins)?;
+                    // The links stay, and with them the old programs: the prefixes are dark until the new ones take
+                    // their place.
+                    remove_folder(&folder)?;
                     misfit = Some(why);
                 }
             }
@@ -241,7 +244,7 @@ impl Plane {
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn retain_rx(&mut self, keep: impl Fn(&RxSlot) -> bool) -> Result<(), Error> {
+    pub fn retain_rx(&mut self, keep: impl Fn(&RxKey, &RxSlot) -> bool) -> Result<(), Error> {
         self.maps.retain_rx(keep)
     }
 
@@ -312,23 +315,28 @@ fn check_pins(capacity: Capacity, folder: &Path) -> Result<(), String> {
 pub fn remove_pins(pins: &Path) -> Result<bool, Error> {
     let mut found = false;
     // Links first: what is not attached any more needs no maps.
-    for folder in ["links", "maps", ""].map(|name| pins.join(name)) {
-        let entries = match fs::read_dir(&folder) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(Error::file(folder)(error)),
-        };
-        found = true;
-        for entry in entries {
-            let path: PathBuf = entry.map_err(Error::file(&folder))?.path();
-            let removed = if path.is_dir() { fs::remove_dir(&path) } else { fs::remove_file(&path) };
-            removed.map_err(Error::file(path))?;
-        }
-        fs::remove_dir(&folder).map_err(Error::file(&folder))?;
+    for folder in ["links", "maps", ""] {
+        found |= remove_folder(&pins.join(folder))?;
     }
     // The folder above goes with its last instance; while there are others it is not empty, and stays.
     if let Some(parent) = pins.parent().filter(|_| found) {
         let _ = fs::remove_dir(parent);
     }
     Ok(found)
+}
+
+/// Removes a folder with the pins and empty folders in it. False when there was none.
+fn remove_folder(folder: &Path) -> Result<bool, Error> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(Error::file(folder)(error)),
+    };
+    for entry in entries {
+        let path: PathBuf = entry.map_err(Error::file(folder))?.path();
+        let removed = if path.is_dir() { fs::remove_dir(&path) } else { fs::remove_file(&path) };
+        removed.map_err(Error::file(path))?;
+    }
+    fs::remove_dir(folder).map_err(Error::file(folder))?;
+    Ok(true)
 }

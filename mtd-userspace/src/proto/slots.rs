@@ -50,13 +50,25 @@ pub struct Loader {
     loaded: Range<u64>,
     /// Slots before this one are never loaded.
     not_before: u64,
+    /// Slots among the loaded ones whose address could not be had.
+    missing: Vec<u64>,
 }
 
 impl Loader {
     /// Nothing loaded yet. Slots before `not_before` never will be: their packets may have been received by an
     /// earlier controller whose memory of them is lost.
     pub const fn new(place: Place, not_before: u64) -> Self {
-        Self { place, loaded: not_before..not_before, not_before }
+        Self { place, loaded: not_before..not_before, not_before, missing: Vec::new() }
+    }
+
+    /// Where the session is in the maps.
+    pub const fn place(&self) -> Place {
+        self.place
+    }
+
+    /// The slot before which none is ever loaded.
+    pub const fn not_before(&self) -> u64 {
+        self.not_before
     }
 
     /// The slots that are loaded.
@@ -68,7 +80,7 @@ impl Loader {
     /// over. To be called about once a slot; often enough costs nothing.
     ///
     /// # Errors
-    /// The first one of the maps. What was done until then stays, the rest is tried again at the next call.
+    /// One of the maps. What was done stays, the rest is tried again at the next call.
     pub fn advance<M: SlotMaps>(
         &mut self,
         session: &Session,
@@ -83,23 +95,33 @@ impl Loader {
         // Time went on past everything loaded, or back: what is loaded is of no use, or not enough.
         if self.loaded.is_empty() || self.loaded.start > first || self.loaded.end < first {
             self.unload(session, maps)?;
+            self.missing.clear();
             self.loaded = first..first;
         }
-        while self.loaded.end < end {
-            let number = self.loaded.end;
-            let (key, rx, tx) = entries(self.place, session, number);
-            maps.load_rx(key, &rx)?;
-            maps.load_tx(self.place.index, &tx)?;
-            self.loaded.end += 1;
-        }
-        // The one before the previous one may still have packets in flight when the clocks differ: it ends by
-        // itself, and is unloaded a slot later.
-        while self.loaded.start + 1 < first {
+        // What is over goes first, so that a full map has room for what comes. The slot before the previous one may
+        // still have packets in flight when the clocks differ: it ends by itself, and is unloaded a slot later.
+        while self.loaded.start + 1 < first.min(self.loaded.end) {
             let (key, rx, _) = entries(self.place, session, self.loaded.start);
             maps.unload_rx(key, &rx)?;
             self.loaded.start += 1;
         }
-        Ok(())
+        // An address that cannot be had now must not keep the slots behind it from being loaded.
+        let mut failure = None;
+        self.missing.retain(|number| {
+            let (key, rx, _) = entries(self.place, session, *number);
+            *number >= first && maps.load_rx(key, &rx).map_err(|error| failure = Some(error)).is_err()
+        });
+        while self.loaded.end < end {
+            let number = self.loaded.end;
+            let (key, rx, tx) = entries(self.place, session, number);
+            maps.load_tx(self.place.index, &tx)?;
+            if let Err(error) = maps.load_rx(key, &rx) {
+                failure = Some(error);
+                self.missing.push(number);
+            }
+            self.loaded.end += 1;
+        }
+        failure.map_or(Ok(()), Err)
     }
 
     /// Unloads everything for reception. (The send ring goes with the session's generation.)
@@ -144,7 +166,7 @@ fn entries(place: Place, session: &Session, number: u64) -> (RxKey, RxSlot, TxSl
 
 /// How many elements the send ring needs for slots of `period` ns loaded `horizon` ns ahead: a power of two.
 pub fn ring_size(horizon: u64, period: u64) -> u32 {
-    let slots = horizon / period.max(1) + 4;
+    let slots = horizon / period.max(1) + 5;
     u32::try_from(slots).unwrap_or(u32::MAX / 2).next_power_of_two()
 }
 
