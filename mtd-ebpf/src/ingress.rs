@@ -123,13 +123,22 @@ pub(crate) fn find(
                 }
             }
         };
-        // Only to be kept as it is: reasons are numbered by how far a packet came.
-        if reason as u8 > closest as u8 || key.chain == 0 {
+        if closeness(reason) > closeness(closest) || key.chain == 0 {
             closest = reason;
         }
         key.chain += 1;
     }
     Err(closest)
+}
+
+/// How close a packet came to a session, by the reason why it does not belong to it: reasons are numbered in that
+/// order, but for sessions that have ended, which say less than any other that has the address.
+#[inline(always)]
+const fn closeness(reason: DropReason) -> u8 {
+    match reason {
+        DropReason::SessionEnded => DropReason::UnknownAddress as u8,
+        other => other as u8,
+    }
 }
 
 /// Opens a UDP packet towards a protected prefix and hands it to the tunnel device.
