@@ -1,0 +1,155 @@
+//! What this process has made and must take away again, whichever way it ends.
+//!
+//! Only names that this process registered are ever touched: a start-up sweep by prefix does not exist, because another
+//! test process may be using what it would find.
+
+use std::collections::BTreeSet;
+use std::io::Read as _;
+use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, kill, sigaction};
+use nix::unistd::Pid;
+
+use crate::{run_to_end, wait_until};
+
+/// How long a process has to end by itself after SIGTERM before it is killed.
+const TERMINATE_GRACE: Duration = Duration::from_secs(3);
+
+/// How long the kernel may take to tear down a killed process.
+const KILL_GRACE: Duration = Duration::from_secs(5);
+
+/// Exit code of a process ended by SIGINT, as shells report it.
+const EXIT_INTERRUPTED: i32 = 130;
+
+static NAMESPACES: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+static SIGNAL_PIPE: AtomicI32 = AtomicI32::new(-1);
+
+/// Removes every namespace that this process still holds, after ending the processes inside.
+///
+/// For ways out that run no destructors (`std::process::exit`). Returns the names that could not be removed.
+pub fn remove_all() -> Vec<String> {
+    let names: Vec<String> =
+        NAMESPACES.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect();
+    names.into_iter().filter(|name| remove_namespace(name).is_err()).collect()
+}
+
+/// Turns SIGINT and SIGTERM into an orderly end, for the demo.
+///
+/// The first signal only sets the flag that [`interrupted`] reads: the program finishes its step, prints its summary and
+/// drops its guards. The second one removes the namespaces at once and exits with code 130. Processes started through
+/// [`crate::process::Running`] are in process groups of their own, so Ctrl-C at a terminal does not reach them directly.
+///
+/// # Errors
+/// When called twice, or when the handler cannot be installed.
+pub fn handle_interrupts() -> Result<()> {
+    ensure!(SIGNAL_PIPE.load(Ordering::SeqCst) < 0, "the interrupt handler is installed already");
+    let (reader, writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC).context("no pipe for signals")?;
+    SIGNAL_PIPE.store(leak(writer), Ordering::SeqCst);
+    thread::Builder::new().name("interrupts".to_owned()).spawn(move || await_signals(reader))?;
+    let action = SigAction::new(SigHandler::Handler(note_signal), SaFlags::SA_RESTART, SigSet::empty());
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        // SAFETY: the handler only writes to a pipe and an atomic, both async-signal-safe.
+        unsafe { sigaction(signal, &action) }.with_context(|| format!("cannot handle {signal}"))?;
+    }
+    Ok(())
+}
+
+/// Whether a signal has asked this process to end (see [`handle_interrupts`]).
+pub fn interrupted() -> bool {
+    INTERRUPTED.load(Ordering::SeqCst)
+}
+
+pub(crate) fn register_namespace(name: &str) {
+    NAMESPACES.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned());
+}
+
+/// Ends the processes in a namespace of ours and deletes it. A second call for a name does nothing.
+pub(crate) fn remove_namespace(name: &str) -> Result<()> {
+    if !NAMESPACES.lock().unwrap_or_else(PoisonError::into_inner).remove(name) {
+        return Ok(());
+    }
+    let ended = end_processes(name);
+    let mut delete = Command::new("ip");
+    delete.args(["netns", "del", name]);
+    run_to_end(delete)?;
+    ended
+}
+
+/// SIGTERM first, so that a controller can take its pins away; SIGKILL for what is left after the grace period.
+fn end_processes(namespace: &str) -> Result<()> {
+    let stages = [(Signal::SIGTERM, TERMINATE_GRACE), (Signal::SIGKILL, KILL_GRACE)];
+    for (signal, grace) in stages {
+        let pids = processes_in(namespace)?;
+        if pids.is_empty() {
+            return Ok(());
+        }
+        for pid in pids {
+            match kill(pid, signal) {
+                Ok(()) | Err(Errno::ESRCH) => {}
+                Err(error) => return Err(error).context(format!("cannot send {signal} to process {pid}")),
+            }
+        }
+        let gone = wait_until("the processes of a namespace to end", grace, || {
+            Ok(processes_in(namespace)?.is_empty())
+        });
+        if signal == Signal::SIGKILL {
+            gone?;
+        }
+    }
+    Ok(())
+}
+
+/// Processes whose main thread is in the namespace, this one left out. Zombies have no namespace and are not listed.
+fn processes_in(namespace: &str) -> Result<Vec<Pid>> {
+    let mut list = Command::new("ip");
+    list.args(["netns", "pids", namespace]);
+    let own = nix::unistd::getpid();
+    let pids = run_to_end(list)?
+        .split_whitespace()
+        .map(|pid| pid.parse().map(Pid::from_raw).with_context(|| format!("`ip netns pids` printed {pid:?}")))
+        .collect::<Result<Vec<_>>>()?;
+    Ok(pids.into_iter().filter(|&pid| pid != own).collect())
+}
+
+/// The handler must find the descriptor open for the rest of the process's life.
+fn leak(descriptor: OwnedFd) -> RawFd {
+    let raw = descriptor.as_raw_fd();
+    std::mem::forget(descriptor);
+    raw
+}
+
+extern "C" fn note_signal(_signal: libc::c_int) {
+    let saved = Errno::last();
+    INTERRUPTED.store(true, Ordering::SeqCst);
+    let byte = 0_u8;
+    // SAFETY: writes one byte that lives on this stack to a pipe that is never closed.
+    unsafe { libc::write(SIGNAL_PIPE.load(Ordering::SeqCst), (&raw const byte).cast(), 1) };
+    saved.set();
+}
+
+fn await_signals(reader: OwnedFd) {
+    let mut signals = std::fs::File::from(reader);
+    let mut byte = [0_u8; 1];
+    for nth in 1_u32.. {
+        if signals.read_exact(&mut byte).is_err() {
+            return;
+        }
+        if nth == 1 {
+            eprintln!("interrupted: finishing; once more to stop at once");
+            continue;
+        }
+        for name in remove_all() {
+            eprintln!("could not remove the network namespace {name}: `ip netns del {name}` does");
+        }
+        std::process::exit(EXIT_INTERRUPTED);
+    }
+}

@@ -1,0 +1,268 @@
+//! Real controllers: the `mtd` program, started in a namespace with a configuration made here.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Output};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use ipnet::Ipv6Net;
+use mtd::status::Status;
+use nix::sys::signal::Signal;
+use tempfile::TempDir;
+
+use crate::netns::Netns;
+use crate::process::Running;
+use crate::topology::{Delivery, Host};
+use crate::wait_until;
+
+/// How long a controller may take to start or to stop.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The `mtd` program under test: `MTD_BIN`.
+///
+/// # Errors
+/// When the variable is not set or names no file.
+pub fn mtd_program() -> Result<PathBuf> {
+    let path = std::env::var_os("MTD_BIN")
+        .map(PathBuf::from)
+        .context("MTD_BIN is not set; run the tests through `cargo xtask test`")?;
+    ensure!(path.is_file(), "MTD_BIN is {}, which is no file", path.display());
+    Ok(path)
+}
+
+/// One end of a statically configured session.
+#[derive(Clone, Debug)]
+pub struct End {
+    /// Protected prefix.
+    pub prefix: Ipv6Net,
+    /// Seed identifier, 16 hex digits.
+    pub seed: String,
+    /// IPv6 address in the tunnel.
+    pub v6: Ipv6Addr,
+    /// IPv4 address in the tunnel.
+    pub v4: Ipv4Addr,
+}
+
+impl End {
+    /// End number `n` (0–99), on `host`.
+    pub fn new(n: u8, host: &Host) -> Self {
+        Self {
+            prefix: host.prefix,
+            seed: format!("{:016x}", 0x5eed_0000_0000_0000_u64 + u64::from(n)),
+            v6: Ipv6Addr::new(0xfd00, 0x6d74, 0, 0, 0, 0, 0, 1 + u16::from(n)),
+            v4: Ipv4Addr::new(10, 77, 0, 1 + n),
+        }
+    }
+
+    /// Both tunnel addresses.
+    pub fn addresses(&self) -> [IpAddr; 2] {
+        [self.v6.into(), self.v4.into()]
+    }
+}
+
+/// A session between two ends: what both configurations must agree on.
+#[derive(Clone, Debug)]
+pub struct Session {
+    /// Pre-shared key, base64 (`mtd genpsk`).
+    pub key: String,
+    /// Slot length as the configuration has it.
+    pub period: String,
+    /// `encrypt` or `authenticate`.
+    pub mode: String,
+}
+
+impl Session {
+    /// A session with a new key and slots of one second.
+    ///
+    /// # Errors
+    /// When `mtd genpsk` fails.
+    pub fn new(mode: &str) -> Result<Self> {
+        let output = Command::new(mtd_program()?).arg("genpsk").output().context("mtd genpsk")?;
+        ensure!(output.status.success(), "mtd genpsk failed: {output:?}");
+        let key = String::from_utf8(output.stdout)?.trim().to_owned();
+        Ok(Self { key, period: "1s".to_owned(), mode: mode.to_owned() })
+    }
+}
+
+/// The configuration of one controller, and the folder it lives in. Change the fields, then [`Setup::start`].
+#[derive(Debug)]
+pub struct Setup {
+    /// Interface, own prefix, link mode.
+    pub interface: String,
+    /// Routed or on-link.
+    pub delivery: Delivery,
+    /// Own end: prefix, tunnel addresses.
+    pub local: End,
+    /// The peers, and the sessions with them.
+    pub peers: Vec<(Session, End)>,
+    /// Further lines at the top of the file, e.g. `xdp = "generic"`.
+    pub extra: String,
+    folder: TempDir,
+}
+
+impl Setup {
+    /// A configuration for `host` without peers.
+    ///
+    /// # Errors
+    /// When no folder can be made.
+    pub fn new(host: &Host, local: &End, delivery: Delivery) -> Result<Self> {
+        Ok(Self {
+            interface: host.ifname.clone(),
+            delivery,
+            local: local.clone(),
+            peers: Vec::new(),
+            extra: String::new(),
+            folder: tempfile::Builder::new().prefix("mtdt-").tempdir()?,
+        })
+    }
+
+    /// The same with one more peer.
+    #[must_use]
+    pub fn with_peer(mut self, session: &Session, remote: &End) -> Self {
+        self.peers.push((session.clone(), remote.clone()));
+        self
+    }
+
+    /// The same with one more line at the top of the file.
+    #[must_use]
+    pub fn with_line(mut self, line: &str) -> Self {
+        self.extra.push_str(line);
+        self.extra.push('\n');
+        self
+    }
+
+    /// The file that shifts the controller's wall clock.
+    pub fn clock_file(&self) -> PathBuf {
+        self.folder.path().join("clock")
+    }
+
+    /// Shifts the wall clock that the controller reads, from now on, by `offset` ns; may be called while it runs.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn set_clock(&self, offset: i64) -> Result<()> {
+        // Whole or not at all: the controller reads it at any time.
+        let draft = self.folder.path().join("clock.new");
+        fs::write(&draft, offset.to_string())?;
+        Ok(fs::rename(draft, self.clock_file())?)
+    }
+
+    /// The folder with configuration, keys and state.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Writes configuration and keys, and returns the path of the former.
+    ///
+    /// # Errors
+    /// When they cannot be written.
+    pub fn write(&self) -> Result<PathBuf> {
+        let link = match self.delivery {
+            Delivery::Routed => "routed",
+            Delivery::OnLink => "on-link",
+        };
+        let state = self.folder.path().join("state");
+        let mut text = format!(
+            "interface = {:?}\nprefix = \"{}\"\nlink = \"{link}\"\naddress = [\"{}/64\", \"{}/24\"]\nstate_dir = \"{}\"\n{}",
+            self.interface,
+            self.local.prefix,
+            self.local.v6,
+            self.local.v4,
+            state.display(),
+            self.extra
+        );
+        for (n, (session, remote)) in self.peers.iter().enumerate() {
+            let key = self.folder.path().join(format!("peer{n}.key"));
+            fs::write(&key, format!("{}\n", session.key))?;
+            fs::set_permissions(&key, fs::Permissions::from_mode(0o600))?;
+            write!(
+                text,
+                "\n[[peer]]\nname = \"peer{n}\"\nprefix = \"{}\"\nkey_file = \"{}\"\nseed = \"{}\"\npeer_seed = \"{}\"\n\
+                 period = \"{}\"\nmode = \"{}\"\nallowed_ips = [\"{}/128\", \"{}/32\"]\n",
+                remote.prefix,
+                key.display(),
+                self.local.seed,
+                remote.seed,
+                session.period,
+                session.mode,
+                remote.v6,
+                remote.v4
+            )?;
+        }
+        let path = self.folder.path().join("mtd.toml");
+        fs::write(&path, text)?;
+        Ok(path)
+    }
+
+    /// Starts a controller and waits until it is ready.
+    ///
+    /// # Errors
+    /// When it does not become ready; carries the end of its log.
+    pub fn start(&self, netns: &Netns) -> Result<Controller> {
+        let config = self.write()?;
+        if !self.clock_file().exists() {
+            self.set_clock(0)?;
+        }
+        let mut command = netns.command(mtd_program()?)?;
+        command.arg("run").arg("-c").arg(config).arg("--wall-clock-offset-file").arg(self.clock_file());
+        let mut process = Running::spawn(&format!("mtd on {}", self.interface), command)?;
+        process.wait_for_line("ready", PATIENCE)?;
+        Ok(Controller { process, interface: self.interface.clone() })
+    }
+}
+
+/// A running controller.
+#[derive(Debug)]
+pub struct Controller {
+    /// The process.
+    pub process: Running,
+    interface: String,
+}
+
+impl Controller {
+    /// Runs `mtd ARGS… -i IFACE` in the controller's namespace.
+    ///
+    /// # Errors
+    /// When the program cannot be run.
+    pub fn command(&self, netns: &Netns, args: &[&str]) -> Result<Output> {
+        let mut command = netns.command(mtd_program()?)?;
+        Ok(command.args(args).args(["-i", &self.interface]).output()?)
+    }
+
+    /// What `mtd status --json` says.
+    ///
+    /// # Errors
+    /// When it fails or prints something else.
+    pub fn status(&self, netns: &Netns) -> Result<Status> {
+        let output = self.command(netns, &["status", "--json"])?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        ensure!(output.status.success(), "mtd status failed: {}", String::from_utf8_lossy(&output.stderr));
+        let document: serde_json::Value = serde_json::from_str(&text)?;
+        let instance = document["instances"].get(0).context("no instance in mtd status")?;
+        Ok(serde_json::from_value(instance.clone())?)
+    }
+
+    /// Stops it as an operator would, and waits for it to end.
+    ///
+    /// # Errors
+    /// When it does not end in time, or not with success.
+    pub fn stop(&mut self) -> Result<ExitStatus> {
+        let status = self.process.terminate(Signal::SIGTERM, PATIENCE)?;
+        ensure!(status.success(), "mtd ended with {status}:\n{}", self.process.log());
+        Ok(status)
+    }
+
+    /// Waits until the session with peer number `n` is open.
+    ///
+    /// # Errors
+    /// When it is not in time.
+    pub fn wait_open(&self, netns: &Netns, n: usize) -> Result<()> {
+        wait_until("the session to open", PATIENCE, || {
+            Ok(self.status(netns)?.peers[n].state == mtd::status::PeerState::Open)
+        })
+    }
+}

@@ -1,0 +1,209 @@
+//! Processes that end with their guard, and whose output can be waited for.
+
+use std::fs;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+use std::{fs::File, thread};
+
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+
+use crate::wait_until;
+
+/// How long a process that is dropped while running may take to end by itself.
+const DROP_GRACE: Duration = Duration::from_secs(2);
+
+/// Lines of log printed when a test panics.
+const TAIL_LINES: usize = 60;
+
+/// A running child process with its output in temporary files.
+///
+/// Dropped while it runs, it gets SIGTERM, after a short grace SIGKILL, and is reaped; when the drop is part of a panic,
+/// the end of its log goes to standard error. It is in a process group of its own, so that Ctrl-C reaches it only
+/// through its owner.
+#[derive(Debug)]
+pub struct Running {
+    name: String,
+    child: Child,
+    status: Option<ExitStatus>,
+    logs: TempDir,
+}
+
+impl Running {
+    /// Starts `command` (e.g. from [`crate::netns::Netns::command`]); `name` is what messages call it.
+    ///
+    /// Standard input is empty; standard output and error go to files.
+    ///
+    /// # Errors
+    /// When the program cannot be started.
+    pub fn spawn(name: &str, mut command: Command) -> Result<Self> {
+        let logs = tempfile::Builder::new().prefix("mtdt-").tempdir().context("no directory for logs")?;
+        let stdout = File::create(logs.path().join(STDOUT))?;
+        let stderr = File::create(logs.path().join(STDERR))?;
+        command.stdin(Stdio::null()).stdout(stdout).stderr(stderr).process_group(0);
+        let child = command.spawn().with_context(|| format!("could not start {name} ({command:?})"))?;
+        Ok(Self { name: name.to_owned(), child, status: None, logs })
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it has printed to standard output so far.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn stdout(&self) -> Result<String> {
+        self.read(STDOUT)
+    }
+
+    /// What it has printed to standard error so far.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn stderr(&self) -> Result<String> {
+        self.read(STDERR)
+    }
+
+    /// Standard output, then standard error, so far.
+    pub fn log(&self) -> String {
+        [self.stdout(), self.stderr()]
+            .map(|part| part.unwrap_or_else(|error| format!("{error:#}\n")))
+            .concat()
+    }
+
+    /// Waits for a whole line that contains `pattern` in either output, from the start on, and returns it.
+    ///
+    /// # Errors
+    /// When `timeout` passes or the process ends without having printed it; carries the end of the log.
+    pub fn wait_for_line(&mut self, pattern: &str, timeout: Duration) -> Result<String> {
+        let mut found = None;
+        let waited = wait_until(&format!("{pattern:?} from {}", self.name), timeout, || {
+            // The state first: what an ended process has printed is all in the file by then.
+            let ended = self.try_wait()?;
+            found = self.find_line(pattern)?;
+            match ended {
+                Some(status) if found.is_none() => {
+                    bail!("{} ended ({status}) without printing {pattern:?}", self.name)
+                }
+                _ => Ok(found.is_some()),
+            }
+        });
+        match waited {
+            Ok(()) => found.ok_or_else(|| anyhow!("no line with {pattern:?}")),
+            Err(error) => Err(error.context(format!("the log of {} ends in:\n{}", self.name, self.tail()))),
+        }
+    }
+
+    /// Its exit status if it has ended.
+    ///
+    /// # Errors
+    /// When the kernel cannot tell.
+    pub fn try_wait(&mut self) -> Result<Option<ExitStatus>> {
+        if self.status.is_none() {
+            self.status = self.child.try_wait().with_context(|| format!("cannot wait for {}", self.name))?;
+        }
+        Ok(self.status)
+    }
+
+    /// Waits for it to end by itself.
+    ///
+    /// # Errors
+    /// When it still runs after `timeout`.
+    pub fn wait(&mut self, timeout: Duration) -> Result<ExitStatus> {
+        let what = format!("{} to end", self.name);
+        wait_until(&what, timeout, || Ok(self.try_wait()?.is_some()))?;
+        self.status.with_context(|| format!("{} has no exit status", self.name))
+    }
+
+    /// Sends a signal.
+    ///
+    /// # Errors
+    /// When it has ended already.
+    pub fn signal(&mut self, signal: Signal) -> Result<()> {
+        if let Some(status) = self.try_wait()? {
+            bail!("{} has ended ({status}), it can get no {signal}", self.name);
+        }
+        // Not reaped yet, so the id is still this child's.
+        kill(self.os_pid()?, signal).with_context(|| format!("cannot send {signal} to {}", self.name))
+    }
+
+    /// Kills it with SIGKILL, as a crash would, and reaps it.
+    ///
+    /// # Errors
+    /// When it had ended already by itself: a test that kills a process expects it to be alive.
+    pub fn kill(&mut self) -> Result<ExitStatus> {
+        self.signal(Signal::SIGKILL)?;
+        let status = self.child.wait().with_context(|| format!("cannot wait for {}", self.name))?;
+        self.status = Some(status);
+        ensure!(status.signal() == Some(libc::SIGKILL), "{} ended by itself: {status}", self.name);
+        Ok(status)
+    }
+
+    /// Asks it to end with `signal` (SIGINT or SIGTERM) and waits; returns at once if it has ended already.
+    ///
+    /// # Errors
+    /// When it does not end within `timeout`; it is killed then.
+    pub fn terminate(&mut self, signal: Signal, timeout: Duration) -> Result<ExitStatus> {
+        if let Some(status) = self.try_wait()? {
+            return Ok(status);
+        }
+        self.signal(signal)?;
+        if let Err(error) = self.wait(timeout) {
+            self.kill()?;
+            return Err(error.context(format!(
+                "{} ignored {signal}; its log ends in:\n{}",
+                self.name,
+                self.tail()
+            )));
+        }
+        self.status.with_context(|| format!("{} has no exit status", self.name))
+    }
+
+    fn os_pid(&self) -> Result<Pid> {
+        Ok(Pid::from_raw(i32::try_from(self.child.id()).context("process id out of range")?))
+    }
+
+    fn read(&self, file: &str) -> Result<String> {
+        let path: PathBuf = self.logs.path().join(file);
+        let bytes = fs::read(&path).with_context(|| format!("cannot read the log of {}", self.name))?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    fn find_line(&self, pattern: &str) -> Result<Option<String>> {
+        for text in [self.stdout()?, self.stderr()?] {
+            let mut lines = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+            if let Some(line) = lines.find(|line| line.contains(pattern)) {
+                return Ok(Some(line.trim_end().to_owned()));
+            }
+        }
+        Ok(None)
+    }
+
+    fn tail(&self) -> String {
+        let log = self.log();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n")
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if matches!(self.try_wait(), Ok(None))
+            && let Err(error) = self.terminate(Signal::SIGTERM, DROP_GRACE)
+        {
+            eprintln!("{error:#}");
+        }
+        if thread::panicking() {
+            eprintln!("--- end of the log of {}:\n{}\n---", self.name, self.tail());
+        }
+    }
+}
+
+const STDOUT: &str = "stdout";
+const STDERR: &str = "stderr";

@@ -1,0 +1,40 @@
+//! How long and with what randomness a torture test runs: short inside `cargo xtask test`, as long as wanted under
+//! `cargo xtask torture`.
+
+use std::time::{Duration, Instant};
+
+/// How long the short form of a torture test runs.
+const SHORT: Duration = Duration::from_secs(10);
+
+/// The end of a campaign, and its random numbers (`SplitMix64`: for choices, not for secrets).
+#[derive(Debug)]
+pub struct Campaign {
+    deadline: Instant,
+    state: u64,
+}
+
+impl Campaign {
+    /// As `MTD_TORTURE_SECONDS` and `MTD_TORTURE_SEED` say, else short and with a seed of its own, which is printed so
+    /// that the same choices can be made again.
+    pub fn from_environment() -> Self {
+        let number = |name| std::env::var(name).ok().and_then(|text: String| text.parse::<u64>().ok());
+        let length = number("MTD_TORTURE_SECONDS").map_or(SHORT, Duration::from_secs);
+        let seed = number("MTD_TORTURE_SEED").unwrap_or_else(|| u64::from(std::process::id()));
+        println!("torture for {} s; the same choices again: MTD_TORTURE_SEED={seed}", length.as_secs());
+        Self { deadline: Instant::now() + length, state: seed }
+    }
+
+    /// Whether there is time left.
+    pub fn goes_on(&self) -> bool {
+        Instant::now() < self.deadline
+    }
+
+    /// A random number below `bound`, which must not be 0.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % bound
+    }
+}
