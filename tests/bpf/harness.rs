@@ -1,0 +1,380 @@
+//! A loaded data plane, single runs of its programs, and what a run moved.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use aya::maps::{MapData, RingBuf};
+use aya::{TestRun as _, TestRunOptions};
+use ipnet::{IpNet, Ipv6Net};
+use mtd::config::LinkMode;
+use mtd::dataplane::{Capacity, Plane, Settings};
+use mtd::proto::slots::SlotMaps as _;
+use mtd::status::Frames;
+use mtd_common::DropReason;
+use mtd_common::abi::{ROUTE_KEY_FAMILY_BITS, Route, RouteKey, SessionState, route_key};
+use mtd_common::event::DropEvent;
+use nix::time::{ClockId, clock_gettime};
+
+use crate::inner::ethertype;
+use crate::peering::{BEGIN, CURRENT, PREFIXES, Peering};
+use crate::wire::{Packet, UNDERLAY_MAC};
+
+pub(crate) const XDP_DROP: u32 = 1;
+pub(crate) const XDP_PASS: u32 = 2;
+pub(crate) const XDP_TX: u32 = 3;
+pub(crate) const XDP_REDIRECT: u32 = 4;
+pub(crate) const TC_ACT_SHOT: u32 = 2;
+pub(crate) const TC_ACT_REDIRECT: u32 = 7;
+
+/// What the tests load: room for so many sessions, with so many slots each.
+pub(crate) const SESSIONS: u32 = 8;
+pub(crate) const RING: u32 = 8;
+/// Longest inner packet in bytes.
+pub(crate) const MTU: u32 = 1428;
+/// MAC address of the tunnel device.
+pub(crate) const TUNNEL_MAC: [u8; 6] = [0x02, 0, 0, 0, 0xbb, 0x01];
+/// Source MAC address of opened packets.
+const INSIDE_MAC: [u8; 6] = *b"\x02mtd\0\0";
+/// The first sequence number that an honest sender uses at [`BEGIN`].
+pub(crate) const SEQUENCE: u64 = BEGIN / 64;
+
+/// A frame for the receive program, and what must become of it.
+pub(crate) struct Fixture {
+    pub(crate) name: String,
+    pub(crate) frame: Vec<u8>,
+    pub(crate) expect: Expect,
+}
+
+/// What must become of a frame, beside what no run may do.
+#[derive(Clone, Debug)]
+pub(crate) enum Expect {
+    /// Handed to the kernel, not a byte changed.
+    Pass,
+    /// Dropped for this reason.
+    Drop(DropReason),
+    /// Opened for this session: the sequence number, and the inner packet that comes out.
+    Accept(u32, u64, Vec<u8>),
+}
+
+impl Fixture {
+    pub(crate) fn pass(name: impl Into<String>, frame: Vec<u8>) -> Self {
+        Self { name: name.into(), frame, expect: Expect::Pass }
+    }
+
+    pub(crate) fn drop(name: impl Into<String>, reason: DropReason, frame: Vec<u8>) -> Self {
+        Self { name: name.into(), frame, expect: Expect::Drop(reason) }
+    }
+
+    /// `packet`, which comes out as it went in.
+    pub(crate) fn accept(name: impl Into<String>, peering: &Peering, packet: &Packet) -> Self {
+        let expect = Expect::Accept(peering.index, packet.sequence, packet.inner.clone());
+        Self { name: name.into(), frame: packet.frame(), expect }
+    }
+}
+
+/// A data plane without interfaces, on its own maps.
+pub(crate) struct Bench {
+    pub(crate) plane: Plane,
+    pub(crate) settings: Settings,
+    events: RingBuf<MapData>,
+    clock_offset: u64,
+    routes: Vec<(u32, RouteKey, Route)>,
+}
+
+impl Bench {
+    /// Loads programs and maps, in routed mode, without a session.
+    pub(crate) fn new() -> Self {
+        mtd_tests::require_root();
+        let mut plane = Plane::load(Capacity { sessions: SESSIONS, ring: RING }).expect("the programs load");
+        let events = plane.take_events().expect("a ring buffer");
+        let settings = Settings {
+            tunnel_ifindex: 77,
+            tunnel_mac: TUNNEL_MAC,
+            underlay_ifindex: 1,
+            underlay_mac: UNDERLAY_MAC,
+            prefixes: PREFIXES.map(|(prefix, _)| prefix.parse::<Ipv6Net>().expect("a prefix")).to_vec(),
+            link: LinkMode::Routed,
+            inner_mtu: MTU,
+        };
+        plane.configure(&settings).expect("the settings fit");
+        let clock_offset = BEGIN.wrapping_sub(boot_time());
+        Self { plane, settings, events, clock_offset, routes: Vec::new() }
+    }
+
+    /// [`Bench::new`] with one session, index 0, encrypting.
+    pub(crate) fn with_session() -> (Self, Peering) {
+        let mut bench = Self::new();
+        let peering = Peering::new(0, crate::wire::Mode::Encrypt);
+        bench.install(&peering);
+        (bench, peering)
+    }
+
+    /// Changes the settings.
+    pub(crate) fn configure(&mut self, change: impl FnOnce(&mut Settings)) {
+        change(&mut self.settings);
+        self.plane.configure(&self.settings).expect("the settings fit");
+    }
+
+    /// Puts a session into the maps, with the previous, the current and the next slot.
+    pub(crate) fn install(&mut self, peering: &Peering) {
+        self.install_bare(peering);
+        for slot in CURRENT - 1..=CURRENT + 1 {
+            self.load(peering, slot);
+        }
+    }
+
+    /// Puts a session into the maps, without a slot.
+    pub(crate) fn install_bare(&mut self, peering: &Peering) {
+        let element = peering.element(self.clock_offset);
+        self.plane.set_session(peering.index, element).expect("room for a session");
+        self.plane.set_session_state(peering.index, SessionState::default()).expect("room for its state");
+    }
+
+    /// Loads a slot of a session in both directions.
+    pub(crate) fn load(&mut self, peering: &Peering, slot: u64) {
+        let (key, entry) = peering.rx_slot(slot);
+        let slots = self.plane.slots();
+        slots.load_rx(key, &entry).expect("room for an address");
+        slots.load_tx(peering.index, &peering.tx_slot(slot)).expect("room in the ring");
+    }
+
+    /// Routes inner addresses to a session.
+    pub(crate) fn route(&mut self, network: &str, peering: &Peering) {
+        let network: IpNet = network.parse().expect("a network");
+        let (version, octets, length) = match network.network() {
+            IpAddr::V4(v4) => (4, v4.to_ipv6_mapped().octets(), 96 + u32::from(network.prefix_len())),
+            IpAddr::V6(v6) => (6, v6.octets(), u32::from(network.prefix_len())),
+        };
+        let route = Route { session: peering.index, generation: peering.generation };
+        self.routes.push((ROUTE_KEY_FAMILY_BITS + length, route_key(version, &octets), route));
+        self.plane.replace_routes(&self.routes).expect("room for a route");
+    }
+
+    /// Session time in ns.
+    pub(crate) fn session_time(&self) -> u64 {
+        boot_time().wrapping_add(self.clock_offset)
+    }
+
+    /// One run of the receive program.
+    pub(crate) fn receive(&mut self, frame: &[u8]) -> Outcome {
+        self.run(frame, |plane, options| {
+            let program = plane.receive_program()?;
+            Ok(program.test_run(options)?.into())
+        })
+    }
+
+    /// One run of the send program.
+    pub(crate) fn send(&mut self, frame: &[u8]) -> Outcome {
+        self.send_with(frame, None)
+    }
+
+    /// One run of the send program, with a `__sk_buff` of one's own.
+    pub(crate) fn send_with(&mut self, frame: &[u8], context: Option<&[u8]>) -> Outcome {
+        self.run(frame, |plane, options| {
+            let program = plane.send_program()?;
+            Ok(program.test_run(TestRunOptions { ctx_in: context, ..options })?.into())
+        })
+    }
+
+    fn run(
+        &mut self,
+        frame: &[u8],
+        run: impl FnOnce(&mut Plane, TestRunOptions<'_>) -> Result<Returned>,
+    ) -> Outcome {
+        let states = self.states();
+        let counts = self.plane.counts().expect("the counters");
+        let began = boot_time();
+        let mut buffer = [0; 4096];
+        let options =
+            TestRunOptions { data_in: Some(frame), data_out: Some(&mut buffer), ..TestRunOptions::new() };
+        let returned = match run(&mut self.plane, options) {
+            Ok(returned) => returned,
+            Err(error) => panic!("no test run of a frame of {} bytes: {error:#}", frame.len()),
+        };
+        let ended = boot_time();
+        let moved = self.plane.counts().expect("the counters");
+        let frames = Frames {
+            passed: moved.frames.passed - counts.frames.passed,
+            accepted: moved.frames.accepted - counts.frames.accepted,
+            sent: moved.frames.sent - counts.frames.sent,
+            neighbour_answered: moved.frames.neighbour_answered - counts.frames.neighbour_answered,
+            events_suppressed: moved.frames.events_suppressed - counts.frames.events_suppressed,
+        };
+        let before = |reason| counts.drops.get(&reason).copied().unwrap_or(0);
+        let mut drops: BTreeMap<_, _> = moved.drops.into_iter().map(|(r, n)| (r, n - before(r))).collect();
+        drops.retain(|_, count| *count > 0);
+        Outcome {
+            verdict: returned.verdict,
+            frame: buffer[..returned.length].to_vec(),
+            drops,
+            frames,
+            events: self.events(),
+            states: (states, self.states()),
+            time: (began, ended),
+        }
+    }
+
+    /// The drop events since the last run.
+    pub(crate) fn events(&mut self) -> Vec<(DropEvent, DropReason)> {
+        let mut events = Vec::new();
+        while let Some(record) = self.events.next() {
+            events.push(DropEvent::decode(&record).expect("an event of this version"));
+        }
+        events
+    }
+
+    fn states(&self) -> Vec<SessionState> {
+        (0..SESSIONS).map(|index| self.plane.session_state(index).expect("a state")).collect()
+    }
+
+    /// Runs a fixture through the receive program.
+    ///
+    /// # Errors
+    /// What was not as expected.
+    pub(crate) fn try_fixture(&mut self, fixture: &Fixture) -> Result<()> {
+        let outcome = self.receive(&fixture.frame);
+        match &fixture.expect {
+            Expect::Pass => outcome.passed(&fixture.frame),
+            Expect::Drop(reason) => outcome.dropped(XDP_DROP, &fixture.frame, *reason),
+            Expect::Accept(session, sequence, inner) => outcome.accepted(*session, *sequence, inner),
+        }
+    }
+
+    /// Runs fixtures one after the other.
+    ///
+    /// # Panics
+    /// With the names of those that did not come out as expected.
+    pub(crate) fn run_all(&mut self, fixtures: &[Fixture]) {
+        let mut failures = Vec::new();
+        for fixture in fixtures {
+            if let Err(error) = self.try_fixture(fixture) {
+                failures.push(format!("{} ({:?}): {error:#}", fixture.name, outline(&fixture.expect)));
+            }
+        }
+        let count = failures.len();
+        failures.truncate(20);
+        assert!(count == 0, "{count} of {} fixtures failed:\n{}", fixtures.len(), failures.join("\n"));
+    }
+
+    /// Runs one fixture.
+    ///
+    /// # Panics
+    /// When it does not come out as expected.
+    pub(crate) fn check(&mut self, fixture: &Fixture) {
+        self.run_all(std::slice::from_ref(fixture));
+    }
+}
+
+fn outline(expect: &Expect) -> String {
+    match expect {
+        Expect::Accept(session, sequence, inner) => {
+            format!("accept {} bytes for session {session}, number {sequence}", inner.len())
+        }
+        other => format!("{other:?}"),
+    }
+}
+
+/// `CLOCK_BOOTTIME` in ns.
+pub(crate) fn boot_time() -> u64 {
+    let time = clock_gettime(ClockId::CLOCK_BOOTTIME).expect("a clock");
+    Duration::from(time).as_nanos() as u64
+}
+
+struct Returned {
+    verdict: u32,
+    length: usize,
+}
+
+impl From<aya::TestRunResult> for Returned {
+    fn from(result: aya::TestRunResult) -> Self {
+        Self { verdict: result.return_value, length: result.data_size_out as usize }
+    }
+}
+
+/// What a run returned and moved.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) verdict: u32,
+    pub(crate) frame: Vec<u8>,
+    pub(crate) drops: BTreeMap<DropReason, u64>,
+    pub(crate) frames: Frames,
+    pub(crate) events: Vec<(DropEvent, DropReason)>,
+    /// Before and after.
+    pub(crate) states: (Vec<SessionState>, Vec<SessionState>),
+    /// Boot time in ns, before and after.
+    pub(crate) time: (u64, u64),
+}
+
+impl Outcome {
+    /// In one line.
+    fn summary(&self) -> String {
+        format!("verdict {}, drops {:?}, {:?}", self.verdict, self.drops, self.frames)
+    }
+
+    /// Whether exactly these counters moved, and no drop was reported.
+    pub(crate) fn moved(&self, verdict: u32, frames: Frames) -> Result<()> {
+        ensure!(self.verdict == verdict && self.frames == frames, "{}", self.summary());
+        ensure!(self.drops.is_empty() && self.events.is_empty(), "drops beside: {}", self.summary());
+        Ok(())
+    }
+
+    /// Whether the state of all sessions stayed as it was.
+    pub(crate) fn left_sessions_alone(&self) -> Result<()> {
+        ensure!(self.states.0 == self.states.1, "the state of a session changed");
+        Ok(())
+    }
+
+    pub(crate) fn passed(&self, frame: &[u8]) -> Result<()> {
+        self.moved(XDP_PASS, Frames { passed: 1, ..Frames::default() })?;
+        self.left_sessions_alone()?;
+        ensure!(self.frame == frame, "the frame was changed");
+        Ok(())
+    }
+
+    /// Whether the frame was dropped: one drop, one event that fits (or was suppressed).
+    pub(crate) fn dropped(&self, verdict: u32, frame: &[u8], reason: DropReason) -> Result<()> {
+        ensure!(self.verdict == verdict && self.drops == BTreeMap::from([(reason, 1)]), "{}", self.summary());
+        let suppressed = 1 - self.events.len().min(1) as u64;
+        ensure!(
+            self.frames == Frames { events_suppressed: suppressed, ..Frames::default() }
+                && self.events.len() < 2,
+            "{} events, {}",
+            self.events.len(),
+            self.summary()
+        );
+        for (event, reported) in &self.events {
+            ensure!(*reported == reason, "the event says {reported:?}");
+            ensure!((self.time.0..=self.time.1).contains(&event.time), "time of the event");
+            ensure!(event.length as usize == frame.len(), "length {} in the event", event.length);
+        }
+        self.left_sessions_alone()
+    }
+
+    /// Whether the frame was opened: the inner packet in an Ethernet header for the tunnel device, all counters and the
+    /// mark in the window.
+    pub(crate) fn accepted(&self, session: u32, sequence: u64, inner: &[u8]) -> Result<()> {
+        self.moved(XDP_REDIRECT, Frames { accepted: 1, ..Frames::default() })?;
+        let expected = [&TUNNEL_MAC, INSIDE_MAC.as_slice(), &ethertype(inner), inner].concat();
+        ensure!(self.frame == expected, "out came {:02x?} instead of {expected:02x?}", self.frame);
+        let (mut model, after) = (self.states.0.clone(), &self.states.1);
+        let state = &mut model[session as usize];
+        state.rx_packets += 1;
+        state.rx_bytes += inner.len() as u64;
+        state.rx_last_valid = after[session as usize].rx_last_valid;
+        ensure!((self.time.0..=self.time.1).contains(&state.rx_last_valid), "time of the last valid packet");
+        mark(state, sequence);
+        ensure!(model == *after, "session state {after:?} instead of {model:?}");
+        Ok(())
+    }
+}
+
+/// The window as documented: 66 words, of 16 numbers each, with the round of the ring above the marks.
+fn mark(state: &mut SessionState, sequence: u64) {
+    let words = state.window.len() as u64;
+    let (group, bit) = (sequence / 16, 1 << (sequence % 16));
+    let word = &mut state.window[(group % words) as usize];
+    let round = group / words;
+    *word = if *word >> 16 == round { *word | bit } else { round << 16 | bit };
+}

@@ -1,0 +1,29 @@
+//! The programs through `BPF_PROG_TEST_RUN`: frames go in, and verdict, frame, counters, events and session state that
+//! come out are compared with what [`wire`] and [`inner`] say, which are written against the documents and share no code
+//! with mtd.
+//!
+//! A frame that is dropped must move one drop counter by one, make one event, and nothing else; an accepted one must
+//! move the counters, the session state and one mark of the sequence window, and nothing else. [`harness`] checks that
+//! for every single run.
+
+mod budget;
+mod chains;
+mod concurrency;
+mod derived;
+mod drops;
+mod ecn;
+mod events;
+mod flips;
+mod harness;
+mod inner;
+mod inner_source;
+mod lengths;
+mod neighbour;
+mod passes;
+mod peering;
+mod send;
+mod send_drops;
+mod slots;
+mod valid;
+mod window;
+mod wire;
