@@ -1,0 +1,164 @@
+//! The traffic of the demonstration: several TCP connections and two UDP streams through the tunnel.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use mtd_tests::controller::End;
+use mtd_tests::topology::Topology;
+use mtd_tests::traffic::{TcpFlow, TcpOptions, TcpReport, UdpOptions, UdpReport, UdpStream};
+
+/// How much longer than planned the generators may run before they end by themselves.
+const RESERVE: Duration = Duration::from_mins(5);
+
+/// Running traffic; stops when dropped.
+#[derive(Debug)]
+pub(crate) struct Flows {
+    tcp: Vec<TcpFlow>,
+    udp: Vec<UdpStream>,
+}
+
+/// What the generators have counted so far.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Progress {
+    /// TCP connections that broke.
+    pub(crate) broken: usize,
+    /// Payload bytes that arrived over TCP.
+    pub(crate) tcp_bytes: u64,
+    /// UDP packets sent.
+    pub(crate) udp_sent: u64,
+    /// UDP packets that arrived.
+    pub(crate) udp_received: u64,
+    /// What arrived over each direction of each connection and stream.
+    arrivals: Vec<u64>,
+}
+
+/// What the generators counted in the end.
+#[derive(Debug, Clone)]
+pub(crate) struct Reports {
+    /// One for each connection.
+    pub(crate) tcp: Vec<TcpReport>,
+    /// One for each stream.
+    pub(crate) udp: Vec<UdpReport>,
+}
+
+impl Flows {
+    /// TCP connections, and those of them with IPv4 inside the tunnel.
+    pub(crate) const CONNECTIONS: (usize, usize) = (3, 1);
+
+    /// Starts two TCP connections over IPv6 and one over IPv4 to the server, a UDP stream over IPv6 to the server and
+    /// one over IPv4 back, all through the tunnel.
+    ///
+    /// # Errors
+    /// When there is no connection.
+    pub(crate) fn start(topology: &Topology, client: &End, server: &End, duration: Duration) -> Result<Self> {
+        let (near, far) = (&topology.client.netns, &topology.server.netns);
+        let longest = duration + RESERVE;
+        let tcp = [server.v6.into(), server.v6.into(), server.v4.into()]
+            .map(|to| TcpFlow::start(near, far, &TcpOptions { longest, ..TcpOptions::to(to) }))
+            .into_iter()
+            .collect::<Result<_>>()
+            .context("TCP through the tunnel")?;
+        let there = UdpStream::start(near, far, &UdpOptions { longest, ..UdpOptions::to(server.v6.into()) })?;
+        let back = UdpStream::start(far, near, &UdpOptions { longest, ..UdpOptions::to(client.v4.into()) })?;
+        Ok(Self { tcp, udp: vec![there, back] })
+    }
+
+    /// The counts so far.
+    pub(crate) fn progress(&self) -> Progress {
+        let mut progress = Progress::default();
+        for counters in self.tcp.iter().map(TcpFlow::counters) {
+            let arrived = [counters.received_by_server(), counters.received_by_client()];
+            progress.broken += usize::from(counters.broken().is_some());
+            progress.tcp_bytes += arrived.iter().sum::<u64>();
+            progress.arrivals.extend(arrived);
+        }
+        for counters in self.udp.iter().map(UdpStream::counters) {
+            progress.udp_sent += counters.sent();
+            progress.udp_received += counters.received();
+            progress.arrivals.push(counters.received());
+        }
+        progress
+    }
+
+    /// Stops sending, waits for what is in flight, and reports.
+    ///
+    /// # Errors
+    /// When a generator failed.
+    pub(crate) fn stop(self) -> Result<Reports> {
+        Ok(Reports {
+            tcp: self.tcp.into_iter().map(TcpFlow::stop).collect(),
+            udp: self.udp.into_iter().map(UdpStream::stop).collect::<Result<_>>()?,
+        })
+    }
+}
+
+/// Counts the slots that all traffic lived through: spans of one period, one after the other, in each of which
+/// something arrived over every direction of every connection and stream. Such a span has a change of addresses in it,
+/// wherever the slots begin.
+#[derive(Debug)]
+pub(crate) struct Pulse {
+    period: Duration,
+    span_end: Instant,
+    at_start: Vec<u64>,
+    lived: u32,
+    spans: u32,
+}
+
+impl Pulse {
+    /// Starts with the span that begins now.
+    pub(crate) fn new(period: Duration, now: Instant, progress: &Progress) -> Self {
+        Self { period, span_end: now + period, at_start: progress.arrivals.clone(), lived: 0, spans: 0 }
+    }
+
+    /// To be told often. A span whose end was noticed more than a period late merges with the next one.
+    pub(crate) fn tick(&mut self, now: Instant, progress: &Progress) {
+        if now < self.span_end {
+            return;
+        }
+        let alive = self.at_start.iter().zip(&progress.arrivals).all(|(before, after)| after > before);
+        self.lived += u32::from(alive);
+        while self.span_end <= now {
+            self.span_end += self.period;
+            self.spans += 1;
+        }
+        self.at_start.clone_from(&progress.arrivals);
+    }
+
+    /// Slots that all traffic lived through.
+    pub(crate) fn lived(&self) -> u32 {
+        self.lived
+    }
+
+    /// Slots that have passed.
+    pub(crate) fn passed(&self) -> u32 {
+        self.spans
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PERIOD: Duration = Duration::from_secs(1);
+
+    fn arrived(arrivals: [u64; 2]) -> Progress {
+        Progress { arrivals: arrivals.to_vec(), ..Progress::default() }
+    }
+
+    #[test]
+    fn a_slot_counts_when_everything_arrived_in_it() {
+        let start = Instant::now();
+        let at = |tenths: u32| start + tenths * PERIOD / 10;
+        let mut pulse = Pulse::new(PERIOD, start, &arrived([0, 0]));
+        pulse.tick(at(9), &arrived([5, 5]));
+        assert_eq!((pulse.lived(), pulse.passed()), (0, 0), "not over yet");
+        pulse.tick(at(10), &arrived([6, 6]));
+        assert_eq!((pulse.lived(), pulse.passed()), (1, 1));
+        pulse.tick(at(20), &arrived([7, 6]));
+        assert_eq!((pulse.lived(), pulse.passed()), (1, 2), "nothing arrived on the second");
+        pulse.tick(at(30), &arrived([8, 7]));
+        assert_eq!((pulse.lived(), pulse.passed()), (2, 3));
+        pulse.tick(at(61), &arrived([9, 8]));
+        assert_eq!((pulse.lived(), pulse.passed()), (3, 6), "slots nobody looked at do not count");
+    }
+}

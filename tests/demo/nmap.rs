@@ -1,0 +1,125 @@
+//! nmap, run by the stranger: one bounded scan after the other.
+
+use std::io::ErrorKind;
+use std::net::Ipv6Addr;
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use ipnet::Ipv6Net;
+use mtd_tests::netns::Netns;
+use mtd_tests::process::Running;
+
+/// Options of every scan: IPv6, no names, packets through the kernel's routes, no neighbour discovery of its own, and
+/// bounds on rate and time.
+#[rustfmt::skip]
+const COMMON: [&str; 13] = [
+    "-6", "-n", "--send-ip", "--disable-arp-ping", "--noninteractive", "--max-retries", "1", "--min-rate", "100",
+    "--max-rate", "200", "--host-timeout", "20s",
+];
+
+/// The scans, in their order.
+const PLANS: [Plan; 3] = [
+    Plan { what: "TCP, 100 ports of the live address", options: &["-Pn", "-sS", "-F"], block: 128 },
+    Plan { what: "UDP, 100 ports of the live address", options: &["-Pn", "-sU", "-F"], block: 128 },
+    Plan { what: "ICMPv6 echo, 64 addresses around the live one", options: &["-sn", "-PE"], block: 122 },
+];
+
+#[derive(Debug)]
+struct Plan {
+    /// What the scan looks for.
+    what: &'static str,
+    options: &'static [&'static str],
+    /// Length of the block around the live address that is scanned.
+    block: u8,
+}
+
+/// A finished scan.
+#[derive(Debug, Clone)]
+pub(crate) struct Scan {
+    /// What it looked for.
+    pub(crate) what: &'static str,
+    /// What nmap found, in its words.
+    pub(crate) verdict: String,
+}
+
+/// The scans, one after the other. The one that runs is ended on drop.
+#[derive(Debug)]
+pub(crate) struct Scans {
+    /// With the command `nmap` in the stranger's namespace, still without arguments; the first scan is the last one.
+    waiting: Vec<(&'static Plan, Command)>,
+    running: Option<(&'static Plan, Running)>,
+    finished: Vec<Scan>,
+}
+
+impl Scans {
+    /// All scans, from a namespace.
+    ///
+    /// # Errors
+    /// When there is no nmap.
+    pub(crate) fn new(netns: &Netns) -> Result<Self> {
+        match Command::new("nmap").arg("--version").output() {
+            Ok(output) => ensure!(output.status.success(), "`nmap --version` failed: {output:?}"),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                bail!("there is no nmap: `cargo xtask setup` installs it, --no-scan does without")
+            }
+            Err(error) => return Err(error).context("could not start nmap"),
+        }
+        let waiting =
+            PLANS.iter().rev().map(|plan| Ok((plan, netns.command("nmap")?))).collect::<Result<_>>()?;
+        Ok(Self { waiting, running: None, finished: Vec::new() })
+    }
+
+    /// Takes in the scan that has ended, and starts the next one, on the address that is live now.
+    ///
+    /// # Errors
+    /// When nmap cannot be started or fails.
+    pub(crate) fn advance(&mut self, live: Ipv6Addr) -> Result<()> {
+        if let Some((plan, mut process)) = self.running.take() {
+            match process.try_wait()? {
+                None => self.running = Some((plan, process)),
+                Some(status) => {
+                    ensure!(status.success(), "nmap failed ({status}): {}", process.log());
+                    self.finished.push(Scan { what: plan.what, verdict: verdict(&process.stdout()?) });
+                }
+            }
+        }
+        if self.running.is_none()
+            && let Some((plan, mut command)) = self.waiting.pop()
+        {
+            let target = Ipv6Net::new(live, plan.block)?.trunc();
+            command.args(COMMON).args(plan.options).arg(target.to_string());
+            self.running = Some((plan, Running::spawn("nmap", command)?));
+        }
+        Ok(())
+    }
+
+    /// The scans that have ended.
+    pub(crate) fn finish(self) -> Vec<Scan> {
+        self.finished
+    }
+}
+
+/// The lines of nmap's report that say what it found.
+fn verdict(report: &str) -> String {
+    let telling = |line: &&str| {
+        ["Not shown:", "Skipping host"].iter().any(|start| line.starts_with(start))
+            || ["/tcp", "/udp", "hosts up"].iter().any(|part| line.contains(part))
+    };
+    let lines: Vec<&str> = report.lines().filter(telling).map(str::trim).collect();
+    lines.join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::verdict;
+
+    #[test]
+    fn the_verdict_has_what_matters() {
+        let silent = "Nmap scan report for 2001:db8::1\nHost is up.\nAll 100 scanned ports on 2001:db8::1 are in \
+                      ignored states.\nNot shown: 100 filtered tcp ports (no-response)\n\nNmap done: 1 IP address (1 \
+                      host up) scanned in 2.04 seconds\n";
+        assert_eq!(verdict(silent), "Not shown: 100 filtered tcp ports (no-response)");
+        let open = "Not shown: 99 filtered tcp ports (no-response)\nPORT   STATE SERVICE\n22/tcp open  ssh\n";
+        assert_eq!(verdict(open), "Not shown: 99 filtered tcp ports (no-response); 22/tcp open  ssh");
+    }
+}

@@ -1,0 +1,235 @@
+//! The stranger: probes from the server's own Ethernet segment, by nmap and by hand, for as long as the traffic runs.
+
+use std::net::Ipv6Addr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, anyhow};
+use mtd_tests::inject::Injector;
+use mtd_tests::topology::{Host, Scanner, Topology};
+
+use crate::link::{Counters, Parties};
+use crate::nmap::{Scan, Scans};
+use crate::probes::{Forger, Kind, Tally};
+
+/// Time between two salvos of probes made by hand.
+const SALVO_EVERY: Duration = Duration::from_millis(250);
+
+/// How old a captured packet has to be before it is replayed: by then the original has arrived.
+const REPLAY_AGE: Duration = Duration::from_millis(100);
+
+/// Packets remembered for late replays.
+const REMEMBERED: usize = 64;
+
+/// What the stranger did.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Report {
+    /// Probes made by hand, by kind.
+    pub(crate) by_hand: Tally,
+    /// What nmap said, one entry per scan that it finished.
+    pub(crate) nmap: Vec<Scan>,
+}
+
+/// A stranger at work; stops when dropped.
+#[derive(Debug)]
+pub(crate) struct Stranger {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<Result<Report>>>,
+}
+
+impl Stranger {
+    /// Starts to probe. `counters` tells the stranger the server's present address and gives it packets to replay, as
+    /// if it could read along on the server's cable.
+    ///
+    /// # Errors
+    /// When no raw socket or thread can be had.
+    pub(crate) fn start(
+        topology: &Topology,
+        parties: &Parties,
+        counters: &Counters,
+        period: Duration,
+    ) -> Result<Self> {
+        let Topology { server, scanner, .. } = topology;
+        let work = Work::new(server, scanner, parties, counters, period)?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&stop);
+        let thread = thread::Builder::new().name("stranger".to_owned()).spawn(move || work.run(&flag))?;
+        Ok(Self { stop, thread: Some(thread) })
+    }
+
+    /// Ends the probing (nmap too) and reports.
+    ///
+    /// # Errors
+    /// When a probe could not be sent, or nmap could not be run.
+    pub(crate) fn stop(mut self) -> Result<Report> {
+        self.finish().unwrap_or_else(|| Ok(Report::default()))
+    }
+
+    fn finish(&mut self) -> Option<Result<Report>> {
+        self.stop.store(true, Ordering::SeqCst);
+        let outcome = self.thread.take()?.join();
+        Some(
+            outcome
+                .unwrap_or_else(|_| Err(anyhow!("the stranger's thread panicked")))
+                .context("the stranger"),
+        )
+    }
+}
+
+impl Drop for Stranger {
+    fn drop(&mut self) {
+        if let Some(Err(error)) = self.finish() {
+            eprintln!("{error:#}");
+        }
+    }
+}
+
+struct Work {
+    injector: Injector,
+    forger: Forger,
+    scans: Scans,
+    counters: Counters,
+    /// When an address is certainly dead: three slots after it was seen.
+    dead_after: Duration,
+    remembered: Vec<(Instant, Vec<u8>)>,
+    tally: Tally,
+}
+
+impl Work {
+    fn new(
+        server: &Host,
+        scanner: &Scanner,
+        parties: &Parties,
+        counters: &Counters,
+        period: Duration,
+    ) -> Result<Self> {
+        Ok(Self {
+            injector: Injector::open(&scanner.netns, &scanner.ifname)?,
+            forger: Forger::new(parties, server.prefix),
+            scans: Scans::new(&scanner.netns)?,
+            counters: counters.clone(),
+            dead_after: 3 * period,
+            remembered: Vec::new(),
+            tally: Tally::default(),
+        })
+    }
+
+    fn run(mut self, stop: &AtomicBool) -> Result<Report> {
+        let mut due = Instant::now();
+        for salvo in 0_usize.. {
+            if !sleep_until(due, stop) {
+                break;
+            }
+            due = Instant::now() + SALVO_EVERY;
+            // Nothing to aim at before the first packet of the session.
+            let Some((address, port)) = self.counters.seen().current else { continue };
+            self.scans.advance(address)?;
+            self.search()?;
+            self.knock(address, port)?;
+            self.tamper(salvo)?;
+        }
+        Ok(Report { by_hand: self.tally, nmap: self.scans.finish() })
+    }
+
+    /// Asks everybody for addresses of the prefix that nobody has.
+    fn search(&mut self) -> Result<()> {
+        for _ in 0..2 {
+            let target = self.forger.random_address()?;
+            for frame in [self.forger.solicitation(target, false), self.forger.solicitation(target, true)] {
+                self.send(Kind::Solicitation, &frame)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Unasked packets to the live address and to a random one.
+    fn knock(&mut self, live: Ipv6Addr, port: u16) -> Result<()> {
+        for target in [live, self.forger.random_address()?] {
+            for (kind, frame) in self.forger.knocks(target, port)? {
+                self.send(kind, &frame)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Captured packets: again, later, and changed.
+    fn tamper(&mut self, salvo: usize) -> Result<()> {
+        let fresh = self.counters.seen().samples(REPLAY_AGE).next().map(<[u8]>::to_vec);
+        let Some(fresh) = fresh else { return Ok(()) };
+        let again = self.forger.readdressed(&fresh);
+        self.send(Kind::Replay, &again)?;
+        for frame in self.forger.alterations(&fresh, salvo)? {
+            self.send(Kind::Altered, &frame)?;
+        }
+        let (at, age) = (salvo % REMEMBERED, self.dead_after);
+        let late = self.remembered.iter().rev().find(|(seen, _)| seen.elapsed() >= age);
+        if let Some(late) = late.map(|(_, frame)| frame.clone()) {
+            self.send(Kind::Replay, &late)?;
+        }
+        if at < self.remembered.len() {
+            self.remembered[at] = (Instant::now(), again);
+        } else {
+            self.remembered.push((Instant::now(), again));
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, kind: Kind, frame: &[u8]) -> Result<()> {
+        self.injector.send(frame)?;
+        self.tally.add(kind);
+        Ok(())
+    }
+}
+
+/// Makes the link carry everything that the stranger sends for the protected prefix straight to the server.
+///
+/// Both sides learn each other's Ethernet address from the operator, so that the server has nothing to say to the
+/// stranger, not even to find out whether its unprotected address is still there.
+///
+/// # Errors
+/// When the kernel refuses.
+pub(crate) fn introduce(topology: &Topology, parties: &Parties) -> Result<()> {
+    make_plain_switch(topology)?;
+    let (server, scanner) = (&topology.server, &topology.scanner);
+    let prefix = server.prefix.to_string();
+    let gateway = server.address.to_string();
+    scanner.netns.run(&["-6", "route", "replace", &prefix, "via", &gateway, "dev", &scanner.ifname])?;
+    let known = |mac: [u8; 6]| mac.map(|byte| format!("{byte:02x}")).join(":");
+    for (netns, ifname, address, mac) in [
+        (&scanner.netns, &scanner.ifname, server.address, parties.server_mac),
+        (&server.netns, &server.ifname, scanner.address, parties.stranger_mac),
+    ] {
+        let (address, mac) = (address.to_string(), known(mac));
+        netns.run(&["neigh", "replace", &address, "lladdr", &mac, "dev", ifname, "nud", "permanent"])?;
+    }
+    Ok(())
+}
+
+/// The router's bridge as a switch that looks at Ethernet only. Where the kernel has bridge netfilter it swallows
+/// malformed IP packets, and VLAN tags go through the server's cable beside the frame, where no program sees them.
+fn make_plain_switch(topology: &Topology) -> Result<()> {
+    let router = &topology.router;
+    for family in ["ip6tables", "iptables"] {
+        let key = format!("net/bridge/bridge-nf-call-{family}");
+        if router.sysctl(&key).is_ok() {
+            router.set_sysctl(&key, "0")?;
+        }
+    }
+    router.set_offload(&topology.server.tap_ifname, "txvlan", false)
+}
+
+/// Sleeps in short steps; false if the end came first.
+fn sleep_until(due: Instant, stop: &AtomicBool) -> bool {
+    loop {
+        if stop.load(Ordering::SeqCst) {
+            return false;
+        }
+        let left = due.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return true;
+        }
+        thread::sleep(left.min(Duration::from_millis(20)));
+    }
+}

@@ -1,0 +1,142 @@
+//! The demonstration of `cargo xtask run`, short, as a newcomer starts it.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::ErrorKind;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use mtd_tests::controller::mtd_program;
+use mtd_tests::process::Running;
+use mtd_tests::require_root;
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+/// Longest time that a demonstration of a few slots may take on a busy machine.
+const PATIENCE: Duration = Duration::from_mins(2);
+
+fn start(options: &[&str]) -> Result<Running> {
+    require_root();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mtd-demo"));
+    command.args(options).env("MTD_BIN", mtd_program()?);
+    Running::spawn("mtd-demo", command)
+}
+
+/// Runs it to its end; the last line of its standard output, and the whole log.
+fn run(options: &[&str]) -> Result<(Value, String)> {
+    let mut demo = start(options)?;
+    let status = demo.wait(PATIENCE)?;
+    let log = demo.log();
+    ensure!(status.success(), "the demonstration ended with {status}:\n{log}");
+    let stdout = demo.stdout()?;
+    let last = stdout.lines().last().context("nothing on standard output")?;
+    let value = serde_json::from_str(last).with_context(|| format!("the last line is {last:?}"))?;
+    ensure!(left_behind(demo.pid())?.is_empty(), "left behind: {:?}", left_behind(demo.pid())?);
+    Ok((value, log))
+}
+
+/// Namespaces, control sockets and pins of a process of this library and of the controllers that it started.
+fn left_behind(pid: u32) -> Result<Vec<String>> {
+    // As the library names namespaces and interfaces; a controller's files have the interface's name.
+    let (namespace, interface) = (format!("mtdt-{pid}-"), format!("-{}-", base36(pid)));
+    let mut left = Vec::new();
+    for (folder, part) in
+        [("/run/netns", &namespace), ("/run/mtd", &interface), ("/sys/fs/bpf/mtd", &interface)]
+    {
+        let entries = match fs::read_dir(folder) {
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            entries => entries.with_context(|| format!("cannot list {folder}"))?,
+        };
+        for entry in entries {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            if name.contains(part.as_str()) {
+                left.push(format!("{folder}/{name}"));
+            }
+        }
+    }
+    Ok(left)
+}
+
+fn base36(number: u32) -> String {
+    let digit = char::from(b"0123456789abcdefghijklmnopqrstuvwxyz"[(number % 36) as usize]);
+    if number < 36 { digit.to_string() } else { format!("{}{digit}", base36(number / 36)) }
+}
+
+fn keys(value: &Value) -> BTreeSet<&str> {
+    value.as_object().into_iter().flatten().map(|(key, _)| key.as_str()).collect()
+}
+
+fn number(value: &Value, pointer: &str) -> u64 {
+    value.pointer(pointer).and_then(Value::as_u64).unwrap_or_else(|| panic!("no number {pointer} in {value}"))
+}
+
+#[test]
+fn the_demonstration_shows_what_it_promises() -> Result<()> {
+    let (value, log) = run(&["--slots", "6", "--json"])?;
+    let expected = [
+        "slots",
+        "server_addresses_seen",
+        "server_ports_seen",
+        "tcp",
+        "udp",
+        "stranger",
+        "plaintext_seen",
+        "drops",
+    ];
+    assert_eq!(keys(&value), BTreeSet::from(expected));
+    assert_eq!(keys(&value["tcp"]), BTreeSet::from(["connections", "broken", "bytes"]));
+    assert_eq!(keys(&value["udp"]), BTreeSet::from(["sent", "lost"]));
+    assert_eq!(keys(&value["stranger"]), BTreeSet::from(["probes", "replies"]));
+
+    assert_eq!(number(&value, "/slots"), 6);
+    assert!((6..=9).contains(&number(&value, "/server_addresses_seen")), "{value}");
+    // Two slots may derive the same port.
+    assert!((5..=9).contains(&number(&value, "/server_ports_seen")), "{value}");
+    assert_eq!(number(&value, "/tcp/connections"), 3);
+    assert_eq!(number(&value, "/tcp/broken"), 0);
+    assert!(number(&value, "/tcp/bytes") > 1_000_000, "{value}");
+    assert!(number(&value, "/udp/sent") > 6_000, "{value}");
+    assert_eq!(number(&value, "/udp/lost"), 0);
+    assert_eq!(number(&value, "/stranger/replies"), 0);
+    assert_eq!(number(&value, "/plaintext_seen"), 0);
+    // What the stranger sent, the server dropped, but for the few whose destination a bit flip made another prefix.
+    let probes = number(&value, "/stranger/probes");
+    let drops = value["drops"].as_object().context("drops")?;
+    let dropped: u64 = drops.values().filter_map(Value::as_u64).sum();
+    assert!(probes > 100, "{value}");
+    assert!((probes * 9 / 10..=probes).contains(&dropped), "{dropped} of {probes} dropped: {value}");
+    for reason in
+        ["neighbour_dead", "icmpv6", "tcp", "wrong_port", "wrong_peer", "unknown_address", "replayed"]
+    {
+        assert!(drops.contains_key(reason), "{reason} in {value}");
+    }
+    assert!(log.contains("Everything held."), "{log}");
+    Ok(())
+}
+
+#[test]
+fn without_encryption_the_capture_sees_the_marker() -> Result<()> {
+    let options =
+        ["--seconds", "3", "--mode", "authenticate", "--delivery", "on-link", "--no-scan", "--json"];
+    let (value, log) = run(&options)?;
+    assert_eq!(number(&value, "/slots"), 3);
+    assert!(number(&value, "/plaintext_seen") > 3_000, "{value}");
+    assert_eq!((number(&value, "/tcp/broken"), number(&value, "/udp/lost")), (0, 0));
+    assert_eq!((number(&value, "/stranger/probes"), number(&value, "/stranger/replies")), (0, 0));
+    assert!(log.contains("left out (--no-scan)"), "{log}");
+    Ok(())
+}
+
+#[test]
+fn an_interrupt_ends_it_early_and_leaves_nothing() -> Result<()> {
+    for moment in ["starting two controllers", "Ctrl-C ends it early"] {
+        let mut demo = start(&["--slots", "100"])?;
+        demo.wait_for_line(moment, PATIENCE)?;
+        assert!(!left_behind(demo.pid())?.is_empty(), "nothing to leave behind");
+        let status = demo.terminate(Signal::SIGINT, PATIENCE)?;
+        assert_eq!(status.code(), Some(130), "{}", demo.log());
+        assert_eq!(left_behind(demo.pid())?, [""; 0], "{}", demo.log());
+    }
+    Ok(())
+}

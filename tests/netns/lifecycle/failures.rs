@@ -1,0 +1,75 @@
+//! Starts that fail: one line says why and what to do, and nothing is left behind.
+
+use std::fs;
+
+use anyhow::Result;
+use mtd_tests::xdp::{ConstantXdp, Verdict};
+
+use super::bench::{Bench, assert_error};
+
+#[test]
+fn another_xdp_program_is_not_replaced() -> Result<()> {
+    let bench = Bench::new()?;
+    let other = ConstantXdp::attach(bench.netns(), bench.ifname(), Verdict::Pass)?;
+    fails(&bench, &["run"], &["another XDP program", "detach it"])?;
+    fails(&bench, &["attach", bench.ifname()], &["another XDP program", "detach it"])?;
+    drop(other);
+    // The failure is no crash: there is nothing to be careful about.
+    let mut controller = bench.start()?;
+    let log = controller.process.log();
+    assert!(!log.contains("not clean"), "{log}");
+    let status = controller.status(bench.netns())?;
+    assert!(status.peers[0].hint.as_ref().is_none_or(|hint| !hint.contains("last stop")), "{status:?}");
+    controller.stop().map(drop)
+}
+
+#[test]
+fn a_state_folder_that_cannot_be_written_is_named() -> Result<()> {
+    let bench = Bench::new()?;
+    fs::write(bench.setup.folder().join("state"), "a file where the folder should be")?;
+    fails(&bench, &["run"], &["state", "state_dir"])
+}
+
+#[test]
+fn an_unknown_interface_is_named_with_those_that_exist() -> Result<()> {
+    let mut bench = Bench::new()?;
+    bench.setup.interface = "nosuch0".to_owned();
+    let existing = bench.ifname().to_owned();
+    fails(&bench, &["run"], &["nosuch0", &existing])?;
+    fails(&bench, &["attach", "nosuch0"], &["nosuch0", &existing])
+}
+
+#[test]
+fn an_underlay_with_too_small_an_mtu_is_refused() -> Result<()> {
+    let bench = Bench::new()?;
+    bench.netns().run(&["link", "set", bench.ifname(), "mtu", "1300"])?;
+    fails(&bench, &["run"], &["1300", "raise it to 1352"])
+}
+
+#[test]
+fn a_foreign_device_of_the_tunnels_name_is_left_alone() -> Result<()> {
+    let bench = Bench::new()?;
+    // A cable is what mtd itself would make; without mtd's mark it is somebody else's.
+    bench.netns().run(&["link", "add", "mtd0", "type", "veth", "peer", "name", "mtd0x"])?;
+    fails(&bench, &["run"], &["mtd0", "not mtd's", "another name"])
+}
+
+#[test]
+fn a_control_socket_that_cannot_be_made_is_named() -> Result<()> {
+    let mut bench = Bench::new()?;
+    let path = bench.setup.folder().join("occupied");
+    fs::write(&path, "no socket")?;
+    bench.setup.extra = format!("socket = {path:?}\n");
+    fails(&bench, &["run"], &["occupied", "not a control socket"])?;
+    assert_eq!(fs::read_to_string(&path)?, "no socket");
+    Ok(())
+}
+
+/// Runs the command with the configuration: it fails, says all of `parts`, and changes nothing.
+fn fails(bench: &Bench, arguments: &[&str], parts: &[&str]) -> Result<()> {
+    let before = bench.inventory()?;
+    let output = bench.mtd_with_config(arguments)?;
+    assert_error(&output, parts);
+    before.assert_same(&bench.inventory()?);
+    Ok(())
+}

@@ -1,0 +1,7 @@
+//! Scenarios with real controllers, packets and kernels, in network namespaces.
+
+mod adversary;
+mod demo;
+mod device;
+mod lifecycle;
+mod sessions;

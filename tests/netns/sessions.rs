@@ -1,0 +1,33 @@
+//! Sessions between real controllers, under real traffic: what they survive, and what they refuse.
+
+mod clocks;
+mod crashes;
+mod restarts;
+mod steady;
+mod torture;
+mod two;
+mod world;
+mod wrong;
+
+use std::time::Duration;
+
+use anyhow::{Result, anyhow};
+
+/// Length of the slots in most of these tests.
+const SLOT: Duration = Duration::from_secs(1);
+
+/// For how long an echo request is repeated while a session ought to open.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Runs all cases at the same time, each in a thread with a network of its own; the errors of all are told.
+fn at_once<T: Sync>(cases: &[T], run: impl Fn(&T) -> Result<()> + Sync) -> Result<()> {
+    let failures: Vec<String> = std::thread::scope(|scope| {
+        let run = &run;
+        let threads: Vec<_> = cases.iter().map(|case| scope.spawn(move || run(case))).collect();
+        let results = threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        results.filter_map(Result::err).map(|error| format!("{error:#}")).collect()
+    });
+    if failures.is_empty() { Ok(()) } else { Err(anyhow!(failures.join("\n\n"))) }
+}
