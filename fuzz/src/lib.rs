@@ -1,0 +1,37 @@
+//! What the fuzz targets run: one function for each decoder, over any bytes.
+//!
+//! A target panics when the decoder breaks a promise, and returns otherwise. Ordinary tests run the same functions
+//! over the committed corpus (`mtd-userspace/tests/fuzz_corpus.rs` includes this file).
+
+mod packet;
+mod record;
+mod text;
+
+pub use packet::{frame, inner, neighbour, tunnel};
+pub use record::{event, window};
+pub use text::{config, drop_line, key, state, status};
+
+/// A fuzz target: panics when the decoder breaks a promise over these bytes.
+pub type Target = fn(&[u8]);
+
+/// Every target by its name, which is also that of its file in `fuzz_targets/` and its folder in `corpus/`.
+pub const TARGETS: &[(&str, Target)] = &[
+    ("config", config),
+    ("drop_line", drop_line),
+    ("event", event),
+    ("frame", frame),
+    ("inner", inner),
+    ("key", key),
+    ("neighbour", neighbour),
+    ("state", state),
+    ("status", status),
+    ("tunnel", tunnel),
+    ("window", window),
+];
+
+/// Takes fixed-size pieces off the front of the fuzzer's bytes.
+pub(crate) fn take<const N: usize>(data: &mut &[u8]) -> Option<[u8; N]> {
+    let (piece, rest) = data.split_first_chunk::<N>()?;
+    *data = rest;
+    Some(*piece)
+}

@@ -1,0 +1,77 @@
+//! Records of the kernel, and what is kept of a session.
+
+use std::array;
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use mtd_common::DropReason;
+use mtd_common::event::{DropEvent, EVENT_VERSION, EventError};
+use mtd_common::slot::{SEQUENCE_SLACK, sequence_seed};
+use mtd_common::window::{WIDTH, WINDOW_WORDS, place};
+
+use super::take;
+
+/// A record of the ring buffer `EVENTS`: what is read is what the bytes say, in the layout of the ABI.
+pub fn event(data: &[u8]) {
+    match DropEvent::decode(data) {
+        Ok((event, reason)) => {
+            assert_eq!((event.version, event.reason), (EVENT_VERSION, reason as u8));
+            let written = [
+                &[event.version, event.reason, event.next_header, event.reserved][..],
+                &event.ifindex.to_ne_bytes(),
+                &event.time.to_ne_bytes(),
+                &event.source,
+                &event.destination,
+                &event.source_port,
+                &event.destination_port,
+                &event.length.to_ne_bytes(),
+            ];
+            assert_eq!(written.concat(), data);
+        }
+        Err(EventError::Length(length)) => assert!(length == data.len() && length != 56),
+        Err(EventError::Version(version)) => assert!(version == data[0] && version != EVENT_VERSION),
+        Err(EventError::Reason(number)) => {
+            assert!(number == data[1] && DropReason::ALL.iter().all(|&reason| reason as u8 != number));
+        }
+    }
+}
+
+/// The sequence window against a model that remembers every number. Bytes: a first number (8), then steps (2 each)
+/// from the highest number seen so far: bit 0 ahead or back, bits 1–15 how far.
+pub fn window(mut data: &[u8]) {
+    // The highest that is ever asked for: see `slot::sequence_possible`.
+    let limit = sequence_seed(u64::MAX) + SEQUENCE_SLACK;
+    let Some(first) = take(&mut data).map(u64::from_le_bytes) else { return };
+    let ring: [AtomicU64; WINDOW_WORDS] = array::from_fn(|_| AtomicU64::new(0));
+    let mut used = HashSet::new();
+    // The latest group that has taken each word.
+    let mut latest: HashMap<usize, u64> = HashMap::new();
+    let mut highest = first % (limit + 1);
+    while let Some(step) = take(&mut data).map(u16::from_le_bytes) {
+        let distance = u64::from(step >> 1);
+        let sequence = match step & 1 {
+            0 => highest.saturating_sub(distance),
+            _ => highest.saturating_add(distance).min(limit),
+        };
+        let (place, group) = (place(sequence), sequence >> 4);
+        let taken_by = latest.get(&place.index).copied().unwrap_or(0);
+        let expected = if taken_by > group {
+            assert!(highest - sequence > WIDTH, "{sequence} behind {highest} is refused inside the window");
+            Err(DropReason::InvalidSequence)
+        } else if used.contains(&sequence) {
+            Err(DropReason::Replayed)
+        } else {
+            Ok(())
+        };
+        let word = &ring[place.index];
+        let before = word.load(Ordering::Relaxed);
+        assert_eq!(place.check(before), expected, "check of {sequence}");
+        assert_eq!(word.load(Ordering::Relaxed), before, "a check marks nothing");
+        assert_eq!(place.mark(word), expected, "mark of {sequence}");
+        if expected.is_ok() {
+            used.insert(sequence);
+            latest.insert(place.index, group);
+            highest = highest.max(sequence);
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! Repeated measurements: taken in turn, so that what else the machine does meets all cases alike.
+
+use anyhow::{Result, ensure};
+use mtd_tests::cleanup;
+use serde_json::{Map, Value};
+
+/// The samples of one case.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Samples(Vec<f64>);
+
+impl Samples {
+    /// The middle one.
+    pub(crate) fn median(&self) -> f64 {
+        let mut sorted = self.0.clone();
+        sorted.sort_by(f64::total_cmp);
+        let middle = sorted.len() / 2;
+        match sorted.len() {
+            0 => f64::NAN,
+            odd if odd % 2 == 1 => sorted[middle],
+            _ => f64::midpoint(sorted[middle - 1], sorted[middle]),
+        }
+    }
+
+    /// Largest less smallest one, as a part of the median.
+    pub(crate) fn spread(&self) -> f64 {
+        let (least, most) =
+            self.0.iter().fold((f64::MAX, f64::MIN), |(least, most), &x| (least.min(x), most.max(x)));
+        (most - least) / self.median()
+    }
+}
+
+/// A case and its samples.
+pub(crate) type Case<'a> = (&'static str, Box<dyn FnMut() -> Result<f64> + 'a>);
+
+/// The results of a benchmark, case by case.
+pub(crate) type Section = Vec<(&'static str, Map<String, Value>)>;
+
+/// Measures every case `rounds` times, a-b-c-a-b-c, and says each result.
+///
+/// # Errors
+/// The first one of a measurement; a signal that asks to stop.
+pub(crate) fn in_turn(
+    cases: &mut [Case<'_>],
+    rounds: u32,
+    unit: &str,
+) -> Result<Vec<(&'static str, Samples)>> {
+    let mut all: Vec<_> = cases.iter().map(|(name, _)| (*name, Samples::default())).collect();
+    for round in 1..=rounds {
+        for ((name, measure), (_, samples)) in cases.iter_mut().zip(&mut all) {
+            let value = measure()?;
+            ensure!(!cleanup::interrupted(), "ended by a signal; everything is cleaned up");
+            eprintln!("round {round} of {rounds}: {name:24} {value:8.2} {unit}");
+            samples.0.push(value);
+        }
+    }
+    Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_the_middle_and_the_spread_is_relative_to_it() {
+        let odd = Samples(vec![3.0, 1.0, 2.0]);
+        assert!((odd.median() - 2.0).abs() < 1e-9 && (odd.spread() - 1.0).abs() < 1e-9);
+        let even = Samples(vec![4.0, 1.0, 2.0, 3.0]);
+        assert!((even.median() - 2.5).abs() < 1e-9 && (even.spread() - 1.2).abs() < 1e-9);
+    }
+
+    #[test]
+    fn cases_are_measured_in_turn() {
+        let order = std::cell::RefCell::new(String::new());
+        let note = |name: char| {
+            order.borrow_mut().push(name);
+            Ok(f64::from(name as u32))
+        };
+        let mut cases: Vec<Case<'_>> = vec![("a", Box::new(|| note('a'))), ("b", Box::new(|| note('b')))];
+        let all = in_turn(&mut cases, 2, "").unwrap();
+        drop(cases);
+        assert_eq!(order.into_inner(), "abab");
+        assert!(all[1].0 == "b" && (all[1].1.median() - 98.0).abs() < 1e-9);
+    }
+}
