@@ -1,4 +1,6 @@
 //! See `mtd_fuzz::event`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| mtd_fuzz::event(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    mtd_fuzz::event(data);
+});

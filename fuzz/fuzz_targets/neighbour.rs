@@ -1,4 +1,6 @@
 //! See `mtd_fuzz::neighbour`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| mtd_fuzz::neighbour(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    mtd_fuzz::neighbour(data);
+});

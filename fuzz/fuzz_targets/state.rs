@@ -1,4 +1,6 @@
 //! See `mtd_fuzz::state`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| mtd_fuzz::state(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    mtd_fuzz::state(data);
+});

@@ -1,4 +1,6 @@
 //! See `mtd_fuzz::tunnel`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| mtd_fuzz::tunnel(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    mtd_fuzz::tunnel(data);
+});

@@ -43,12 +43,12 @@ fn dataplane(count: u32) -> Dataplane {
 }
 
 /// A frame from the underlay, as the receive program takes it apart before it looks for a session.
-pub fn frame(data: &[u8]) {
-    let Some((ethernet, rest)) = data.split_first_chunk::<ETHERNET>() else { return };
+pub fn frame(data: &[u8]) -> bool {
+    let Some((ethernet, rest)) = data.split_first_chunk::<ETHERNET>() else { return false };
     let ethertype = packet::ethertype(ethernet);
     assert_eq!(ethertype.to_be_bytes(), ethernet[12..]);
     assert_eq!(packet::is_vlan(ethertype), [0x8100, 0x88a8].contains(&ethertype));
-    let Some(ip) = rest.first_chunk::<IPV6>().filter(|_| ethertype == ETHERTYPE_IPV6) else { return };
+    let Some(ip) = rest.first_chunk::<IPV6>().filter(|_| ethertype == ETHERTYPE_IPV6) else { return false };
     assert_eq!(ip[8..24], *outer::source(ip));
     assert_eq!(ip[24..40], *outer::destination(ip));
     for count in 0..=4 {
@@ -57,12 +57,13 @@ pub fn frame(data: &[u8]) {
     }
     let udp_follows = outer::require_udp(ip);
     assert_eq!(udp_follows.is_ok(), ip[6] == 17);
-    let Some(udp) = rest[IPV6..].first_chunk::<UDP>() else { return };
+    let Some(udp) = rest[IPV6..].first_chunk::<UDP>() else { return false };
     assert_eq!(outer::require_peer(&SLOT, ip, udp), require_peer(ip, *udp));
     let length = outer::inner_length(ip, udp, rest.len(), MTU);
     assert_eq!(length, inner_length(rest, *udp));
-    let (Ok(()), Ok(length)) = (udp_follows, length) else { return };
+    let (Ok(()), Ok(length)) = (udp_follows, length) else { return false };
     datagram(rest, length);
+    true
 }
 
 /// A whole datagram with an inner packet of `length` bytes: all of it is there, and the one-pass checksum agrees with
@@ -85,18 +86,18 @@ fn datagram(packet: &[u8], length: usize) {
 
 /// What is sealed and written is read back; with one bit flipped it is refused, where the bit is not the network's to
 /// change. Bytes: addresses (32), ports (4), sequence (8), ECN (1), bit (2), then the inner packet.
-pub fn tunnel(mut data: &[u8]) {
-    let Some(local_address) = take(&mut data) else { return };
-    let Some(peer_address) = take(&mut data) else { return };
-    let (Some(local_port), Some(peer_port)) = (take(&mut data), take(&mut data)) else { return };
-    let Some(sequence) = take(&mut data).map(u64::from_le_bytes) else { return };
-    let (Some([ecn]), Some(bit)) = (take(&mut data), take(&mut data)) else { return };
+pub fn tunnel(mut data: &[u8]) -> bool {
+    let Some(local_address) = take(&mut data) else { return false };
+    let Some(peer_address) = take(&mut data) else { return false };
+    let (Some(local_port), Some(peer_port)) = (take(&mut data), take(&mut data)) else { return false };
+    let Some(sequence) = take(&mut data).map(u64::from_le_bytes) else { return false };
+    let (Some([ecn]), Some(bit)) = (take(&mut data), take(&mut data)) else { return false };
     let inner = data;
     let nonce = aead::nonce(SLOT.slot, sequence);
     let mut sealed = inner.to_vec();
     let Some(Sums { tag, checksum }) = run(Operation::Seal, nonce, &mut sealed) else {
         assert!(inner.len() > MAX_TEXT);
-        return;
+        return false;
     };
     let slot = TxSlot { slot: 7, generation: 1, local_port, peer_port, local_address, peer_address };
     let mut packet = vec![0; OVERHEAD];
@@ -107,7 +108,7 @@ pub fn tunnel(mut data: &[u8]) {
     assert_eq!(plain_sum(&packet, 17), 0xffff);
     if inner.len() < MIN_INNER {
         assert_eq!(receive(&slot, &packet), Err(DropReason::TooShort));
-        return;
+        return false;
     }
     assert_eq!(receive(&slot, &packet).as_deref(), Ok(inner));
     assert_eq!(packet[1], ecn << 4);
@@ -116,6 +117,7 @@ pub fn tunnel(mut data: &[u8]) {
     // Traffic class and hop limit.
     let of_the_network = (4..12).contains(&bit) || (56..64).contains(&bit);
     assert_eq!(receive(&slot, &packet).is_ok(), of_the_network, "bit {bit}");
+    true
 }
 
 /// What the receive program does with a packet to the peer of `sent`, in the same order.
@@ -144,9 +146,10 @@ fn receive(sent: &TxSlot, packet: &[u8]) -> Result<Vec<u8>, DropReason> {
 }
 
 /// An opened inner packet: its facts are those of its header, and a congestion mark changes nothing else.
-pub fn inner(data: &[u8]) {
-    let Some(&first) = data.first() else { return };
+pub fn inner(data: &[u8]) -> bool {
+    let Some(&first) = data.first() else { return false };
     assert_eq!(inner::version(first), first >> 4);
+    let mut accepted = false;
     if let Some(header) = data.first_chunk::<{ inner::IPV4 }>() {
         let read = inner::ipv4(header, data.len());
         let words = usize::from(first & 15);
@@ -157,6 +160,7 @@ pub fn inner(data: &[u8]) {
             assert_eq!((facts.version, facts.ethertype, facts.ecn), (4, 0x0800, header[1] & 3));
             assert_eq!([facts.source, facts.destination], [mapped(&header[12..16]), mapped(&header[16..20])]);
             mark_ipv4(header, data.len(), facts);
+            accepted = true;
         }
     }
     if let Some(header) = data.first_chunk::<IPV6>() {
@@ -169,8 +173,10 @@ pub fn inner(data: &[u8]) {
             assert_eq!((facts.version, facts.ethertype, facts.ecn), (6, 0x86dd, header[1] >> 4 & 3));
             assert_eq!([&facts.source[..], &facts.destination], [source, destination]);
             mark_ipv6(header, data.len(), facts);
+            accepted = true;
         }
     }
+    accepted
 }
 
 fn mark_ipv4(header: &[u8; inner::IPV4], length: usize, facts: Inner) {
@@ -213,17 +219,17 @@ fn marks(inner_ecn: u8) -> impl Iterator<Item = u8> {
 }
 
 /// A frame as a neighbour solicitation: only a sound one is answered, and the answer is sound itself.
-pub fn neighbour(data: &[u8]) {
-    let Some(packet) = data.get(ETHERNET..) else { return };
-    let Some((ip, icmp)) = packet.split_first_chunk::<IPV6>() else { return };
-    let Some(start) = icmp.first_chunk::<{ ndp::SOLICITATION_LENGTH }>() else { return };
+pub fn neighbour(data: &[u8]) -> bool {
+    let Some(packet) = data.get(ETHERNET..) else { return false };
+    let Some((ip, icmp)) = packet.split_first_chunk::<IPV6>() else { return false };
+    let Some(start) = icmp.first_chunk::<{ ndp::SOLICITATION_LENGTH }>() else { return false };
     let solicitation = ndp::is_solicitation(ip, start);
     assert_eq!(solicitation, ip[6] == 58 && icmp[0] == 135);
     assert_eq!(icmp[8..24], *ndp::target(start));
-    let Some(whole) = icmp.first_chunk::<{ ndp::WITH_OPTION }>() else { return };
+    let Some(whole) = icmp.first_chunk::<{ ndp::WITH_OPTION }>() else { return false };
     let answerable = ndp::require_answerable(ip, whole, packet.len());
     if !solicitation || answerable.is_err() {
-        return;
+        return false;
     }
     assert_eq!((ip[0] >> 4, ip[7], u16::from_be_bytes([ip[4], ip[5]])), (6, 255, 32));
     assert_eq!((icmp.len(), icmp[1], plain_sum(packet, 58)), (32, 0, 0xffff));
@@ -235,6 +241,7 @@ pub fn neighbour(data: &[u8]) {
     assert_eq!((frame[20], frame[21], frame[54], frame[55]), (58, 255, 136, 0));
     assert_eq!(frame[62..78], icmp[8..24]);
     assert_eq!(plain_sum(&frame[ETHERNET..], 58), 0xffff);
+    true
 }
 
 fn run(operation: Operation, nonce: [u32; 3], text: &mut [u8]) -> Option<Sums> {

@@ -12,8 +12,9 @@ use mtd_common::window::{WIDTH, WINDOW_WORDS, place};
 use super::take;
 
 /// A record of the ring buffer `EVENTS`: what is read is what the bytes say, in the layout of the ABI.
-pub fn event(data: &[u8]) {
-    match DropEvent::decode(data) {
+pub fn event(data: &[u8]) -> bool {
+    let decoded = DropEvent::decode(data);
+    match decoded {
         Ok((event, reason)) => {
             assert_eq!((event.version, event.reason), (EVENT_VERSION, reason as u8));
             let written = [
@@ -34,14 +35,15 @@ pub fn event(data: &[u8]) {
             assert!(number == data[1] && DropReason::ALL.iter().all(|&reason| reason as u8 != number));
         }
     }
+    decoded.is_ok()
 }
 
 /// The sequence window against a model that remembers every number. Bytes: a first number (8), then steps (2 each)
 /// from the highest number seen so far: bit 0 ahead or back, bits 1–15 how far.
-pub fn window(mut data: &[u8]) {
+pub fn window(mut data: &[u8]) -> bool {
     // The highest that is ever asked for: see `slot::sequence_possible`.
     let limit = sequence_seed(u64::MAX) + SEQUENCE_SLACK;
-    let Some(first) = take(&mut data).map(u64::from_le_bytes) else { return };
+    let Some(first) = take(&mut data).map(u64::from_le_bytes) else { return false };
     let ring: [AtomicU64; WINDOW_WORDS] = array::from_fn(|_| AtomicU64::new(0));
     let mut used = HashSet::new();
     // The latest group that has taken each word.
@@ -74,4 +76,5 @@ pub fn window(mut data: &[u8]) {
             highest = highest.max(sequence);
         }
     }
+    !used.is_empty()
 }

@@ -11,8 +11,8 @@ use mtd::status::{SCHEMA, Status};
 use serde_json::Value;
 
 /// A configuration file: settings that hold together, or problems that each have a place in the text and a remedy.
-pub fn config(data: &[u8]) {
-    let Ok(text) = str::from_utf8(data) else { return };
+pub fn config(data: &[u8]) -> bool {
+    let Ok(text) = str::from_utf8(data) else { return false };
     match Config::parse(text, "mtd.toml") {
         Ok(config) => {
             assert!((1..=4).contains(&config.prefixes.len()) && !config.addresses.is_empty());
@@ -24,6 +24,7 @@ pub fn config(data: &[u8]) {
                 assert!(peer.period * MIN_SLOTS_AHEAD <= config.horizon);
                 assert!(peer.seed != peer.peer_seed && !peer.allowed_ips.is_empty());
             }
+            true
         }
         Err(error) => {
             assert!(!error.problems().is_empty());
@@ -34,12 +35,13 @@ pub fn config(data: &[u8]) {
                 assert!(!problem.fault.what.is_empty() && !problem.fault.remedy.is_empty(), "{problem:?}");
             }
             assert!(error.to_string().lines().count() >= error.problems().len());
+            false
         }
     }
 }
 
 /// A key in text form: one text for each key, read alike from arguments and from files.
-pub fn key(data: &[u8]) {
+pub fn key(data: &[u8]) -> bool {
     let read = SecretKey::from_reader(data);
     if let Err(error) = &read {
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);
@@ -47,7 +49,7 @@ pub fn key(data: &[u8]) {
     }
     let Ok(text) = str::from_utf8(data) else {
         assert!(read.is_err(), "a key that is no text");
-        return;
+        return false;
     };
     match (text.parse::<SecretKey>(), text.parse::<PublicKey>()) {
         (Ok(secret), Ok(public)) => {
@@ -56,6 +58,7 @@ pub fn key(data: &[u8]) {
             assert_eq!(public.to_string(), text);
             assert_eq!(secret.as_bytes(), public.as_bytes());
             assert!(read.is_ok_and(|read| read == secret));
+            true
         }
         (Err(secret), Err(public)) => {
             assert_eq!(secret, public);
@@ -64,25 +67,27 @@ pub fn key(data: &[u8]) {
                 // White space may follow in a file, and nowhere else.
                 assert_eq!(*read.to_base64(), text.trim_ascii_end());
             }
+            false
         }
         (secret, public) => panic!("{secret:?} as a secret, {public:?} as a public key"),
     }
 }
 
 /// The state file: what is understood can be used, and is the same when it is written and read again.
-pub fn state(data: &[u8]) {
-    let Ok(state) = State::decode(data) else { return };
+pub fn state(data: &[u8]) -> bool {
+    let Ok(state) = State::decode(data) else { return false };
     let written = serde_json::to_vec(&state).expect("a state can be written");
     assert_eq!(State::decode(&written).as_ref(), Ok(&state));
     let document: Value = serde_json::from_slice(&written).expect("what was written is JSON");
     for fingerprint in document["sessions"].as_object().expect("sessions by fingerprint").keys() {
         assert_ne!(state.past(fingerprint), Past::None);
     }
+    true
 }
 
 /// The answer to `GET /v1/status`, as the command line reads it: the same when it is written and read again.
-pub fn status(data: &[u8]) {
-    let Ok(mut status) = serde_json::from_slice::<Status>(data) else { return };
+pub fn status(data: &[u8]) -> bool {
+    let Ok(mut status) = serde_json::from_slice::<Status>(data) else { return false };
     // The parser rounds decimal fractions; all else must come back as it was.
     (status.uptime_seconds, status.schema) = (0.0, SCHEMA);
     for peer in &mut status.peers {
@@ -92,13 +97,15 @@ pub fn status(data: &[u8]) {
     let written = serde_json::to_vec(&status).expect("a status can be written");
     let read: Status = serde_json::from_slice(&written).expect("what was written can be read");
     assert_eq!(format!("{read:?}"), format!("{status:?}"));
+    true
 }
 
 /// A line of `GET /v1/drops/events`, as the command line reads it.
-pub fn drop_line(data: &[u8]) {
-    let Ok(line) = serde_json::from_slice::<DropLine>(data) else { return };
+pub fn drop_line(data: &[u8]) -> bool {
+    let Ok(line) = serde_json::from_slice::<DropLine>(data) else { return false };
     let written = serde_json::to_string(&line).expect("a line can be written");
     assert!(!written.contains('\n'), "a line is one line");
     let read: DropLine = serde_json::from_str(&written).expect("what was written can be read");
     assert_eq!(read, line);
+    true
 }

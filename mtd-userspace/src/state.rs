@@ -67,11 +67,12 @@ pub enum Past {
 
 /// The file cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot {doing} the state file {}: {source}; check state_dir in the configuration", path.display())]
+#[error("cannot {doing} the state file {}: {cause}; check state_dir in the configuration", path.display())]
 pub struct StateError {
     doing: &'static str,
     path: PathBuf,
-    source: io::Error,
+    /// Not called a source: it is part of the text already.
+    cause: io::Error,
 }
 
 impl State {
@@ -81,7 +82,7 @@ impl State {
     /// # Errors
     /// When the file is there and cannot be read.
     pub fn read(path: &Path) -> Result<Result<Self, String>, StateError> {
-        let failed = |source| StateError { doing: "read", path: path.to_owned(), source };
+        let failed = |cause| StateError { doing: "read", path: path.to_owned(), cause };
         let text = match fs::metadata(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Ok(Self::default())),
             Err(error) => return Err(failed(error)),
@@ -148,7 +149,7 @@ impl State {
     /// # Errors
     /// When the folder cannot be made or the file not be written.
     pub fn write(&self, path: &Path) -> Result<(), StateError> {
-        let failed = |source| StateError { doing: "write", path: path.to_owned(), source };
+        let failed = |cause| StateError { doing: "write", path: path.to_owned(), cause };
         let text = serde_json::to_vec(self).map_err(|e| failed(e.into()))?;
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder).map_err(failed)?;

@@ -24,7 +24,6 @@ Examples:
   cargo xtask fuzz                 all targets, a minute together
   cargo xtask fuzz 3600            all targets, an hour together
   cargo xtask fuzz 600 config      one target, ten minutes
-  cargo xtask fuzz 600 --keep      and add what reached new code to the committed corpus
 
 An input that breaks a target is saved in fuzz/artifacts/TARGET/, and the exit code is 1. `cargo xtask test` replays
 the committed corpus, fuzz/corpus/TARGET/, without a fuzzer.";
@@ -43,8 +42,8 @@ const FLAGS: [&str; 7] = [
 /// How often progress is shown.
 const PROGRESS: Duration = Duration::from_secs(5);
 
-/// Lines of a failed target that are shown.
-const TAIL_LINES: usize = 40;
+/// So many lines of a failed target are shown.
+const SHOWN_LINES: usize = 40;
 
 /// Arguments of `cargo xtask fuzz`.
 #[derive(clap::Args)]
@@ -56,9 +55,6 @@ pub(crate) struct Args {
     /// Run only this target, the name of a file in `fuzz/fuzz_targets`.
     #[arg(value_name = "TARGET")]
     target: Option<String>,
-    /// Add inputs that reach code which the committed corpus does not reach to it.
-    #[arg(long)]
-    keep: bool,
 }
 
 /// Carries the subcommand out. Every target runs, whatever became of the one before.
@@ -78,13 +74,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             .find(|(built, _)| built == name)
             .with_context(|| format!("fuzz/Cargo.toml has no [[bin]] with the name {name}"))?;
         let target = Target::new(&workspace, name, program);
-        match target.fuzz(seconds) {
-            Ok(()) if args.keep => target.keep()?,
-            Ok(()) => {}
-            Err(error) => {
-                say(&format!("FAILED: {name}: {error:#}"));
-                failed.push(name.as_str());
-            }
+        if let Err(error) = target.fuzz(seconds) {
+            say(&format!("FAILED: {name}: {error:#}"));
+            failed.push(name.as_str());
         }
     }
     if failed.is_empty() { Ok(()) } else { bail!("fuzz targets that found something: {}", failed.join(", ")) }
@@ -123,7 +115,7 @@ fn build(workspace: &Workspace) -> Result<Vec<(String, PathBuf)>> {
     stage("fuzz targets", || {
         let mut command = workspace.cargo();
         // With a target named, flags are for it alone: build scripts and macros stay as they are.
-        command.args(["build", "--release", "--locked", "--target", "host-tuple"]);
+        command.args(["build", "--release", "--target", "host-tuple"]);
         command.arg("--manifest-path").arg(workspace.root().join("fuzz").join("Cargo.toml"));
         command.arg("--target-dir").arg(workspace.target().join("fuzz"));
         command.arg("--message-format=json-render-diagnostics");
@@ -151,9 +143,9 @@ fn program(message: &str) -> Option<(String, PathBuf)> {
 /// A fuzz target and its folders.
 struct Target<'a> {
     program: &'a Path,
-    /// The committed corpus; never written to but by [`Target::keep`].
+    /// The committed corpus: read, never written to.
     corpus: PathBuf,
-    /// Inputs that reached something new, in this run and in earlier ones.
+    /// Inputs that reached something new, in this run and in earlier ones of this machine.
     found: PathBuf,
     artifacts: PathBuf,
     dictionary: PathBuf,
@@ -173,7 +165,10 @@ impl<'a> Target<'a> {
 
     /// Runs it for so long, or until it finds something.
     fn fuzz(&self, seconds: u64) -> Result<()> {
-        let mut command = self.command()?;
+        for folder in [&self.corpus, &self.found, &self.artifacts] {
+            fs::create_dir_all(folder).with_context(|| format!("could not make {}", folder.display()))?;
+        }
+        let mut command = Command::new(self.program);
         command.arg(format!("-max_total_time={seconds}")).args(["-timeout=10", "-rss_limit_mb=2048"]);
         // A slash at the end makes it a folder.
         command.arg(format!("-artifact_prefix={}/", self.artifacts.display()));
@@ -184,38 +179,19 @@ impl<'a> Target<'a> {
         if status.success() { Ok(()) } else { Err(self.finding(status, &log)) }
     }
 
-    /// Adds to the committed corpus what reaches code that it does not reach.
-    fn keep(&self) -> Result<()> {
-        let before = fs::read_dir(&self.corpus)?.count();
-        let mut command = self.command()?;
-        // Whether code is reached counts, not how often: the corpus is to stay small.
-        command.args(["-merge=1", "-use_counters=0"]).arg(&self.corpus).arg(&self.found);
-        let (status, log) = watch(&mut command)?;
-        if !status.success() {
-            return Err(self.finding(status, &log));
-        }
-        let added = fs::read_dir(&self.corpus)?.count() - before;
-        say(&format!("{added} inputs added to {}", self.corpus.display()));
-        Ok(())
-    }
-
-    fn command(&self) -> Result<Command> {
-        for folder in [&self.corpus, &self.found, &self.artifacts] {
-            fs::create_dir_all(folder).with_context(|| format!("could not make {}", folder.display()))?;
-        }
-        Ok(Command::new(self.program))
-    }
-
     fn finding(&self, status: ExitStatus, log: &[String]) -> anyhow::Error {
-        let tail = log[log.len().saturating_sub(TAIL_LINES)..].join("\n");
+        let start =
+            log.iter().position(|line| line.contains("panicked at") || line.contains("ERROR: libFuzzer"));
+        let shown = &log[start.unwrap_or(log.len().saturating_sub(SHOWN_LINES))..];
+        let shown = shown[..shown.len().min(SHOWN_LINES)].join("\n");
         match log.iter().find_map(|line| line.split_once("Test unit written to ")) {
             Some((_, input)) => anyhow!(
-                "{tail}\nlook at it again with\n  {} {input}\nOnce it is mended, put the input into {}, so that \
+                "{shown}\nlook at it again with\n  {} {input}\nOnce it is mended, put the input into {}, so that \
                  `cargo xtask test` replays it",
                 self.program.display(),
                 self.corpus.display()
             ),
-            None => anyhow!("{tail}\nit ended ({status}) without saving an input"),
+            None => anyhow!("{shown}\nit ended ({status}) without saving an input"),
         }
     }
 }
@@ -345,7 +321,7 @@ mod tests {
         let log =
             ["panicked at x".to_owned(), "artifact_prefix='a/'; Test unit written to a/crash-1".to_owned()];
         let error = target.finding(ExitStatus::default(), &log).to_string();
-        assert!(error.contains("panicked at x") && error.contains("\n  /t/key a/crash-1\n"), "{error}");
+        assert!(error.starts_with("panicked at x") && error.contains("\n  /t/key a/crash-1\n"), "{error}");
         assert!(error.contains("/w/fuzz/corpus/key"), "{error}");
     }
 }

@@ -3,9 +3,10 @@
 use std::fs;
 
 use anyhow::Result;
+use mtd_tests::wait_until;
 use mtd_tests::xdp::{ConstantXdp, Verdict};
 
-use super::bench::{Bench, assert_error};
+use super::bench::{Bench, PATIENCE, assert_error};
 
 #[test]
 fn another_xdp_program_is_not_replaced() -> Result<()> {
@@ -63,6 +64,30 @@ fn a_control_socket_that_cannot_be_made_is_named() -> Result<()> {
     fails(&bench, &["run"], &["occupied", "not a control socket"])?;
     assert_eq!(fs::read_to_string(&path)?, "no socket");
     Ok(())
+}
+
+#[test]
+fn a_restart_that_fails_leaves_what_a_dead_controller_had_attached() -> Result<()> {
+    let bench = Bench::new()?;
+    let before = bench.inventory()?;
+    let mut controller = bench.start()?;
+    let objects = bench.objects()?;
+    controller.process.kill()?;
+    let state = bench.setup.folder().join("state");
+    fs::remove_dir_all(&state)?;
+    fs::write(&state, "a file where the folder should be")?;
+    // Dark as before, and within the horizon the session goes on.
+    let dead = bench.inventory()?;
+    assert_error(&bench.mtd_with_config(&["run"])?, &["stays", "mtd detach", "state_dir"]);
+    assert_eq!(
+        dead.changes(&bench.inventory()?),
+        ["run-time files"],
+        "the dead controller's lock and socket go"
+    );
+    wait_until("the programs that it had loaded to go", PATIENCE, || Ok(bench.objects()? == objects))?;
+    fs::remove_file(&state)?;
+    bench.start()?.stop()?;
+    bench.assert_nothing_remains(&before, &objects)
 }
 
 /// Runs the command with the configuration: it fails, says all of `parts`, and changes nothing.
