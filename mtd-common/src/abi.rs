@@ -10,7 +10,7 @@ use crate::bytes::part_mut;
 use crate::window::WINDOW_WORDS;
 
 /// Version of every layout in this module. Part of the pin path, and the first field of [`Dataplane`].
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Most protected prefixes that one data plane serves.
 pub const MAX_PREFIXES: usize = 4;
@@ -32,7 +32,7 @@ pub struct Dataplane {
     pub ring: u32,
     /// Number of valid elements of `prefixes`.
     pub prefix_count: u32,
-    /// [`FLAG_ON_LINK`].
+    /// [`FLAG_ON_LINK`], [`FLAG_SHARED`].
     pub flags: u32,
     /// Longest inner packet in bytes that is sealed or opened.
     pub inner_mtu: u32,
@@ -44,8 +44,27 @@ pub struct Dataplane {
     pub prefixes: [Prefix; MAX_PREFIXES],
 }
 
+impl Dataplane {
+    /// Whether neighbour solicitations for live addresses are answered.
+    #[inline(always)]
+    pub const fn answers_solicitations(&self) -> bool {
+        self.flags & (FLAG_ON_LINK | FLAG_SHARED) != 0
+    }
+
+    /// Whether what is for no live address passes.
+    #[inline(always)]
+    pub const fn is_shared(&self) -> bool {
+        self.flags & FLAG_SHARED != 0
+    }
+}
+
 /// Answer neighbour solicitations for live addresses ([`Dataplane::flags`], requirement MT-09).
 pub const FLAG_ON_LINK: u32 = 1;
+
+/// The prefixes are shared with ordinary hosts, and with ordinary addresses of this one ([`Dataplane::flags`]): what is
+/// sent to an address that is not live passes to the kernel. Solicitations for live addresses are answered, as with
+/// [`FLAG_ON_LINK`].
+pub const FLAG_SHARED: u32 = 2;
 
 /// A protected prefix of 64 to 112 bits (requirement MT-06).
 ///
@@ -93,7 +112,8 @@ pub struct RxSlot {
     pub local_port: [u8; 2],
     /// The peer's UDP port in this slot, network order.
     pub peer_port: [u8; 2],
-    /// The peer's address in this slot.
+    /// The peer's address in this slot. All zero: any address and any port may send (the server's end of an
+    /// introduction, which does not know its clients' prefixes).
     pub peer_address: [u8; 16],
 }
 
@@ -138,8 +158,13 @@ impl core::fmt::Debug for DirectionKeys {
 pub struct Session {
     /// 0: no session here. Never used twice for one index while the maps live.
     pub generation: u32,
-    /// [`MODE_ENCRYPT`] or [`MODE_AUTHENTICATE`].
+    /// [`MODE_ENCRYPT`], [`MODE_AUTHENTICATE`] or [`MODE_INTRODUCTION`].
     pub mode: u32,
+    /// Number of the peer, the same in all sessions with it, so that packets of an old session pass while routes name
+    /// the new one already. 0: no peer, no inner source is allowed but those of `peer_tunnel`.
+    pub peer: u32,
+    /// Padding.
+    pub reserved: u32,
     /// Session time in ns = `CLOCK_BOOTTIME` in ns + this (wrapping).
     pub clock_offset: u64,
     /// Slot length in ns; never 0 in a session.
@@ -159,6 +184,9 @@ pub struct Session {
 pub const MODE_ENCRYPT: u32 = 1;
 /// [`Session::mode`]: inner packets are readable on the wire, and authenticated.
 pub const MODE_AUTHENTICATE: u32 = 2;
+/// [`Session::mode`]: an introduction. Encrypted as with [`MODE_ENCRYPT`]; sequence numbers are random, replays are
+/// recognised by their tag, and nothing but control messages is carried.
+pub const MODE_INTRODUCTION: u32 = 3;
 
 /// Element of the array map `SESSION_STATE`; written by the programs, by atomic operations only. Sending and
 /// receiving have cache lines of their own.
@@ -224,8 +252,8 @@ pub const fn route_key(version: u8, address: &[u8; 16]) -> RouteKey {
     key
 }
 
-/// Value of the longest-prefix map `ROUTES`: the session that an inner destination is sent to, and that an inner
-/// source may come from.
+/// Value of the longest-prefix map `ROUTES`: the session that an inner destination is sent to, and the peer that an
+/// inner source may come from, in whichever session with it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Route {
@@ -233,7 +261,15 @@ pub struct Route {
     pub session: u32,
     /// [`Session::generation`].
     pub generation: u32,
+    /// [`Session::peer`].
+    pub peer: u32,
+    /// Padding.
+    pub reserved: u32,
 }
+
+/// Key of the LRU hash map `INTRODUCED`: the tag of an introduction packet that was taken. The value is the boot time
+/// in ns at which that was.
+pub type IntroductionTag = [u8; 16];
 
 /// Number of elements of the per-CPU array `DROPS`, indexed by [`crate::DropReason`].
 pub const DROP_SLOTS: u32 = 64;
@@ -252,12 +288,14 @@ pub enum Counter {
     NeighbourAnswered = 3,
     /// Drop events that the rate limit or a full ring buffer suppressed.
     EventsSuppressed = 4,
+    /// Control messages handed to the controller.
+    Control = 5,
 }
 
 /// Number of elements of `COUNTERS`.
 pub const COUNTER_SLOTS: u32 = 8;
 
-/// A token bucket of one CPU (maps `EVENT_LIMIT`, `NDP_LIMIT`).
+/// A token bucket of one CPU (maps `EVENT_LIMIT`, `NEIGHBOUR_LIMIT`, `INTRODUCTION_LIMIT`, `CONTROL_LIMIT`).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TokenBucket {
@@ -303,15 +341,17 @@ const _: () = {
     assert!(offset_of!(TxSlot, generation) == 8);
     assert!(offset_of!(TxSlot, local_address) == 16);
     assert!(size_of::<DirectionKeys>() == 48);
-    assert!(size_of::<Session>() == 160);
-    assert!(offset_of!(Session, clock_offset) == 8);
-    assert!(offset_of!(Session, rx) == 32);
-    assert!(offset_of!(Session, tx) == 80);
-    assert!(offset_of!(Session, peer_tunnel) == 128);
+    assert!(size_of::<Session>() == 168);
+    assert!(offset_of!(Session, peer) == 8);
+    assert!(offset_of!(Session, clock_offset) == 16);
+    assert!(offset_of!(Session, rx) == 40);
+    assert!(offset_of!(Session, tx) == 88);
+    assert!(offset_of!(Session, peer_tunnel) == 136);
     assert!(size_of::<SessionState>() == 704);
     assert!(offset_of!(SessionState, rx_packets) == 64);
     assert!(offset_of!(SessionState, window) == 128);
-    assert!(size_of::<Route>() == 8);
+    assert!(size_of::<Route>() == 16);
+    assert!(offset_of!(Route, peer) == 8);
     assert!(size_of::<TokenBucket>() == 16);
 };
 

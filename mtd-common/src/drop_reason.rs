@@ -1,7 +1,8 @@
 //! The one table of drop reasons: return code of the programs, index of the counters, label of the metrics, name
 //! and help text for people.
 //!
-//! Numbers are part of the ABI. A retired number stays reserved; new reasons take new numbers.
+//! Numbers are part of the ABI. A retired number stays reserved; new reasons take new numbers: 32 to 47 are those of
+//! the send program, all others those of the receive program.
 
 macro_rules! drop_reasons {
     ($($variant:ident = $number:literal, $name:literal, $help:literal;)+) => {
@@ -36,6 +37,11 @@ macro_rules! drop_reasons {
                 match self {
                     $(Self::$variant => $help,)+
                 }
+            }
+
+            /// Whether it is the send program that drops for this reason, and not the receive program.
+            pub const fn is_sending(self) -> bool {
+                matches!(self as u8, 32..=47)
             }
         }
     };
@@ -96,6 +102,12 @@ drop_reasons! {
         "Neighbour solicitation for a live address over the rate limit.";
     ReceiveFailed = 28, "receive_failed",
         "The kernel refused to reshape or redirect an accepted packet.";
+    IntroductionLimited = 29, "introduction_limited",
+        "Authentic introduction over the rate limit: very many clients at once, or a registered one that floods.";
+    ControlLimited = 30, "control_limited",
+        "Authentic control message in a session over the rate limit.";
+    ControlTooLong = 31, "control_too_long",
+        "Authentic control message longer than any that a peer sends.";
     SendNoPeer = 32, "send_no_peer",
         "Packet into the tunnel device for an address that is no peer's.";
     SendNoSlot = 33, "send_no_slot",
@@ -108,6 +120,10 @@ drop_reasons! {
         "Segmentation or checksum offload is on at the tunnel device; it must be off.";
     SendFailed = 37, "send_failed",
         "The kernel refused to reshape a packet to be sent.";
+    SendControl = 38, "send_control",
+        "Packet of next header 254 into the tunnel device that is not the controller's.";
+    ControlFull = 48, "control_full",
+        "Authentic control message, but the controller has not read those before it: it is overloaded or away.";
 }
 
 const _: () = {
@@ -134,5 +150,6 @@ mod tests {
         }
         assert_eq!(DropReason::from_number(0), None);
         assert_eq!(DropReason::from_number(63), None);
+        assert!(DropReason::ALL.iter().all(|r| r.is_sending() == r.name().starts_with("send_")));
     }
 }

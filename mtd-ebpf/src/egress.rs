@@ -7,7 +7,7 @@ use aya_ebpf::helpers::generated::{
 };
 use mtd_common::abi::{Counter, MODE_AUTHENTICATE, MODE_ENCRYPT, Session};
 use mtd_common::aead::{self, Operation};
-use mtd_common::packet::inner::{self, Inner};
+use mtd_common::packet::inner::{self, CONTROL_MARK, Inner};
 use mtd_common::packet::{self, ETHERNET, ETHERTYPE_IPV4, ETHERTYPE_IPV6, IPV6, OVERHEAD, outer};
 use mtd_common::{DropReason, slot};
 
@@ -52,6 +52,9 @@ fn choose(frame: &SkbFrame<'_>, job: &mut Job) -> Result<(), DropReason> {
         return Err(DropReason::SendTooBig);
     }
     let facts = inner_packet(frame, length)?;
+    if facts.is_control() && mark(frame) != CONTROL_MARK {
+        return Err(DropReason::SendControl);
+    }
     let route = maps::route(facts.version, &facts.destination).ok_or(DropReason::SendNoPeer)?;
     let session = maps::session(route.session, route.generation).ok_or(DropReason::SendNoPeer)?;
     if session.period == 0 {
@@ -94,6 +97,12 @@ fn write_headers(
     }
     .write(headers);
     Ok(())
+}
+
+#[inline(always)]
+fn mark(frame: &SkbFrame<'_>) -> u32 {
+    // SAFETY: a field of the program's own context.
+    unsafe { (*frame.ctx.skb.skb).mark }
 }
 
 #[inline(always)]

@@ -116,6 +116,29 @@ impl<'a> XdpFrame<'a> {
         end - start
     }
 
+    /// Copies the `length` bytes at `offset` to the start of `buffer`; `None` where they do not fit, or the packet ends
+    /// before.
+    #[inline(always)]
+    pub(crate) fn copy<const N: usize>(
+        &self,
+        offset: usize,
+        length: usize,
+        buffer: &mut [u8; N],
+    ) -> Option<()> {
+        let length = opaque::value(length);
+        if length == 0 {
+            return Some(());
+        }
+        if length > N {
+            return None;
+        }
+        // SAFETY: `length` is at most the size of `buffer`; the helper checks the packet's bounds.
+        let result = unsafe {
+            bpf_xdp_load_bytes(self.ctx.ctx, offset as u32, buffer.as_mut_ptr().cast(), length as u32)
+        };
+        (result == 0).then_some(())
+    }
+
     /// Takes `bytes` off the front of the frame.
     #[inline(always)]
     pub(crate) fn strip(&mut self, bytes: usize) -> Option<()> {

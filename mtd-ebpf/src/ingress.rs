@@ -1,10 +1,10 @@
 //! Receipt: from the underlay's frame to the inner packet, cheapest checks first.
 
-use aya_ebpf::bindings::xdp_action::{XDP_PASS, XDP_REDIRECT};
+use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT};
 use aya_ebpf::helpers::generated::{bpf_ktime_get_boot_ns, bpf_redirect};
 use mtd_common::DropReason;
 use mtd_common::abi::{
-    Counter, Dataplane, MAX_CHAIN, MODE_AUTHENTICATE, MODE_ENCRYPT, RxKey, RxSlot, Session,
+    Counter, Dataplane, MAX_CHAIN, MODE_AUTHENTICATE, MODE_ENCRYPT, MODE_INTRODUCTION, RxKey, RxSlot, Session,
 };
 use mtd_common::aead::{self, Operation};
 use mtd_common::bytes::part;
@@ -12,16 +12,17 @@ use mtd_common::packet::inner::Inner;
 use mtd_common::packet::{
     self, ETHERNET, ETHERTYPE_IPV4, ETHERTYPE_IPV6, IPV6, MTD, OVERHEAD, UDP, inner, ndp, outer,
 };
-use mtd_common::{slot, window};
+use mtd_common::{opaque, slot, window};
 
+use crate::control;
 use crate::frame::{Memory, Sealed, XdpFrame};
 use crate::maps::{self, Direction, Job};
 use crate::neighbour;
 
-const IP: usize = ETHERNET;
-const PAYLOAD: usize = ETHERNET + IPV6;
-const MTD_HEADER: usize = PAYLOAD + UDP;
-const INNER: usize = ETHERNET + OVERHEAD;
+pub(crate) const IP: usize = ETHERNET;
+pub(crate) const PAYLOAD: usize = ETHERNET + IPV6;
+pub(crate) const MTD_HEADER: usize = PAYLOAD + UDP;
+pub(crate) const INNER: usize = ETHERNET + OVERHEAD;
 
 /// Source MAC address of opened packets: locally administered, the same for all.
 const INSIDE_MAC: [u8; 6] = [0x02, b'm', b't', b'd', 0, 0];
@@ -40,7 +41,7 @@ pub(crate) fn receive(frame: &mut XdpFrame<'_>) -> Result<u32, DropReason> {
     let ethertype = packet::ethertype(ethernet);
     let Some(dataplane) = maps::dataplane() else { return Ok(pass()) };
     if ethertype != ETHERTYPE_IPV6 {
-        if packet::is_vlan(ethertype) {
+        if packet::is_vlan(ethertype) && !dataplane.is_shared() {
             require_no_tagged_ours(frame, dataplane)?;
         }
         return Ok(pass());
@@ -52,13 +53,30 @@ pub(crate) fn receive(frame: &mut XdpFrame<'_>) -> Result<u32, DropReason> {
     };
     if let Err(reason) = outer::require_udp(ip) {
         // A router that checks whether its neighbour is still there asks the live address itself.
-        return neighbour::solicited(frame, dataplane).unwrap_or(Err(reason));
+        return neighbour::solicited(frame, dataplane)
+            .unwrap_or_else(|| refuse(frame, dataplane, prefix, reason));
     }
     open(frame, dataplane, prefix)
 }
 
+/// What becomes of a packet towards a protected prefix that is none of ours for this reason: in a shared prefix it may
+/// be an ordinary host's, if its address is not live.
 #[inline(always)]
-fn pass() -> u32 {
+fn refuse(
+    frame: &XdpFrame<'_>,
+    dataplane: &Dataplane,
+    prefix: u16,
+    reason: DropReason,
+) -> Result<u32, DropReason> {
+    if !dataplane.is_shared() {
+        return Err(reason);
+    }
+    let ip = frame.get::<[u8; IPV6]>(IP).ok_or(reason)?;
+    if is_live(prefix, outer::destination(ip), boot_time()) { Err(reason) } else { Ok(pass()) }
+}
+
+#[inline(always)]
+pub(crate) fn pass() -> u32 {
     maps::count(Counter::Passed);
     XDP_PASS
 }
@@ -141,42 +159,80 @@ const fn closeness(reason: DropReason) -> u8 {
     }
 }
 
+/// Whether some session has this address at boot time `now`. A function of its own in the program too: see [`decrypt`].
+#[inline(never)]
+pub(crate) fn is_live(prefix: u16, address: &[u8; 16], now: u64) -> bool {
+    find(prefix, address, now, |_| Ok(())).is_ok()
+}
+
+/// Whether [`find`] gives this reason where no session has the address now.
+#[inline(always)]
+const fn is_dead(reason: DropReason) -> bool {
+    matches!(reason, DropReason::UnknownAddress | DropReason::StaleSlot | DropReason::SessionEnded)
+}
+
 /// Opens a UDP packet towards a protected prefix and hands it to the tunnel device.
 #[inline(always)]
 fn open(frame: &mut XdpFrame<'_>, dataplane: &Dataplane, prefix: u16) -> Result<u32, DropReason> {
     let now = boot_time();
     let length = frame.len() - ETHERNET;
     let ip = frame.get::<[u8; IPV6]>(IP).ok_or(DropReason::Truncated)?;
-    let udp = frame.get::<[u8; UDP]>(PAYLOAD).ok_or(DropReason::Truncated)?;
-    let Found { index, slot, session } =
-        find(prefix, outer::destination(ip), now, |slot| outer::require_peer(slot, ip, udp))?;
+    let Some(udp) = frame.get::<[u8; UDP]>(PAYLOAD) else {
+        return refuse(frame, dataplane, prefix, DropReason::Truncated);
+    };
+    let found = find(prefix, outer::destination(ip), now, |slot| outer::require_peer(slot, ip, udp));
+    let Found { index, slot, session } = match found {
+        Ok(found) => found,
+        Err(reason) if is_dead(reason) && dataplane.is_shared() => return Ok(pass()),
+        Err(reason) => return Err(reason),
+    };
     let inner_length = outer::inner_length(ip, udp, length, dataplane.inner_mtu)?;
 
     let header = frame.get::<[u8; MTD]>(MTD_HEADER).ok_or(DropReason::Truncated)?;
     let sequence = outer::sequence(header, &session.rx.mask);
-    if !slot::sequence_possible(sequence, now.wrapping_add(session.clock_offset)) {
+    let introduction = session.mode == MODE_INTRODUCTION;
+    // Those of introductions are random.
+    if !introduction && !slot::sequence_possible(sequence, now.wrapping_add(session.clock_offset)) {
         return Err(DropReason::InvalidSequence);
     }
     let state = maps::session_state(index).ok_or(DropReason::SessionEnded)?;
     let place = window::place(sequence);
     let word = state.window_word(place.index).ok_or(DropReason::InvalidSequence)?;
-    place.check(window::Word::load(&word))?;
+    if introduction {
+        control::require_new(frame)?;
+    } else {
+        place.check(window::Word::load(&word))?;
+    }
 
     let tag = outer::tag(header);
     let job = maps::job(Direction::Receive).ok_or(DropReason::ReceiveFailed)?;
     job.nonce = aead::nonce(slot, sequence);
     job.length = inner_length;
+    job.session = index;
+    job.generation = session.generation;
     match session.mode {
-        MODE_ENCRYPT => decrypt(frame, &session.rx.seal, job)?,
+        MODE_ENCRYPT | MODE_INTRODUCTION => decrypt(frame, &session.rx.seal, job)?,
         MODE_AUTHENTICATE => authenticate(frame, &session.rx.seal, job)?,
         _ => return Err(DropReason::SessionEnded),
     }
     if !aead::verify(job.sums.tag, tag) {
         return Err(DropReason::BadTag);
     }
-    inspect(frame, index, session, job.sums.checksum)?;
+    inspect(frame, session, job)?;
+    // Its mode is read again: the verifier would walk the cipher once for each value that it remembers.
+    let session = opaque::reference(session);
     // Last: a copy whose checksum or ECN bits were changed, and that comes first, must not burn the number.
-    place.mark(&word)?;
+    if session.mode == MODE_INTRODUCTION {
+        control::remember(frame, now)?;
+    } else {
+        place.mark(&word)?;
+    }
+    if job.control {
+        state.count_received(inner_length, now);
+        control::divert(frame, session, job, now)?;
+        maps::count(Counter::Control);
+        return Ok(XDP_DROP);
+    }
     deliver(frame)?;
     state.count_received(inner_length, now);
     maps::count(Counter::Accepted);
@@ -204,9 +260,9 @@ fn authenticate(frame: &mut XdpFrame<'_>, key: &[u8; 32], job: &mut Job) -> Resu
 
 /// The checks that come after authentication: checksum and inner packet.
 #[inline(never)]
-fn inspect(frame: &mut XdpFrame<'_>, index: u32, session: &Session, checksum: u64) -> Result<(), DropReason> {
-    require_checksum(frame, checksum)?;
-    require_inner(frame, index, session)
+fn inspect(frame: &mut XdpFrame<'_>, session: &Session, job: &mut Job) -> Result<(), DropReason> {
+    require_checksum(frame, job.sums.checksum)?;
+    require_inner(frame, session, job)
 }
 
 #[inline(always)]
@@ -217,9 +273,9 @@ fn require_checksum(frame: &XdpFrame<'_>, sealed: u64) -> Result<(), DropReason>
     if outer::checksum_valid(ip, udp, header, sealed) { Ok(()) } else { Err(DropReason::BadChecksum) }
 }
 
-/// Checks the opened packet and carries a congestion mark over to it.
+/// Checks the opened packet and carries a congestion mark over to it; notes in the job what it is.
 #[inline(always)]
-fn require_inner(frame: &mut XdpFrame<'_>, index: u32, session: &Session) -> Result<(), DropReason> {
+fn require_inner(frame: &mut XdpFrame<'_>, session: &Session, job: &mut Job) -> Result<(), DropReason> {
     let length = frame.len() - INNER;
     let outer_ecn = outer::ecn(frame.get::<[u8; IPV6]>(IP).ok_or(DropReason::Truncated)?);
     let first = frame.get::<[u8; 1]>(INNER).ok_or(DropReason::MalformedInner)?[0];
@@ -240,12 +296,19 @@ fn require_inner(frame: &mut XdpFrame<'_>, index: u32, session: &Session) -> Res
         }
         facts
     };
-    if allowed(&facts, index, session) { Ok(()) } else { Err(DropReason::InnerSource) }
+    job.control = facts.is_control();
+    if job.control {
+        control::require_fitting(length)?;
+    }
+    if session.mode == MODE_INTRODUCTION {
+        return control::require_introduction(frame, &facts);
+    }
+    if allowed(&facts, session) { Ok(()) } else { Err(DropReason::InnerSource) }
 }
 
 /// Whether an inner source address is one of the session's peer.
 #[inline(always)]
-fn allowed(facts: &Inner, index: u32, session: &Session) -> bool {
+fn allowed(facts: &Inner, session: &Session) -> bool {
     let source = facts.source;
     if source == [0; 16] {
         return false;
@@ -253,8 +316,7 @@ fn allowed(facts: &Inner, index: u32, session: &Session) -> bool {
     if source == session.peer_tunnel[0] || source == session.peer_tunnel[1] {
         return true;
     }
-    maps::route(facts.version, &source)
-        .is_some_and(|route| route.session == index && route.generation == session.generation)
+    session.peer != 0 && maps::route(facts.version, &source).is_some_and(|route| route.peer == session.peer)
 }
 
 /// Replaces the outer headers by an Ethernet header and redirects the frame into the tunnel device.

@@ -6,6 +6,7 @@
 #![expect(missing_docs, unreachable_pub, clippy::needless_pass_by_value, reason = "aya's macros")]
 
 mod atomic;
+mod control;
 mod egress;
 mod frame;
 mod ingress;

@@ -4,17 +4,25 @@
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::Key;
-use aya_ebpf::maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf};
+use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
 use mtd_common::abi::{
-    self, COUNTER_SLOTS, Counter, DROP_SLOTS, Dataplane, Route, RouteKey, RxKey, RxSlot, Session,
-    SessionState, TokenBucket, TxSlot,
+    self, COUNTER_SLOTS, Counter, DROP_SLOTS, Dataplane, IntroductionTag, Route, RouteKey, RxKey, RxSlot,
+    Session, SessionState, TokenBucket, TxSlot,
 };
 use mtd_common::aead::{Pass, Sums};
+use mtd_common::control_record::ControlRecord;
 use mtd_common::event::DropEvent;
+use mtd_common::session_note::SessionNote;
 use mtd_common::window::WINDOW_WORDS;
 use mtd_common::{DropReason, opaque};
 
 use crate::atomic::Shared;
+
+/// Introduction packets that are remembered, so that none is taken twice.
+const INTRODUCTIONS: u32 = 65_536;
+
+/// `BPF_NOEXIST`: insert only.
+const NO_EXIST: u64 = 1;
 
 /// `BPF_F_NO_PREALLOC`: the trie knows no other way.
 const NO_PREALLOC: u32 = 1;
@@ -29,6 +37,9 @@ static TX_SLOTS: Array<TxSlot> = Array::with_max_entries(64, 0);
 static SESSIONS: Array<Session> = Array::with_max_entries(1, 0);
 #[map]
 static SESSION_STATE: Array<SessionState> = Array::with_max_entries(1, 0);
+/// For the controllers only: see [`mtd_common::session_note`].
+#[map]
+static SESSION_NOTES: Array<SessionNote> = Array::with_max_entries(1, 0);
 #[map]
 static ROUTES: LpmTrie<RouteKey, Route> = LpmTrie::with_max_entries(64, NO_PREALLOC);
 #[map]
@@ -37,6 +48,14 @@ static DROPS: PerCpuArray<u64> = PerCpuArray::with_max_entries(DROP_SLOTS, 0);
 static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTER_SLOTS, 0);
 #[map]
 static EVENTS: RingBuf = RingBuf::with_byte_size(256 * 1024, 0);
+#[map]
+static CONTROL: RingBuf = RingBuf::with_byte_size(1024 * 1024, 0);
+#[map]
+static INTRODUCED: LruHashMap<IntroductionTag, u64> = LruHashMap::with_max_entries(INTRODUCTIONS, 0);
+#[map]
+static INTRODUCTION_LIMIT: PerCpuArray<TokenBucket> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+static CONTROL_LIMIT: PerCpuArray<TokenBucket> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 static EVENT_LIMIT: PerCpuArray<TokenBucket> = PerCpuArray::with_max_entries(1, 0);
 #[map]
@@ -52,9 +71,9 @@ pub(crate) struct Job {
     pub(crate) nonce: [u32; 3],
     /// Length of the inner packet in bytes.
     pub(crate) length: usize,
-    /// To be sent: index of the session.
+    /// Index of the session.
     pub(crate) session: u32,
-    /// To be sent: generation of the session.
+    /// Generation of the session.
     pub(crate) generation: u32,
     /// To be sent: index of the slot in the send ring.
     pub(crate) tx_slot: u32,
@@ -62,6 +81,8 @@ pub(crate) struct Job {
     pub(crate) ecn: u8,
     /// To be sent: IP version of the inner packet.
     pub(crate) version: u8,
+    /// Received: whether the inner packet is a control message.
+    pub(crate) control: bool,
     /// What came out.
     pub(crate) sums: Sums,
     /// Working memory.
@@ -208,6 +229,55 @@ pub(crate) fn event(now: u64, fill: impl FnOnce(&mut DropEvent)) {
         }
         None => count(Counter::EventsSuppressed),
     }
+}
+
+/// Lets `fill` write a record into the ring buffer of the controller. The record is all zero before. `None`: there is no
+/// room, or `fill` gave up.
+#[inline(always)]
+pub(crate) fn control(fill: impl FnOnce(&mut ControlRecord) -> Option<()>) -> Option<()> {
+    let mut entry = CONTROL.reserve::<ControlRecord>(0)?;
+    let record = entry.as_mut_ptr();
+    // SAFETY: the entry has room for one record, of which all zeros are a valid value, and nobody else has it yet.
+    let record = unsafe {
+        record.write_bytes(0, 1);
+        &mut *record
+    };
+    let filled = fill(record);
+    match filled {
+        Some(()) => entry.submit(0),
+        None => entry.discard(0),
+    }
+    filled
+}
+
+/// Whether an introduction packet with this tag was taken before.
+#[inline(always)]
+pub(crate) fn introduced(tag: &IntroductionTag) -> bool {
+    INTRODUCED.get_ptr(tag).is_some()
+}
+
+/// Remembers the tag of an introduction packet taken at `now` (boot time in ns). False: it was taken before, or cannot
+/// be remembered.
+#[inline(always)]
+pub(crate) fn remember(tag: &IntroductionTag, now: u64) -> bool {
+    INTRODUCED.insert(tag, now, NO_EXIST).is_ok()
+}
+
+/// Whether one more introduction may go to the controller: at most 5,000 a second and CPU (bursts of as many).
+#[inline(always)]
+pub(crate) fn may_introduce(now: u64) -> bool {
+    const INTERVAL: u64 = 200_000;
+    const BURST: u64 = 5_000;
+    take(&INTRODUCTION_LIMIT, now, INTERVAL, BURST)
+}
+
+/// Whether one more control message of a session may go to the controller: at most 2,000 a second and CPU (bursts of
+/// 4,000).
+#[inline(always)]
+pub(crate) fn may_control(now: u64) -> bool {
+    const INTERVAL: u64 = 500_000;
+    const BURST: u64 = 4_000;
+    take(&CONTROL_LIMIT, now, INTERVAL, BURST)
 }
 
 /// Whether one more neighbour advertisement may be sent: at most 1,000 a second and CPU (bursts of 500).

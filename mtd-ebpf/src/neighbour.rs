@@ -1,9 +1,10 @@
 //! The responder to neighbour solicitations for protected addresses (requirement MT-09). The kernel never sees
-//! one: it would not answer, but neither should it learn from strangers.
+//! one: it would not answer, but neither should it learn from strangers. (In a shared prefix it sees those that are for
+//! no live address.)
 
 use aya_ebpf::bindings::xdp_action::XDP_TX;
 use mtd_common::DropReason;
-use mtd_common::abi::{Counter, Dataplane, FLAG_ON_LINK};
+use mtd_common::abi::{Counter, Dataplane};
 use mtd_common::packet::{self, ETHERNET, IPV6, ndp};
 
 use crate::frame::{Memory, XdpFrame};
@@ -20,7 +21,12 @@ pub(crate) fn solicited(frame: &mut XdpFrame<'_>, dataplane: &Dataplane) -> Opti
     }
     let target = *ndp::target(icmp);
     let prefix = packet::protected(dataplane, &target)?;
-    Some(answer(frame, dataplane, prefix, &target).map(|()| XDP_TX))
+    match answer(frame, dataplane, prefix, &target) {
+        Ok(()) => Some(Ok(XDP_TX)),
+        // It may be an ordinary host's address, or this one's.
+        Err(DropReason::NeighbourDead) if dataplane.is_shared() => Some(Ok(ingress::pass())),
+        Err(reason) => Some(Err(reason)),
+    }
 }
 
 /// Makes the solicitation into its answer. A function of its own in the program too: see `ingress::decrypt`.
@@ -32,7 +38,7 @@ fn answer(
     target: &[u8; 16],
 ) -> Result<(), DropReason> {
     let now = ingress::boot_time();
-    if dataplane.flags & FLAG_ON_LINK == 0 || ingress::find(prefix, target, now, |_| Ok(())).is_err() {
+    if !dataplane.answers_solicitations() || !ingress::is_live(prefix, target, now) {
         return Err(DropReason::NeighbourDead);
     }
     let length = frame.len() - ETHERNET;

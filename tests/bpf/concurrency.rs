@@ -22,7 +22,7 @@ const LAPS: u64 = 60;
 type Order = fn(usize, usize, usize) -> usize;
 
 /// Binds this thread to the `nth` CPU that it may use.
-fn pin(nth: usize) {
+pub(crate) fn pin(nth: usize) {
     let allowed = sched_getaffinity(Pid::from_raw(0)).expect("the affinity");
     let cpus: Vec<usize> = (0..CpuSet::count()).filter(|&cpu| allowed.is_set(cpu).unwrap_or(false)).collect();
     assert!(cpus.len() > 1, "this test needs two CPUs");

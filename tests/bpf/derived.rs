@@ -143,6 +143,7 @@ fn end(number: usize, mode: Mode) -> Bench {
         rx: session.rx.0,
         tx: session.tx.0,
         peer_tunnel: [peer.octets(), [0; 16]],
+        ..abi::Session::default()
     };
     bench.plane.set_session(0, element).expect("a session");
     let place = Place { index: 0, generation, prefix: number as u16 };

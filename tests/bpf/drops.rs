@@ -11,13 +11,18 @@ use mtd_tests::packet::{
 
 use crate::harness::{Bench, Expect, Fixture, SEQUENCE};
 use crate::inner::{OWN6, Version, ipv6};
+use crate::message::MAX_MESSAGE;
 use crate::peering::{CURRENT, Peering};
 use crate::send_drops;
 use crate::wire::{Mode, ROUTER_MAC, with_right_checksum};
 
 /// Reasons that have tests of their own, because one frame alone does not bring them about.
-const ELSEWHERE: [(DropReason, &str); 1] =
-    [(DropReason::NeighbourLimited, "neighbour::answers_are_rate_limited needs hundreds of frames")];
+const ELSEWHERE: [(DropReason, &str); 4] = [
+    (DropReason::NeighbourLimited, "neighbour::answers_are_rate_limited needs hundreds of frames"),
+    (DropReason::IntroductionLimited, "introduction::they_are_rate_limited needs thousands of frames"),
+    (DropReason::ControlLimited, "control::messages_are_rate_limited needs thousands of frames"),
+    (DropReason::ControlFull, "control::a_full_ring_buffer_costs_messages_only needs a thousand of frames"),
+];
 
 /// Reasons that no frame brings about.
 const UNREACHABLE: [(DropReason, &str); 2] = [
@@ -140,6 +145,9 @@ fn fixtures(peering: &Peering) -> Vec<Fixture> {
             let stranger = "fd00:66::3".parse().expect("an address");
             with(&|p| (p.sequence, p.inner) = (SEQUENCE + 103, ipv6(stranger, OWN6, 0, 120)))
         }),
+        Fixture::drop("a control message that is too long", ControlTooLong, {
+            peering.message(CURRENT, SEQUENCE + 105, MAX_MESSAGE + 1).frame()
+        }),
         Fixture::drop("congestion that cannot be said", Ecn, {
             with(&|p| (p.sequence, p.traffic_class) = (SEQUENCE + 104, 3))
         }),
@@ -185,7 +193,7 @@ fn every_reason_has_a_fixture_or_cannot_come_about() {
         .into_iter()
         .filter_map(|fixture| match fixture.expect {
             Expect::Drop(reason) => Some(reason),
-            Expect::Pass | Expect::Accept(..) => None,
+            Expect::Pass | Expect::Accept(..) | Expect::Divert(_) | Expect::Lose(..) => None,
         })
         .collect();
     covered.extend(send_drops::fixtures().into_iter().map(|fixture| fixture.reason));

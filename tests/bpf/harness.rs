@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use aya::maps::{MapData, RingBuf};
 use aya::{TestRun as _, TestRunOptions};
 use ipnet::{IpNet, Ipv6Net};
@@ -17,7 +17,8 @@ use mtd_common::abi::{ROUTE_KEY_FAMILY_BITS, Route, RouteKey, SessionState, rout
 use mtd_common::event::DropEvent;
 use nix::time::{ClockId, clock_gettime};
 
-use crate::inner::ethertype;
+use crate::message::Message;
+pub(crate) use crate::outcome::Outcome;
 use crate::peering::{BEGIN, CURRENT, PREFIXES, Peering};
 use crate::wire::{Packet, UNDERLAY_MAC};
 
@@ -35,8 +36,6 @@ pub(crate) const RING: u32 = 8;
 pub(crate) const MTU: u32 = 1428;
 /// MAC address of the tunnel device.
 pub(crate) const TUNNEL_MAC: [u8; 6] = [0x02, 0, 0, 0, 0xbb, 0x01];
-/// Source MAC address of opened packets.
-const INSIDE_MAC: [u8; 6] = *b"\x02mtd\0\0";
 /// The first sequence number that an honest sender uses at [`BEGIN`].
 pub(crate) const SEQUENCE: u64 = BEGIN / 64;
 
@@ -56,6 +55,10 @@ pub(crate) enum Expect {
     Drop(DropReason),
     /// Opened for this session: the sequence number, and the inner packet that comes out.
     Accept(u32, u64, Vec<u8>),
+    /// Opened, and handed to the controller.
+    Divert(Message),
+    /// Opened and counted to its session, but dropped for this reason.
+    Lose(DropReason, Message),
 }
 
 impl Fixture {
@@ -72,6 +75,23 @@ impl Fixture {
         let expect = Expect::Accept(peering.index, packet.sequence, packet.inner.clone());
         Self { name: name.into(), frame: packet.frame(), expect }
     }
+
+    /// `packet`, a control message that reaches the controller.
+    pub(crate) fn divert(name: impl Into<String>, peering: &Peering, packet: &Packet) -> Self {
+        let expect = Expect::Divert(Message::new(peering, packet));
+        Self { name: name.into(), frame: packet.frame(), expect }
+    }
+
+    /// `packet`, a control message that is valid, but does not reach the controller.
+    pub(crate) fn lose(
+        name: impl Into<String>,
+        reason: DropReason,
+        peering: &Peering,
+        packet: &Packet,
+    ) -> Self {
+        let expect = Expect::Lose(reason, Message::new(peering, packet));
+        Self { name: name.into(), frame: packet.frame(), expect }
+    }
 }
 
 /// A data plane without interfaces, on its own maps.
@@ -79,6 +99,7 @@ pub(crate) struct Bench {
     pub(crate) plane: Plane,
     pub(crate) settings: Settings,
     events: RingBuf<MapData>,
+    control: RingBuf<MapData>,
     clock_offset: u64,
     routes: Vec<(u32, RouteKey, Route)>,
 }
@@ -89,6 +110,7 @@ impl Bench {
         mtd_tests::require_root();
         let mut plane = Plane::load(Capacity { sessions: SESSIONS, ring: RING }).expect("the programs load");
         let events = plane.take_events().expect("a ring buffer");
+        let control = plane.take_control().expect("a ring buffer");
         let settings = Settings {
             tunnel_ifindex: 77,
             tunnel_mac: TUNNEL_MAC,
@@ -100,7 +122,7 @@ impl Bench {
         };
         plane.configure(&settings).expect("the settings fit");
         let clock_offset = BEGIN.wrapping_sub(boot_time());
-        Self { plane, settings, events, clock_offset, routes: Vec::new() }
+        Self { plane, settings, events, control, clock_offset, routes: Vec::new() }
     }
 
     /// [`Bench::new`] with one session, index 0, encrypting.
@@ -147,7 +169,12 @@ impl Bench {
             IpAddr::V4(v4) => (4, v4.to_ipv6_mapped().octets(), 96 + u32::from(network.prefix_len())),
             IpAddr::V6(v6) => (6, v6.octets(), u32::from(network.prefix_len())),
         };
-        let route = Route { session: peering.index, generation: peering.generation };
+        let route = Route {
+            session: peering.index,
+            generation: peering.generation,
+            peer: peering.peer,
+            ..Route::default()
+        };
         self.routes.push((ROUTE_KEY_FAMILY_BITS + length, route_key(version, &octets), route));
         self.plane.replace_routes(&self.routes).expect("room for a route");
     }
@@ -201,6 +228,7 @@ impl Bench {
             sent: moved.frames.sent - counts.frames.sent,
             neighbour_answered: moved.frames.neighbour_answered - counts.frames.neighbour_answered,
             events_suppressed: moved.frames.events_suppressed - counts.frames.events_suppressed,
+            control: moved.frames.control - counts.frames.control,
         };
         let before = |reason| counts.drops.get(&reason).copied().unwrap_or(0);
         let mut drops: BTreeMap<_, _> = moved.drops.into_iter().map(|(r, n)| (r, n - before(r))).collect();
@@ -211,6 +239,7 @@ impl Bench {
             drops,
             frames,
             events: self.events(),
+            records: self.records(),
             states: (states, self.states()),
             time: (began, ended),
         }
@@ -223,6 +252,15 @@ impl Bench {
             events.push(DropEvent::decode(&record).expect("an event of this version"));
         }
         events
+    }
+
+    /// The records for the controller since the last run.
+    pub(crate) fn records(&mut self) -> Vec<Vec<u8>> {
+        let mut records = Vec::new();
+        while let Some(record) = self.control.next() {
+            records.push(record.to_vec());
+        }
+        records
     }
 
     fn states(&self) -> Vec<SessionState> {
@@ -239,6 +277,8 @@ impl Bench {
             Expect::Pass => outcome.passed(&fixture.frame),
             Expect::Drop(reason) => outcome.dropped(XDP_DROP, &fixture.frame, *reason),
             Expect::Accept(session, sequence, inner) => outcome.accepted(*session, *sequence, inner),
+            Expect::Divert(message) => outcome.diverted(message),
+            Expect::Lose(reason, message) => outcome.lost(&fixture.frame, *reason, message),
         }
     }
 
@@ -291,90 +331,4 @@ impl From<aya::TestRunResult> for Returned {
     fn from(result: aya::TestRunResult) -> Self {
         Self { verdict: result.return_value, length: result.data_size_out as usize }
     }
-}
-
-/// What a run returned and moved.
-#[derive(Debug)]
-pub(crate) struct Outcome {
-    pub(crate) verdict: u32,
-    pub(crate) frame: Vec<u8>,
-    pub(crate) drops: BTreeMap<DropReason, u64>,
-    pub(crate) frames: Frames,
-    pub(crate) events: Vec<(DropEvent, DropReason)>,
-    /// Before and after.
-    pub(crate) states: (Vec<SessionState>, Vec<SessionState>),
-    /// Boot time in ns, before and after.
-    pub(crate) time: (u64, u64),
-}
-
-impl Outcome {
-    /// In one line.
-    fn summary(&self) -> String {
-        format!("verdict {}, drops {:?}, {:?}", self.verdict, self.drops, self.frames)
-    }
-
-    /// Whether exactly these counters moved, and no drop was reported.
-    pub(crate) fn moved(&self, verdict: u32, frames: Frames) -> Result<()> {
-        ensure!(self.verdict == verdict && self.frames == frames, "{}", self.summary());
-        ensure!(self.drops.is_empty() && self.events.is_empty(), "drops beside: {}", self.summary());
-        Ok(())
-    }
-
-    /// Whether the state of all sessions stayed as it was.
-    pub(crate) fn left_sessions_alone(&self) -> Result<()> {
-        ensure!(self.states.0 == self.states.1, "the state of a session changed");
-        Ok(())
-    }
-
-    pub(crate) fn passed(&self, frame: &[u8]) -> Result<()> {
-        self.moved(XDP_PASS, Frames { passed: 1, ..Frames::default() })?;
-        self.left_sessions_alone()?;
-        ensure!(self.frame == frame, "the frame was changed");
-        Ok(())
-    }
-
-    /// Whether the frame was dropped: one drop, one event that fits (or was suppressed).
-    pub(crate) fn dropped(&self, verdict: u32, frame: &[u8], reason: DropReason) -> Result<()> {
-        ensure!(self.verdict == verdict && self.drops == BTreeMap::from([(reason, 1)]), "{}", self.summary());
-        let suppressed = 1 - self.events.len().min(1) as u64;
-        ensure!(
-            self.frames == Frames { events_suppressed: suppressed, ..Frames::default() }
-                && self.events.len() < 2,
-            "{} events, {}",
-            self.events.len(),
-            self.summary()
-        );
-        for (event, reported) in &self.events {
-            ensure!(*reported == reason, "the event says {reported:?}");
-            ensure!((self.time.0..=self.time.1).contains(&event.time), "time of the event");
-            ensure!(event.length as usize == frame.len(), "length {} in the event", event.length);
-        }
-        self.left_sessions_alone()
-    }
-
-    /// Whether the frame was opened: the inner packet in an Ethernet header for the tunnel device, all counters and the
-    /// mark in the window.
-    pub(crate) fn accepted(&self, session: u32, sequence: u64, inner: &[u8]) -> Result<()> {
-        self.moved(XDP_REDIRECT, Frames { accepted: 1, ..Frames::default() })?;
-        let expected = [&TUNNEL_MAC, INSIDE_MAC.as_slice(), &ethertype(inner), inner].concat();
-        ensure!(self.frame == expected, "out came {:02x?} instead of {expected:02x?}", self.frame);
-        let (mut model, after) = (self.states.0.clone(), &self.states.1);
-        let state = &mut model[session as usize];
-        state.rx_packets += 1;
-        state.rx_bytes += inner.len() as u64;
-        state.rx_last_valid = after[session as usize].rx_last_valid;
-        ensure!((self.time.0..=self.time.1).contains(&state.rx_last_valid), "time of the last valid packet");
-        mark(state, sequence);
-        ensure!(model == *after, "session state {after:?} instead of {model:?}");
-        Ok(())
-    }
-}
-
-/// The window as documented: 66 words, of 16 numbers each, with the round of the ring above the marks.
-fn mark(state: &mut SessionState, sequence: u64) {
-    let words = state.window.len() as u64;
-    let (group, bit) = (sequence / 16, 1 << (sequence % 16));
-    let word = &mut state.window[(group % words) as usize];
-    let round = group / words;
-    *word = if *word >> 16 == round { *word | bit } else { round << 16 | bit };
 }

@@ -94,13 +94,42 @@ fn a_default_route_of_one_family_lets_no_source_of_the_other_in() {
     }
 }
 
+/// While the old session of a peer still receives, routes name its new one already.
 #[test]
-fn a_route_of_an_ended_generation_lets_nothing_in() {
+fn a_route_lets_in_all_sessions_with_its_peer() {
     let mut bench = Bench::new();
-    let peering = Peering { peer_tunnel: [[0; 16]; 2], ..Peering::new(0, Mode::Encrypt) };
+    let bare =
+        |index, peer| Peering { peer, peer_tunnel: [[0; 16]; 2], ..Peering::new(index, Mode::Encrypt) };
+    let (old, new, other) = (bare(0, 9), bare(1, 9), bare(2, 10));
+    for peering in [&old, &new, &other] {
+        bench.install(peering);
+    }
+    bench.route("fd00:66::/64", &new);
+    bench.route("10.66.0.0/16", &new);
+    let table =
+        |reason| vec![("IPv6", reason, ipv6(PEER6, OWN6, 0, 60)), ("IPv4", reason, ipv4(PEER4, OWN4, 0, 60))];
+    run(&mut bench, &old, table(None));
+    run(&mut bench, &new, table(None));
+    run(&mut bench, &other, table(Some(InnerSource)));
+    // It ends: nothing of it passes, and the new one goes on.
+    bench.plane.set_session(old.index, mtd_common::abi::Session::default()).expect("a session");
+    let late = old.packet(CURRENT, SEQUENCE + 50, ipv6(PEER6, OWN6, 0, 60));
+    bench.run_all(&[
+        Fixture::drop("the old session", mtd_common::DropReason::SessionEnded, late.frame()),
+        Fixture::accept("the new one", &new, &new.packet(CURRENT, SEQUENCE + 50, ipv6(PEER6, OWN6, 0, 60))),
+    ]);
+}
+
+#[test]
+fn a_session_without_peer_uses_no_route() {
+    let mut bench = Bench::new();
+    let peering = Peering { peer: 0, ..Peering::new(0, Mode::Encrypt) };
     bench.install(&peering);
-    bench.route("fd00:66::/64", &Peering { generation: peering.generation - 1, ..peering.clone() });
-    let table = vec![("the generation before", Some(InnerSource), ipv6(PEER6, OWN6, 0, 60))];
+    bench.route("fd00:77::/64", &peering);
+    let table = vec![
+        ("a route of peer 0", Some(InnerSource), ipv6(v6("fd00:77::1"), OWN6, 0, 60)),
+        ("an address of its own", None, ipv6(PEER6, OWN6, 0, 60)),
+    ];
     run(&mut bench, &peering, table);
 }
 

@@ -16,7 +16,7 @@ use crate::inner::{Version, ones_complement_sum};
 use crate::peering::{CURRENT, Peering};
 use crate::wire::{Mode, ROUTER_MAC, UNDERLAY_MAC};
 
-const ROUTER: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+pub(crate) const ROUTER: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 const NOBODY: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xa, 0, 1, 2, 3, 4);
 const ETHERNET_LEN: usize = 14;
 const ICMP_AT: usize = 54;
@@ -27,12 +27,12 @@ fn on_link() -> (Bench, Peering) {
     (bench, peering)
 }
 
-fn solicit(target: Ipv6Addr) -> Vec<u8> {
+pub(crate) fn solicit(target: Ipv6Addr) -> Vec<u8> {
     neighbour_solicitation(ROUTER_MAC, ROUTER, target, None)
 }
 
 /// As a router asks whether its neighbour is still there.
-fn probe(target: Ipv6Addr) -> Vec<u8> {
+pub(crate) fn probe(target: Ipv6Addr) -> Vec<u8> {
     neighbour_solicitation(ROUTER_MAC, ROUTER, target, Some(UNDERLAY_MAC))
 }
 
@@ -49,7 +49,7 @@ fn mended(mut frame: Vec<u8>) -> Vec<u8> {
 }
 
 /// Whether the solicitation for `target` was answered as RFC 4861 section 7.2.4 says, in etherparse's reading.
-fn assert_answered(name: &str, outcome: &Outcome, target: Ipv6Addr) {
+pub(crate) fn assert_answered(name: &str, outcome: &Outcome, target: Ipv6Addr) {
     let moved = outcome.moved(XDP_TX, Frames { neighbour_answered: 1, ..Frames::default() });
     moved.unwrap_or_else(|error| panic!("{name}: {error:#}"));
     outcome.left_sessions_alone().unwrap_or_else(|error| panic!("{name}: {error:#}"));

@@ -5,7 +5,8 @@ use std::net::{Ipv6Addr, SocketAddrV6};
 use mtd_common::abi::{self, DirectionKeys, RxKey, RxSlot, TxSlot};
 use sha2::{Digest as _, Sha256};
 
-use crate::inner::{PEER4, PEER6};
+use crate::inner::{OWN6, PEER4, PEER6};
+use crate::message;
 use crate::wire::{Keys, Mode, Packet};
 
 /// Slot length in ns: long, so that no test sees a slot end by itself.
@@ -33,6 +34,12 @@ pub(crate) const fn slot_start(slot: u64) -> u64 {
 pub(crate) struct Peering {
     pub(crate) index: u32,
     pub(crate) generation: u32,
+    /// Number of the peer.
+    pub(crate) peer: u32,
+    /// Whether it is an introduction.
+    pub(crate) introduction: bool,
+    /// Whether anybody may send, and not only the peer.
+    pub(crate) anybody: bool,
     pub(crate) mode: Mode,
     /// What the peer seals with.
     pub(crate) rx: Keys,
@@ -53,12 +60,26 @@ impl Peering {
         Self {
             index,
             generation: 7 + index,
+            peer: 100 + index,
+            introduction: false,
+            anybody: false,
             mode,
             rx: keys("receive"),
             tx: keys("send"),
             peer_tunnel: [PEER4.to_ipv6_mapped().octets(), PEER6.octets()],
             prefix: 0,
             pinned: None,
+        }
+    }
+
+    /// The server's end of an introduction.
+    pub(crate) fn introduction(index: u32) -> Self {
+        Self {
+            peer: 0,
+            introduction: true,
+            anybody: true,
+            peer_tunnel: [[0; 16]; 2],
+            ..Self::new(index, Mode::Encrypt)
         }
     }
 
@@ -95,12 +116,27 @@ impl Peering {
         }
     }
 
+    /// A control message of `length` bytes from the peer in a slot: inside between the tunnel addresses, or the outer
+    /// ones for an introduction.
+    pub(crate) fn message(&self, slot: u64, sequence: u64, length: usize) -> Packet {
+        self.message_from(self.remote(slot), slot, sequence, length)
+    }
+
+    /// The same from another outer source.
+    pub(crate) fn message_from(&self, from: SocketAddrV6, slot: u64, sequence: u64, length: usize) -> Packet {
+        let (source, destination) =
+            if self.introduction { (*from.ip(), *self.local(slot).ip()) } else { (PEER6, OWN6) };
+        let inner = message::inner(source, destination, length);
+        Packet { from, ..self.packet(slot, sequence, inner) }
+    }
+
     /// The element of the session table.
     pub(crate) fn element(&self, clock_offset: u64) -> abi::Session {
         let direction = |keys: &Keys| DirectionKeys { seal: keys.seal, mask: keys.mask };
         abi::Session {
             generation: self.generation,
             mode: match self.mode {
+                _ if self.introduction => abi::MODE_INTRODUCTION,
                 Mode::Encrypt => abi::MODE_ENCRYPT,
                 Mode::Authenticate => abi::MODE_AUTHENTICATE,
             },
@@ -110,6 +146,8 @@ impl Peering {
             rx: direction(&self.rx),
             tx: direction(&self.tx),
             peer_tunnel: self.peer_tunnel,
+            peer: self.peer,
+            reserved: 0,
         }
     }
 
@@ -125,8 +163,8 @@ impl Peering {
             generation: self.generation,
             slot: slot as u32,
             local_port: local.port().to_be_bytes(),
-            peer_port: remote.port().to_be_bytes(),
-            peer_address: remote.ip().octets(),
+            peer_port: if self.anybody { [0; 2] } else { remote.port().to_be_bytes() },
+            peer_address: if self.anybody { [0; 16] } else { remote.ip().octets() },
         };
         (RxKey { low, prefix: self.prefix, chain: 0 }, entry)
     }

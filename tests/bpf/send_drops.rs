@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use mtd::proto::slots::SlotMaps as _;
 use mtd_common::DropReason::{self, *};
 use mtd_common::abi::TxSlot;
+use mtd_common::packet::inner::{CONTROL_MARK, NEXT_CONTROL};
 
 use crate::harness::{Bench, MTU, RING, TC_ACT_SHOT};
 use crate::inner::{OWN4, OWN6, PEER4, PEER6, Version, framed, framed_as, ipv4, ipv6};
@@ -52,6 +53,14 @@ fn segmented() -> [u8; 192] {
     context
 }
 
+/// A `__sk_buff` with a mark.
+pub(crate) fn marked(mark: u32) -> [u8; 192] {
+    const MARK: usize = 8;
+    let mut context = [0; 192];
+    context[MARK..][..4].copy_from_slice(&mark.to_ne_bytes());
+    context
+}
+
 /// One fixture at least for every reason of the send program; [`bench`] has the sessions that they are about. Packets that
 /// end within their IP header are not among them: the kernel makes no test run of one.
 pub(crate) fn fixtures() -> Vec<SendFixture> {
@@ -88,6 +97,15 @@ pub(crate) fn fixtures() -> Vec<SendFixture> {
         fixture("to an IPv4-mapped address", SendMalformed, framed(&ipv6(OWN6, mapped, 0, 60))),
         fixture("from an IPv4-mapped address", SendMalformed, framed(&ipv6(mapped, PEER6, 0, 60))),
     ];
+    let mut control = Version::V6.sent(0, 60);
+    control[6] = NEXT_CONTROL;
+    list.push(fixture("a control message of nobody's", SendControl, framed(&control)));
+    list.push(SendFixture {
+        name: "a control message with another mark",
+        reason: SendControl,
+        frame: framed(&control),
+        context: Some(marked(CONTROL_MARK ^ 1)),
+    });
     list.push(SendFixture {
         name: "a packet to be segmented",
         reason: SendOffload,

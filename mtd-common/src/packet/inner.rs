@@ -22,6 +22,24 @@ pub struct Inner {
     pub destination: [u8; 16],
     /// ECN codepoint.
     pub ecn: u8,
+    /// Next header (IPv6) or protocol (IPv4).
+    pub next_header: u8,
+}
+
+/// IPv6 next header of a control message between the controllers, which is never handed to the tunnel device. One of
+/// the two numbers for experiments (RFC 3692).
+pub const NEXT_CONTROL: u8 = 254;
+
+/// Mark (`SO_MARK`) of the control messages that the controller sends into the tunnel device. Others must not send any:
+/// the peer takes them for its peer's.
+pub const CONTROL_MARK: u32 = 0x6d74_6401;
+
+impl Inner {
+    /// Whether it is a control message between the controllers.
+    #[inline(always)]
+    pub const fn is_control(&self) -> bool {
+        self.version == 6 && self.next_header == NEXT_CONTROL
+    }
 }
 
 /// An IPv4 address as `::ffff:a.b.c.d` (RFC 4291 section 2.5.5.2).
@@ -61,6 +79,7 @@ pub const fn ipv4(header: &[u8; IPV4], length: usize) -> Result<Inner, DropReaso
         source: mapped(*part::<12, 4, IPV4>(header)),
         destination: mapped(*part::<16, 4, IPV4>(header)),
         ecn: header[1] & 3,
+        next_header: header[9],
     })
 }
 
@@ -83,6 +102,7 @@ pub const fn ipv6(header: &[u8; 40], length: usize) -> Result<Inner, DropReason>
         source: *part::<8, 16, 40>(header),
         destination: *part::<24, 16, 40>(header),
         ecn: (header[1] >> 4) & 3,
+        next_header: header[6],
     })
 }
 

@@ -1,0 +1,82 @@
+//! Control messages: inner packets of next header 254, and the records in which they reach the controller.
+
+use std::net::{Ipv6Addr, SocketAddrV6};
+
+use anyhow::{Result, ensure};
+use mtd_common::control_record::ControlRecord;
+
+use crate::inner::{IPV6_LEN, ipv6};
+use crate::peering::Peering;
+use crate::wire::Packet;
+
+/// IPv6 next header of control messages.
+pub(crate) const NEXT_CONTROL: u8 = 254;
+/// Longest message in bytes.
+pub(crate) const MAX_MESSAGE: usize = 768;
+/// Bytes of a record, and of the ring buffer of records; a record has a header of 8 bytes there.
+pub(crate) const RECORD: usize = 64 + MAX_MESSAGE;
+pub(crate) const RING_BYTES: usize = 1024 * 1024;
+
+/// The inner packet of a message of `length` bytes, which look random.
+pub(crate) fn inner(source: Ipv6Addr, destination: Ipv6Addr, length: usize) -> Vec<u8> {
+    let mut packet = ipv6(source, destination, 0, IPV6_LEN + length);
+    packet[6..8].copy_from_slice(&[NEXT_CONTROL, 1]);
+    packet
+}
+
+/// A message as the record must tell it.
+#[derive(Clone, Debug)]
+pub(crate) struct Message {
+    pub(crate) session: u32,
+    generation: u32,
+    slot: u64,
+    /// The number to be marked used; an introduction has none.
+    pub(crate) sequence: Option<u64>,
+    from: SocketAddrV6,
+    to: SocketAddrV6,
+    payload: Vec<u8>,
+}
+
+impl Message {
+    /// What `packet` says to the session of `peering`.
+    pub(crate) fn new(peering: &Peering, packet: &Packet) -> Self {
+        Self {
+            session: peering.index,
+            generation: peering.generation,
+            slot: packet.slot,
+            sequence: (!peering.introduction).then_some(packet.sequence),
+            from: packet.from,
+            to: packet.to,
+            payload: packet.inner[IPV6_LEN..].to_vec(),
+        }
+    }
+
+    pub(crate) fn inner_len(&self) -> usize {
+        IPV6_LEN + self.payload.len()
+    }
+
+    /// Whether `record` is that of this message, received between two points of boot time (in ns), to the last byte.
+    pub(crate) fn require_record(&self, record: &[u8], (began, ended): (u64, u64)) -> Result<()> {
+        ensure!(record.len() == RECORD, "a record of {} bytes", record.len());
+        let (time, rest) = record.split_first_chunk::<8>().expect("832 bytes");
+        ensure!((began..=ended).contains(&u64::from_ne_bytes(*time)), "time of the record");
+        let mut expected =
+            [self.session.to_ne_bytes(), self.generation.to_ne_bytes(), (self.slot as u32).to_ne_bytes()]
+                .concat();
+        expected.extend((self.payload.len() as u16).to_ne_bytes());
+        // Version, padding.
+        expected.extend([1, 0]);
+        expected.extend(self.from.ip().octets());
+        expected.extend(self.to.ip().octets());
+        expected.extend(self.from.port().to_be_bytes());
+        expected.extend(self.to.port().to_be_bytes());
+        expected.extend([0; 4]);
+        expected.extend(&self.payload);
+        // Nothing of what was in the ring buffer before.
+        expected.resize(RECORD - 8, 0);
+        ensure!(rest == expected, "the record says {rest:02x?} instead of {expected:02x?}");
+        let decoded = ControlRecord::decode(record).map_err(|error| anyhow::anyhow!("{error:?}"))?;
+        ensure!(decoded.message() == self.payload, "the message decoded");
+        Ok(())
+    }
+}

@@ -1,0 +1,134 @@
+//! What a run of a program returned and moved, and what it may have.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Result, ensure};
+use mtd::status::Frames;
+use mtd_common::DropReason;
+use mtd_common::abi::SessionState;
+use mtd_common::event::DropEvent;
+
+use crate::harness::{TUNNEL_MAC, XDP_DROP, XDP_PASS, XDP_REDIRECT};
+use crate::inner::ethertype;
+use crate::message::Message;
+
+/// Source MAC address of opened packets.
+const INSIDE_MAC: [u8; 6] = *b"\x02mtd\0\0";
+
+/// What a run returned and moved.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) verdict: u32,
+    pub(crate) frame: Vec<u8>,
+    pub(crate) drops: BTreeMap<DropReason, u64>,
+    pub(crate) frames: Frames,
+    pub(crate) events: Vec<(DropEvent, DropReason)>,
+    /// Records for the controller, as they are in the ring buffer.
+    pub(crate) records: Vec<Vec<u8>>,
+    /// Before and after.
+    pub(crate) states: (Vec<SessionState>, Vec<SessionState>),
+    /// Boot time in ns, before and after.
+    pub(crate) time: (u64, u64),
+}
+
+impl Outcome {
+    /// In one line.
+    fn summary(&self) -> String {
+        format!("verdict {}, drops {:?}, {:?}", self.verdict, self.drops, self.frames)
+    }
+
+    /// Whether exactly these counters moved, and no drop was reported.
+    pub(crate) fn moved(&self, verdict: u32, frames: Frames) -> Result<()> {
+        ensure!(self.verdict == verdict && self.frames == frames, "{}", self.summary());
+        ensure!(self.drops.is_empty() && self.events.is_empty(), "drops beside: {}", self.summary());
+        ensure!(self.records.len() as u64 == frames.control, "{} records", self.records.len());
+        Ok(())
+    }
+
+    /// Whether the state of all sessions stayed as it was.
+    pub(crate) fn left_sessions_alone(&self) -> Result<()> {
+        ensure!(self.states.0 == self.states.1, "the state of a session changed");
+        Ok(())
+    }
+
+    pub(crate) fn passed(&self, frame: &[u8]) -> Result<()> {
+        self.moved(XDP_PASS, Frames { passed: 1, ..Frames::default() })?;
+        self.left_sessions_alone()?;
+        ensure!(self.frame == frame, "the frame was changed");
+        Ok(())
+    }
+
+    /// Whether the frame was dropped, and the state of all sessions stayed as it was.
+    pub(crate) fn dropped(&self, verdict: u32, frame: &[u8], reason: DropReason) -> Result<()> {
+        self.reported(verdict, frame, reason)?;
+        ensure!(self.records.is_empty(), "a record of what was dropped");
+        self.left_sessions_alone()
+    }
+
+    /// Whether a drop was counted: one drop, one event that fits (or was suppressed).
+    fn reported(&self, verdict: u32, frame: &[u8], reason: DropReason) -> Result<()> {
+        ensure!(self.verdict == verdict && self.drops == BTreeMap::from([(reason, 1)]), "{}", self.summary());
+        let suppressed = 1 - self.events.len().min(1) as u64;
+        ensure!(
+            self.frames == Frames { events_suppressed: suppressed, ..Frames::default() }
+                && self.events.len() < 2,
+            "{} events, {}",
+            self.events.len(),
+            self.summary()
+        );
+        for (event, reported) in &self.events {
+            ensure!(*reported == reason, "the event says {reported:?}");
+            ensure!((self.time.0..=self.time.1).contains(&event.time), "time of the event");
+            ensure!(event.length as usize == frame.len(), "length {} in the event", event.length);
+        }
+        Ok(())
+    }
+
+    /// Whether the frame was opened: the inner packet in an Ethernet header for the tunnel device, all counters and the
+    /// mark in the window.
+    pub(crate) fn accepted(&self, session: u32, sequence: u64, inner: &[u8]) -> Result<()> {
+        self.moved(XDP_REDIRECT, Frames { accepted: 1, ..Frames::default() })?;
+        let expected = [&TUNNEL_MAC, INSIDE_MAC.as_slice(), &ethertype(inner), inner].concat();
+        ensure!(self.frame == expected, "out came {:02x?} instead of {expected:02x?}", self.frame);
+        self.received(session, Some(sequence), inner.len())
+    }
+
+    /// Whether a control message was handed to the controller and nowhere else: its record, all counters, and the mark
+    /// in the window where the session has one.
+    pub(crate) fn diverted(&self, message: &Message) -> Result<()> {
+        self.moved(XDP_DROP, Frames { control: 1, ..Frames::default() })?;
+        message.require_record(&self.records[0], self.time)?;
+        self.received(message.session, message.sequence, message.inner_len())
+    }
+
+    /// Whether a control message was dropped that was valid: nothing but the record differs from [`Outcome::diverted`].
+    /// There may be records of earlier ones.
+    pub(crate) fn lost(&self, frame: &[u8], reason: DropReason, message: &Message) -> Result<()> {
+        self.reported(XDP_DROP, frame, reason)?;
+        self.received(message.session, message.sequence, message.inner_len())
+    }
+
+    /// Whether this one packet was counted to its session, and marked used if it has a number, and nothing else.
+    fn received(&self, session: u32, sequence: Option<u64>, bytes: usize) -> Result<()> {
+        let (mut model, after) = (self.states.0.clone(), &self.states.1);
+        let state = &mut model[session as usize];
+        state.rx_packets += 1;
+        state.rx_bytes += bytes as u64;
+        state.rx_last_valid = after[session as usize].rx_last_valid;
+        ensure!((self.time.0..=self.time.1).contains(&state.rx_last_valid), "time of the last valid packet");
+        if let Some(sequence) = sequence {
+            mark(state, sequence);
+        }
+        ensure!(model == *after, "session state {after:?} instead of {model:?}");
+        Ok(())
+    }
+}
+
+/// The window as documented: 66 words, of 16 numbers each, with the round of the ring above the marks.
+fn mark(state: &mut SessionState, sequence: u64) {
+    let words = state.window.len() as u64;
+    let (group, bit) = (sequence / 16, 1 << (sequence % 16));
+    let word = &mut state.window[(group % words) as usize];
+    let round = group / words;
+    *word = if *word >> 16 == round { *word | bit } else { round << 16 | bit };
+}
