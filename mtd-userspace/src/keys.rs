@@ -160,7 +160,39 @@ impl PublicKey {
     pub fn as_bytes(&self) -> &[u8; KEY_BYTES] {
         &self.0
     }
+
+    /// Whether a private key can belong to it, and to no other text: not one of the few points with which every
+    /// agreement gives zeros (RFC 7748, section 6.1), and in the one form that computing a public key yields.
+    pub fn is_usable(&self) -> bool {
+        let mut prime = [0xff; KEY_BYTES];
+        (prime[0], prime[KEY_BYTES - 1]) = (0xed, 0x7f);
+        // Little-endian; points at or above 2^255 - 19 are second forms of lower ones.
+        self.0.iter().rev().lt(prime.iter().rev()) && !LOW_ORDER.contains(&self.0)
+    }
 }
+
+/// The points of Curve25519 of order 1, 2, 4 and 8, in the one form.
+const LOW_ORDER: [[u8; KEY_BYTES]; 5] = [
+    [0; KEY_BYTES],
+    {
+        let mut one = [0; KEY_BYTES];
+        one[0] = 1;
+        one
+    },
+    [
+        0xe0, 0xeb, 0x7a, 0x7c, 0x3b, 0x41, 0xb8, 0xae, 0x16, 0x56, 0xe3, 0xfa, 0xf1, 0x9f, 0xc4, 0x6a, 0xda,
+        0x09, 0x8d, 0xeb, 0x9c, 0x32, 0xb1, 0xfd, 0x86, 0x62, 0x05, 0x16, 0x5f, 0x49, 0xb8, 0x00,
+    ],
+    [
+        0x5f, 0x9c, 0x95, 0xbc, 0xa3, 0x50, 0x8c, 0x24, 0xb1, 0xd0, 0xb1, 0x55, 0x9c, 0x83, 0xef, 0x5b, 0x04,
+        0x44, 0x5c, 0xc4, 0x58, 0x1c, 0x8e, 0x86, 0xd8, 0x22, 0x4e, 0xdd, 0xd0, 0x9f, 0x11, 0x57,
+    ],
+    {
+        let mut minus_one = [0xff; KEY_BYTES];
+        (minus_one[0], minus_one[KEY_BYTES - 1]) = (0xec, 0x7f);
+        minus_one
+    },
+];
 
 /// Exactly the 44 characters of the text form.
 impl FromStr for PublicKey {

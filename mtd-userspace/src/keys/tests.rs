@@ -195,3 +195,29 @@ proptest! {
         prop_assert_eq!(text.parse::<PublicKey>().unwrap(), public);
     }
 }
+
+#[test]
+fn public_keys_that_nobody_can_have_are_told_from_others() {
+    let agreement = |key: &PublicKey| {
+        x25519_dalek::StaticSecret::from([7; KEY_BYTES]).diffie_hellman(&(*key.as_bytes()).into())
+    };
+    for bytes in LOW_ORDER {
+        let key = PublicKey::from_bytes(bytes);
+        assert!(!key.is_usable(), "{key}");
+        assert!(!agreement(&key).was_contributory(), "{key} is of low order");
+    }
+    let mut prime = [0xff; KEY_BYTES];
+    (prime[0], prime[KEY_BYTES - 1]) = (0xed, 0x7f);
+    let mut above = prime;
+    above[0] = 0xf7;
+    for second_form in [prime, above, [0xff; KEY_BYTES]] {
+        assert!(!PublicKey::from_bytes(second_form).is_usable());
+    }
+    for _ in 0..100 {
+        let public = SecretKey::generate().unwrap().public();
+        assert!(public.is_usable() && agreement(&public).was_contributory());
+        let mut high_bit = *public.as_bytes();
+        high_bit[KEY_BYTES - 1] |= 0x80;
+        assert!(!PublicKey::from_bytes(high_bit).is_usable(), "the same point in a second form");
+    }
+}

@@ -1,6 +1,19 @@
-//! What decides: sessions, slots, clocks. Sans-IO: time and randomness come in as arguments, effects go out through
+//! What decides: rendezvous, handshakes, sessions, slots, clocks. Sans-IO: time and randomness come in as arguments, effects go out through
 //! traits and return values.
 
+pub mod client;
 pub mod clock;
+pub mod exchange;
+pub mod messages;
+#[cfg(test)]
+mod model;
+pub mod noise;
+pub mod packet;
+pub mod rendezvous;
+#[cfg(test)]
+mod schedules;
+pub mod server;
 pub mod session;
 pub mod slots;
+#[cfg(test)]
+mod vectors;

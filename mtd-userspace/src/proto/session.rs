@@ -1,5 +1,5 @@
-//! A session with a statically configured peer (requirement MT-27): keys, ends and times that follow from the
-//! pre-shared key and the two seeds.
+//! A session: keys, ends and times, of which its addresses follow. Statically configured (requirement MT-27),
+//! negotiated by a handshake (MT-42, MT-43), or the introduction that a handshake goes through (MT-22, MT-41).
 
 use std::time::Duration;
 
@@ -9,10 +9,13 @@ use mtd_common::address::{End, Endpoint, Network, endpoints};
 use sha2::{Digest, Sha256};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
+use super::noise::Secrets;
 use crate::config::{Mode, Peer};
 
-/// Domain of all keys derived here (`docs/wire-format.md`).
-const SALT: &[u8] = b"mtd v1 static session";
+/// Domains of all keys derived here (`docs/wire-format.md`).
+const STATIC: &[u8] = b"mtd v1 static session";
+const NEGOTIATED: &[u8] = b"mtd v1 session";
+const INTRODUCTION: &[u8] = b"mtd v1 introduction";
 
 /// Everything about a session that does not change while it lasts. Both ends derive the same.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
@@ -33,9 +36,25 @@ pub struct Session {
     pub period: u64,
     /// Phase of the slots in ns, below `period`.
     pub phase: u64,
-    /// [`abi::MODE_ENCRYPT`] or [`abi::MODE_AUTHENTICATE`].
+    /// [`abi::MODE_ENCRYPT`], [`abi::MODE_AUTHENTICATE`] or [`abi::MODE_INTRODUCTION`].
     pub mode: u32,
+    /// Session time in ns from which on no slot is live; [`u64::MAX`]: no end.
+    pub until: u64,
+    /// Whose address is derived first.
+    #[zeroize(skip)]
+    order: Order,
     address_key: [u8; 32],
+}
+
+/// Which end's address gives way where both derive the same (requirement MT-07).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Order {
+    /// The remote end's.
+    LocalFirst,
+    /// The local end's.
+    RemoteFirst,
+    /// There is no remote end: anybody may send (the server's introduction).
+    Alone,
 }
 
 /// [`DirectionKeys`] that are overwritten when dropped.
@@ -60,42 +79,167 @@ impl Session {
     pub fn new(peer: &Peer) -> Self {
         let local = End { network: network(peer.local_prefix), seed: peer.seed };
         let remote = End { network: network(peer.prefix), seed: peer.peer_seed };
-        let mode = match peer.mode {
-            Mode::Encrypt => abi::MODE_ENCRYPT,
-            Mode::Authenticate => abi::MODE_AUTHENTICATE,
-        };
+        let mode = mode(peer.mode);
         let period = nanoseconds(peer.period);
-        let schedule = Schedule::new(peer.key.as_bytes(), &local, &remote, period, mode);
-        let phase = u64::from_be_bytes(schedule.expand(b"phase")) % period.max(1);
-        let (tx, rx) = if local_is_first(&local, &remote) {
-            (schedule.direction(b"first to second"), schedule.direction(b"second to first"))
-        } else {
-            (schedule.direction(b"second to first"), schedule.direction(b"first to second"))
-        };
-        Self { local, remote, tx, rx, period, phase, mode, address_key: schedule.expand(b"address") }
+        let order = order(&local, &remote);
+        let (first, second) = if order == Order::LocalFirst { (&local, &remote) } else { (&remote, &local) };
+        let mut context = Vec::with_capacity(28);
+        context.extend(first.seed);
+        context.extend(second.seed);
+        context.extend(period.to_be_bytes());
+        context.extend(mode.to_be_bytes());
+        let schedule = Schedule::new(STATIC, peer.key.as_bytes(), context);
+        let phase = schedule.phase(period);
+        let labels = [b"first to second", b"second to first"];
+        let [tx, rx] = schedule.directions(order == Order::LocalFirst, labels.map(<[u8; 15]>::as_slice));
+        let address_key = schedule.expand(b"address");
+        Self { local, remote, tx, rx, period, phase, mode, until: u64::MAX, order, address_key }
+    }
+
+    /// The session that a handshake has led to.
+    pub fn negotiated(secrets: &Secrets, role: Role, ends: Ends, terms: Terms) -> Self {
+        let mut context = Vec::with_capacity(44);
+        context.extend(secrets.hash);
+        context.extend(terms.period.to_be_bytes());
+        context.extend(terms.mode.to_be_bytes());
+        let schedule = Schedule::new(NEGOTIATED, &secrets.keys, context);
+        let [tx, rx] = schedule.directions(role == Role::Client, DIRECTIONS);
+        Self {
+            tx,
+            rx,
+            period: terms.period,
+            phase: schedule.phase(terms.period),
+            mode: terms.mode,
+            until: terms.until,
+            order: order(&ends.local, &ends.remote),
+            address_key: schedule.expand(b"address"),
+            local: ends.local,
+            remote: ends.remote,
+        }
+    }
+
+    /// A session that another controller negotiated, from what it left.
+    pub fn adopted(parts: Parts) -> Self {
+        let Parts { tx, rx, address_key, ends, terms, phase } = parts;
+        Self {
+            tx,
+            rx,
+            period: terms.period,
+            phase,
+            mode: terms.mode,
+            until: terms.until,
+            order: order(&ends.local, &ends.remote),
+            address_key,
+            local: ends.local,
+            remote: ends.remote,
+        }
+    }
+
+    /// The server's introduction of the window that starts at `window` (Unix time in s), with slots of `period` ns.
+    pub fn introduction(server: End, key: &[u8; 32], window: u64, period: u64) -> Self {
+        let nobody = End { network: Network { prefix: [0; 16], length: 64 }, seed: [0; 8] };
+        Self::introduced(Role::Server, Ends { local: server, remote: nobody }, key, window, period)
+    }
+
+    /// The client's end of an introduction.
+    pub fn to_introduction(ends: Ends, key: &[u8; 32], window: u64, period: u64) -> Self {
+        Self::introduced(Role::Client, ends, key, window, period)
+    }
+
+    fn introduced(role: Role, ends: Ends, key: &[u8; 32], window: u64, period: u64) -> Self {
+        let schedule = Schedule::new(INTRODUCTION, key, window.to_be_bytes().to_vec());
+        let [tx, rx] = schedule.directions(role == Role::Client, DIRECTIONS);
+        Self {
+            tx,
+            rx,
+            period,
+            phase: 0,
+            mode: abi::MODE_INTRODUCTION,
+            until: u64::MAX,
+            order: if role == Role::Server { Order::Alone } else { Order::RemoteFirst },
+            address_key: *key,
+            local: ends.local,
+            remote: ends.remote,
+        }
     }
 
     /// A session of given parts, encrypting.
     #[cfg(test)]
-    pub(super) const fn for_test(
-        local: End,
-        remote: End,
-        tx: Keys,
-        rx: Keys,
-        period: u64,
-        phase: u64,
-    ) -> Self {
-        Self { local, remote, tx, rx, period, phase, mode: abi::MODE_ENCRYPT, address_key: [3; 32] }
+    pub(super) fn for_test(local: End, remote: End, tx: Keys, rx: Keys, period: u64, phase: u64) -> Self {
+        let (order, mode, until) = (order(&local, &remote), abi::MODE_ENCRYPT, u64::MAX);
+        Self { local, remote, tx, rx, period, phase, mode, until, order, address_key: [3; 32] }
     }
 
-    /// Own and the peer's endpoint in a slot.
+    /// Own and the peer's endpoint in a slot. Where anybody may send, the peer's is all zeros.
     pub fn endpoints(&self, slot: u64) -> (Endpoint, Endpoint) {
-        if local_is_first(&self.local, &self.remote) {
-            endpoints(&self.local, &self.remote, &self.address_key, slot)
-        } else {
-            let (remote, local) = endpoints(&self.remote, &self.local, &self.address_key, slot);
-            (local, remote)
+        match self.order {
+            Order::LocalFirst => endpoints(&self.local, &self.remote, &self.address_key, slot),
+            Order::RemoteFirst => {
+                let (remote, local) = endpoints(&self.remote, &self.local, &self.address_key, slot);
+                (local, remote)
+            }
+            Order::Alone => {
+                // The first end's endpoint does not depend on the second end.
+                let (local, _) = endpoints(&self.local, &self.local, &self.address_key, slot);
+                (local, Endpoint { address: [0; 16], port: 0 })
+            }
         }
+    }
+
+    /// The endpoint of a client that comes through this introduction, in a slot.
+    pub fn introduced_client(&self, client: &End, slot: u64) -> Endpoint {
+        endpoints(&self.local, client, &self.address_key, slot).1
+    }
+
+    /// The key of the addresses, for the next controller.
+    pub const fn address_key(&self) -> &[u8; 32] {
+        &self.address_key
+    }
+
+    /// Inner addresses of control messages, the client's and the server's: in
+    /// `fd6d:7464::/32`, the rest from the key of the addresses.
+    pub fn control_addresses(&self) -> [[u8; 16]; 2] {
+        DIRECTIONS.map(|from| {
+            let mut hash = Sha256::new();
+            hash.update(b"mtd v1 control address");
+            hash.update(self.address_key);
+            hash.update(from);
+            let mut address: [u8; 16] = [0; 16];
+            address[..4].copy_from_slice(&[0xfd, 0x6d, 0x74, 0x64]);
+            address[4..].copy_from_slice(&hash.finalize()[..12]);
+            address
+        })
+    }
+
+    /// The element for the session table, of a peer with these inner addresses ([`abi::Session::peer_tunnel`]) and this
+    /// number.
+    pub const fn element(
+        &self,
+        generation: u32,
+        clock_offset: u64,
+        peer: u32,
+        peer_tunnel: [[u8; 16]; 2],
+    ) -> abi::Session {
+        abi::Session {
+            generation,
+            mode: self.mode,
+            clock_offset,
+            period: self.period,
+            phase: self.phase,
+            rx: self.rx.0,
+            tx: self.tx.0,
+            peer_tunnel,
+            peer,
+            reserved: 0,
+        }
+    }
+
+    /// What a handshake for new keys is bound to: it is the same at both ends, and tells nothing of the keys.
+    pub fn binding(&self) -> [u8; 32] {
+        let mut hash = Sha256::new();
+        hash.update(b"mtd v1 rekey");
+        hash.update(self.address_key);
+        hash.finalize().into()
     }
 
     /// A name for the session that says nothing of its keys: what its state is stored under.
@@ -107,13 +251,70 @@ impl Session {
     }
 }
 
-/// The end with the lower seed is the first one, whichever of the two computes it.
-fn local_is_first(local: &End, remote: &End) -> bool {
-    local.seed < remote.seed
+/// Which end of a handshake this is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// It connects.
+    Client,
+    /// It listens.
+    Server,
 }
 
-fn network(prefix: ipnet::Ipv6Net) -> Network {
+/// Both ends of a session.
+#[derive(Clone, Copy, Debug)]
+pub struct Ends {
+    /// Own end.
+    pub local: End,
+    /// The peer's end.
+    pub remote: End,
+}
+
+/// What a handshake agrees on.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    /// Slot length in ns.
+    pub period: u64,
+    /// See [`Session::mode`].
+    pub mode: u32,
+    /// See [`Session::until`].
+    pub until: u64,
+}
+
+/// The parts of a session that another controller negotiated.
+pub struct Parts {
+    /// Keys that seal what we send.
+    pub tx: Keys,
+    /// Keys that open what the peer sends.
+    pub rx: Keys,
+    /// The key of the addresses.
+    pub address_key: [u8; 32],
+    /// Both ends.
+    pub ends: Ends,
+    /// What was agreed on.
+    pub terms: Terms,
+    /// Phase of the slots in ns.
+    pub phase: u64,
+}
+
+/// Labels of the two directions, the client's first.
+const DIRECTIONS: [&[u8]; 2] = [b"client to server", b"server to client"];
+
+/// The end with the lower seed is the first one, whichever of the two computes it.
+fn order(local: &End, remote: &End) -> Order {
+    if local.seed < remote.seed { Order::LocalFirst } else { Order::RemoteFirst }
+}
+
+/// A prefix as addresses are derived from it.
+pub fn network(prefix: ipnet::Ipv6Net) -> Network {
     Network { prefix: prefix.network().octets(), length: prefix.prefix_len() }
+}
+
+/// A configured mode as the programs know it.
+pub const fn mode(mode: Mode) -> u32 {
+    match mode {
+        Mode::Encrypt => abi::MODE_ENCRYPT,
+        Mode::Authenticate => abi::MODE_AUTHENTICATE,
+    }
 }
 
 /// A duration in ns; configured durations fit.
@@ -121,22 +322,31 @@ pub fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// HKDF-SHA-256 (RFC 5869) over the pre-shared key. Everything that both ends must agree on is part of `info`, so
-/// that a difference in any of it makes every key another one.
+/// HKDF-SHA-256 (RFC 5869). Everything that both ends must agree on is part of `info`, so that a difference in any of
+/// it makes every key another one.
 struct Schedule {
     hkdf: Hkdf<Sha256>,
     context: Vec<u8>,
 }
 
 impl Schedule {
-    fn new(key: &[u8; 32], local: &End, remote: &End, period: u64, mode: u32) -> Self {
-        let (first, second) = if local_is_first(local, remote) { (local, remote) } else { (remote, local) };
-        let mut context = Vec::with_capacity(28);
-        context.extend(first.seed);
-        context.extend(second.seed);
-        context.extend(period.to_be_bytes());
-        context.extend(mode.to_be_bytes());
-        Self { hkdf: Hkdf::new(Some(SALT), key), context }
+    fn new(salt: &[u8], key: &[u8], context: Vec<u8>) -> Self {
+        Self { hkdf: Hkdf::new(Some(salt), key), context }
+    }
+
+    fn phase(&self, period: u64) -> u64 {
+        u64::from_be_bytes(self.expand(b"phase")) % period.max(1)
+    }
+
+    /// Keys that seal what we send, and that open what the peer sends; we send in the first direction or in the other.
+    fn directions(&self, first: bool, [one, two]: [&[u8]; 2]) -> [Keys; 2] {
+        let keys = [self.direction(one), self.direction(two)];
+        if first {
+            keys
+        } else {
+            let [one, two] = keys;
+            [two, one]
+        }
     }
 
     fn expand<const N: usize>(&self, label: &[u8]) -> [u8; N] {

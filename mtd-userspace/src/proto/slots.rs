@@ -91,7 +91,8 @@ impl Loader {
         let (phase, period) = (session.phase, session.period);
         let current = slot::number(now, phase, period);
         let first = current.saturating_sub(1).max(self.not_before);
-        let end = (slot::number(now.saturating_add(horizon), phase, period) + 1).max(first);
+        let ahead = now.saturating_add(horizon).min(session.until);
+        let end = (slot::number(ahead, phase, period) + 1).max(first);
         // Time went on past everything loaded, or back: what is loaded is of no use, or not enough.
         if self.loaded.is_empty() || self.loaded.start > first || self.loaded.end < first {
             self.unload(session, maps)?;
@@ -145,7 +146,7 @@ fn entries(place: Place, session: &Session, number: u64) -> (RxKey, RxSlot, TxSl
     key.low.copy_from_slice(&local.address[8..]);
     let rx = RxSlot {
         live_from,
-        live_until,
+        live_until: live_until.min(session.until),
         session: place.index,
         generation: place.generation,
         slot: number as u32,

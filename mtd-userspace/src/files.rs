@@ -1,0 +1,101 @@
+//! Files that are there whole or not at all, also after a loss of power.
+
+use std::fs::{self, File, Permissions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+/// Writes a file with this mode, in place of one that may be there. Its folder must exist.
+///
+/// # Errors
+/// Those of the file system; what was there before stays then.
+pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    let draft = draft(path)?;
+    write(&draft, content, mode)
+        .and_then(|()| fs::rename(&draft, path))
+        .map_err(|error| discard(&draft, error))?;
+    sync_folder(path)
+}
+
+/// Writes a new file with this mode. Its folder must exist.
+///
+/// # Errors
+/// [`io::ErrorKind::AlreadyExists`] when something has this name, otherwise those of the file system.
+pub fn create(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    let draft = draft(path)?;
+    // Unlike a rename, a link never takes the place of something else.
+    let linked = write(&draft, content, mode).and_then(|()| fs::hard_link(&draft, path));
+    linked.map_err(|error| discard(&draft, error))?;
+    fs::remove_file(&draft)?;
+    sync_folder(path)
+}
+
+/// Removes a file.
+///
+/// # Errors
+/// Those of the file system.
+pub fn remove(path: &Path) -> io::Result<()> {
+    fs::remove_file(path)?;
+    sync_folder(path)
+}
+
+/// A name beside `path` that readers of the folder leave alone, as it begins with a dot.
+fn draft(path: &Path) -> io::Result<PathBuf> {
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidFilename)?.to_string_lossy();
+    Ok(path.with_file_name(format!(".{name}.{}.new", std::process::id())))
+}
+
+fn write(draft: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(draft)?;
+    // Whatever the umask, and whatever an earlier attempt has left.
+    file.set_permissions(Permissions::from_mode(mode))?;
+    file.write_all(content)?;
+    file.sync_all()
+}
+
+fn discard(draft: &Path, error: io::Error) -> io::Error {
+    // The first error is the one that tells.
+    let _ = fs::remove_file(draft);
+    error
+}
+
+/// The name, too, must outlive a loss of power.
+fn sync_folder(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => File::open(folder)?.sync_all(),
+        _ => File::open(".")?.sync_all(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let entries = fs::read_dir(folder).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    #[test]
+    fn files_are_replaced_or_created_with_their_mode_and_nothing_is_left_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.pub");
+        let read = || {
+            let mode = fs::metadata(&path).unwrap().permissions().mode() & 0o7777;
+            (fs::read_to_string(&path).unwrap(), mode)
+        };
+        create(&path, b"one", 0o644).unwrap();
+        assert_eq!(read(), ("one".to_owned(), 0o644));
+        let error = create(&path, b"two", 0o644).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(read().0, "one");
+        replace(&path, b"three", 0o600).unwrap();
+        assert_eq!(read(), ("three".to_owned(), 0o600));
+        assert_eq!(names(folder.path()), ["a.pub"]);
+        remove(&path).unwrap();
+        assert!(names(folder.path()).is_empty());
+        assert_eq!(remove(&path).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert!(create(&folder.path().join("no/a"), b"", 0o644).is_err());
+        assert!(names(folder.path()).is_empty());
+    }
+}

@@ -1,0 +1,256 @@
+//! A handshake through an introduction.
+
+use std::net::IpAddr;
+
+use mtd_common::address::End;
+use mtd_common::slot;
+
+use super::keeping::LAST_RESORT;
+use super::{Active, Client, Trouble};
+use crate::proto::clock::Reading;
+use crate::proto::exchange::{
+    Action, Install, MILLISECOND, NO_COMMUNITY, Place, SECOND, SessionId, fresh_end, introduce, random_bytes,
+    random_u64,
+};
+use crate::proto::messages::{Control, Request, Response, Tunnel};
+use crate::proto::noise::{Ephemeral, Initiator, Secrets};
+use crate::proto::packet::Path;
+use crate::proto::session::{Ends, Role, Session, Terms};
+
+/// When a request is sent again, ns after the first time.
+const AGAIN: [u64; 3] = [250 * MILLISECOND, 500 * MILLISECOND, 1000 * MILLISECOND];
+/// How long an answer is waited for, in ns: at the time that the own clock shows …
+const PATIENCE: u64 = 2 * SECOND;
+/// … and at other times.
+const PATIENCE_ELSEWHERE: u64 = SECOND;
+
+/// Slots around the one that a request is sent in, in which it is accepted.
+const REACH: u64 = 3;
+
+/// A request that waits for its answer.
+pub(super) struct Attempt {
+    id: SessionId,
+    /// Window of the introduction.
+    window: u64,
+    /// How many times have been tried before.
+    step: u32,
+    session: Session,
+    path: Path,
+    initiator: Initiator,
+    request: Vec<u8>,
+    end: End,
+    started: u64,
+    sent: usize,
+}
+
+impl Attempt {
+    /// Window of the introduction.
+    pub(super) const fn window(&self) -> u64 {
+        self.window
+    }
+
+    pub(super) const fn id(&self) -> SessionId {
+        self.id
+    }
+}
+
+impl Client {
+    /// Sends a request at the time of this step, or of the next one that the introduction allows.
+    pub(super) fn start_attempt(&mut self, window: u64, first: u32, now: Reading) {
+        let Some((step, time)) = self.time_of(window, first, now) else {
+            if let Some(known) = self.known.get_mut(&window) {
+                known.failed = true;
+            }
+            // There may be another introduction: of a neighbouring window, or a new one of this.
+            return self.fail(Trouble::NoAnswer, now);
+        };
+        let (Some(network), Some(known)) = (self.network, self.known.get(&window)) else { return };
+        let introduction = &known.introduction;
+        let key = introduction.key.as_bytes();
+        let local = End { network, seed: self.shared.client_seed(introduction) };
+        let remote = End { network: introduction.network, seed: introduction.seed };
+        let period = introduction.slot.as_nanos() as u64;
+        let session = Session::to_introduction(Ends { local, remote }, key, window, period);
+        let number = slot::number(time, 0, period);
+        let place = Place::Introduction { window, key, slot: number as u32 };
+        let prologue = place.prologue(&self.settings.server);
+        let (local, remote) = session.endpoints(number);
+        let end = fresh_end(network, &mut self.random);
+        let tunnel = self.tunnel.map_or([0; 16], |(own, _)| own.to_map()[0]);
+        let payload = Request { end, tunnel }.encode();
+        let ephemeral = Ephemeral(random_bytes(&mut self.random));
+        let started =
+            Initiator::start(&self.settings.identity, &self.settings.server, &prologue, ephemeral, &payload);
+        // The server's key was checked when the client was made.
+        let Ok((initiator, request)) = started else { return self.fail(Trouble::NoAnswer, now) };
+        let id = self.new_id();
+        self.actions.push_back(Action::Install(Box::new(Install {
+            id,
+            session: session.clone(),
+            offset: time.wrapping_sub(now.boot),
+            started: now.boot,
+            role: Role::Client,
+            peer: self.settings.server,
+            local: Tunnel::default(),
+            remote: Tunnel::default(),
+        })));
+        let path = Path { slot: number, local, remote };
+        let attempt =
+            Attempt { id, window, step, session, path, initiator, request, end, started: now.boot, sent: 0 };
+        self.attempt = Some(attempt);
+        self.send_request();
+    }
+
+    /// The time on the server's clock to try at this step: the own clock's, then further and further away from it, by
+    /// as much as a request reaches. A client whose clock is wrong by up to a window must still connect.
+    fn time_of(&self, window: u64, first: u32, now: Reading) -> Option<(u32, u64)> {
+        let introduction = &self.known.get(&window)?.introduction;
+        let period = introduction.slot.as_nanos() as u64;
+        let n = self.settings.window * SECOND;
+        let furthest = (n / (REACH * period)) as u32 + 1;
+        (first..=2 * furthest).find_map(|step| {
+            let distance = u64::from(step.div_ceil(2)) * REACH * period;
+            let time = if step % 2 == 1 { now.wall + distance } else { now.wall.checked_sub(distance)? };
+            // No server publishes, nor holds open, a window further away than this from its own time.
+            let latest = window * SECOND + 3 * n;
+            (step == 0 || time < latest).then_some((step, time))
+        })
+    }
+
+    fn send_request(&mut self) {
+        let Some(attempt) = &mut self.attempt else { return };
+        attempt.sent += 1;
+        let message = Control::Request(&attempt.request);
+        let packet = introduce(&attempt.session, &attempt.path, message, &mut self.random);
+        if let Some(packet) = packet {
+            self.actions.push_back(Action::Transmit { id: attempt.id, packet });
+        }
+    }
+
+    pub(super) fn continue_attempt(&mut self, now: Reading) {
+        let Some(attempt) = &self.attempt else { return };
+        let waited = now.boot - attempt.started;
+        let patience = if attempt.step == 0 { PATIENCE } else { PATIENCE_ELSEWHERE };
+        if waited >= patience {
+            let (window, step) = (attempt.window, attempt.step);
+            self.abandon_attempt();
+            if (step + 1).is_power_of_two() {
+                // The server may have another introduction by now; meanwhile the own clock may be wrong.
+                self.actions.push_back(Action::Fetch { window });
+            }
+            self.start_attempt(window, step + 1, now);
+        } else if AGAIN.get(attempt.sent - 1).is_some_and(|again| waited >= *again) {
+            self.send_request();
+        }
+    }
+
+    pub(super) fn abandon_attempt(&mut self) {
+        if let Some(attempt) = self.attempt.take() {
+            self.actions.push_back(Action::Remove(attempt.id));
+        }
+    }
+
+    /// The server's answer, if it is authentic.
+    pub(super) fn handle_introduced(&mut self, body: &[u8], now: Reading) {
+        let Some(attempt) = &mut self.attempt else { return };
+        let Some(known) = self.known.get(&attempt.window) else { return };
+        let place = Place::Introduction {
+            window: attempt.window,
+            key: known.introduction.key.as_bytes(),
+            slot: attempt.path.slot as u32,
+        };
+        let psk = place.psk(&NO_COMMUNITY, &self.shared, &self.settings.server, &self.public);
+        let Ok((payload, secrets)) = attempt.initiator.finish(body, &psk) else { return };
+        let Some(response) = Response::decode(&payload) else { return };
+        let (end, sent) = (attempt.end, attempt.started);
+        self.begin(&response, &secrets, end, sent, now);
+    }
+
+    /// Begins the session that a handshake has led to. `sent`: boot time at which the request was first sent.
+    pub(super) fn begin(
+        &mut self,
+        response: &Response,
+        secrets: &Secrets,
+        local: End,
+        sent: u64,
+        now: Reading,
+    ) {
+        if !self.acceptable(response) {
+            return self.fail(Trouble::AddressesRefused, now);
+        }
+        let terms = Terms {
+            period: u64::from(response.period_ms) * MILLISECOND,
+            mode: u32::from(response.mode),
+            until: response.time.saturating_add(u64::from(response.expire_after) * SECOND),
+        };
+        let session = Session::negotiated(secrets, Role::Client, Ends { local, remote: response.end }, terms);
+        let offset = self.offset(response.time, sent, now);
+        // The server counts only one of several handshakes.
+        self.abandon_attempt();
+        self.rekey = None;
+        let id = self.new_id();
+        let rekey_after = u64::from(response.rekey_after) * SECOND;
+        let expire_after = u64::from(response.expire_after) * SECOND;
+        // A little early, each by another time: a server's clients must not all come for new keys at once.
+        let early = random_u64(&mut self.random) % (rekey_after / 8).max(1);
+        self.tunnel = Some((response.client, response.server));
+        self.actions.push_back(Action::Install(Box::new(Install {
+            id,
+            session: session.clone(),
+            offset,
+            started: now.boot,
+            role: Role::Client,
+            peer: self.settings.server,
+            local: response.client,
+            remote: response.server,
+        })));
+        let stands = self.sessions.iter().any(|other| other.last_valid > 0 && other.retires.is_none());
+        if !stands || self.silent {
+            self.actions.push_back(Action::Route(id));
+        }
+        self.sessions.push(Active {
+            id,
+            session,
+            offset,
+            started: now.boot,
+            rekey_at: now.boot + rekey_after - early,
+            last_resort_at: now.boot + expire_after - LAST_RESORT.min((expire_after - rekey_after) / 2),
+            expires_at: now.boot + expire_after,
+            last_valid: 0,
+            retires: None,
+        });
+        self.search = None;
+        self.silent = false;
+        // The server counts the session as open from the first valid packet on.
+        self.ping(now);
+    }
+
+    /// The offset of a session whose server's clock showed `time` at some instant between `sent` and now: that of the
+    /// session before, if it can be the right one, since pings have measured it better; else the middle.
+    fn offset(&self, time: u64, sent: u64, now: Reading) -> u64 {
+        let (least, most) = (time.wrapping_sub(now.boot), time.wrapping_sub(sent));
+        let possible = |offset: u64| offset.wrapping_sub(least) <= most.wrapping_sub(least);
+        let before = self.sessions.last().map(|active| active.offset).filter(|offset| possible(*offset));
+        before.unwrap_or_else(|| least.wrapping_add((now.boot - sent) / 2))
+    }
+
+    /// Whether a server may have the tunnel addresses that it says, and give those that it gives: they change this
+    /// host's routes. Private ones it may; others the settings must allow.
+    fn acceptable(&self, response: &Response) -> bool {
+        let mut addresses = response.client.iter().chain(response.server.iter());
+        addresses.all(|address| {
+            is_private(address) || self.settings.allowed.iter().any(|net| net.contains(&address))
+        })
+    }
+}
+
+/// Whether an address is one that networks use among themselves (RFC 4193, RFC 1918, RFC 6598).
+fn is_private(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V6(address) => address.is_unique_local(),
+        IpAddr::V4(address) => {
+            let [first, second, ..] = address.octets();
+            address.is_private() || (first == 100 && second & 0xc0 == 64)
+        }
+    }
+}

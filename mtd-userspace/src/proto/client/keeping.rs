@@ -1,0 +1,173 @@
+//! Keeping a session: signs of life, its clock, new keys.
+
+use mtd_common::address::End;
+
+use super::{Client, Settings, Trouble};
+use crate::proto::clock::Reading;
+use crate::proto::exchange::{
+    Action, MILLISECOND, NO_COMMUNITY, Place, SECOND, SessionId, fresh_end, random_bytes,
+};
+use crate::proto::messages::{Control, Request, Response};
+use crate::proto::noise::{Ephemeral, Initiator};
+
+/// How often a session that is not open yet, or silent, is asked for a sign of life, in ns.
+const PING_AGAIN: u64 = 300 * MILLISECOND;
+/// How long a new session may take to open, in ns.
+const OPENING: u64 = 5 * SECOND;
+/// How long the server may leave pings unanswered, in ns.
+const UNANSWERED: u64 = 8 * SECOND;
+
+/// How often a request for new keys is sent again, in ns …
+const REKEY_AGAIN: u64 = SECOND;
+/// … and after which time another one is made: the time in the answer is that at which the request first arrived.
+const REKEY_PATIENCE: u64 = 2 * SECOND;
+/// So long before its keys expire, a session that gets no new ones is given up, in ns.
+pub(super) const LAST_RESORT: u64 = 20 * SECOND;
+
+/// Differences to the server's clock up to this one are left alone, in ns.
+const CLOCK_TOLERANCE: u64 = 5 * MILLISECOND;
+
+/// A request for new keys that waits for its answer.
+pub(super) struct Rekey {
+    parent: SessionId,
+    initiator: Initiator,
+    request: Vec<u8>,
+    end: End,
+    started: u64,
+    last_sent: u64,
+}
+
+impl Client {
+    /// How long a session may be quiet before it counts as silent, in ns.
+    pub(super) fn silence(&self) -> u64 {
+        self.settings.keepalive + UNANSWERED
+    }
+
+    /// Whether there is no session that can be relied on.
+    pub(super) fn wants_session(&self, now: Reading) -> bool {
+        self.current().is_none_or(|current| self.silent || now.boot >= current.last_resort_at)
+    }
+
+    /// Removes sessions that are over.
+    pub(super) fn retire(&mut self, now: Reading) {
+        let over = |active: &super::Active| {
+            active.retires.is_some_and(|at| now.boot >= at) || now.boot >= active.expires_at
+        };
+        let ids: Vec<_> = self.sessions.iter().filter(|active| over(active)).map(|a| a.id).collect();
+        for id in ids {
+            self.remove(id);
+        }
+    }
+
+    /// Looks after the current session.
+    pub(super) fn keep(&mut self, now: Reading) {
+        let Some(current) = self.current() else {
+            self.rekey = None;
+            return;
+        };
+        let (id, last_valid, started) = (current.id, current.last_valid, current.started);
+        if last_valid == 0 {
+            if now.boot - started >= OPENING {
+                self.remove(id);
+                // The one before it may still be good. New keys are asked for again, but not at once.
+                if let Some(older) = self.sessions.last_mut() {
+                    older.rekey_at = older.rekey_at.max(now.boot + OPENING);
+                }
+                self.fail(Trouble::NotOpened, now);
+            } else if now.boot - self.last_ping >= PING_AGAIN {
+                self.ping(now);
+            }
+            return;
+        }
+        let quiet = now.boot.saturating_sub(last_valid);
+        self.silent |= quiet > self.silence();
+        let keepalive = self.settings.keepalive;
+        if quiet >= keepalive && now.boot - self.last_ping >= PING_AGAIN.max(keepalive / 10) {
+            self.ping(now);
+        }
+        self.keep_keys(now);
+    }
+
+    /// Asks for new keys in good time.
+    fn keep_keys(&mut self, now: Reading) {
+        let Some(current) = self.current() else { return };
+        let (id, due) = (current.id, now.boot >= current.rekey_at);
+        if self
+            .rekey
+            .as_ref()
+            .is_some_and(|rekey| rekey.parent != id || now.boot - rekey.started >= REKEY_PATIENCE)
+        {
+            self.rekey = None;
+        }
+        match &mut self.rekey {
+            None if due => self.start_rekey(now),
+            Some(rekey) if now.boot - rekey.last_sent >= REKEY_AGAIN => {
+                rekey.last_sent = now.boot;
+                let message = Control::Request(&rekey.request).encode();
+                self.actions.push_back(Action::Control { id, about: id, message });
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn start_rekey(&mut self, now: Reading) {
+        let (Some(current), Some(network)) = (self.sessions.last(), self.network) else { return };
+        let (parent, place) = (current.id, Place::Session(current.session.binding()));
+        let prologue = place.prologue(&self.settings.server);
+        let end = fresh_end(network, &mut self.random);
+        let tunnel = self.tunnel.map_or([0; 16], |(own, _)| own.to_map()[0]);
+        let payload = Request { end, tunnel }.encode();
+        let ephemeral = Ephemeral(random_bytes(&mut self.random));
+        let Settings { identity, server, .. } = &self.settings;
+        if let Ok((initiator, request)) = Initiator::start(identity, server, &prologue, ephemeral, &payload) {
+            let message = Control::Request(&request).encode();
+            self.actions.push_back(Action::Control { id: parent, about: parent, message });
+            let (started, last_sent) = (now.boot, now.boot);
+            self.rekey = Some(Rekey { parent, initiator, request, end, started, last_sent });
+        }
+    }
+
+    /// The server's answer to a request for new keys, if it is authentic.
+    pub(super) fn handle_rekeyed(&mut self, id: SessionId, body: &[u8], now: Reading) {
+        let Some(rekey) = self.rekey.as_mut().filter(|rekey| rekey.parent == id) else { return };
+        let Some(parent) = self.sessions.iter().find(|active| active.id == id) else { return };
+        let place = Place::Session(parent.session.binding());
+        let psk = place.psk(&NO_COMMUNITY, &self.shared, &self.settings.server, &self.public);
+        let Ok((payload, secrets)) = rekey.initiator.finish(body, &psk) else { return };
+        let Some(response) = Response::decode(&payload) else { return };
+        let (end, sent) = (rekey.end, rekey.started);
+        self.begin(&response, &secrets, end, sent, now);
+    }
+
+    pub(super) fn ping(&mut self, now: Reading) {
+        let Some(current) = self.current() else { return };
+        let (id, message) = (current.id, Control::Ping { stamp: now.boot }.encode());
+        self.actions.push_back(Action::Control { id, about: id, message });
+        self.last_ping = now.boot;
+    }
+
+    pub(super) fn answer_ping(&mut self, id: SessionId, stamp: u64, now: Reading) {
+        let Some(active) = self.sessions.iter().find(|active| active.id == id) else { return };
+        let time = now.boot.wrapping_add(active.offset);
+        let message = Control::Pong { stamp, time }.encode();
+        self.actions.push_back(Action::Control { id, about: id, message });
+    }
+
+    /// Follows the server's clock, by jumps that cost no packet: neighbouring slots are live too.
+    pub(super) fn handle_pong(&mut self, id: SessionId, stamp: u64, time: u64, now: Reading) {
+        let Some(active) = self.sessions.iter_mut().find(|active| active.id == id) else { return };
+        let Some(trip) = now.boot.checked_sub(stamp).filter(|trip| *trip <= active.session.period) else {
+            return;
+        };
+        let measured = time.wrapping_sub(stamp + trip / 2);
+        let difference = measured.wrapping_sub(active.offset).cast_signed();
+        // What the way there and back took on its own cannot be told from a difference of the clocks.
+        if difference.unsigned_abs() <= CLOCK_TOLERANCE.max(trip / 2) {
+            return;
+        }
+        let bound = (active.session.period / 2).cast_signed();
+        active.offset = active.offset.wrapping_add_signed(difference.clamp(-bound, bound));
+        let offset = active.offset;
+        self.actions.push_back(Action::Clock { id, offset });
+    }
+}

@@ -1,0 +1,396 @@
+//! The client's end: finds a server of which it knows the public key, and keeps a session with it (requirements MT-20 …
+//! MT-23, MT-41 … MT-45).
+//!
+//! Sans-IO. The owner calls [`Client::poll`] a few times a second, tells what came in by the `handle_…` functions, and
+//! after each call carries out what [`Client::next_action`] yields, until it yields nothing.
+//!
+//! Finding: the introduction of the present window is asked for, then those beside it. Introducing: a handshake request
+//! goes to the address that the introduction has now; where nobody answers, the own clock may be wrong, and the request
+//! goes to the addresses of times further and further away. Then the session is kept: its keys are replaced before they
+//! expire, its clock follows the server's, and when nothing comes from the server any more a new one is looked for while
+//! the old one stays in place.
+
+mod attempt;
+#[cfg(test)]
+mod hardship;
+mod keeping;
+mod search;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, VecDeque};
+
+use ipnet::IpNet;
+use mtd_common::address::Network;
+
+use self::attempt::Attempt;
+use self::keeping::Rekey;
+use self::search::Search;
+use super::clock::Reading;
+use super::exchange::{Action, Adopted, Random, Received, SECOND, SessionId, random_u64};
+use super::messages::{Control, Reason, Tunnel};
+use super::rendezvous::{Introduction, Shared};
+use super::session::Session;
+use crate::keys::{PublicKey, SecretKey};
+
+/// Longest wait between two tries, in ns.
+const MAX_BACKOFF: u64 = 30 * SECOND;
+
+/// What a client is told once.
+pub struct Settings {
+    /// Own key.
+    pub identity: SecretKey,
+    /// The server's key.
+    pub server: PublicKey,
+    /// Length of a rendezvous window, in s.
+    pub window: u64,
+    /// Time without a valid packet after which the server is asked for a sign of life, in ns.
+    pub keepalive: u64,
+    /// Inner networks that the server may have addresses in, beside those that are nobody's on the Internet.
+    pub allowed: Vec<IpNet>,
+}
+
+/// What a fetch has come to.
+#[derive(Debug)]
+pub enum Fetched {
+    /// The newest introduction that the network has.
+    Found(Introduction),
+    /// The network answered, and has none.
+    Absent,
+    /// The network did not answer.
+    Unreachable,
+}
+
+/// Where a client stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// The interface has no prefix to derive addresses from.
+    NoPrefix,
+    /// It waits until it tries again.
+    Waiting,
+    /// It looks for an introduction.
+    Finding,
+    /// It has an introduction, and waits for the server's answer.
+    Connecting,
+    /// It has keys, and waits for the first valid packet.
+    HalfOpen,
+    /// The session stands.
+    Open,
+    /// The session stands, but nothing comes from the server any more.
+    Silent,
+}
+
+/// An introduction that was found.
+struct Known {
+    introduction: Introduction,
+    /// Nobody answered at its addresses.
+    failed: bool,
+}
+
+/// A session with the server.
+struct Active {
+    id: SessionId,
+    session: Session,
+    offset: u64,
+    started: u64,
+    rekey_at: u64,
+    /// Boot time from which on another session is looked for by all means.
+    last_resort_at: u64,
+    expires_at: u64,
+    /// Boot time of the last valid packet; 0: none yet.
+    last_valid: u64,
+    /// Boot time at which it is removed, since another one has taken its place.
+    retires: Option<u64>,
+}
+
+/// See the module's documentation.
+pub struct Client {
+    settings: Settings,
+    /// Own public key.
+    public: PublicKey,
+    shared: Shared,
+    random: Random,
+    network: Option<Network>,
+    known: BTreeMap<u64, Known>,
+    search: Option<Search>,
+    attempt: Option<Attempt>,
+    sessions: Vec<Active>,
+    rekey: Option<Rekey>,
+    /// Own and the server's tunnel addresses, as the last answer gave them.
+    tunnel: Option<(Tunnel, Tunnel)>,
+    failures: u32,
+    next_try: u64,
+    last_ping: u64,
+    last_refresh: u64,
+    silent: bool,
+    actions: VecDeque<Action>,
+    ids: u64,
+    trouble: Option<Trouble>,
+}
+
+/// Why there is no session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// The rendezvous network cannot be reached.
+    NetworkUnreachable,
+    /// The server has published nothing for this client.
+    NothingPublished,
+    /// Nobody answers at the introduction.
+    NoAnswer,
+    /// The server has ended the session.
+    TornDown(Reason),
+    /// Keys were agreed on, but nothing came through the session.
+    NotOpened,
+    /// The server's tunnel addresses, or those that it gives, are not such as it may have.
+    AddressesRefused,
+}
+
+impl Client {
+    /// A client that has no session yet. `None`: the server's key is a weak one.
+    pub fn new(settings: Settings, random: Random) -> Option<Self> {
+        let shared = Shared::new(&settings.identity, &settings.server)?;
+        Some(Self {
+            public: settings.identity.public(),
+            settings,
+            shared,
+            random,
+            network: None,
+            known: BTreeMap::new(),
+            search: None,
+            attempt: None,
+            sessions: Vec::new(),
+            rekey: None,
+            tunnel: None,
+            failures: 0,
+            next_try: 0,
+            last_ping: 0,
+            last_refresh: 0,
+            silent: false,
+            actions: VecDeque::new(),
+            ids: 0,
+            trouble: None,
+        })
+    }
+
+    /// Goes on with a session that an earlier controller left.
+    pub fn adopt(&mut self, adopted: Adopted, tunnel: (Tunnel, Tunnel)) -> SessionId {
+        let Adopted { session, offset, started, last_valid } = adopted;
+        let id = self.new_id();
+        let lifetime = session.until.saturating_sub(started.wrapping_add(offset));
+        self.sessions.push(Active {
+            id,
+            session,
+            offset,
+            started,
+            // When the server said is not noted; this is what it says by default.
+            rekey_at: started + lifetime / 3 * 2,
+            last_resort_at: started + lifetime / 6 * 5,
+            expires_at: started + lifetime,
+            last_valid,
+            retires: None,
+        });
+        // In the order in which they began: the newest is the one that traffic goes through.
+        self.sessions.sort_by_key(|active| active.started);
+        self.silent =
+            self.sessions.last().is_some_and(|newest| Some(newest.session.local.network) != self.network);
+        self.tunnel = Some(tunnel);
+        id
+    }
+
+    /// The next thing to do.
+    pub fn next_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// What is shared with the server, to look for its messages with.
+    pub const fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    /// Where the client stands.
+    pub fn phase(&self) -> Phase {
+        // While keys are replaced, the session before stands.
+        let stands = |active: &Active| active.last_valid > 0 && active.retires.is_none();
+        match self.current() {
+            Some(_) if self.sessions.iter().any(stands) => {
+                if self.silent {
+                    Phase::Silent
+                } else {
+                    Phase::Open
+                }
+            }
+            Some(_) => Phase::HalfOpen,
+            None if self.network.is_none() => Phase::NoPrefix,
+            None if self.attempt.is_some() => Phase::Connecting,
+            None if self.search.is_some() => Phase::Finding,
+            None => Phase::Waiting,
+        }
+    }
+
+    /// Why the last try failed; `None` once a session stands.
+    pub const fn trouble(&self) -> Option<Trouble> {
+        self.trouble
+    }
+
+    /// The session that traffic goes through, with its clock offset in ns and the boot time at which it began.
+    pub fn session(&self) -> Option<(SessionId, &Session, u64, u64)> {
+        self.current().map(|current| (current.id, &current.session, current.offset, current.started))
+    }
+
+    /// Own and the server's tunnel addresses.
+    pub const fn tunnel(&self) -> Option<(Tunnel, Tunnel)> {
+        self.tunnel
+    }
+
+    /// Says which protected prefix there is at the start.
+    pub const fn begin_in(&mut self, network: Option<Network>) {
+        self.network = network;
+    }
+
+    /// The protected prefix has changed (requirement MT-45), or has gone.
+    pub fn set_network(&mut self, network: Option<Network>, now: Reading) {
+        if self.network == network {
+            return;
+        }
+        self.network = network;
+        self.abandon_attempt();
+        self.rekey = None;
+        self.known.values_mut().for_each(|known| known.failed = false);
+        // Nothing reaches other addresses any more; and nothing must leave here with a source that tells where this
+        // host was before.
+        let elsewhere = |active: &&Active| Some(active.session.local.network) != network;
+        let over: Vec<_> = self.sessions.iter().filter(elsewhere).map(|active| active.id).collect();
+        for id in over {
+            self.remove(id);
+        }
+        self.failures = 0;
+        self.next_try = now.boot;
+        self.poll(now);
+    }
+
+    /// Does what is due.
+    pub fn poll(&mut self, now: Reading) {
+        self.retire(now);
+        if self.network.is_none() {
+            return;
+        }
+        self.keep(now);
+        self.continue_attempt(now);
+        if self.wants_session(now) && self.attempt.is_none() && now.boot >= self.next_try {
+            self.connect(now);
+        }
+        self.continue_search(now);
+        self.refresh(now);
+    }
+
+    /// A control message has come in.
+    pub fn handle_control(&mut self, received: Received<'_>, now: Reading) {
+        let Some(message) = Control::decode(received.message) else { return };
+        match message {
+            Control::Response(body) if self.attempt.as_ref().is_some_and(|a| a.id() == received.id) => {
+                self.handle_introduced(body, now);
+            }
+            Control::Response(body) => self.handle_rekeyed(received.id, body, now),
+            Control::Teardown(reason) => self.handle_teardown(received.id, reason, now),
+            Control::Pong { stamp, time } => self.handle_pong(received.id, stamp, time, now),
+            Control::Ping { stamp } => self.answer_ping(received.id, stamp, now),
+            // A client answers no requests.
+            Control::Request(_) => {}
+        }
+    }
+
+    /// Valid packets came through a session, the last of them at boot time `last_valid`.
+    pub fn handle_valid(&mut self, id: SessionId, last_valid: u64, now: Reading) {
+        let Some(position) = self.sessions.iter().position(|active| active.id == id) else { return };
+        let active = &mut self.sessions[position];
+        if last_valid <= active.last_valid {
+            return;
+        }
+        let first = active.last_valid == 0;
+        active.last_valid = last_valid;
+        let overlap = active.session.period + SECOND;
+        let here = Some(active.session.local.network) == self.network;
+        if position + 1 == self.sessions.len() && here {
+            self.silent = false;
+        }
+        if first {
+            self.failures = 0;
+            self.trouble = None;
+            self.actions.push_back(Action::Route(id));
+            for older in &mut self.sessions[..position] {
+                older.retires.get_or_insert(now.boot + overlap);
+            }
+        }
+    }
+
+    /// The tables have no room for a session, or refused it.
+    pub fn handle_not_installed(&mut self, id: SessionId, now: Reading) {
+        self.sessions.retain(|active| active.id != id);
+        if self.attempt.as_ref().is_some_and(|attempt| attempt.id() == id) {
+            self.attempt = None;
+        }
+        self.fail(Trouble::NoAnswer, now);
+    }
+
+    /// Ends everything, and tells the server.
+    pub fn stop(&mut self) {
+        self.abandon_attempt();
+        self.search = None;
+        self.rekey = None;
+        if let Some(current) = self.current() {
+            let (id, message) = (current.id, Control::Teardown(Reason::Stopping).encode());
+            self.actions.push_back(Action::Control { id, about: id, message });
+        }
+        for active in std::mem::take(&mut self.sessions) {
+            self.actions.push_back(Action::Remove(active.id));
+        }
+        self.network = None;
+    }
+
+    /// The numbers of all sessions, and of the attempt.
+    #[cfg(test)]
+    pub(super) fn ids(&self) -> std::collections::BTreeSet<SessionId> {
+        self.sessions.iter().map(|active| active.id).chain(self.attempt.as_ref().map(Attempt::id)).collect()
+    }
+
+    fn current(&self) -> Option<&Active> {
+        self.sessions.last().filter(|active| active.retires.is_none())
+    }
+
+    fn new_id(&mut self) -> SessionId {
+        self.ids += 1;
+        SessionId(self.ids)
+    }
+
+    /// Notes a failure; tries again later and later.
+    fn fail(&mut self, trouble: Trouble, now: Reading) {
+        self.trouble = Some(trouble);
+        let wait = (SECOND << self.failures.min(5)).min(MAX_BACKOFF);
+        self.failures += 1;
+        // Up to half as much again, so that many clients of a server that restarts do not all come at once.
+        let jitter = random_u64(&mut self.random) % (wait / 2);
+        self.next_try = now.boot + wait + jitter;
+    }
+
+    fn handle_teardown(&mut self, id: SessionId, reason: Reason, now: Reading) {
+        let was_current = self.current().is_some_and(|current| current.id == id);
+        if !self.remove(id) || !was_current {
+            return;
+        }
+        self.rekey = None;
+        // A server that comes back has another introduction.
+        self.known.values_mut().for_each(|known| known.failed = true);
+        self.fail(Trouble::TornDown(reason), now);
+    }
+
+    /// Removes a session; false where there is none of this number.
+    fn remove(&mut self, id: SessionId) -> bool {
+        let before = self.sessions.len();
+        self.sessions.retain(|active| active.id != id);
+        let found = self.sessions.len() < before;
+        if found {
+            self.actions.push_back(Action::Remove(id));
+        }
+        found
+    }
+}

@@ -1,0 +1,189 @@
+//! Both machines against each other, in virtual time.
+
+use super::*;
+use crate::proto::model::{MILLISECOND, World, network};
+
+/// Both directions work.
+fn assert_traffic(world: &mut World, n: usize) {
+    for (from, to) in [(n, 0), (0, n)] {
+        let text = world.boot.to_be_bytes();
+        assert!(world.send(from, to, &text), "{from} has no way to {to}");
+        world.run(SECOND / 2);
+        assert!(world.hosts[to].delivered.iter().any(|t| *t == text), "{from} to {to}");
+    }
+}
+
+#[test]
+fn a_client_finds_its_server_from_public_keys_alone() {
+    let mut world = World::new(3, 1);
+    world.start_server();
+    let began = world.boot;
+    (1..=3).for_each(|n| world.start_client(n));
+    while (1..=3).any(|n| world.phase(n) != Phase::Open) {
+        world.run(50 * MILLISECOND);
+        assert!(world.boot - began < SECOND, "{:?}", world.phase(1));
+    }
+    (1..=3).for_each(|n| assert_traffic(&mut world, n));
+    assert_eq!(world.server().half_open(), 0);
+    assert_eq!(world.server().counts().answered, 3);
+    assert!(world.server().counts().refused.is_empty());
+}
+
+#[test]
+fn keys_are_replaced_without_loss() {
+    let mut world = World::open(1, 2);
+    let first = world.client(1).session().unwrap().0;
+    let mut sent = 0_u32;
+    for _ in 0..6000 {
+        assert!(world.send(1, 0, &sent.to_be_bytes()) && world.send(0, 1, &sent.to_be_bytes()));
+        sent += 1;
+        world.run(100 * MILLISECOND);
+    }
+    world.run(SECOND);
+    for host in [0, 1] {
+        let delivered = &world.hosts[host].delivered;
+        assert_eq!(delivered.len(), sent as usize, "host {host}: {:?}", world.hosts[host].tables.drops);
+    }
+    let (now, ..) = world.client(1).session().unwrap();
+    assert!(now.0 >= first.0 + 4, "ten minutes are four sets of keys at least");
+}
+
+#[test]
+fn a_clock_that_is_wrong_by_up_to_a_window_is_no_hindrance() {
+    for error in [-899_i64, -600, -75, -31, 31, 75, 450, 899] {
+        let mut world = World::new(1, error.unsigned_abs());
+        world.start_server();
+        world.run(600 * SECOND);
+        world.hosts[1].wall = world.hosts[1].wall.wrapping_add_signed(error * 1_000_000_000);
+        world.start_client(1);
+        world.run(40 * SECOND);
+        assert_eq!(world.phase(1), Phase::Open, "wrong by {error} s: {:?}", world.client(1).trouble());
+        assert_traffic(&mut world, 1);
+        // The clock is set right in mid-session.
+        world.hosts[1].wall = world.hosts[0].wall;
+        world.run(300 * SECOND);
+        assert_eq!(world.phase(1), Phase::Open);
+        assert_traffic(&mut world, 1);
+    }
+}
+
+#[test]
+fn drift_is_followed() {
+    let mut world = World::open(1, 4);
+    // The client's clocks run 1 % fast: far more than any real one's.
+    for _ in 0..600 {
+        world.run(SECOND);
+        let (id, _, offset, _) = world.client(1).session().unwrap();
+        let server = world.server().sessions().map(|view| view.offset).last().unwrap();
+        let difference = offset.wrapping_sub(server).cast_signed();
+        assert!(difference.unsigned_abs() < 300 * MILLISECOND, "{difference} ns in {id:?}");
+    }
+    assert_traffic(&mut world, 1);
+}
+
+#[test]
+fn a_client_that_moves_keeps_its_tunnel() {
+    let mut world = World::open(1, 5);
+    let tunnel = world.client(1).tunnel();
+    world.hosts[1].network = Some(network(77));
+    let now = world.hosts[1].now(world.boot);
+    world.client(1).set_network(Some(network(77)), now);
+    world.act(1);
+    world.run(SECOND);
+    assert_eq!(world.phase(1), Phase::Open);
+    assert_traffic(&mut world, 1);
+    assert_eq!(world.client(1).tunnel(), tunnel);
+    world.run(60 * SECOND);
+    assert_eq!(world.server().sessions().count(), 1, "the one from the old place is gone");
+}
+
+#[test]
+fn both_ends_come_back_by_themselves() {
+    let mut world = World::open(2, 6);
+    // The server's process is killed and started again, with nothing left of what it knew.
+    world.hosts[0].machine = None;
+    world.run(5 * SECOND);
+    world.start_server();
+    world.run(60 * SECOND);
+    (1..=2).for_each(|n| assert_traffic(&mut world, n));
+    // It is stopped: the clients know at once.
+    world.server().stop();
+    world.act(0);
+    world.run(SECOND);
+    assert_ne!(world.phase(1), Phase::Open);
+    assert_eq!(world.client(1).trouble(), Some(Trouble::TornDown(Reason::Stopping)));
+    world.run(100 * SECOND);
+    world.start_server();
+    world.run(60 * SECOND);
+    (1..=2).for_each(|n| assert_traffic(&mut world, n));
+    // A client goes and comes back.
+    world.client(1).stop();
+    world.act(1);
+    world.run(SECOND);
+    assert_eq!(world.server().sessions().count(), 1);
+    world.start_client(1);
+    world.run(2 * SECOND);
+    assert_traffic(&mut world, 1);
+}
+
+/// What the old server had published is still there, and leads nowhere.
+#[test]
+fn after_a_restart_of_the_server_its_new_introduction_is_found_soon() {
+    for pause in [1, 3, 8] {
+        let mut world = World::open(1, 11);
+        world.server().stop();
+        world.act(0);
+        world.hosts[0].machine = None;
+        world.run(pause * SECOND);
+        world.start_server();
+        world.run((pause + 4) * SECOND);
+        assert_eq!(world.phase(1), Phase::Open, "down for {pause} s: {:?}", world.client(1).trouble());
+        assert_traffic(&mut world, 1);
+    }
+}
+
+#[test]
+fn a_running_session_needs_no_dht() {
+    let mut world = World::open(1, 7);
+    world.faults.dht_gone = true;
+    world.run(3600 * SECOND);
+    assert_eq!(world.phase(1), Phase::Open);
+    assert_traffic(&mut world, 1);
+    // Nor does a client that moves while its introduction is good.
+    let mut world = World::open(1, 8);
+    world.faults.dht_gone = true;
+    world.run(120 * SECOND);
+    world.hosts[1].network = Some(network(78));
+    let now = world.hosts[1].now(world.boot);
+    world.client(1).set_network(Some(network(78)), now);
+    world.act(1);
+    world.run(5 * SECOND);
+    assert_traffic(&mut world, 1);
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    let mut world = World::new(1, 9);
+    world.faults.dht_gone = true;
+    world.start_client(1);
+    world.run(3 * SECOND);
+    assert_eq!(world.client(1).trouble(), Some(Trouble::NetworkUnreachable));
+    world.faults.dht_gone = false;
+    world.run(60 * SECOND);
+    assert_eq!(world.client(1).trouble(), Some(Trouble::NothingPublished));
+    // Published, and then nobody there.
+    world.start_server();
+    world.hosts[0].machine = None;
+    world.hosts[0].tables = crate::proto::model::Tables::default();
+    world.run(120 * SECOND);
+    assert_eq!(world.client(1).trouble(), Some(Trouble::NoAnswer));
+    world.start_server();
+    world.run(70 * SECOND);
+    assert_eq!((world.phase(1), world.client(1).trouble()), (Phase::Open, None));
+    let mut world = World::new(1, 10);
+    world.hosts[1].network = None;
+    world.start_server();
+    world.start_client(1);
+    world.run(SECOND);
+    assert_eq!(world.phase(1), Phase::NoPrefix);
+}

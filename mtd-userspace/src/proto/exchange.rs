@@ -1,0 +1,204 @@
+//! What both ends of a handshake share: how it is bound to where it takes place, and what they ask of the controller.
+
+use mtd_common::address::{End, Network};
+use sha2::{Digest, Sha256};
+
+use super::messages::{Control, Tunnel, VERSION};
+use super::packet::{self, Path};
+use super::rendezvous::{Introduction, Shared};
+use super::session::{Role, Session};
+use crate::keys::PublicKey;
+
+pub(super) const MILLISECOND: u64 = 1_000_000;
+pub(super) const SECOND: u64 = 1_000 * MILLISECOND;
+
+/// The key of the community that a session belongs to: none yet.
+pub(super) const NO_COMMUNITY: [u8; 32] = [0; 32];
+
+/// Fills its argument with random bytes that nobody can guess.
+pub type Random = Box<dyn FnMut(&mut [u8]) + Send>;
+
+/// A session or introduction of one machine. Never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(pub u64);
+
+/// What a machine asks for. In this order: what comes later may rely on what came before.
+#[derive(Debug)]
+pub enum Action {
+    /// Put this session into the tables: it receives from now on.
+    Install(Box<Install>),
+    /// Send the peer's traffic through this session.
+    Route(SessionId),
+    /// Session time is boot time plus this offset (ns, wrapping) from now on.
+    Clock {
+        /// The session.
+        id: SessionId,
+        /// New offset.
+        offset: u64,
+    },
+    /// End this session.
+    Remove(SessionId),
+    /// Send this packet, whole from the IPv6 header on. It belongs to a session that must have been installed.
+    Transmit {
+        /// The session that is of no use without the packet, or the other way round.
+        id: SessionId,
+        /// The packet.
+        packet: Vec<u8>,
+    },
+    /// Send this control message through a session.
+    Control {
+        /// The session.
+        id: SessionId,
+        /// The session that it is about: when that could not be installed, it is not sent.
+        about: SessionId,
+        /// The message.
+        message: Vec<u8>,
+    },
+    /// Look for the server's message of the window that starts at this Unix time in s.
+    Fetch {
+        /// Start of the window.
+        window: u64,
+    },
+    /// Publish an introduction.
+    Publish(Publication),
+}
+
+/// An introduction to be published.
+#[derive(Clone, Debug)]
+pub struct Publication {
+    /// Start of its window, Unix time in s.
+    pub window: u64,
+    /// What to publish.
+    pub introduction: Introduction,
+    /// For whom; `None`: for all clients.
+    pub client: Option<PublicKey>,
+    /// Time in ns over which the work may be spread.
+    pub within: u64,
+}
+
+/// A session to be put into the tables.
+#[derive(Debug)]
+pub struct Install {
+    /// Its number.
+    pub id: SessionId,
+    /// Keys and ends.
+    pub session: Session,
+    /// Session time minus boot time, in ns (wrapping).
+    pub offset: u64,
+    /// Boot time in ns at which it began.
+    pub started: u64,
+    /// Which end this is.
+    pub role: Role,
+    /// The peer's public key; of a server's introduction, the own one.
+    pub peer: PublicKey,
+    /// Own tunnel addresses.
+    pub local: Tunnel,
+    /// The peer's tunnel addresses.
+    pub remote: Tunnel,
+}
+
+/// A session that an earlier controller left.
+pub struct Adopted {
+    /// Keys and ends.
+    pub session: Session,
+    /// Session time minus boot time, in ns (wrapping).
+    pub offset: u64,
+    /// Boot time in ns at which it began.
+    pub started: u64,
+    /// Boot time in ns of the last valid packet; 0: none yet.
+    pub last_valid: u64,
+}
+
+/// A control message as the receive program handed it over.
+#[derive(Clone, Copy, Debug)]
+pub struct Received<'a> {
+    /// The session or introduction that it came through.
+    pub id: SessionId,
+    /// Low 32 bits of the slot that it was sent in.
+    pub slot: u32,
+    /// Where it came from: address and UDP port.
+    pub source: ([u8; 16], u16),
+    /// The message.
+    pub message: &'a [u8],
+}
+
+/// What the prologue of a handshake binds it to: version, roles, and where it takes place.
+pub(super) enum Place<'a> {
+    /// An introduction: its window, key and slot.
+    Introduction { window: u64, key: &'a [u8; 32], slot: u32 },
+    /// A session whose keys are to be replaced: [`Session::binding`].
+    Session([u8; 32]),
+}
+
+impl Place<'_> {
+    pub(super) fn prologue(&self, server: &PublicKey) -> Vec<u8> {
+        let mut out = b"mtd v1 handshake, client to server".to_vec();
+        out.push(VERSION);
+        out.extend(server.as_bytes());
+        match self {
+            Self::Introduction { window, key, slot } => {
+                out.push(0);
+                out.extend(window.to_be_bytes());
+                out.extend(slot.to_be_bytes());
+                let mut hash = Sha256::new();
+                hash.update(b"mtd v1 introduction id");
+                hash.update(key);
+                out.extend(hash.finalize());
+            }
+            Self::Session(binding) => {
+                out.push(1);
+                out.extend(binding);
+            }
+        }
+        out
+    }
+
+    /// The pre-shared key of a handshake: that of the community, and what only the two ends know of this place. The
+    /// server knows the descriptor only once it knows the client, so that it cannot be part of the prologue.
+    pub(super) fn psk(
+        &self,
+        community: &[u8; 32],
+        shared: &Shared,
+        server: &PublicKey,
+        client: &PublicKey,
+    ) -> [u8; 32] {
+        let mut hash = Sha256::new();
+        hash.update(b"mtd v1 handshake psk");
+        hash.update(community);
+        match self {
+            Self::Introduction { window, .. } => {
+                hash.update(shared.rendezvous(server, client, *window).descriptor().0);
+            }
+            Self::Session(binding) => hash.update(binding),
+        }
+        hash.finalize().into()
+    }
+}
+
+/// The packet that carries a control message through an introduction.
+pub(super) fn introduce(
+    session: &Session,
+    path: &Path,
+    message: Control<'_>,
+    random: &mut Random,
+) -> Option<Vec<u8>> {
+    let inner = packet::control(path.local.address, path.remote.address, &message.encode());
+    packet::seal(session, path, random_u64(random), &inner)
+}
+
+pub(super) fn random_u64(random: &mut Random) -> u64 {
+    let mut bytes = [0; 8];
+    random(&mut bytes);
+    u64::from_ne_bytes(bytes)
+}
+
+pub(super) fn random_bytes<const N: usize>(random: &mut Random) -> [u8; N] {
+    let mut bytes = [0; N];
+    random(&mut bytes);
+    bytes
+}
+
+/// An end in a network with a fresh seed.
+pub(super) fn fresh_end(network: Network, random: &mut Random) -> End {
+    End { network, seed: random_bytes(random) }
+}

@@ -1,0 +1,129 @@
+//! What the maps and programs of a host do, in memory.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use mtd_common::address::Endpoint;
+use mtd_common::{DropReason, abi, slot};
+
+use crate::keys::PublicKey;
+use crate::proto::exchange::{Adopted, Install, SessionId};
+use crate::proto::messages::Tunnel;
+use crate::proto::packet::{self, Path};
+use crate::proto::session::Session;
+
+/// A session in the tables.
+pub(super) struct Entry {
+    pub(super) session: Session,
+    pub(super) offset: u64,
+    pub(super) sequence: u64,
+    pub(super) used: BTreeSet<u64>,
+    pub(super) tags: BTreeSet<Vec<u8>>,
+    pub(super) remote: Tunnel,
+    pub(super) local: Tunnel,
+    pub(super) last_valid: u64,
+    pub(super) peer: PublicKey,
+    pub(super) started: u64,
+}
+
+impl Entry {
+    pub(super) fn adopted(&self) -> Adopted {
+        Adopted {
+            session: self.session.clone(),
+            offset: self.offset,
+            started: self.started,
+            last_valid: self.last_valid,
+        }
+    }
+}
+
+/// What the maps and programs of one host do.
+#[derive(Default)]
+pub(in crate::proto) struct Tables {
+    pub(super) entries: BTreeMap<SessionId, Entry>,
+    /// Session that traffic for this peer tunnel address goes through.
+    pub(super) routes: HashMap<Tunnel, SessionId>,
+    /// Packets dropped, by reason.
+    pub(in crate::proto) drops: BTreeMap<DropReason, u64>,
+    /// Key and nonce of every packet that was sealed.
+    nonces: HashSet<([u8; 32], u64, u64)>,
+}
+
+impl Tables {
+    pub(super) fn install(&mut self, install: Install, boot: u64) {
+        let sequence = slot::sequence_seed(boot.wrapping_add(install.offset));
+        self.entries.insert(
+            install.id,
+            Entry {
+                session: install.session,
+                offset: install.offset,
+                sequence,
+                used: BTreeSet::new(),
+                tags: BTreeSet::new(),
+                remote: install.remote,
+                local: install.local,
+                last_valid: 0,
+                peer: install.peer,
+                started: install.started,
+            },
+        );
+    }
+
+    /// The numbers of all sessions and introductions.
+    pub(in crate::proto) fn ids(&self) -> BTreeSet<SessionId> {
+        self.entries.keys().copied().collect()
+    }
+
+    /// Seals an inner packet as the send program does.
+    pub(super) fn seal(&mut self, id: SessionId, inner: &[u8], boot: u64) -> Option<Vec<u8>> {
+        let entry = self.entries.get_mut(&id)?;
+        let time = boot.wrapping_add(entry.offset);
+        let number = slot::number(time, entry.session.phase, entry.session.period);
+        let (local, remote) = entry.session.endpoints(number);
+        entry.sequence += 1;
+        let nonce = (entry.session.tx.0.seal, number, entry.sequence);
+        assert!(self.nonces.insert(nonce), "a nonce is used twice");
+        packet::seal(&entry.session, &Path { slot: number, local, remote }, entry.sequence, inner)
+    }
+
+    /// Takes a packet as the receive program does: returns the session, slot and inner packet.
+    pub(super) fn receive(
+        &mut self,
+        packet: &[u8],
+        boot: u64,
+    ) -> Result<(SessionId, u32, Vec<u8>), DropReason> {
+        let end = |at: usize, port: usize| Endpoint {
+            address: packet[at..at + 16].try_into().unwrap(),
+            port: u16::from_be_bytes([packet[port], packet[port + 1]]),
+        };
+        let (source, destination) = (end(8, 40), end(24, 42));
+        let mut reason = DropReason::UnknownAddress;
+        for (id, entry) in &mut self.entries {
+            let time = boot.wrapping_add(entry.offset);
+            let (phase, period) = (entry.session.phase, entry.session.period);
+            let current = slot::number(time, phase, period);
+            for number in current.saturating_sub(1)..=current + 1 {
+                let (local, remote) = entry.session.endpoints(number);
+                let anybody = remote.address == [0; 16];
+                if local != destination || !(anybody || remote == source) || time >= entry.session.until {
+                    continue;
+                }
+                match packet::open(&entry.session, number as u32, packet) {
+                    Ok((sequence, inner)) => {
+                        let fresh = if entry.session.mode == abi::MODE_INTRODUCTION {
+                            entry.tags.insert(packet[56..72].to_vec())
+                        } else {
+                            entry.used.insert(sequence)
+                        };
+                        if !fresh {
+                            return Err(DropReason::Replayed);
+                        }
+                        entry.last_valid = boot;
+                        return Ok((*id, number as u32, inner));
+                    }
+                    Err(why) => reason = why,
+                }
+            }
+        }
+        Err(reason)
+    }
+}

@@ -1,0 +1,259 @@
+//! Handshake requests, through an introduction or inside a session.
+
+use mtd_common::address::{End, Endpoint, Network};
+use mtd_common::slot;
+
+use super::sessions::{Active, HalfOpen};
+use super::{Refusal, Server};
+use crate::keys::PublicKey;
+use crate::proto::clock::Reading;
+use crate::proto::exchange::{
+    Action, Install, MILLISECOND, NO_COMMUNITY, Place, Received, SECOND, SessionId, fresh_end, introduce,
+    random_bytes,
+};
+use crate::proto::messages::{Control, Request, Response};
+use crate::proto::noise::{Ephemeral, Responder};
+use crate::proto::packet::Path;
+use crate::proto::session::{Ends, Role, Session, Terms};
+
+/// How often one request is answered.
+const MAX_ANSWERS: u32 = 8;
+/// Half-open sessions of one client.
+const MAX_HALF_OPEN: usize = 3;
+
+impl Server {
+    /// A control message has come in.
+    pub fn handle_control(&mut self, received: Received<'_>, now: Reading) {
+        let message = Control::decode(received.message);
+        if let Some(open) = self.introductions.iter().position(|open| open.id == received.id) {
+            let result = match message {
+                Some(Control::Request(body)) => self.introduced(open, &received, body, now),
+                _ => Err(Refusal::Malformed),
+            };
+            return self.count(result);
+        }
+        match message {
+            Some(Control::Request(body)) if self.sessions.contains_key(&received.id) => {
+                let result = self.rekey(received.id, body, now);
+                self.count(result);
+            }
+            Some(message) => self.handle_session(received.id, &message, now),
+            None => {}
+        }
+    }
+
+    fn count(&mut self, result: Result<(), Refusal>) {
+        self.counts.received += 1;
+        match result {
+            Ok(()) => self.counts.answered += 1,
+            Err(refusal) => *self.counts.refused.entry(refusal).or_default() += 1,
+        }
+    }
+
+    /// A request through an introduction, cheapest checks first: all before the first public-key operation are of
+    /// constant cost.
+    fn introduced(
+        &mut self,
+        open: usize,
+        received: &Received<'_>,
+        body: &[u8],
+        now: Reading,
+    ) -> Result<(), Refusal> {
+        let ephemeral = *body.first_chunk::<32>().ok_or(Refusal::Malformed)?;
+        if let Some(id) = self.recent.get(&ephemeral) {
+            return self.answer_again(id, received);
+        }
+        if !self.recent.has_room() {
+            return Err(Refusal::Full);
+        }
+        if !self.total.take(now.boot) {
+            return Err(Refusal::TotalLimit);
+        }
+        let open = &self.introductions[open];
+        let place = Place::Introduction {
+            window: open.window,
+            key: open.introduction.key.as_bytes(),
+            slot: received.slot,
+        };
+        let own = Ephemeral(random_bytes(&mut self.random));
+        let prologue = place.prologue(&self.public);
+        let (responder, client, payload) = Responder::read(&self.settings.identity, &prologue, own, body)
+            .map_err(|_| Refusal::NotAuthentic)?;
+        let registered = self.clients.get_mut(&client).ok_or(Refusal::Unregistered)?;
+        let request = Request::decode(&payload).ok_or(Refusal::Malformed)?;
+        let path = expected_path(open, &registered.shared, &request, received, now);
+        let (source, port) = received.source;
+        if path.remote != (Endpoint { address: source, port }) {
+            return Err(Refusal::WrongSource);
+        }
+        // Only now: nobody else can spend what is this client's.
+        if !registered.limit.take(now.boot) {
+            return Err(Refusal::ClientLimit);
+        }
+        let psk = place.psk(&NO_COMMUNITY, &registered.shared, &self.public, &client);
+        let (id, answer) = self.agree(responder, &client, request.end, &psk, now).ok_or(Refusal::Full)?;
+        self.recent.insert(ephemeral, id);
+        self.send_answer(id, HalfOpen { answer, through: received.id, path: Some(path), answers: 0 });
+        Ok(())
+    }
+
+    /// A request for new keys inside a session.
+    fn rekey(&mut self, parent: SessionId, body: &[u8], now: Reading) -> Result<(), Refusal> {
+        let ephemeral = *body.first_chunk::<32>().ok_or(Refusal::Malformed)?;
+        let active = self.sessions.get(&parent).ok_or(Refusal::Malformed)?;
+        if let Some(id) = self.recent.get(&ephemeral) {
+            return self.repeat(id, |half| half.through == parent);
+        }
+        if !self.recent.has_room() {
+            return Err(Refusal::Full);
+        }
+        let place = Place::Session(active.session.binding());
+        let (expected, network) = (active.client, active.session.remote.network);
+        let registered = self.clients.get_mut(&expected).ok_or(Refusal::Unregistered)?;
+        if !registered.limit.take(now.boot) {
+            return Err(Refusal::ClientLimit);
+        }
+        let own = Ephemeral(random_bytes(&mut self.random));
+        let prologue = place.prologue(&self.public);
+        let (responder, client, payload) = Responder::read(&self.settings.identity, &prologue, own, body)
+            .map_err(|_| Refusal::NotAuthentic)?;
+        let request = Request::decode(&payload).ok_or(Refusal::Malformed)?;
+        if client != expected {
+            return Err(Refusal::NotAuthentic);
+        }
+        // A client that has moved comes through the introduction, which shows that it is where it says.
+        if request.end.network != network {
+            return Err(Refusal::WrongSource);
+        }
+        let psk = place.psk(&NO_COMMUNITY, &registered.shared, &self.public, &client);
+        let (id, answer) = self.agree(responder, &client, request.end, &psk, now).ok_or(Refusal::Full)?;
+        self.recent.insert(ephemeral, id);
+        self.send_answer(id, HalfOpen { answer, through: parent, path: None, answers: 0 });
+        Ok(())
+    }
+
+    /// Makes the answer, and installs the session that it leads to.
+    fn agree(
+        &mut self,
+        responder: Responder,
+        client: &PublicKey,
+        remote: End,
+        psk: &[u8; 32],
+        now: Reading,
+    ) -> Option<(SessionId, Vec<u8>)> {
+        let tunnel = self.clients.get(client)?.tunnel;
+        let local = fresh_end(self.settings.network, &mut self.random);
+        let response = Response {
+            mode: self.settings.mode as u8,
+            end: local,
+            period_ms: (self.settings.period / MILLISECOND) as u32,
+            rekey_after: self.settings.rekey_after,
+            expire_after: self.settings.expire_after,
+            inner_mtu: self.settings.inner_mtu,
+            time: now.wall,
+            client: tunnel,
+            server: self.settings.tunnel,
+        };
+        let (answer, secrets) = responder.answer(psk, &response.encode()).ok()?;
+        let terms = Terms {
+            period: self.settings.period,
+            mode: self.settings.mode,
+            until: now.wall.saturating_add(u64::from(self.settings.expire_after) * SECOND),
+        };
+        let session = Session::negotiated(&secrets, Role::Server, Ends { local, remote }, terms);
+        let id = self.new_id();
+        self.actions.push_back(Action::Install(Box::new(Install {
+            id,
+            session: session.clone(),
+            offset: now.offset(),
+            started: now.boot,
+            role: Role::Server,
+            peer: *client,
+            local: self.settings.tunnel,
+            remote: tunnel,
+        })));
+        let registered = self.clients.get_mut(client)?;
+        // Where there is no older session, the first packet's answer must find its way.
+        if registered.sessions.is_empty() {
+            self.actions.push_back(Action::Route(id));
+        }
+        registered.sessions.push(id);
+        self.sessions.insert(id, Active::new(*client, session, now));
+        self.limit_half_open(client);
+        Some((id, answer))
+    }
+
+    /// A client that begins many handshakes and opens no session has room for a few.
+    fn limit_half_open(&mut self, client: &PublicKey) {
+        let Some(registered) = self.clients.get(client) else { return };
+        let half_open: Vec<_> = registered
+            .sessions
+            .iter()
+            .copied()
+            .filter(|id| self.sessions.get(id).is_some_and(|active| active.last_valid == 0))
+            .collect();
+        for id in half_open.iter().rev().skip(MAX_HALF_OPEN) {
+            self.end(*id, None);
+        }
+    }
+
+    /// The same request once more: our answer may have been lost. Only to where the first one came from.
+    fn answer_again(&mut self, id: SessionId, received: &Received<'_>) -> Result<(), Refusal> {
+        let (source, port) = received.source;
+        self.repeat(id, |half| {
+            half.through == received.id
+                && half.path.is_some_and(|path| {
+                    path.remote == Endpoint { address: source, port } && path.slot as u32 == received.slot
+                })
+        })
+    }
+
+    fn repeat(&mut self, id: SessionId, same: impl Fn(&HalfOpen) -> bool) -> Result<(), Refusal> {
+        let half = self.sessions.get_mut(&id).and_then(|active| active.half_open.take());
+        let half = half.ok_or(Refusal::Replayed)?;
+        if same(&half) && half.answers < MAX_ANSWERS {
+            self.send_answer(id, half);
+            return Ok(());
+        }
+        if let Some(active) = self.sessions.get_mut(&id) {
+            active.half_open = Some(half);
+        }
+        Err(Refusal::Replayed)
+    }
+
+    fn send_answer(&mut self, id: SessionId, mut half: HalfOpen) {
+        half.answers += 1;
+        let message = Control::Response(&half.answer);
+        let action = match (&half.path, self.introductions.iter().find(|open| open.id == half.through)) {
+            (Some(path), Some(open)) => introduce(&open.session, path, message, &mut self.random)
+                .map(|packet| Action::Transmit { id, packet }),
+            (Some(_), None) => None,
+            (None, _) => Some(Action::Control { id: half.through, about: id, message: message.encode() }),
+        };
+        self.actions.extend(action);
+        if let Some(active) = self.sessions.get_mut(&id) {
+            active.half_open = Some(half);
+        }
+    }
+}
+
+/// The way back to where a client's request must have come from (requirement MT-41).
+fn expected_path(
+    open: &super::Open,
+    shared: &crate::proto::rendezvous::Shared,
+    request: &Request,
+    received: &Received<'_>,
+    now: Reading,
+) -> Path {
+    let number = full_slot(received.slot, slot::number(now.wall, 0, open.session.period));
+    let network: Network = request.end.network;
+    let client = End { network, seed: shared.client_seed(&open.introduction) };
+    let (local, _) = open.session.endpoints(number);
+    Path { slot: number, local, remote: open.session.introduced_client(&client, number) }
+}
+
+/// The slot with these low 32 bits that is next to `near`.
+fn full_slot(low: u32, near: u64) -> u64 {
+    let difference = low.wrapping_sub(near as u32).cast_signed();
+    near.wrapping_add_signed(i64::from(difference))
+}

@@ -1,0 +1,103 @@
+//! How much is done for whom: all of it bounded, whatever comes in.
+
+use std::collections::HashMap;
+
+use crate::proto::exchange::SessionId;
+
+/// Requests that are remembered.
+const MAX_RECENT: usize = 200_000;
+
+/// A token bucket.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bucket {
+    /// Ns for one token.
+    interval: u64,
+    burst: u64,
+    tokens: u64,
+    refilled: u64,
+}
+
+impl Bucket {
+    /// Full, with one more token every `interval` ns.
+    pub(super) fn new(interval: u64, burst: u64) -> Self {
+        Self { interval: interval.max(1), burst, tokens: burst, refilled: 0 }
+    }
+
+    /// Takes a token at boot time `now` in ns; false: there is none.
+    pub(super) fn take(&mut self, now: u64) -> bool {
+        let gained = now.saturating_sub(self.refilled) / self.interval;
+        self.tokens = self.tokens.saturating_add(gained).min(self.burst);
+        self.refilled += gained * self.interval;
+        if self.tokens == 0 {
+            return false;
+        }
+        self.tokens -= 1;
+        true
+    }
+}
+
+/// The requests of the last while, known by their ephemeral keys, and the sessions that they led to. Authentic ones
+/// only.
+#[derive(Debug)]
+pub(super) struct Recent {
+    /// Ns for which each is remembered at least.
+    memory: u64,
+    turned: u64,
+    young: HashMap<[u8; 32], SessionId>,
+    old: HashMap<[u8; 32], SessionId>,
+}
+
+impl Recent {
+    pub(super) fn new(memory: u64) -> Self {
+        Self { memory, turned: 0, young: HashMap::new(), old: HashMap::new() }
+    }
+
+    pub(super) fn get(&self, ephemeral: &[u8; 32]) -> Option<SessionId> {
+        self.young.get(ephemeral).or_else(|| self.old.get(ephemeral)).copied()
+    }
+
+    /// Whether there is room for another request.
+    pub(super) fn has_room(&self) -> bool {
+        self.young.len() + self.old.len() < MAX_RECENT
+    }
+
+    /// Remembers a request.
+    pub(super) fn insert(&mut self, ephemeral: [u8; 32], id: SessionId) {
+        self.young.insert(ephemeral, id);
+    }
+
+    /// Forgets what is too old to be accepted again.
+    pub(super) fn forget(&mut self, now: u64) {
+        if now.saturating_sub(self.turned) >= self.memory {
+            self.turned = now;
+            self.old = std::mem::take(&mut self.young);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bucket_gives_its_burst_and_then_its_rate() {
+        let mut bucket = Bucket::new(100, 3);
+        assert_eq!((0..10).filter(|_| bucket.take(1000)).count(), 3);
+        assert!(!bucket.take(1099));
+        assert!(bucket.take(1100));
+        assert!(!bucket.take(1100));
+        assert_eq!((0..10).filter(|_| bucket.take(1_000_000)).count(), 3);
+    }
+
+    #[test]
+    fn requests_are_remembered_long_enough_and_not_for_ever() {
+        let mut recent = Recent::new(90);
+        recent.forget(1000);
+        recent.insert([1; 32], SessionId(7));
+        recent.forget(1089);
+        recent.forget(1090);
+        assert_eq!(recent.get(&[1; 32]), Some(SessionId(7)), "90 are not over since it came");
+        recent.forget(1180);
+        assert_eq!(recent.get(&[1; 32]), None);
+    }
+}

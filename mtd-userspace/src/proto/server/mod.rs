@@ -1,0 +1,388 @@
+//! The server's end: introductions, handshakes with registered clients, their sessions (requirements MT-21, MT-22, MT-40
+//! … MT-47).
+//!
+//! Sans-IO, like [`super::client`]: the owner calls [`Server::poll`] a few times a second, tells what came in by the
+//! `handle_…` functions, and after each call carries out what [`Server::next_action`] yields, until it yields nothing.
+//!
+//! One introduction a window serves all clients: what arrives there has passed the receive program, so it comes from
+//! somebody who knows the window's key. Nothing here costs more because more clients are registered.
+
+mod answering;
+mod limits;
+mod sessions;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::time::Duration;
+
+use mtd_common::address::Network;
+
+use self::limits::{Bucket, Recent};
+use self::sessions::Active;
+pub use self::sessions::View;
+use super::clock::Reading;
+use super::exchange::{
+    Action, Install, MILLISECOND, Publication, Random, SECOND, SessionId, fresh_end, random_bytes,
+};
+use super::messages::{Control, Reason, Tunnel};
+use super::rendezvous::{Introduction, Shared, window_start};
+use super::session::{Role, Session};
+use crate::keys::{PublicKey, SecretKey};
+
+/// How long removals are gathered before introductions are replaced, in ns.
+const RENEWAL_PAUSE: u64 = 2 * SECOND;
+/// Over which time the new ones are published, in ns: soon, since a client that has just come may have nothing yet.
+const RENEWAL: u64 = 2 * SECOND;
+/// How long the old ones stay open, in ns: it takes a while to publish for very many clients.
+const RENEWAL_GRACE: u64 = 60 * SECOND;
+/// How long no introduction is opened after the tables had no room for one, in ns.
+const BLOCKED: u64 = 10 * SECOND;
+
+/// What a server is told once.
+pub struct Settings {
+    /// Own key.
+    pub identity: SecretKey,
+    /// Own protected prefix.
+    pub network: Network,
+    /// Length of a rendezvous window, in s.
+    pub window: u64,
+    /// Slot length of introductions, in ns.
+    pub introduction_slot: u64,
+    /// How long an introduction outlives its window, in ns.
+    pub grace: u64,
+    /// Slot length of sessions, in ns.
+    pub period: u64,
+    /// Mode of sessions: [`mtd_common::abi::MODE_ENCRYPT`] or [`mtd_common::abi::MODE_AUTHENTICATE`].
+    pub mode: u32,
+    /// Time without a valid packet after which a session ends, in ns.
+    pub idle: u64,
+    /// Seconds after which a client asks for new keys.
+    pub rekey_after: u32,
+    /// Seconds after which keys end to be valid.
+    pub expire_after: u32,
+    /// Longest inner packet, in bytes.
+    pub inner_mtu: u16,
+    /// Own tunnel addresses.
+    pub tunnel: Tunnel,
+    /// Handshakes a second, of all clients together.
+    pub handshakes: u32,
+    /// Handshakes a minute of one client.
+    pub handshakes_per_client: u32,
+}
+
+/// Why a handshake request was refused. None of them is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Refusal {
+    /// Too many requests of all clients together.
+    TotalLimit,
+    /// Too many requests of one client.
+    ClientLimit,
+    /// Not a handshake request of this version.
+    Malformed,
+    /// Not authentic: another server's, another window's, changed.
+    NotAuthentic,
+    /// The client is not registered.
+    Unregistered,
+    /// The same request again, from elsewhere or too late.
+    Replayed,
+    /// It does not come from where this client's requests come from.
+    WrongSource,
+    /// There is no room for another session.
+    Full,
+}
+
+impl Refusal {
+    /// Stable name: metric label, JSON key.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::TotalLimit => "total_limit",
+            Self::ClientLimit => "client_limit",
+            Self::Malformed => "malformed",
+            Self::NotAuthentic => "not_authentic",
+            Self::Unregistered => "unregistered",
+            Self::Replayed => "replayed",
+            Self::WrongSource => "wrong_source",
+            Self::Full => "full",
+        }
+    }
+}
+
+/// Handshakes since the start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Requests that came in.
+    pub received: u64,
+    /// Requests that were answered, repetitions included.
+    pub answered: u64,
+    /// Requests that were refused.
+    pub refused: BTreeMap<Refusal, u64>,
+}
+
+/// A registered client.
+struct Registered {
+    shared: Shared,
+    tunnel: Tunnel,
+    /// Its sessions, the newest last.
+    sessions: Vec<SessionId>,
+    limit: Bucket,
+}
+
+/// An introduction that is open.
+struct Open {
+    id: SessionId,
+    window: u64,
+    introduction: Introduction,
+    session: Session,
+    /// Boot time at which it closes, since another one has taken its place.
+    closes: Option<u64>,
+}
+
+/// See the module's documentation.
+pub struct Server {
+    settings: Settings,
+    public: PublicKey,
+    random: Random,
+    introductions: Vec<Open>,
+    clients: HashMap<PublicKey, Registered>,
+    sessions: HashMap<SessionId, Active>,
+    recent: Recent,
+    total: Bucket,
+    /// Boot time at which the introductions are replaced, since somebody knows them who no longer may.
+    renew_at: Option<u64>,
+    /// Boot time until which no introduction is opened: the tables have no room.
+    blocked_until: Option<u64>,
+    counts: Counts,
+    last_published: u64,
+    actions: VecDeque<Action>,
+    ids: u64,
+}
+
+impl Server {
+    /// A server without clients. `published`: the newest time of publication of an earlier one with this key, Unix time
+    /// in ms; 0: none.
+    pub fn new(settings: Settings, random: Random, published: u64) -> Self {
+        let per_second = u64::from(settings.handshakes.max(1));
+        Self {
+            public: settings.identity.public(),
+            introductions: Vec::new(),
+            clients: HashMap::new(),
+            sessions: HashMap::new(),
+            recent: Recent::new(3 * settings.introduction_slot),
+            renew_at: None,
+            blocked_until: None,
+            total: Bucket::new(SECOND / per_second, 2 * per_second),
+            counts: Counts::default(),
+            last_published: published,
+            actions: VecDeque::new(),
+            ids: 0,
+            settings,
+            random,
+        }
+    }
+
+    /// The next thing to do.
+    pub fn next_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// What came of the handshakes so far.
+    pub const fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// Own public key.
+    pub const fn public(&self) -> &PublicKey {
+        &self.public
+    }
+
+    /// What is shared with a registered client, to seal its messages with.
+    pub fn shared(&self, client: &PublicKey) -> Option<&Shared> {
+        self.clients.get(client).map(|client| &client.shared)
+    }
+
+    /// All registered clients.
+    pub fn clients(&self) -> impl Iterator<Item = &PublicKey> {
+        self.clients.keys()
+    }
+
+    /// Number of sessions that wait for the client's first valid packet.
+    pub fn half_open(&self) -> usize {
+        self.sessions.values().filter(|active| active.last_valid == 0).count()
+    }
+
+    /// Registers a client, or gives a registered one other tunnel addresses. False: its key is a weak one.
+    pub fn register(&mut self, client: PublicKey, tunnel: Tunnel, now: Reading) -> bool {
+        if let Some(registered) = self.clients.get_mut(&client) {
+            if registered.tunnel != tunnel {
+                registered.tunnel = tunnel;
+                // Its old addresses may be another's by now.
+                for id in registered.sessions.clone() {
+                    self.end(id, Some(Reason::Renumbered));
+                }
+            }
+            return true;
+        }
+        let Some(shared) = Shared::new(&self.settings.identity, &client) else { return false };
+        let per_minute = u64::from(self.settings.handshakes_per_client.max(1));
+        let limit = Bucket::new(60 * SECOND / per_minute, per_minute.min(10));
+        self.clients.insert(client, Registered { shared, tunnel, sessions: Vec::new(), limit });
+        // What is published already, it does not have yet.
+        for open in 0..self.introductions.len() {
+            if self.introductions[open].closes.is_none() {
+                self.publish(open, Some(client), 0, now);
+            }
+        }
+        true
+    }
+
+    /// Ends a client's registration, and its session at once. The introductions that it knows are replaced soon.
+    pub fn remove(&mut self, client: &PublicKey, now: Reading) {
+        let Some(registered) = self.clients.remove(client) else { return };
+        self.renew_at.get_or_insert(now.boot + RENEWAL_PAUSE);
+        for id in registered.sessions {
+            self.end(id, Some(Reason::Removed));
+        }
+    }
+
+    /// The protected prefix has changed: introductions are opened anew, and published at once. Sessions from before
+    /// are out of reach, and end as idle ones do; their clients come again.
+    pub fn set_network(&mut self, network: Network, now: Reading) {
+        if self.settings.network == network {
+            return;
+        }
+        self.settings.network = network;
+        for open in std::mem::take(&mut self.introductions) {
+            self.actions.push_back(Action::Remove(open.id));
+        }
+        self.rotate(now);
+    }
+
+    /// Does what is due.
+    pub fn poll(&mut self, now: Reading) {
+        self.rotate(now);
+        self.expire(now);
+        self.recent.forget(now.boot);
+    }
+
+    /// Ends everything, and tells the clients.
+    pub fn stop(&mut self) {
+        let ids: Vec<_> = self.sessions.keys().copied().collect();
+        for id in ids {
+            self.end(id, Some(Reason::Stopping));
+        }
+        for open in std::mem::take(&mut self.introductions) {
+            self.actions.push_back(Action::Remove(open.id));
+        }
+    }
+
+    /// Opens the introductions that are due and closes those that are over (MT-22). The next window's is opened and
+    /// published before it begins, so that it is there when it begins, and clients whose clock is ahead find it.
+    fn rotate(&mut self, now: Reading) {
+        let n = self.settings.window;
+        let window = window_start(now.wall / SECOND, n);
+        let reach = (n * SECOND + self.settings.grace) / SECOND;
+        let over = |open: &Open| {
+            let closed = open.closes.is_some_and(|closes| now.boot >= closes);
+            closed || now.wall / SECOND >= open.window + reach || open.window > window + n
+        };
+        for open in self.introductions.extract_if(.., |open| over(open)) {
+            self.actions.push_back(Action::Remove(open.id));
+        }
+        if self.blocked_until.is_some_and(|until| now.boot < until) {
+            return;
+        }
+        self.renew(now);
+        let first = self.introductions.is_empty();
+        if !self.is_open(window) {
+            self.open(window, if first { 0 } else { n * SECOND / 6 }, now);
+        }
+        let early = window + n - (n / 3).max(1);
+        if now.wall / SECOND >= early && !self.is_open(window + n) {
+            self.open(window + n, n * SECOND / 6, now);
+        }
+    }
+
+    /// The numbers of all sessions and introductions.
+    #[cfg(test)]
+    pub(super) fn ids(&self) -> std::collections::BTreeSet<SessionId> {
+        self.sessions.keys().copied().chain(self.introductions.iter().map(|open| open.id)).collect()
+    }
+
+    /// Replaces the introductions that a removed client knows. The others find the new ones when they need them.
+    fn renew(&mut self, now: Reading) {
+        if self.renew_at.is_none_or(|at| now.boot < at) {
+            return;
+        }
+        self.renew_at = None;
+        let windows: Vec<_> =
+            self.introductions.iter().filter(|open| open.closes.is_none()).map(|open| open.window).collect();
+        for open in &mut self.introductions {
+            open.closes.get_or_insert(now.boot + RENEWAL_GRACE);
+        }
+        for window in windows {
+            self.open(window, RENEWAL, now);
+        }
+    }
+
+    fn is_open(&self, window: u64) -> bool {
+        self.introductions.iter().any(|open| open.window == window && open.closes.is_none())
+    }
+
+    fn open(&mut self, window: u64, within: u64, now: Reading) {
+        let Settings { network, period, introduction_slot, .. } = self.settings;
+        let server = fresh_end(network, &mut self.random);
+        let key = SecretKey::from_bytes(random_bytes(&mut self.random));
+        let session = Session::introduction(server, key.as_bytes(), window, introduction_slot);
+        let introduction = Introduction {
+            network,
+            seed: server.seed,
+            key,
+            rot: Duration::from_nanos(period),
+            slot: Duration::from_nanos(introduction_slot),
+            published_ms: 0,
+        };
+        let id = self.new_id();
+        self.actions.push_back(Action::Install(Box::new(Install {
+            id,
+            session: session.clone(),
+            offset: now.offset(),
+            started: now.boot,
+            role: Role::Server,
+            peer: self.public,
+            local: Tunnel::default(),
+            remote: Tunnel::default(),
+        })));
+        self.introductions.push(Open { id, window, introduction, session, closes: None });
+        if !self.clients.is_empty() {
+            self.publish(self.introductions.len() - 1, None, within, now);
+        }
+    }
+
+    fn publish(&mut self, open: usize, client: Option<PublicKey>, within: u64, now: Reading) {
+        let Some(open) = self.introductions.get(open) else { return };
+        // Never the same twice: it is the sequence number of what is published.
+        self.last_published = (now.wall / MILLISECOND).max(self.last_published + 1);
+        let introduction = Introduction { published_ms: self.last_published, ..open.introduction.clone() };
+        let window = open.window;
+        self.actions.push_back(Action::Publish(Publication { window, introduction, client, within }));
+    }
+
+    fn new_id(&mut self) -> SessionId {
+        self.ids += 1;
+        SessionId(self.ids)
+    }
+
+    /// Ends a session, with a word to the client or without.
+    fn end(&mut self, id: SessionId, reason: Option<Reason>) {
+        let Some(active) = self.sessions.remove(&id) else { return };
+        if let Some(registered) = self.clients.get_mut(&active.client) {
+            registered.sessions.retain(|other| *other != id);
+        }
+        if let Some(reason) = reason {
+            let message = Control::Teardown(reason).encode();
+            self.actions.push_back(Action::Control { id, about: id, message });
+        }
+        self.actions.push_back(Action::Remove(id));
+    }
+}

@@ -1,0 +1,166 @@
+//! The sessions of a server's clients.
+
+use super::Server;
+use crate::keys::PublicKey;
+use crate::proto::clock::Reading;
+use crate::proto::exchange::{Action, Adopted, SECOND, SessionId};
+use crate::proto::messages::{Control, Reason, Tunnel};
+use crate::proto::packet::Path;
+use crate::proto::session::Session;
+
+/// How long a session may wait for its first valid packet, in ns.
+const HALF_OPEN: u64 = 30 * SECOND;
+
+/// A session with a client.
+pub(super) struct Active {
+    pub(super) client: PublicKey,
+    pub(super) session: Session,
+    offset: u64,
+    started: u64,
+    /// Boot time of the last valid packet; 0: none yet.
+    pub(super) last_valid: u64,
+    /// Boot time at which it is removed, since another one has taken its place.
+    retires: Option<u64>,
+    pub(super) half_open: Option<HalfOpen>,
+}
+
+/// What is kept of a handshake until the client's first valid packet.
+pub(super) struct HalfOpen {
+    pub(super) answer: Vec<u8>,
+    /// The introduction or session that the request came through.
+    pub(super) through: SessionId,
+    /// The way back through an introduction.
+    pub(super) path: Option<Path>,
+    pub(super) answers: u32,
+}
+
+impl Active {
+    pub(super) fn new(client: PublicKey, session: Session, now: Reading) -> Self {
+        let (offset, started) = (now.offset(), now.boot);
+        Self { client, session, offset, started, last_valid: 0, retires: None, half_open: None }
+    }
+}
+
+impl Server {
+    /// Goes on with a session that an earlier controller left. `None`: its client is not registered any more, or has
+    /// other tunnel addresses.
+    pub fn adopt(&mut self, client: PublicKey, tunnel: Tunnel, adopted: Adopted) -> Option<SessionId> {
+        let Adopted { session, offset, started, last_valid } = adopted;
+        let id = self.new_id();
+        // One whose addresses may be another's by now does not go on.
+        let registered = self.clients.get_mut(&client).filter(|registered| registered.tunnel == tunnel)?;
+        registered.sessions.push(id);
+        // In the order in which they began: the newest is the one that traffic goes through.
+        let sessions = &self.sessions;
+        let began = |id: &SessionId| sessions.get(id).map_or(started, |active| active.started);
+        registered.sessions.sort_by_key(began);
+        let active = Active { client, session, offset, started, last_valid, retires: None, half_open: None };
+        self.sessions.insert(id, active);
+        Some(id)
+    }
+
+    /// The sessions, with client, keys and ends, clock offset, begin, boot time of the last valid packet (0: none yet).
+    pub fn sessions(&self) -> impl Iterator<Item = View<'_>> {
+        self.sessions.iter().map(|(id, active)| View {
+            id: *id,
+            client: &active.client,
+            session: &active.session,
+            offset: active.offset,
+            started: active.started,
+            last_valid: active.last_valid,
+            closing: active.retires.is_some(),
+        })
+    }
+
+    /// Valid packets came through a session, the last of them at boot time `last_valid`.
+    pub fn handle_valid(&mut self, id: SessionId, last_valid: u64, now: Reading) {
+        let Some(active) = self.sessions.get_mut(&id) else { return };
+        if last_valid <= active.last_valid {
+            return;
+        }
+        let first = active.last_valid == 0;
+        active.last_valid = last_valid;
+        if !first {
+            return;
+        }
+        active.half_open = None;
+        active.retires = None;
+        let (client, overlap) = (active.client, active.session.period + SECOND);
+        let Some(registered) = self.clients.get(&client) else { return };
+        // The client has begun to use this one, so it uses no other any more.
+        for other in registered.sessions.iter().filter(|other| **other != id) {
+            if let Some(other) = self.sessions.get_mut(other) {
+                other.retires.get_or_insert(now.boot + overlap);
+            }
+        }
+        self.actions.push_back(Action::Route(id));
+    }
+
+    /// The tables have no room for a session, or refused it: takes back what was to follow.
+    pub fn handle_not_installed(&mut self, id: SessionId, now: Reading) {
+        if let Some(active) = self.sessions.remove(&id)
+            && let Some(registered) = self.clients.get_mut(&active.client)
+        {
+            registered.sessions.retain(|other| *other != id);
+        }
+        let failed = |open: &mut super::Open| open.id == id;
+        for open in self.introductions.extract_if(.., failed) {
+            // Nobody should look for it. What was published before is left as it is.
+            self.blocked_until = Some(now.boot + super::BLOCKED);
+            self.actions.retain(|action| !matches!(action, Action::Publish(p) if p.window == open.window));
+        }
+    }
+
+    /// A message inside a session, other than a request.
+    pub(super) fn handle_session(&mut self, id: SessionId, message: &Control<'_>, now: Reading) {
+        let Some(active) = self.sessions.get(&id) else { return };
+        match *message {
+            Control::Teardown(_) => self.end(id, None),
+            Control::Ping { stamp } => {
+                let time = now.boot.wrapping_add(active.offset);
+                let message = Control::Pong { stamp, time }.encode();
+                self.actions.push_back(Action::Control { id, about: id, message });
+            }
+            // A server asks nothing.
+            Control::Pong { .. } | Control::Request(_) | Control::Response(_) => {}
+        }
+    }
+
+    /// Ends sessions that are over (MT-44).
+    pub(super) fn expire(&mut self, now: Reading) {
+        let (idle, lifetime) = (self.settings.idle, u64::from(self.settings.expire_after) * SECOND);
+        let since = |time: u64| now.boot.saturating_sub(time);
+        let mut over = Vec::new();
+        for (id, active) in &self.sessions {
+            let retired = active.retires.is_some_and(|at| now.boot >= at);
+            let unopened = active.last_valid == 0 && since(active.started) >= HALF_OPEN;
+            if retired || unopened || since(active.started) >= lifetime {
+                over.push((*id, None));
+            } else if active.last_valid > 0 && active.retires.is_none() && since(active.last_valid) >= idle {
+                over.push((*id, Some(Reason::Idle)));
+            }
+        }
+        for (id, reason) in over {
+            self.end(id, reason);
+        }
+    }
+}
+
+/// What there is to say of a session.
+#[derive(Clone, Copy)]
+pub struct View<'a> {
+    /// Its number.
+    pub id: SessionId,
+    /// The client.
+    pub client: &'a PublicKey,
+    /// Keys and ends.
+    pub session: &'a Session,
+    /// Session time minus boot time, in ns (wrapping).
+    pub offset: u64,
+    /// Boot time in ns at which it began.
+    pub started: u64,
+    /// Boot time in ns of the last valid packet; 0: none yet.
+    pub last_valid: u64,
+    /// Another session has taken its place.
+    pub closing: bool,
+}

@@ -1,0 +1,125 @@
+//! What a server refuses, and what it forgets.
+
+use super::*;
+use crate::proto::client::Phase;
+use crate::proto::model::{MILLISECOND, World};
+
+#[test]
+fn a_client_that_is_not_registered_gets_no_answer() {
+    let mut world = World::open(1, 1);
+    let stranger = SecretKey::from_bytes([99; 32]);
+    world.hosts[1].identity = stranger.clone();
+    // Even when it has got hold of the introduction: the one of the registered client.
+    let window = world.dht.keys().next().unwrap().1;
+    let introduction = world.dht.values().next().unwrap().clone();
+    world.dht.insert((*stranger.public().as_bytes(), window), introduction);
+    world.start_client(1);
+    world.run(10 * SECOND);
+    assert_eq!(world.phase(1), Phase::Connecting);
+    let counts = world.server().counts();
+    assert_eq!(counts.answered, 1, "only the registered one before");
+    assert!(counts.refused[&Refusal::Unregistered] >= 3, "{counts:?}");
+    assert_eq!(world.server().sessions().count(), 1);
+}
+
+#[test]
+fn a_removed_client_is_out_at_once() {
+    let mut world = World::open(2, 2);
+    let client = world.hosts[1].identity.public();
+    let now = world.hosts[0].now(world.boot);
+    world.server().remove(&client, now);
+    world.act(0);
+    assert_eq!(world.server().sessions().count(), 1);
+    world.run(SECOND);
+    assert_ne!(world.phase(1), Phase::Open);
+    assert_eq!(world.phase(2), Phase::Open);
+    world.run(120 * SECOND);
+    assert_ne!(world.phase(1), Phase::Open);
+    assert_eq!(world.phase(2), Phase::Open);
+    // And in again.
+    let now = world.hosts[0].now(world.boot);
+    world.server().register(client, crate::proto::model::tunnel(2), now);
+    world.act(0);
+    world.run(60 * SECOND);
+    assert_eq!(world.phase(1), Phase::Open);
+}
+
+#[test]
+fn replays_of_all_that_was_sent_change_nothing() {
+    let mut world = World::open(2, 3);
+    world.run(20 * SECOND);
+    let heard = world.heard.clone();
+    let (sessions, answered) = (world.server().sessions().count(), world.server().counts().answered);
+    for wait in [0, 1, 10, 40, 900] {
+        world.run(wait * SECOND);
+        let before: Vec<_> = world.hosts[0].delivered.clone();
+        for packet in &heard {
+            world.transmit(packet);
+        }
+        world.run(2 * SECOND);
+        assert_eq!(world.hosts[0].delivered, before);
+        assert_eq!(world.server().sessions().filter(|view| !view.closing).count(), sessions);
+        (1..=2).for_each(|n| assert_eq!(world.phase(n), Phase::Open, "after {wait} s"));
+    }
+    // The keys of the two clients were replaced meanwhile, by nobody but themselves.
+    let rekeys = world.server().counts().answered - answered;
+    assert!((14..=18).contains(&rekeys), "{rekeys}");
+}
+
+#[test]
+fn idle_and_half_open_sessions_end() {
+    let mut world = World::open(1, 4);
+    // The client's host vanishes.
+    world.hosts[1].machine = None;
+    world.run(65 * SECOND);
+    assert_eq!(world.server().sessions().count(), 0);
+
+    // A request whose answer never arrives.
+    let mut world = World::new(1, 5);
+    world.start_server();
+    world.start_client(1);
+    while world.server().half_open() == 0 {
+        world.run(MILLISECOND);
+    }
+    world.hosts[1].machine = None;
+    world.run(35 * SECOND);
+    assert_eq!((world.server().half_open(), world.server().sessions().count()), (0, 0));
+}
+
+#[test]
+fn introductions_are_renewed_every_window_and_outlive_it_for_a_while() {
+    let mut world = World::new(1, 6);
+    world.start_server();
+    for _ in 0..240 {
+        world.run(30 * SECOND);
+        let now = world.hosts[0].now(world.boot).wall / SECOND;
+        let window = window_start(now, 900);
+        let open: Vec<_> = world.server().introductions.iter().map(|open| open.window).collect();
+        assert!(open.contains(&window), "{open:?} at {now}");
+        assert_eq!(open.contains(&(window + 900)), now >= window + 600, "{open:?} at {now}");
+        assert!(open.len() <= 3);
+        if world.boot > 3000 * SECOND {
+            assert_eq!(open.contains(&(window - 900)), now < window + 300, "{open:?} at {now}");
+        }
+    }
+    let mut keys: Vec<_> = world.dht.values().map(|found| *found.key.as_bytes()).collect();
+    keys.sort_unstable();
+    keys.dedup();
+    assert_eq!(keys.len(), world.dht.len(), "a new key for every window");
+    assert!(world.dht.len() >= 8);
+}
+
+#[test]
+fn one_client_cannot_take_all_the_handshakes() {
+    let mut world = World::open(2, 7);
+    for _ in 0..200 {
+        world.start_client(1);
+        world.run(300 * MILLISECOND);
+    }
+    let refused = world.server().counts().refused.clone();
+    assert!(refused[&Refusal::ClientLimit] > 20, "{refused:?}");
+    assert!(world.server().sessions().count() <= 8);
+    world.start_client(2);
+    world.run(2 * SECOND);
+    assert_eq!(world.phase(2), Phase::Open);
+}

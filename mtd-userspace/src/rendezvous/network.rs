@@ -1,0 +1,441 @@
+//! The Mainline DHT, through the `mainline` crate.
+//!
+//! The crate's node is an actor on a thread of its own. Three of its habits are kept in check here: it panics its
+//! callers when the actor is gone, so every call runs in a task that may panic; it can wait for ever, so every call
+//! has a deadline, after which the node is thrown away; and a client that is reachable from outside turns into a
+//! server when it is 15 minutes old, so a client is never allowed to get that old.
+
+use std::collections::{BTreeMap, HashSet};
+use std::future::Future;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use mainline::async_dht::{AsyncDht, GetMutableDetailed};
+use mainline::errors::{ConcurrencyError, PutMutableError, PutQueryError};
+use mainline::{Dht, Id, MutableItem, RequestFilter, RequestSpecific, ServerSettings};
+use tokio::sync::{Mutex, mpsc};
+use tokio::time::{Instant, timeout};
+
+use super::{Answer, Answers, Encoding, Item, Lookup, MAX_VALUE, Message, Store, StoreError, StoreFuture};
+use super::{Stored, Summary, Task};
+use crate::proto::rendezvous::ports;
+
+/// How long one request to one node may take, unless the configuration says otherwise.
+pub const DEFAULT_REQUEST_TIMEOUT: Duration = mainline::DEFAULT_REQUEST_TIMEOUT;
+
+/// Mutable items that a serving node keeps, unless the configuration says otherwise.
+pub const MAX_ITEMS: usize = 100_000;
+
+/// Age at which a client node is replaced: well before the 15 minutes after which the crate may make it a server.
+const CLIENT_AGE: Duration = Duration::from_mins(10);
+
+/// A lookup asks nodes that are closer and closer; this many rounds of dead nodes are the worst.
+const ROUNDS: u32 = 10;
+
+/// Nodes that a replaced node knew and the next one begins with, besides the configured ones.
+const REMEMBERED: usize = 8;
+
+/// How long a bootstrap node's name may take to resolve.
+const RESOLVE: Duration = Duration::from_secs(5);
+
+/// `get_peers` rounds for a port-stuffed message (a node tells 10 random ports at a time), …
+const PORT_ROUNDS: u32 = 24;
+/// … of which this many in a row may bring nothing new.
+const IDLE_ROUNDS: u32 = 4;
+
+/// Combinations tried when foreign ports make a port-stuffed message ambiguous.
+const PORT_COMBINATIONS: usize = 64;
+
+/// Publishers that are told apart by their addresses; a message's ports all come from one.
+const PORT_SOURCES: usize = 64;
+
+/// Which DHT, and how to take part in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DhtConfig {
+    /// Bootstrap nodes, `host:port`; none means the public network's. Names are resolved whenever a node starts.
+    pub bootstrap: Vec<String>,
+    /// UDP port; any free one when `None`.
+    pub port: Option<u16>,
+    /// Address to bind to; all when `None`.
+    pub bind: Option<Ipv4Addr>,
+    /// How long one request to one node may take.
+    pub request_timeout: Duration,
+    /// Answer others and store their items, as a visible node. Without it, mtd asks and never answers.
+    pub serve: bool,
+    /// Mutable items that a serving node keeps.
+    pub max_items: usize,
+}
+
+impl Default for DhtConfig {
+    fn default() -> Self {
+        Self {
+            bootstrap: Vec::new(),
+            port: None,
+            bind: None,
+            request_timeout: DEFAULT_REQUEST_TIMEOUT,
+            serve: false,
+            max_items: MAX_ITEMS,
+        }
+    }
+}
+
+/// The DHT. Its node starts at the first use, and anew when that is needed. Clones share it.
+#[derive(Clone, Debug)]
+pub struct MainlineStore {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    config: DhtConfig,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    node: Option<Node>,
+    started: u64,
+    remembered: Vec<SocketAddrV4>,
+}
+
+#[derive(Clone, Debug)]
+struct Node {
+    dht: AsyncDht,
+    number: u64,
+    born: Instant,
+}
+
+impl MainlineStore {
+    /// A store that will take part in the DHT as the configuration says.
+    pub fn new(config: DhtConfig) -> Self {
+        Self { inner: Arc::new(Inner { config, state: Mutex::default() }) }
+    }
+
+    /// Starts the node if there is none, and returns its UDP port.
+    ///
+    /// # Errors
+    /// As those of a request that needs a node.
+    pub async fn port(&self) -> Result<u16, StoreError> {
+        let info = self.inner.call(|dht| async move { Ok(dht.info().await) }).await?;
+        Ok(info.local_addr().port())
+    }
+
+    /// Makes a serving node look around, so that it learns of nodes that came later, and returns how many it knows.
+    ///
+    /// # Errors
+    /// As those of any request.
+    pub async fn refresh(&self) -> Result<usize, StoreError> {
+        self.inner
+            .call(|dht| async move {
+                dht.bootstrapped().await;
+                Ok(dht.to_bootstrap().await.len())
+            })
+            .await
+    }
+
+    /// The ports announced under an info-hash, each with the address that it was announced from.
+    ///
+    /// # Errors
+    /// [`StoreError::Dead`] and the like when nobody answers.
+    pub async fn announced(&self, info_hash: [u8; 20]) -> Result<Vec<SocketAddrV4>, StoreError> {
+        let mut peers = std::collections::BTreeSet::new();
+        let mut idle = 0;
+        for _ in 0..PORT_ROUNDS {
+            let before = peers.len();
+            peers.extend(self.inner.peers(info_hash).await?);
+            idle = if peers.len() == before { idle + 1 } else { 0 };
+            if idle == IDLE_ROUNDS || peers.is_empty() {
+                break;
+            }
+        }
+        if peers.is_empty() {
+            self.inner.closest(info_hash).await?;
+        }
+        Ok(peers.into_iter().collect())
+    }
+}
+
+impl Store for MainlineStore {
+    fn publish(&self, item: Item, encoding: Encoding) -> StoreFuture<'_, Result<Stored, StoreError>> {
+        Box::pin(async move {
+            match encoding {
+                Encoding::Item => self.inner.put(&item).await,
+                Encoding::Ports => self.inner.announce(&item).await,
+            }
+        })
+    }
+
+    fn look(&self, lookup: Lookup, encoding: Encoding, length: usize) -> Answers {
+        let inner = Arc::clone(&self.inner);
+        Answers::of(move |answers| async move {
+            match encoding {
+                Encoding::Item => inner.get(lookup.item_key, answers).await,
+                Encoding::Ports => inner.collect_ports(lookup.descriptor.0, length, answers).await,
+            }
+        })
+    }
+}
+
+impl Inner {
+    /// The node; a new one when there is none, or when a client has become too old.
+    async fn node(self: &Arc<Self>) -> Result<Node, StoreError> {
+        let mut state = self.state.lock().await;
+        if let Some(node) = &state.node
+            && (self.config.serve || node.born.elapsed() < CLIENT_AGE)
+        {
+            return Ok(node.clone());
+        }
+        // The old one goes first: it may have the port.
+        state.node = None;
+        let bootstrap = self.bootstrap(&state.remembered).await?;
+        let dht = build(self.config.clone(), bootstrap).await?;
+        state.started += 1;
+        let node = Node { dht: dht.as_async(), number: state.started, born: Instant::now() };
+        state.node = Some(node.clone());
+        if !self.config.serve {
+            tokio::spawn(retire(Arc::downgrade(self), node.number));
+        }
+        Ok(node)
+    }
+
+    async fn bootstrap(&self, remembered: &[SocketAddrV4]) -> Result<Vec<SocketAddrV4>, StoreError> {
+        let names: Vec<String> = match self.config.bootstrap.as_slice() {
+            [] => mainline::DEFAULT_BOOTSTRAP_NODES.map(str::to_owned).into(),
+            names => names.to_vec(),
+        };
+        let mut tasks: Vec<_> = names.iter().cloned().map(|name| Task(tokio::spawn(resolve(name)))).collect();
+        let mut addresses = Vec::new();
+        for task in &mut tasks {
+            addresses.extend((&mut task.0).await.unwrap_or_default());
+        }
+        addresses.extend(remembered);
+        addresses.sort_unstable();
+        addresses.dedup();
+        if addresses.is_empty() { Err(StoreError::Unresolved(names.join(", "))) } else { Ok(addresses) }
+    }
+
+    /// Throws a node away, unless that has been done.
+    async fn discard(&self, number: u64) {
+        self.state.lock().await.node.take_if(|node| node.number == number);
+    }
+
+    /// What a request may take at most.
+    fn deadline(&self) -> Duration {
+        self.config.request_timeout * ROUNDS
+    }
+
+    /// Runs a request with the node. When the node dies or does not end the request in time, it is discarded; a
+    /// request to a dead one is tried again with a new one.
+    async fn call<T, F>(self: &Arc<Self>, request: impl Fn(AsyncDht) -> F + Send) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, StoreError>> + Send + 'static,
+    {
+        for _ in 0..2 {
+            let Node { dht, number, .. } = self.node().await?;
+            // The crate's own method panics when the actor is gone: so must nothing but this task.
+            let mut task = Task(tokio::spawn(request(dht)));
+            match timeout(self.deadline(), &mut task.0).await {
+                Ok(Ok(result)) => return result,
+                Ok(Err(_)) => self.discard(number).await,
+                Err(_) => {
+                    // A serving node has items of others: it is worth more than one request.
+                    if !self.config.serve {
+                        self.discard(number).await;
+                    }
+                    return Err(StoreError::Stuck);
+                }
+            }
+        }
+        Err(StoreError::Stuck)
+    }
+
+    async fn put(self: &Arc<Self>, item: &Item) -> Result<Stored, StoreError> {
+        // The crate would report a time-out.
+        if item.value.len() > MAX_VALUE {
+            return Err(StoreError::TooLarge(item.value.len()));
+        }
+        let item = MutableItem::new(item.signing_key(), &item.value, item.seq, None);
+        let put = |dht: AsyncDht| {
+            let item = item.clone();
+            async move { dht.put_mutable(item, None).await.map_err(refused) }
+        };
+        Ok(Stored { copies: Some(self.call(put).await?.stored_at) })
+    }
+
+    async fn get(
+        self: &Arc<Self>,
+        key: [u8; 32],
+        answers: mpsc::Sender<Answer>,
+    ) -> Result<Summary, StoreError> {
+        let get = |dht: AsyncDht| {
+            let answers = answers.clone();
+            async move {
+                let GetMutableDetailed { mut items, outcome } = dht.get_mutable_detailed(&key, None, None);
+                while let Some(item) = items.next().await {
+                    let message = Message { value: item.value().to_vec(), seq: Some(item.seq()) };
+                    if answers.send(Answer::Message(message)).await.is_err() {
+                        break;
+                    }
+                }
+                Ok(outcome.recv().await)
+            }
+        };
+        let outcome = self.call(get).await?;
+        if outcome.responded() == 0 {
+            return Err(StoreError::Dead);
+        }
+        let invalid = outcome.invalid_values + outcome.invalid_responses;
+        Ok(Summary { responded: outcome.responded(), invalid })
+    }
+
+    /// Announces one port after the other: concurrent announces to one info-hash overwrite each other.
+    async fn announce(self: &Arc<Self>, item: &Item) -> Result<Stored, StoreError> {
+        let ports = ports::encode(&item.value).ok_or(StoreError::TooLarge(item.value.len()))?;
+        let info_hash = Id::from(item.descriptor.0);
+        for port in ports {
+            self.call(move |dht| async move {
+                dht.announce_peer(info_hash, Some(port)).await.map_err(|error| refused(error.into()))
+            })
+            .await?;
+        }
+        Ok(Stored { copies: None })
+    }
+
+    /// One round of ports. Each node tells a few random ones of those it has.
+    async fn peers(self: &Arc<Self>, info_hash: [u8; 20]) -> Result<Vec<SocketAddrV4>, StoreError> {
+        self.call(move |dht| async move {
+            let answers = dht.get_peers(info_hash.into());
+            Ok(answers.collect::<Vec<_>>().await.concat())
+        })
+        .await
+    }
+
+    /// How many nodes near a target answer.
+    async fn closest(self: &Arc<Self>, target: [u8; 20]) -> Result<u32, StoreError> {
+        let closest = |dht: AsyncDht| async move { Ok(dht.get_closest_nodes(target.into()).await.len()) };
+        match u32::try_from(self.call(closest).await?) {
+            Ok(0) => Err(StoreError::Dead),
+            count => Ok(count.unwrap_or(u32::MAX)),
+        }
+    }
+
+    async fn collect_ports(
+        self: &Arc<Self>,
+        info_hash: [u8; 20],
+        length: usize,
+        answers: mpsc::Sender<Answer>,
+    ) -> Result<Summary, StoreError> {
+        let mut sources: BTreeMap<Ipv4Addr, ports::Found> = BTreeMap::new();
+        let (mut sent, mut idle) = (HashSet::new(), 0);
+        let known =
+            |sources: &BTreeMap<_, ports::Found>| sources.values().map(ports::Found::len).sum::<usize>();
+        for _ in 0..PORT_ROUNDS {
+            let before = known(&sources);
+            for peer in self.peers(info_hash).await? {
+                if sources.len() < PORT_SOURCES || sources.contains_key(peer.ip()) {
+                    sources.entry(*peer.ip()).or_default().add(peer.port());
+                }
+            }
+            for value in sources.values().flat_map(|found| found.messages(length, PORT_COMBINATIONS)) {
+                if sent.insert(value.clone())
+                    && answers.send(Answer::Message(Message { value, seq: None })).await.is_err()
+                {
+                    break;
+                }
+            }
+            idle = if known(&sources) == before { idle + 1 } else { 0 };
+            if idle == IDLE_ROUNDS || sources.is_empty() {
+                break;
+            }
+        }
+        // Having got no ports does not tell whether anybody was there.
+        Ok(Summary { responded: self.closest(info_hash).await?, invalid: 0 })
+    }
+}
+
+/// Ends a client node that has become too old.
+async fn retire(inner: Weak<Inner>, number: u64) {
+    tokio::time::sleep(CLIENT_AGE).await;
+    let Some(inner) = inner.upgrade() else { return };
+    let node = inner.state.lock().await.node.clone();
+    let Some(node) = node.filter(|node| node.number == number) else { return };
+    // What it has learnt is a better start for the next one than the bootstrap nodes alone.
+    let mut task = Task(tokio::spawn(async move { node.dht.to_bootstrap().await }));
+    let known = timeout(RESOLVE, &mut task.0).await;
+    let mut state = inner.state.lock().await;
+    if let Ok(Ok(known)) = known {
+        state.remembered = known.iter().filter_map(|node| node.parse().ok()).take(REMEMBERED).collect();
+    }
+    state.node.take_if(|node| node.number == number);
+}
+
+/// IPv4 addresses of a bootstrap node; none when its name does not resolve.
+async fn resolve(name: String) -> Vec<SocketAddrV4> {
+    match timeout(RESOLVE, tokio::net::lookup_host(&name)).await {
+        Ok(Ok(addresses)) => addresses
+            .filter_map(|address| match address {
+                SocketAddr::V4(address) => Some(address),
+                SocketAddr::V6(_) => None,
+            })
+            .collect(),
+        Ok(Err(error)) => {
+            tracing::debug!("bootstrap node {name}: {error}");
+            Vec::new()
+        }
+        Err(_) => {
+            tracing::debug!("bootstrap node {name}: its name does not resolve in time");
+            Vec::new()
+        }
+    }
+}
+
+/// Starts a node. The crate's builder waits for the new thread.
+async fn build(config: DhtConfig, bootstrap: Vec<SocketAddrV4>) -> Result<Dht, StoreError> {
+    let start = move || {
+        let mut builder = Dht::builder();
+        builder.bootstrap(&bootstrap).request_timeout(config.request_timeout);
+        // Without a port, the crate would take the one that everybody knows BitTorrent by.
+        let (address, port) = (config.bind.unwrap_or(Ipv4Addr::UNSPECIFIED), config.port.unwrap_or(0));
+        builder.bind_address(address).port(port);
+        // When its thread ends early, the crate does not always tell why.
+        drop(UdpSocket::bind((address, port))?);
+        let mut settings =
+            ServerSettings { max_mutable_values: config.max_items, ..ServerSettings::default() };
+        if config.serve {
+            builder.server_mode();
+        } else {
+            settings.filter = Box::new(Nobody);
+        }
+        builder.server_settings(settings).build()
+    };
+    match tokio::task::spawn_blocking(start).await {
+        Ok(Ok(dht)) => Ok(dht),
+        Ok(Err(error)) => Err(StoreError::Socket(error.to_string())),
+        Err(_) => Err(StoreError::Socket("the node ended as soon as it had started".to_owned())),
+    }
+}
+
+/// Answers nobody, should the node ever take itself for a server.
+#[derive(Clone, Copy, Debug)]
+struct Nobody;
+
+impl RequestFilter for Nobody {
+    fn allow_request(&self, _: &RequestSpecific, _: SocketAddrV4) -> bool {
+        false
+    }
+}
+
+fn refused(error: PutMutableError) -> StoreError {
+    match error {
+        PutMutableError::Query(PutQueryError::NoClosestNodes) => StoreError::Dead,
+        PutMutableError::Query(error) => StoreError::Refused(error.to_string()),
+        PutMutableError::Concurrency(ConcurrencyError::NotMostRecent) => StoreError::Superseded,
+        PutMutableError::Concurrency(error) => StoreError::Refused(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,299 @@
+//! Keeping many items published: spread over time, a few at once, again after failures and before they expire.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::Serialize;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+
+use super::{Encoding, Item, Store, StoreError, Stored, Task, milliseconds};
+use crate::keys::PublicKey;
+
+/// How to publish.
+#[derive(Clone, Copy, Debug)]
+pub struct PublishOptions {
+    /// How items are kept.
+    pub encoding: Encoding,
+    /// Most publications at one time. More than about 8 overflow the receive buffer and get slower.
+    pub in_flight: usize,
+    /// When a published item is published again. The network keeps items for two hours.
+    pub renew: Duration,
+    /// Pause after the first failure of an item; twice as long after each further one …
+    pub first_pause: Duration,
+    /// … but never longer than this.
+    pub longest_pause: Duration,
+}
+
+impl Default for PublishOptions {
+    fn default() -> Self {
+        Self {
+            encoding: Encoding::Item,
+            in_flight: 6,
+            renew: Duration::from_mins(45),
+            first_pause: Duration::from_millis(500),
+            longest_pause: Duration::from_mins(1),
+        }
+    }
+}
+
+/// One item to keep published.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// Whom it is for.
+    pub client: PublicKey,
+    /// Start of its window, Unix time in s.
+    pub window: u64,
+    /// What is published.
+    pub item: Item,
+}
+
+/// How far a publication is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct PublishProgress {
+    /// The set of items that this is about: the first one given is 1.
+    pub set: u64,
+    /// Items to keep published.
+    pub total: usize,
+    /// Items that have been published at least once.
+    pub done: usize,
+    /// Items whose last attempt failed, and that will be tried again.
+    pub retrying: usize,
+    /// Publications under way.
+    pub in_flight: usize,
+    /// Attempts that failed, since the start of this program.
+    pub failed: u64,
+    /// Publications that succeeded, since the start of this program; renewals included.
+    pub published: u64,
+    /// The last failure.
+    pub last_error: Option<String>,
+    /// When the present set of items was given, Unix time in ms.
+    pub started_ms: Option<u64>,
+    /// When all of them had been published for the first time, Unix time in ms.
+    pub finished_ms: Option<u64>,
+    /// When an item was last published, Unix time in ms.
+    pub last_published_ms: Option<u64>,
+}
+
+/// Keeps a set of items published until it is dropped.
+#[derive(Debug)]
+pub struct Publisher {
+    commands: mpsc::UnboundedSender<Replace>,
+    sets: AtomicU64,
+    progress: watch::Receiver<PublishProgress>,
+    _task: Task<()>,
+}
+
+impl Publisher {
+    /// Starts with nothing to publish. Needs a tokio runtime.
+    pub fn new(store: Arc<dyn Store>, options: PublishOptions) -> Self {
+        let (commands, receiver) = mpsc::unbounded_channel();
+        let (sender, progress) = watch::channel(PublishProgress::default());
+        let worker = Worker {
+            store,
+            options,
+            entries: BTreeMap::new(),
+            queue: BTreeSet::new(),
+            running: JoinSet::new(),
+            allowed: 1,
+            progress: PublishProgress::default(),
+            report: sender,
+        };
+        Self { commands, sets: AtomicU64::new(0), progress, _task: Task(tokio::spawn(worker.run(receiver))) }
+    }
+
+    /// Sets what is kept published. New items are published spread over the time `over`, in the order given; those
+    /// that were there before go on as before; what is not among the jobs is left to expire. The last of several
+    /// jobs for one client and window counts. Returns the number of the set, as [`PublishProgress::set`] names it.
+    pub fn replace(&self, jobs: Vec<Job>, over: Duration) -> u64 {
+        let set = self.sets.fetch_add(1, Ordering::Relaxed) + 1;
+        // The worker lives as long as this.
+        let _ = self.commands.send(Replace { set, jobs, over });
+        set
+    }
+
+    /// How far it is.
+    pub fn progress(&self) -> PublishProgress {
+        self.progress.borrow().clone()
+    }
+
+    /// Tells of every change of the progress.
+    pub fn watch(&self) -> watch::Receiver<PublishProgress> {
+        self.progress.clone()
+    }
+}
+
+/// A new set of items.
+struct Replace {
+    set: u64,
+    jobs: Vec<Job>,
+    over: Duration,
+}
+
+/// Client and window.
+type Key = (PublicKey, u64);
+
+struct Entry {
+    item: Item,
+    due: Instant,
+    done: bool,
+    /// Failures since the last success.
+    failures: u32,
+    /// Under way: the sequence number that is being published.
+    running: Option<i64>,
+}
+
+struct Worker {
+    store: Arc<dyn Store>,
+    options: PublishOptions,
+    entries: BTreeMap<Key, Entry>,
+    /// Entries that are not under way, by when they are due.
+    queue: BTreeSet<(Instant, Key)>,
+    running: JoinSet<(Key, i64, Result<Stored, StoreError>)>,
+    /// Publications at one time that go well: one more after each success, half as many after a failure. The answers
+    /// to many that begin at once overflow the receive buffer.
+    allowed: usize,
+    progress: PublishProgress,
+    report: watch::Sender<PublishProgress>,
+}
+
+impl Worker {
+    async fn run(mut self, mut commands: mpsc::UnboundedReceiver<Replace>) {
+        loop {
+            let may_start = self.running.len() < self.allowed;
+            let next = self.queue.first().map(|(due, _)| *due).filter(|_| may_start);
+            tokio::select! {
+                command = commands.recv() => match command {
+                    Some(command) => self.replace(command),
+                    None => return,
+                },
+                Some(ended) = self.running.join_next() => match ended {
+                    Ok((key, seq, result)) => self.ended(key, seq, result),
+                    Err(error) => self.lost(&error.to_string()),
+                },
+                () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => self.start(),
+            }
+            self.tell();
+        }
+    }
+
+    fn replace(&mut self, Replace { set, jobs, over }: Replace) {
+        let now = Instant::now();
+        let mut old = std::mem::take(&mut self.entries);
+        self.queue.clear();
+        let mut fresh = Vec::new();
+        for Job { client, window, item } in jobs {
+            let key = (client, window);
+            match old.remove(&key) {
+                Some(entry) if entry.item.seq == item.seq && entry.item.value == item.value => {
+                    self.entries.insert(key, entry);
+                }
+                // One that is under way has to end first: two publications to one place conflict.
+                replaced => {
+                    let running = replaced.and_then(|entry| entry.running);
+                    self.entries.insert(key, Entry { item, due: now, done: false, failures: 0, running });
+                    fresh.push(key);
+                }
+            }
+        }
+        let count = u32::try_from(fresh.len()).unwrap_or(u32::MAX).max(1);
+        for (nth, key) in (0..).zip(&fresh) {
+            if let Some(entry) = self.entries.get_mut(key) {
+                entry.due = now + over / count * nth;
+            }
+        }
+        let waiting = self.entries.iter().filter(|(_, entry)| entry.running.is_none());
+        self.queue = waiting.map(|(key, entry)| (entry.due, *key)).collect();
+        let count = |what: fn(&Entry) -> bool| self.entries.values().filter(|entry| what(entry)).count();
+        self.progress.set = set;
+        self.progress.total = self.entries.len();
+        self.progress.done = count(|entry| entry.done);
+        self.progress.retrying = count(|entry| entry.failures > 0);
+        self.progress.started_ms = Some(unix_ms());
+        self.progress.finished_ms = None;
+    }
+
+    fn start(&mut self) {
+        let Some((_, key)) = self.queue.pop_first() else { return };
+        let Some(entry) = self.entries.get_mut(&key) else { return };
+        let (store, item, encoding) = (Arc::clone(&self.store), entry.item.clone(), self.options.encoding);
+        let seq = item.seq;
+        entry.running = Some(seq);
+        self.running.spawn(async move { (key, seq, store.publish(item, encoding).await) });
+    }
+
+    fn ended(&mut self, key: Key, seq: i64, result: Result<Stored, StoreError>) {
+        let error = result.err();
+        match &error {
+            None => {
+                self.progress.published += 1;
+                self.progress.last_published_ms = Some(unix_ms());
+                self.allowed = (self.allowed + 1).min(self.options.in_flight.max(1));
+            }
+            Some(error) => {
+                self.allowed = (self.allowed / 2).max(1);
+                self.progress.failed += 1;
+                self.progress.last_error = Some(error.to_string());
+                tracing::debug!("publishing for {}: {error}", key.0);
+            }
+        }
+        // Removed, or replaced while it was under way: the new one is due as it is.
+        let Some(entry) = self.entries.get_mut(&key) else { return };
+        entry.running = None;
+        if entry.item.seq == seq {
+            let pause = if error.is_none() {
+                self.progress.done += usize::from(!entry.done);
+                self.progress.retrying -= usize::from(entry.failures > 0);
+                entry.done = true;
+                entry.failures = 0;
+                self.options.renew
+            } else {
+                self.progress.retrying += usize::from(entry.failures == 0);
+                entry.failures = entry.failures.saturating_add(1);
+                let factor = 1_u32.checked_shl(entry.failures - 1).unwrap_or(u32::MAX);
+                self.options.first_pause.saturating_mul(factor).min(self.options.longest_pause)
+            };
+            entry.due = Instant::now() + pause;
+        }
+        self.queue.insert((entry.due, key));
+    }
+
+    /// A publication panicked. Which one is not known: all that are not under way any more are due again.
+    fn lost(&mut self, error: &str) {
+        self.progress.failed += 1;
+        self.progress.last_error = Some(error.to_owned());
+        if self.running.is_empty() {
+            let due = Instant::now() + self.options.first_pause;
+            for (key, entry) in &mut self.entries {
+                if entry.running.take().is_some() {
+                    entry.due = due;
+                    self.queue.insert((due, *key));
+                }
+            }
+        }
+    }
+
+    fn tell(&mut self) {
+        self.progress.in_flight = self.running.len();
+        if self.progress.done == self.progress.total && self.progress.finished_ms.is_none() {
+            self.progress.finished_ms = self.progress.started_ms.map(|_| unix_ms());
+        }
+        self.report.send_if_modified(|told| {
+            let changed = *told != self.progress;
+            if changed {
+                told.clone_from(&self.progress);
+            }
+            changed
+        });
+    }
+}
+
+fn unix_ms() -> u64 {
+    milliseconds(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests;
