@@ -51,4 +51,9 @@ impl Instance {
     pub fn state(&self, state_dir: &Path) -> PathBuf {
         state_dir.join(format!("{}.json", self.name))
     }
+
+    /// The tunnel addresses of registered clients, inside the configured folder for state.
+    pub fn leases(&self, state_dir: &Path) -> PathBuf {
+        state_dir.join("leases").join(format!("{}.json", self.name))
+    }
 }

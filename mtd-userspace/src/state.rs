@@ -3,13 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use mtd_common::abi::SessionState;
 use mtd_common::window::WINDOW_WORDS;
 use serde::{Deserialize, Serialize};
+
+use crate::files;
 
 /// Version of the file.
 const VERSION: u32 = 1;
@@ -23,11 +24,20 @@ const MAX_BYTES: u64 = 256 << 20;
 pub struct State {
     version: u32,
     sessions: BTreeMap<String, Entry>,
+    /// Unix time in ms, or more, of the newest introduction that was published: the next one must be newer, also when
+    /// the clock goes back. 0: none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub published_ms: u64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde wants a reference")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl Default for State {
     fn default() -> Self {
-        Self { version: VERSION, sessions: BTreeMap::new() }
+        Self { version: VERSION, sessions: BTreeMap::new(), published_ms: 0 }
     }
 }
 
@@ -154,18 +164,7 @@ impl State {
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder).map_err(failed)?;
         }
-        let draft = path.with_extension("new");
-        let mut file = fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&draft)
-            .map_err(failed)?;
-        file.write_all(&text).and_then(|()| file.sync_all()).map_err(failed)?;
-        fs::rename(&draft, path).map_err(failed)?;
-        // The new name, too, must outlive a loss of power.
-        path.parent().map_or(Ok(()), |folder| fs::File::open(folder)?.sync_all()).map_err(failed)
+        files::replace(path, &text, 0o600).map_err(failed)
     }
 }
 

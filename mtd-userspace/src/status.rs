@@ -1,7 +1,7 @@
 //! What the controller tells about itself: the documents of the control socket, and of `--json`.
 
 use std::collections::BTreeMap;
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::path::PathBuf;
 
 use ipnet::IpNet;
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 pub const SCHEMA: u32 = 1;
 
 /// The document of `GET /v1/status` and of `mtd status --json`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Status {
     /// [`SCHEMA`].
     pub schema: u32,
@@ -27,7 +27,7 @@ pub struct Status {
     pub device: String,
     /// Mode of the XDP program: `native` or `generic`.
     pub xdp: String,
-    /// `routed` or `on-link`.
+    /// `routed`, `on-link` or `shared`.
     pub link: String,
     /// Protected prefixes.
     pub prefixes: Vec<IpNet>,
@@ -41,6 +41,17 @@ pub struct Status {
     pub drops: BTreeMap<String, u64>,
     /// The peers of the configuration, in its order.
     pub peers: Vec<Peer>,
+    /// The own public key, base64; absent without one.
+    pub public_key: Option<String>,
+    /// How servers and clients find each other; absent when this host is neither.
+    pub rendezvous: Option<Rendezvous>,
+    /// Handshakes with clients; absent when this host is no server.
+    pub handshakes: Option<Handshakes>,
+    /// Number of registered clients; absent when this host is no server.
+    pub clients_registered: Option<u64>,
+    /// The sessions with clients and with servers, servers first.
+    #[serde(default)]
+    pub sessions: Vec<Session>,
 }
 
 /// Frames that were not dropped.
@@ -56,6 +67,9 @@ pub struct Frames {
     pub neighbour_answered: u64,
     /// Drop events that were counted but not reported (rate limit, slow reader).
     pub events_suppressed: u64,
+    /// Control messages handed to the controller.
+    #[serde(default)]
+    pub control: u64,
 }
 
 /// State of the session with one peer.
@@ -104,6 +118,205 @@ pub enum PeerState {
     Silent,
 }
 
+/// What is published for clients and fetched from servers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Rendezvous {
+    /// Whether this host publishes, fetches or does both.
+    pub role: RendezvousRole,
+    /// Length of a window in seconds.
+    pub window_seconds: u64,
+    /// When the current window began, in unix seconds of this host's clock.
+    pub window_start: u64,
+    /// When an introduction was last published, in unix seconds.
+    pub last_publication: Option<f64>,
+    /// When an introduction was last fetched and accepted, in unix seconds.
+    pub last_fetch: Option<f64>,
+    /// Introductions published.
+    pub published: u64,
+    /// Introductions fetched and accepted.
+    pub fetched: u64,
+    /// Publications and fetches that failed; they are tried again.
+    pub failed: u64,
+    /// Publications and fetches that are due or under way.
+    pub pending: u64,
+    /// What the DHT gave and was not accepted, by reason, the reasons that occurred only.
+    pub rejected: BTreeMap<String, u64>,
+    /// Seconds until the next publication or fetch; absent when none is planned.
+    pub next_seconds: Option<f64>,
+    /// Whether the DHT can be reached.
+    pub network: Network,
+    /// Median time of the fetches that found something, in ms.
+    pub median_fetch_ms: Option<f64>,
+}
+
+/// See [`Rendezvous::role`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RendezvousRole {
+    /// It publishes for its clients.
+    Server,
+    /// It fetches from its servers.
+    Client,
+    /// It does both.
+    Both,
+}
+
+/// See [`Rendezvous::network`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Network {
+    /// Nodes answer.
+    Ok,
+    /// No node answers.
+    Unreachable,
+    /// Nothing was asked yet.
+    Unknown,
+}
+
+/// Handshakes that clients began.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Handshakes {
+    /// First messages that came through the introduction.
+    pub received: u64,
+    /// Those that were answered.
+    pub answered: u64,
+    /// Those that were not, by reason, the reasons that occurred only.
+    pub refused: BTreeMap<String, u64>,
+    /// Sessions whose client has sent no data packet yet.
+    pub half_open: u64,
+}
+
+/// A session with a registered client or with a server.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Session {
+    /// Name of the other end.
+    pub name: String,
+    /// Public key of the other end, base64.
+    pub public_key: String,
+    /// What this host is in it.
+    pub role: SessionRole,
+    /// How far it is.
+    pub state: SessionState,
+    /// Addresses in the tunnel.
+    pub tunnel: Tunnel,
+    /// `encrypt` or `authenticate`; absent before the handshake.
+    pub mode: Option<String>,
+    /// Slot length in seconds; absent before the handshake.
+    pub period_seconds: Option<f64>,
+    /// Current slot number; absent before the handshake.
+    pub slot: Option<u64>,
+    /// Own address and port in the current slot; absent before the handshake.
+    pub local: Option<Endpoint>,
+    /// The other end's address and port in the current slot; absent before the handshake.
+    pub remote: Option<Endpoint>,
+    /// The other end's prefix, as far as it is known.
+    pub prefix: Option<IpNet>,
+    /// Seconds since the last valid packet; absent before the first one.
+    pub last_valid_seconds: Option<f64>,
+    /// Session clock minus wall clock, in seconds; absent before the handshake.
+    pub clock_offset_seconds: Option<f64>,
+    /// Seconds since the session opened.
+    pub age_seconds: Option<f64>,
+    /// Seconds since its keys were agreed on.
+    pub rekeyed_seconds: Option<f64>,
+    /// Inner packets and bytes received.
+    pub received: Traffic,
+    /// Inner packets and bytes sent.
+    pub sent: Traffic,
+    /// What the operator should look at, when something seems wrong.
+    pub hint: Option<String>,
+}
+
+/// See [`Session::role`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SessionRole {
+    /// It connected to the other end.
+    Client,
+    /// The other end connected to it.
+    Server,
+}
+
+/// See [`Session::state`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SessionState {
+    /// The client looks for the server's introduction.
+    Finding,
+    /// The client has found it, and the handshake is under way.
+    Connecting,
+    /// The server has answered, and waits for the client's first data packet.
+    HalfOpen,
+    /// Valid packets arrive.
+    Open,
+    /// Valid packets arrived once, none lately.
+    Silent,
+    /// It is being torn down.
+    Closing,
+}
+
+impl SessionState {
+    /// The state in the word of the documents.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Finding => "finding",
+            Self::Connecting => "connecting",
+            Self::HalfOpen => "half-open",
+            Self::Open => "open",
+            Self::Silent => "silent",
+            Self::Closing => "closing",
+        }
+    }
+}
+
+/// Addresses of a session in the tunnel; empty as long as they are not known.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tunnel {
+    /// Of this host.
+    pub local: Vec<IpAddr>,
+    /// Of the other end.
+    pub remote: Vec<IpAddr>,
+}
+
+/// The document of `GET /v1/peers`: who may come.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Registered {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// The registered clients, by name.
+    pub peers: Vec<Client>,
+}
+
+/// A registered client.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Client {
+    /// Its name.
+    pub name: String,
+    /// Its public key, base64.
+    pub public_key: String,
+    /// The file that registers it; absent when the configuration does.
+    pub file: Option<PathBuf>,
+    /// Its tunnel addresses, as far as it has any.
+    pub addresses: Vec<IpAddr>,
+    /// State of the session with it; absent without one.
+    pub session: Option<SessionState>,
+}
+
+/// The document of `POST /v1/reload`: what changed in the registry. Names of clients.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reload {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// New ones.
+    pub added: Vec<String>,
+    /// Those that may no longer come.
+    pub removed: Vec<String>,
+    /// Those with the same key and another name or other fixed addresses.
+    pub changed: Vec<String>,
+    /// Files that were left out, and why.
+    pub warnings: Vec<String>,
+}
+
 /// An outer address and UDP port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Endpoint {
@@ -134,11 +347,11 @@ pub struct Drop {
     /// Interface index where the packet was seen.
     pub ifindex: u32,
     /// Source address, if it was read.
-    pub source: Option<std::net::IpAddr>,
+    pub source: Option<IpAddr>,
     /// Source port, if there was one.
     pub source_port: Option<u16>,
     /// Destination address, if it was read.
-    pub destination: Option<std::net::IpAddr>,
+    pub destination: Option<IpAddr>,
     /// Destination port, if there was one.
     pub destination_port: Option<u16>,
     /// IPv6 next header, if it was read.

@@ -27,7 +27,7 @@ use crate::status::{Drop, Status};
 const QUEUED_LINES: usize = 64;
 
 /// Width of the longest drop reasons.
-const REASON_WIDTH: usize = 19;
+const REASON_WIDTH: usize = 20;
 
 /// Show why packets are dropped
 ///
@@ -69,8 +69,8 @@ pub(super) async fn run(
         let sockets = args.select.sockets(Path::new(RUN_DIR))?;
         return follow(sockets, args.json, io::stdout(), interrupt()).await;
     }
-    let Answers { statuses, failures } = Answers::collect(&args.select, &Places::default(), offline).await?;
-    if !statuses.is_empty() {
+    let Answers { statuses, failures } = Answers::collect(&args.select, &Places::default(), offline).await;
+    if args.json || !statuses.is_empty() {
         let text = if args.json { json(&statuses)? } else { human(&statuses, Style::of_stdout()) };
         output::print(&text)?;
     }
@@ -302,7 +302,7 @@ mod tests {
         let udp = Drop { time_ns: 1_700_000_000_123_456_789, ..event(0) };
         assert_eq!(
             describe(&DropLine::Drop(udp.clone())),
-            "2023-11-14T22:13:20.123456Z receive unknown_address     \
+            "2023-11-14T22:13:20.123456Z receive unknown_address      \
              [2001:db8:2::1]:4000 > [2001:db8:1::1]:5000 UDP length 1404"
         );
         let icmp = Drop { source_port: None, destination_port: None, next_header: Some(58), ..udp.clone() };
@@ -318,7 +318,7 @@ mod tests {
             ..udp
         };
         let text = describe(&DropLine::Drop(truncated));
-        assert!(text.ends_with("Z send    truncated           length 14"), "{text}");
+        assert!(text.ends_with("Z send    truncated            length 14"), "{text}");
         assert_eq!(describe(&DropLine::Lost { lost: 3 }), "(3 more were dropped, too fast to be shown)");
         assert_eq!(protocol(255), "next header 255");
     }

@@ -1,10 +1,13 @@
 //! The command line: a module a subcommand.
 
 mod debug;
+mod dht;
 mod drops;
 mod keys;
 mod output;
+mod peers;
 mod run;
+mod sessions;
 mod status;
 
 use std::io::{IsTerminal as _, stderr};
@@ -23,6 +26,7 @@ use crate::controller;
     after_help = "Examples:
   mtd genpsk > /etc/mtd/keys/laptop.key   make a key for both ends of a session
   mtd run -c /etc/mtd/mtd.toml            run the controller until Ctrl-C
+  mtd peers add laptop PUBLIC_KEY         let a client come
   mtd status                              what is going on
   mtd drops --follow                      who is knocking
 
@@ -55,8 +59,16 @@ enum Command {
     Detach(run::DetachArgs),
     /// Show the state of the controller and its sessions.
     Status(status::StatusArgs),
+    /// Show the sessions with registered clients and with servers.
+    Sessions(sessions::SessionsArgs),
+    /// Register clients, remove them, list them.
+    Peers(peers::PeersArgs),
+    /// Have the controller read the registered clients again.
+    Reload(peers::ReloadArgs),
     /// Show what was dropped and why.
     Drops(drops::DropsArgs),
+    /// Look into the DHT, put things into it, or serve a private one.
+    Dht(dht::DhtArgs),
     /// Reports for developers.
     Debug(debug::DebugArgs),
 }
@@ -83,7 +95,13 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Attach(args) => runtime()?.block_on(run::attach(args))?,
         Command::Detach(args) => runtime()?.block_on(run::detach(args))?,
         Command::Status(args) => runtime()?.block_on(status::run(&args, controller::offline_status))?,
+        Command::Sessions(args) => {
+            runtime()?.block_on(sessions::run(&args, controller::offline_status))?;
+        }
+        Command::Peers(args) => runtime()?.block_on(peers::run(args))?,
+        Command::Reload(args) => runtime()?.block_on(peers::reload(&args))?,
         Command::Drops(args) => runtime()?.block_on(drops::run(&args, controller::offline_status))?,
+        Command::Dht(args) => runtime()?.block_on(dht::run(&args))?,
         Command::Debug(args) => debug::run(&args)?,
     }
     Ok(())
@@ -95,7 +113,8 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 
 fn start_logging(verbose: u8) {
     let default = match verbose {
-        0 => "mtd=info,warn",
+        // What the DHT's nodes do wrong is the DHT's affair; that it is out of reach, mtd says itself.
+        0 => "mtd=info,warn,mainline=off",
         1 => "mtd=debug,info",
         _ => "trace",
     };

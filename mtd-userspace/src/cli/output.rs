@@ -113,6 +113,35 @@ pub(super) fn drop_table(style: Style, title: &str, drops: &BTreeMap<String, u64
     text
 }
 
+/// A title and a table below it, the columns aligned; `none` behind the title when there are no rows.
+pub(super) fn table<const N: usize>(
+    style: Style,
+    title: &str,
+    columns: [&str; N],
+    rows: Vec<[String; N]>,
+) -> String {
+    let heading = style.heading(&format!("{title}:"));
+    if rows.is_empty() {
+        return format!("{heading} none\n");
+    }
+    let mut lines = vec![columns.map(str::to_owned)];
+    lines.extend(rows);
+    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
+    let widths: [usize; N] = std::array::from_fn(width);
+    let mut text = heading + "\n";
+    for line in &lines {
+        let cells = line.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
+        let _ = writeln!(text, "  {}", cells.collect::<Vec<_>>().join("  ").trim_end());
+    }
+    text
+}
+
+/// The items with commas between them, a hyphen when there are none.
+pub(super) fn list_or_dash<T: ToString>(items: &[T]) -> String {
+    let items: Vec<_> = items.iter().map(ToString::to_string).collect();
+    if items.is_empty() { "-".to_owned() } else { items.join(",") }
+}
+
 /// What a drop reason means; a controller may be newer than this program and count reasons that it does not know.
 fn meaning(name: &str) -> &'static str {
     let reason = DropReason::ALL.iter().find(|reason| reason.name() == name);
@@ -232,6 +261,15 @@ mod tests {
             drop_table(Style::new(false), "dropped packets", &BTreeMap::new()),
             "dropped packets: none\n"
         );
+    }
+
+    #[test]
+    fn columns_of_a_table_are_aligned() {
+        let rows = vec![["a".to_owned(), "é".to_owned()], ["long".to_owned(), "x".to_owned()]];
+        let text = table(Style::new(false), "peers", ["name", "key"], rows);
+        assert_eq!(text, "peers:\n  name  key\n  a     é\n  long  x\n");
+        assert_eq!(table(Style::new(false), "peers", ["name"], Vec::new()), "peers: none\n");
+        assert_eq!((list_or_dash::<u8>(&[]), list_or_dash(&[1, 2])), ("-".to_owned(), "1,2".to_owned()));
     }
 
     #[test]

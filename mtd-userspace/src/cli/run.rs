@@ -8,7 +8,8 @@ use clap::Args;
 use crate::config::Config;
 use crate::controller;
 
-const DEFAULT_CONFIG: &str = "/etc/mtd/mtd.toml";
+/// Configuration file when none is named.
+pub(super) const DEFAULT_CONFIG: &str = "/etc/mtd/mtd.toml";
 
 /// Arguments of `mtd run`.
 #[derive(Debug, Args)]
@@ -53,7 +54,11 @@ pub(super) struct DetachArgs {
 
 pub(super) async fn run(args: RunArgs) -> anyhow::Result<()> {
     let config = Config::load(&args.config)?;
-    let options = controller::Options { wall_clock_offset_file: args.wall_clock_offset_file };
+    let options = controller::Options {
+        // Also when this process is told to read it again, from wherever.
+        config_file: Some(std::path::absolute(&args.config)?),
+        wall_clock_offset_file: args.wall_clock_offset_file,
+    };
     controller::run(config, options).await
 }
 

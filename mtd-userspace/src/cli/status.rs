@@ -1,8 +1,9 @@
 //! `mtd status`: what runs on this host, after the model of `wg show`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddrV6;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use clap::Args;
 use serde::Serialize;
@@ -11,7 +12,13 @@ use super::output::{self, Section, Style};
 use crate::control::{self, ControlError, ControlSocket};
 use crate::device::bpffs;
 use crate::instance::{Instance, RUN_DIR};
-use crate::status::{Endpoint, Frames, Peer, PeerState, SCHEMA, Status, Traffic};
+use crate::status::{
+    Endpoint, Frames, Handshakes, Network, Peer, PeerState, Rendezvous, RendezvousRole, SCHEMA, Session,
+    SessionRole, SessionState, Status, Traffic,
+};
+
+/// So many sessions are shown; of more, only the number.
+const MAX_SESSIONS_SHOWN: usize = 32;
 
 /// Show interfaces, peers, slots, traffic and drops
 ///
@@ -19,8 +26,8 @@ use crate::status::{Endpoint, Frames, Peer, PeerState, SCHEMA, Status, Traffic};
 /// shown too. Exit status: 0 if all is well, 1 if a controller is missing or does not answer, 2 for a wrong command
 /// line.
 ///
-/// With --json: one object, {"schema": 1, "instances": [...]}, with one element an interface, whether there are
-/// none, one or several. Fields may be added to a schema, never changed or removed.
+/// With --json: one object, {"schema": 1, "instances": [...]}, with one element an interface that answered, whether
+/// there are none, one or several. Fields may be added to a schema, never changed or removed.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "Examples:\n  \
     sudo mtd status\n  \
@@ -85,10 +92,12 @@ pub(super) async fn run(
     args: &StatusArgs,
     offline: impl Fn(&Instance) -> Option<Status>,
 ) -> anyhow::Result<()> {
-    let Answers { statuses, failures } = Answers::collect(&args.select, &Places::default(), offline).await?;
-    if !statuses.is_empty() {
-        let text = if args.json { json(statuses)? } else { human(&statuses, Style::of_stdout()) };
-        output::print(&text)?;
+    let Answers { statuses, failures } = Answers::collect(&args.select, &Places::default(), offline).await;
+    if args.json {
+        output::print(&json(statuses)?)?;
+    } else if !statuses.is_empty() {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        output::print(&human(&statuses, Style::of_stdout(), now.as_secs_f64()))?;
     }
     joined(failures.into_iter().map(Into::into).collect())
 }
@@ -117,11 +126,18 @@ pub(super) struct Answers {
 }
 
 impl Answers {
-    /// Asks the selected controllers, and `offline` about those that do not run.
-    ///
-    /// # Errors
-    /// There is nobody to ask.
+    /// Asks the selected controllers, and `offline` about those that do not run. Nobody to ask is a failure, too.
     pub(super) async fn collect(
+        select: &Select,
+        places: &Places,
+        offline: impl Fn(&Instance) -> Option<Status>,
+    ) -> Self {
+        Self::try_collect(select, places, offline)
+            .await
+            .unwrap_or_else(|failure| Self { statuses: Vec::new(), failures: vec![failure] })
+    }
+
+    async fn try_collect(
         select: &Select,
         places: &Places,
         offline: impl Fn(&Instance) -> Option<Status>,
@@ -189,10 +205,19 @@ pub(super) fn json<T: Serialize>(instances: Vec<T>) -> anyhow::Result<String> {
     Ok(serde_json::to_string_pretty(&Document { schema: SCHEMA, instances })? + "\n")
 }
 
-fn human(statuses: &[Status], style: Style) -> String {
+/// `now`: unix seconds, to tell how long ago something was.
+fn human(statuses: &[Status], style: Style, now: f64) -> String {
     let mut sections = Vec::new();
     for status in statuses {
         sections.push(interface_section(status, style).render());
+        let rendezvous = status.rendezvous.as_ref();
+        sections.extend(rendezvous.map(|rendezvous| rendezvous_section(rendezvous, style, now).render()));
+        sections.extend(clients_section(status, style).map(|section| section.render()));
+        let sessions = status.sessions.iter().take(MAX_SESSIONS_SHOWN);
+        sections.extend(sessions.map(|session| session_section(session, style).render()));
+        if let Some(more @ 1..) = status.sessions.len().checked_sub(MAX_SESSIONS_SHOWN) {
+            sections.push(format!("and {more} more sessions: `mtd sessions` shows all\n"));
+        }
         sections.extend(status.peers.iter().map(|peer| peer_section(peer, style).render()));
         sections.push(frames_section(&status.frames, style).render());
         sections.push(output::drop_table(style, "dropped packets", &status.drops));
@@ -213,6 +238,9 @@ fn interface_section(status: &Status, style: Style) -> Section {
         ));
         section.row("controller", "not running");
     }
+    if let Some(key) = &status.public_key {
+        section.row("public key", key);
+    }
     section.row("prefixes", list(&status.prefixes));
     section.row("link", &status.link);
     section.row("XDP mode", &status.xdp);
@@ -232,8 +260,7 @@ fn peer_section(peer: &Peer, style: Style) -> Section {
             PeerState::Silent => "silent: no valid packet lately",
         },
     );
-    let last = peer.last_valid_seconds.map_or("never".to_owned(), |age| format!("{} ago", output::span(age)));
-    section.row("last valid packet", last);
+    section.row("last valid packet", ago(peer.last_valid_seconds));
     section.row("mode", &peer.mode);
     section.row(
         "slot",
@@ -245,10 +272,115 @@ fn peer_section(peer: &Peer, style: Style) -> Section {
     section.row("received", traffic(peer.received));
     section.row("sent", traffic(peer.sent));
     if !peer.dropped_from_prefix.is_empty() {
-        let drops = output::by_count(&peer.dropped_from_prefix);
-        let sampled = list(drops.iter().map(|(reason, count)| format!("{count} {reason}")));
+        let sampled = reasons(&peer.dropped_from_prefix);
         section.row("dropped, sampled", format!("{sampled} (from the peer's prefix)"));
     }
+    section
+}
+
+fn rendezvous_section(rendezvous: &Rendezvous, style: Style, now: f64) -> Section {
+    let mut section = Section::new(style, "rendezvous");
+    let Rendezvous { role, network, pending, failed, .. } = rendezvous;
+    section.hint((*network == Network::Unreachable).then_some(
+        "no node of the DHT answers: is there a way to the Internet for UDP over IPv4, and is bootstrap right?",
+    ));
+    section.row(
+        "network",
+        match network {
+            Network::Ok => "ok",
+            Network::Unreachable => "unreachable",
+            Network::Unknown => "not asked yet",
+        },
+    );
+    let since = |unix: f64| format!("{} ago", output::span(now - unix));
+    let length = output::span(rendezvous.window_seconds as f64);
+    section.row("window", format!("{length}, began {}", since(rendezvous.window_start as f64)));
+    let last = |unix: Option<f64>| unix.map_or("never".to_owned(), since);
+    if matches!(role, RendezvousRole::Server | RendezvousRole::Both) {
+        let at = last(rendezvous.last_publication);
+        section.row("published", format!("{}, last {at}", rendezvous.published));
+    }
+    if matches!(role, RendezvousRole::Client | RendezvousRole::Both) {
+        let median = rendezvous.median_fetch_ms.map_or(String::new(), |ms| format!(", median {ms:.0} ms"));
+        section
+            .row("fetched", format!("{}, last {}{median}", rendezvous.fetched, last(rendezvous.last_fetch)));
+    }
+    let next = rendezvous.next_seconds.map(|seconds| format!(", next in {}", output::span(seconds)));
+    section.row("pending", format!("{pending}{}", next.unwrap_or_default()));
+    section.row("failed", failed);
+    if !rendezvous.rejected.is_empty() {
+        section.row("rejected", reasons(&rendezvous.rejected));
+    }
+    section
+}
+
+/// What a server with registered clients has to say.
+fn clients_section(status: &Status, style: Style) -> Option<Section> {
+    if status.clients_registered.is_none() && status.handshakes.is_none() {
+        return None;
+    }
+    let mut section = Section::new(style, "clients");
+    if let Some(registered) = status.clients_registered {
+        section.row("registered", registered);
+    }
+    let open =
+        |session: &&Session| session.role == SessionRole::Server && session.state == SessionState::Open;
+    section.row("sessions open", status.sessions.iter().filter(open).count());
+    if let Some(Handshakes { received, answered, refused, half_open }) = &status.handshakes {
+        section.row("handshakes", format!("{received} received, {answered} answered, {half_open} half open"));
+        if !refused.is_empty() {
+            section.row("refused", reasons(refused));
+        }
+    }
+    Some(section)
+}
+
+fn session_section(session: &Session, style: Style) -> Section {
+    let title = match session.role {
+        SessionRole::Client => format!("session with server: {}", session.name),
+        SessionRole::Server => format!("session with client: {}", session.name),
+    };
+    let mut section = Section::new(style, title);
+    section.hint(session.hint.as_deref());
+    section.row(
+        "state",
+        match session.state {
+            SessionState::Finding => "finding: looking for the server's introduction",
+            SessionState::Connecting => "connecting: the handshake is under way",
+            SessionState::HalfOpen => "half-open: no data packet from the client yet",
+            SessionState::Open => "open",
+            SessionState::Silent => "silent: no valid packet lately",
+            SessionState::Closing => "closing",
+        },
+    );
+    section.row("public key", &session.public_key);
+    section.row("last valid packet", ago(session.last_valid_seconds));
+    section.row("tunnel", format!("{} to {}", list(&session.tunnel.local), list(&session.tunnel.remote)));
+    // Before the handshake there is nothing to tell.
+    if let Some(mode) = &session.mode {
+        section.row("mode", mode);
+    }
+    if let (Some(slot), Some(period)) = (session.slot, session.period_seconds) {
+        section.row("slot", format!("{slot} of {period} s"));
+    }
+    if let Some(local) = session.local {
+        section.row("local", endpoint(local));
+    }
+    if let Some(remote) = session.remote {
+        section.row("remote", endpoint(remote));
+    }
+    if let Some(prefix) = session.prefix {
+        section.row("prefix", prefix);
+    }
+    if let Some(age) = session.age_seconds {
+        let keys = session.rekeyed_seconds.map(|age| format!(", keys {} old", output::span(age)));
+        section.row("age", format!("{}{}", output::span(age), keys.unwrap_or_default()));
+    }
+    if let Some(offset) = session.clock_offset_seconds {
+        section.row("clock offset", format!("{offset:+.3} s"));
+    }
+    section.row("received", traffic(session.received));
+    section.row("sent", traffic(session.sent));
     section
 }
 
@@ -257,6 +389,7 @@ fn frames_section(frames: &Frames, style: Style) -> Section {
     section.row("passed untouched", frames.passed);
     section.row("accepted", frames.accepted);
     section.row("sent", frames.sent);
+    section.row("control messages", frames.control);
     section.row("solicitations answered", frames.neighbour_answered);
     section.row("drops not reported", frames.events_suppressed);
     section
@@ -265,6 +398,15 @@ fn frames_section(frames: &Frames, style: Style) -> Section {
 fn list<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
     let items: Vec<_> = items.into_iter().map(|item| item.to_string()).collect();
     if items.is_empty() { "none".to_owned() } else { items.join(", ") }
+}
+
+fn ago(seconds: Option<f64>) -> String {
+    seconds.map_or("never".to_owned(), |seconds| format!("{} ago", output::span(seconds)))
+}
+
+/// Counts by reason, the most frequent one first.
+fn reasons(counts: &BTreeMap<String, u64>) -> String {
+    list(output::by_count(counts).iter().map(|(reason, count)| format!("{count} {reason}")))
 }
 
 fn endpoint(Endpoint { address, port }: Endpoint) -> SocketAddrV6 {
@@ -277,4 +419,4 @@ fn traffic(Traffic { packets, bytes }: Traffic) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -1,6 +1,6 @@
 //! The values of single keys: text to type, or what is wrong with it.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,7 +8,8 @@ use humantime::{format_duration, parse_duration};
 use ipnet::{IpNet, Ipv6Net};
 
 use super::error::{Fault, nearest, shown};
-use crate::keys::SecretKey;
+use super::{POOL_V4_LENGTHS, POOL_V6_LENGTHS, WINDOW_RANGE};
+use crate::keys::{PublicKey, SecretKey};
 
 /// What the name of the inside end of the tunnel device has at its end.
 pub(super) const INSIDE_SUFFIX: &str = "x";
@@ -21,6 +22,9 @@ const MAX_SOCKET_PATH: usize = 107;
 
 /// Longest name of a peer.
 const MAX_PEER_NAME: usize = 32;
+
+/// Longest name of a host (RFC 1035, section 2.3.4).
+const MAX_HOST_NAME: usize = 253;
 
 /// Lengths of a protected prefix (requirement MT-06).
 const PREFIX_LENGTHS: (u8, u8) = (64, 112);
@@ -97,7 +101,31 @@ pub(super) fn tunnel_address(text: &str) -> Result<IpNet, Fault> {
     let length = if text.contains(':') { 64 } else { 24 };
     let net =
         text.parse::<IpNet>().map_err(|_| not_a_network(text, length, "fd00:6d74::1/64 or 10.66.0.1/24"))?;
-    let usable = match net.addr() {
+    check_unicast(net.addr(), "fd00:6d74::1/64 or 10.66.0.1/24")?;
+    Ok(net)
+}
+
+/// An address that a client gets, alone.
+pub(super) fn host_address(text: &str) -> Result<IpAddr, Fault> {
+    const EXAMPLE: &str = "fd00:6d74::77 or 10.66.0.77";
+    let address = match (text.parse::<IpAddr>(), text.parse::<IpNet>()) {
+        (Ok(address), _) => address,
+        (_, Ok(net)) if net.prefix_len() == net.max_prefix_len() => net.addr(),
+        (_, Ok(net)) => {
+            let what = format!("{text} is a network; a client gets single addresses");
+            return Err(Fault::new(what, format!("write {}", net.addr())));
+        }
+        _ => {
+            let what = format!("\"{}\" is not an address", shown(text));
+            return Err(Fault::new(what, format!("write it like {EXAMPLE}")));
+        }
+    };
+    check_unicast(address, EXAMPLE)?;
+    Ok(address)
+}
+
+fn check_unicast(address: IpAddr, example: &str) -> Result<(), Fault> {
+    let usable = match address {
         IpAddr::V4(v4) => {
             !v4.is_multicast() && !v4.is_unspecified() && !v4.is_loopback() && !v4.is_broadcast()
         }
@@ -106,10 +134,39 @@ pub(super) fn tunnel_address(text: &str) -> Result<IpNet, Fault> {
         }
     };
     if usable {
-        return Ok(net);
+        return Ok(());
     }
-    let what = format!("{} is not an address that a host can have in a network", net.addr());
-    Err(Fault::new(what, "write a unicast address, such as fd00:6d74::1/64 or 10.66.0.1/24"))
+    let what = format!("{address} is not an address that a host can have in a network");
+    Err(Fault::new(what, format!("write a unicast address, such as {example}")))
+}
+
+/// A network from which clients get their tunnel addresses.
+pub(super) fn pool(text: &str) -> Result<IpNet, Fault> {
+    let length = if text.contains(':') { 64 } else { 24 };
+    let net =
+        text.parse::<IpNet>().map_err(|_| not_a_network(text, length, "fd00:6d74::/64 or 10.66.0.0/24"))?;
+    let (least, most) = pool_lengths(net);
+    if !is_pool_length(net) {
+        let what =
+            format!("{net} has {} bits; a pool of this family has {least} to {most}", net.prefix_len());
+        return Err(Fault::new(
+            what,
+            "write a smaller or larger network, such as fd00:6d74::/64 or 10.66.0.0/24",
+        ));
+    }
+    check_host_bits(net)?;
+    check_unicast(net.addr(), "those in fd00:6d74::/64 or 10.66.0.0/24")?;
+    Ok(net)
+}
+
+/// Whether a network has the length of a pool.
+pub(super) fn is_pool_length(net: IpNet) -> bool {
+    let (least, most) = pool_lengths(net);
+    (least..=most).contains(&net.prefix_len())
+}
+
+fn pool_lengths(net: IpNet) -> (u8, u8) {
+    if matches!(net, IpNet::V4(_)) { POOL_V4_LENGTHS } else { POOL_V6_LENGTHS }
 }
 
 /// An inner network of a peer.
@@ -182,6 +239,46 @@ pub(super) fn duration(text: &str, (least, most): (Duration, Duration)) -> Resul
     Err(Fault::new(format!("{} is out of range", format_duration(duration)), remedy()))
 }
 
+/// A rendezvous window: whole seconds, since all ends must mean the same instants.
+pub(super) fn window(text: &str) -> Result<Duration, Fault> {
+    let window = duration(text, WINDOW_RANGE)?;
+    if window.subsec_nanos() == 0 {
+        return Ok(window);
+    }
+    let what = format!("{} is not a whole number of seconds", format_duration(window));
+    Err(Fault::new(what, format!("write \"{}s\"", window.as_secs())))
+}
+
+/// A public key. A text that is none is not shown: it may be a secret in the wrong place.
+pub(super) fn public_key(text: &str) -> Result<PublicKey, Fault> {
+    let print = "write the 44 characters that mtd pubkey prints at the other end";
+    let key: PublicKey = text.parse().map_err(|_| Fault::new("is no public key", print))?;
+    if key.is_usable() {
+        return Ok(key);
+    }
+    Err(Fault::new("is no public key that anybody can have the private key of", print))
+}
+
+/// A node of the DHT.
+pub(super) fn bootstrap(text: &str) -> Result<String, Fault> {
+    const EXAMPLE: &str = "write a host and a port, such as dht.example.net:6881 or 192.0.2.1:6881";
+    let fault = |what: &str| Err(Fault::new(format!("\"{}\" {what}", shown(text)), EXAMPLE));
+    let Some((host, port)) = text.rsplit_once(':') else { return fault("has no port") };
+    if !port.parse::<u16>().is_ok_and(|port| port > 0) {
+        return fault("has no port that is a number from 1 to 65535");
+    }
+    if host.contains([':', '[', ']']) {
+        return fault("is an IPv6 address; the DHT has only IPv4");
+    }
+    let digits_and_dots = host.chars().all(|c| c.is_ascii_digit() || c == '.');
+    let valid = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    let is_name = (1..=MAX_HOST_NAME).contains(&host.len()) && host.chars().all(valid);
+    if !is_name || digits_and_dots && host.parse::<Ipv4Addr>().is_err() {
+        return fault("names no host");
+    }
+    Ok(text.to_owned())
+}
+
 /// A peer's name.
 pub(super) fn peer_name(text: &str) -> Result<String, Fault> {
     let valid = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
@@ -208,14 +305,29 @@ pub(super) fn choice<T: Copy>(text: &str, choices: &[(&'static str, T)]) -> Resu
     Err(Fault::new(format!("\"{}\" is not one of {}", shown(text), words.join(", ")), remedy))
 }
 
-/// The path of a key file. A key in its place must not go on into an error message about a missing file.
+/// The path of the key file of a peer.
 pub(super) fn key_file(text: &str) -> Result<PathBuf, Fault> {
+    secret_path(text, "keys/laptop.key")
+}
+
+/// The path of the own key file.
+pub(super) fn private_key_file(text: &str) -> Result<PathBuf, Fault> {
+    secret_path(text, "private.key")
+}
+
+/// A key in the place of its file must not go on into an error message about a missing file.
+fn secret_path(text: &str, example: &str) -> Result<PathBuf, Fault> {
     if text.parse::<SecretKey>().is_ok() {
         let remedy =
             "put the key in a file that only its owner can read, and write the name of that file here";
         return Err(Fault::new("is a key, not the name of a file that holds one", remedy));
     }
-    path(text, "keys/laptop.key")
+    path(text, example)
+}
+
+/// A folder, possibly relative to that of the configuration file.
+pub(super) fn folder(text: &str) -> Result<PathBuf, Fault> {
+    path(text, "clients")
 }
 
 /// An absolute path.
@@ -235,7 +347,7 @@ pub(super) fn socket_path(text: &str) -> Result<PathBuf, Fault> {
         return Ok(path);
     }
     let what = format!("is {} bytes long; the path of a socket has at most {MAX_SOCKET_PATH}", text.len());
-    Err(Fault::new(what, "write a shorter path, such as /run/mtd/mtd.sock"))
+    Err(Fault::new(what, "write a shorter path, such as /run/mtd/eth0.sock"))
 }
 
 fn path(text: &str, example: &str) -> Result<PathBuf, Fault> {

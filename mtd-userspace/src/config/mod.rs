@@ -7,7 +7,10 @@ mod check;
 mod document;
 mod error;
 mod fields;
+mod load;
 mod section;
+mod settings;
+mod tables;
 
 use std::fmt;
 use std::io::{self, Read};
@@ -20,6 +23,7 @@ use crate::keys::{SecretKey, open_regular};
 use error::Problems;
 
 pub use error::{ConfigError, Fault, Problem};
+pub use settings::*;
 
 /// Longest configuration file in bytes.
 pub const MAX_FILE_BYTES: u64 = 1 << 20;
@@ -48,33 +52,47 @@ pub const MIN_SLOTS_AHEAD: u32 = 3;
 /// Largest value of `max_sessions`.
 pub const MAX_SESSIONS: u32 = 1_000_000;
 
-/// The settings of one controller. `K` is what is known of each peer's key: nothing (`()`) after [`Config::parse`],
-/// the key after [`Config::load`].
+/// The settings of one controller. `K` is what is known of the secret keys: nothing (`()`) after [`Config::parse`] and
+/// [`Config::read`], the keys after [`Config::load`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config<K = SecretKey> {
     /// Name of the underlay interface.
     pub interface: String,
-    /// The protected prefixes, 1 to 4, 64 to 112 bits each, host bits zero, without overlap (requirement MT-06).
+    /// The protected prefixes, 1 to 4, 64 to 112 bits each, host bits zero, without overlap (requirement MT-06);
+    /// empty when `follow_prefix` is set.
     pub prefixes: Vec<Ipv6Net>,
+    /// The protected prefix is the /64 of the interface's global address, whichever that is at the time. Only with
+    /// [`LinkMode::Shared`], and never with `peers`, whose other end needs to know the prefix.
+    pub follow_prefix: bool,
     /// How packets for the prefixes reach this host.
     pub link: LinkMode,
     /// How the receive program is attached.
     pub xdp: XdpChoice,
     /// Name of the tunnel device, at most 14 bytes; its inside end is [`Config::inside_device`].
     pub device: String,
-    /// Own tunnel addresses with the length of their network; at least one, none twice.
+    /// Own tunnel addresses with the length of their network, none twice; at least one unless there are `servers`,
+    /// which give tunnel addresses to this host.
     pub addresses: Vec<IpNet>,
     /// Longest inner packet in bytes, [`MIN_INNER_MTU`] to [`MAX_INNER_MTU`]; `None`: what the underlay allows.
     pub mtu: Option<u16>,
     /// Time for which slots are loaded ahead; at least [`MIN_SLOTS_AHEAD`] slots of every peer.
     pub horizon: Duration,
-    /// Number of sessions that the maps have room for; at least the number of peers.
+    /// Number of sessions that the maps have room for; at least the number of peers, clients and servers of the file.
     pub max_sessions: u32,
     /// Path of the control socket; `None`: the controller's default.
     pub socket: Option<PathBuf>,
     /// Folder for what outlives the controller.
     pub state_dir: PathBuf,
-    /// The statically configured peers (requirement MT-27); without any, the prefixes are dark to everybody.
+    /// The own key (requirement MT-20); there when there is `listen` or one of `servers`.
+    pub identity: Option<Identity<K>>,
+    /// How servers and clients find each other.
+    pub rendezvous: Rendezvous,
+    /// What this host does as a server with registered clients; `None`: it is none.
+    pub listen: Option<Listen>,
+    /// The servers that this host connects to.
+    pub servers: Vec<Server>,
+    /// The statically configured peers (requirement MT-27). Without `listen`, `servers` and `peers`, the prefixes are
+    /// dark to everybody.
     pub peers: Vec<Peer<K>>,
 }
 
@@ -136,6 +154,9 @@ choice! {
         Routed = "routed",
         /// The prefix is that of the link: mtd answers neighbour solicitations for live addresses (MT-09).
         OnLink = "on-link",
+        /// The prefix is that of the link, shared with other hosts and with this host's own addresses: mtd answers
+        /// solicitations for its live addresses and leaves all other packets to the kernel.
+        Shared = "shared",
     }
 }
 
@@ -160,6 +181,17 @@ choice! {
         Encrypt = "encrypt",
         /// They are authenticated, and readable on the wire.
         Authenticate = "authenticate",
+    }
+}
+
+choice! {
+    /// How introductions are published (requirement MT-24).
+    Encoding {
+        /// As mutable items of the DHT (BEP 44).
+        #[default]
+        Mutable = "mutable",
+        /// In the ports of announced peers: for networks without mutable items, and research.
+        Ports = "ports",
     }
 }
 
@@ -190,6 +222,31 @@ impl Config<()> {
     pub fn parse(text: &str, origin: &str) -> Result<Self, ConfigError> {
         Ok(document::read(text, Problems::new(text, origin))?.config)
     }
+
+    /// Reads the configuration file at `path`, without the key files that it names: what needs no secrets.
+    ///
+    /// # Errors
+    /// As [`Config::load`], but for the key files.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let origin = path.display().to_string();
+        let text = read_text(path).map_err(|fault| ConfigError::of_file(&origin, fault))?;
+        let mut config = document::read(&text, Problems::new(&text, &origin))?.config;
+        config.join_paths(folder_of(path));
+        Ok(config)
+    }
+
+    /// Makes the paths that are relative to the configuration file's `folder` what they are for this process.
+    fn join_paths(&mut self, folder: &Path) {
+        for peer in &mut self.peers {
+            peer.key_file = folder.join(&peer.key_file);
+        }
+        if let Some(identity) = &mut self.identity {
+            identity.key_file = folder.join(&identity.key_file);
+        }
+        if let Some(listen) = &mut self.listen {
+            listen.clients_dir = folder.join(&listen.clients_dir);
+        }
+    }
 }
 
 impl Config {
@@ -201,10 +258,14 @@ impl Config {
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let origin = path.display().to_string();
         let text = read_text(path).map_err(|fault| ConfigError::of_file(&origin, fault))?;
-        let document = document::read(&text, Problems::new(&text, &origin))?;
-        let folder = path.parent().unwrap_or(Path::new(""));
-        document::load_keys(document, folder, Problems::new(&text, &origin))
+        let mut document = document::read(&text, Problems::new(&text, &origin))?;
+        document.config.join_paths(folder_of(path));
+        load::keys(document, Problems::new(&text, &origin))
     }
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new(""))
 }
 
 impl<K> Config<K> {
@@ -212,6 +273,14 @@ impl<K> Config<K> {
     pub fn inside_device(&self) -> String {
         format!("{}{}", self.device, fields::INSIDE_SUFFIX)
     }
+}
+
+/// Whether a peer, client or server can have this name: `[A-Za-z0-9._-]{1,32}`.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_name(text: &str) -> Result<(), Fault> {
+    fields::peer_name(text).map(|_| ())
 }
 
 fn read_text(path: &Path) -> Result<String, Fault> {

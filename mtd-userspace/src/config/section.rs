@@ -3,17 +3,24 @@
 use toml::de::{DeTable, DeValue};
 
 use super::error::{Fault, Problems, nearest, shown};
+use super::tables::SCHEMAS;
 
 /// A key of a table, and a value for messages that show how it is written.
 pub(super) type Key = (&'static str, &'static str);
 
 /// The keys of one kind of table.
 pub(super) struct Schema {
+    /// The line above such a table; empty for the root.
+    pub(super) header: &'static str,
     /// In front of the keys' names in messages.
     pub(super) path: &'static str,
     pub(super) keys: &'static [Key],
-    /// The keys of the other kind of table, and what to say to one of them.
-    pub(super) elsewhere: (&'static [Key], &'static str),
+}
+
+impl Schema {
+    fn has(&self, name: &str) -> bool {
+        self.keys.iter().any(|(known, _)| *known == name)
+    }
 }
 
 /// A value and the byte of the text where it stands.
@@ -41,7 +48,7 @@ impl<'a, 'i> Section<'a, 'i> {
         let section = Self { table, schema, at };
         for key in table.keys() {
             let name: &str = key.get_ref();
-            if schema.keys.iter().all(|(known, _)| *known != name) {
+            if !schema.has(name) {
                 problems.add(key.span().start, section.name(&shown(name)), unknown_key(name, schema));
             }
         }
@@ -101,8 +108,26 @@ impl<'a, 'i> Section<'a, 'i> {
         })
     }
 
-    /// The strings of `key`, a list or one string alone, as `convert` makes them: those without a problem. No key,
-    /// or an empty list, is a problem.
+    /// The truth value of `key`.
+    pub(super) fn boolean(&self, key: &str, problems: &mut Problems) -> Option<Located<bool>> {
+        self.convert(key, problems, |value| match value {
+            DeValue::Boolean(value) => Ok(*value),
+            other => Err(self.wrong_type(key, other, "true or false")),
+        })
+    }
+
+    /// Whether there is a value of `key`, good or bad.
+    pub(super) fn contains(&self, key: &str) -> bool {
+        self.table.contains_key(key)
+    }
+
+    /// Where the value of `key` stands, if that is this word alone.
+    pub(super) fn word(&self, key: &str, word: &str) -> Option<usize> {
+        let value = self.table.get(key)?;
+        matches!(value.get_ref(), DeValue::String(text) if *text == word).then(|| value.span().start)
+    }
+
+    /// As [`Section::optional_list`], and no key is a problem.
     pub(super) fn list<T>(
         &self,
         key: &str,
@@ -110,15 +135,37 @@ impl<'a, 'i> Section<'a, 'i> {
         convert: impl Fn(&str) -> Result<T, Fault>,
     ) -> Vec<Located<T>> {
         self.check_present(key, problems);
+        self.optional_list(key, problems, convert)
+    }
+
+    /// As [`Section::strings`], and an empty list is a problem.
+    pub(super) fn optional_list<T>(
+        &self,
+        key: &str,
+        problems: &mut Problems,
+        convert: impl Fn(&str) -> Result<T, Fault>,
+    ) -> Vec<Located<T>> {
+        if let Some(value) = self.table.get(key)
+            && value.get_ref().as_array().is_some_and(|elements| elements.is_empty())
+        {
+            let fault = Fault::new("is an empty list", format!("put in at least one: {}", self.example(key)));
+            problems.add(value.span().start, self.name(key), fault);
+        }
+        self.strings(key, problems, convert)
+    }
+
+    /// The strings of `key`, a list or one string alone, as `convert` makes them: those without a problem.
+    pub(super) fn strings<T>(
+        &self,
+        key: &str,
+        problems: &mut Problems,
+        convert: impl Fn(&str) -> Result<T, Fault>,
+    ) -> Vec<Located<T>> {
         let Some(value) = self.table.get(key) else { return Vec::new() };
         let elements = match value.get_ref() {
             DeValue::Array(elements) => elements.iter().as_slice(),
             _ => std::slice::from_ref(value),
         };
-        if elements.is_empty() {
-            let fault = Fault::new("is an empty list", format!("put in at least one: {}", self.example(key)));
-            problems.add(value.span().start, self.name(key), fault);
-        }
         let mut converted = Vec::new();
         for element in elements {
             let at = element.span().start;
@@ -134,8 +181,26 @@ impl<'a, 'i> Section<'a, 'i> {
         converted
     }
 
-    /// The tables under `[[key]]` and where each stands.
-    pub(super) fn tables(&self, key: &str, problems: &mut Problems) -> Vec<(&'a DeTable<'i>, usize)> {
+    /// The table under `[key]`.
+    pub(super) fn table(&self, key: &str, schema: &'static Schema, problems: &mut Problems) -> Option<Self> {
+        let value = self.table.get(key)?;
+        let at = value.span().start;
+        if let DeValue::Table(table) = value.get_ref() {
+            return Some(Section::new((table, at), schema, problems));
+        }
+        let what = format!("is {}, not a table", with_article(value.get_ref()));
+        let remedy = format!("begin it with one line {}, in single brackets", schema.header);
+        problems.add(at, self.name(key), Fault::new(what, remedy));
+        None
+    }
+
+    /// The tables under `[[key]]`.
+    pub(super) fn tables(&self, key: &str, schema: &'static Schema, problems: &mut Problems) -> Vec<Self> {
+        let tables = self.list_of_tables(key, problems);
+        tables.into_iter().map(|table| Section::new(table, schema, problems)).collect()
+    }
+
+    fn list_of_tables(&self, key: &str, problems: &mut Problems) -> Vec<(&'a DeTable<'i>, usize)> {
         let Some(value) = self.table.get(key) else { return Vec::new() };
         let mut tables = Vec::new();
         let mut wrong = |at, other: &DeValue| {
@@ -194,9 +259,20 @@ impl<'a, 'i> Section<'a, 'i> {
 }
 
 fn unknown_key(name: &str, schema: &Schema) -> Fault {
-    let (elsewhere, place) = schema.elsewhere;
-    if elsewhere.iter().any(|(known, _)| *known == name) {
-        return Fault::new("unknown key here", place);
+    let places: Vec<&str> =
+        SCHEMAS.iter().filter(|other| other.has(name)).map(|other| other.header).collect();
+    match places.as_slice() {
+        [] => {}
+        ["", ..] => {
+            let header = schema.header;
+            let place =
+                format!("move it above the first line in brackets: lines below {header} belong to it");
+            return Fault::new("unknown key here", place);
+        }
+        headers => {
+            let place = format!("move it below a line {}, where it belongs", headers.join(" or "));
+            return Fault::new("unknown key here", place);
+        }
     }
     let known = || schema.keys.iter().map(|(known, _)| *known);
     let remedy = match nearest(name, known()) {

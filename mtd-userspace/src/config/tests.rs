@@ -3,6 +3,7 @@
 mod load;
 mod networks;
 mod random;
+mod registered;
 
 use super::*;
 
@@ -120,17 +121,21 @@ fn the_example_parses_and_states_the_true_defaults() {
         })
         .collect();
     let spelt_out = spelt_out.join("\n");
-    let explicit = Config::parse(&spelt_out, "mtd.toml.example").unwrap_or_else(|error| panic!("{error}"));
-    // Of these two the default depends on the host.
+    let mut explicit =
+        Config::parse(&spelt_out, "mtd.toml.example").unwrap_or_else(|error| panic!("{error}"));
+    // Of these the default depends on the host.
     assert_eq!(
-        (explicit.mtu, explicit.socket.as_deref()),
-        (Some(1428), Some(Path::new("/run/mtd/mtd.sock")))
+        (explicit.mtu.take(), explicit.socket.take().as_deref(), explicit.rendezvous.port.take()),
+        (Some(1428), Some(Path::new("/run/mtd/eth0.sock")), Some(6881))
     );
-    assert_eq!(Config { mtu: None, socket: None, ..explicit }, example);
-    for (key, _) in document::ROOT_KEYS.iter().chain(document::PEER_KEYS) {
-        let assigned =
-            spelt_out.lines().any(|line| line == "[[peer]]" || line.starts_with(&format!("{key} = ")));
-        assert!(assigned, "{key} is not in the example");
+    assert_eq!(explicit, example);
+    for schema in tables::SCHEMAS {
+        let header = format!("\n{}", schema.header);
+        let table = &spelt_out[spelt_out.find(&header).expect(schema.header)..];
+        for (key, _) in schema.keys {
+            let assigned = [format!("\n{key} = "), format!("\n[{key}]"), format!("\n[[{key}]]")];
+            assert!(assigned.iter().any(|text| table.contains(text)), "{}{key} is missing", schema.path);
+        }
     }
 }
 
@@ -155,12 +160,12 @@ fn unknown_keys() {
             "1:1: interfce: unknown key; did you mean interface?
              2:1: horizn: unknown key; did you mean horizon?
              3:1: xyz: unknown key; remove it; the keys known here are interface, prefix, link, xdp, device, address, \
-             mtu, horizon, max_sessions, socket, state_dir, peer",
+             mtu, horizon, max_sessions, socket, state_dir, private_key_file, rendezvous, listen, client, server, peer",
         ),
         ("mode = ", "modus = 1\nmode = ", "21:1: peer.modus: unknown key; did you mean mode?"),
         ("mode = ", "Mode = 1\nmode = ", "21:1: peer.Mode: unknown key; did you mean mode?"),
-        ("mode = ", "mtu = 1400\nmode = ", "21:1: peer.mtu: unknown key here; move it above the first [[peer]]: lines below that line belong to the peer"),
-        ("prefix = [", "seed = 1\nprefix = [", "2:1: seed: unknown key here; move it below a line [[peer]]: it says something of one peer"),
+        ("mode = ", "mtu = 1400\nmode = ", "21:1: peer.mtu: unknown key here; move it above the first line in brackets: lines below [[peer]] belong to it"),
+        ("prefix = [", "seed = 1\nprefix = [", "2:1: seed: unknown key here; move it below a line [[peer]], where it belongs"),
     ]);
 }
 
@@ -335,7 +340,7 @@ fn numbers() {
     check(&[(
         "interface = ",
         "max_sessions = 1\ninterface = ",
-        "1:16: max_sessions: 1 sessions are fewer than the 2 peers of this file; write at least 2",
+        "1:16: max_sessions: 1 sessions are fewer than the 2 peers, servers and clients of this file; write at least 2",
     )]);
     assert_eq!(errors(&format!("max_sessions = 2\n{BASE}")), "no error");
 }
@@ -346,7 +351,7 @@ fn choices() {
         (
             "interface = ",
             "link = \"onlink\"\nxdp = \"offload\"\ninterface = ",
-            "1:8: link: \"onlink\" is not one of \"routed\", \"on-link\"; did you mean \"on-link\"?
+            "1:8: link: \"onlink\" is not one of \"routed\", \"on-link\", \"shared\"; did you mean \"on-link\"?
              2:7: xdp: \"offload\" is not one of \"auto\", \"native\", \"generic\"; write \"auto\" or \"native\" or \"generic\"",
         ),
         (
@@ -368,7 +373,7 @@ fn names_of_peers() {
     check(&[(
         "\"desk\"",
         "\"laptop\"",
-        "14:8: peer.name: laptop is the name of the peer in line 6 already; write another name",
+        "14:8: peer.name: laptop is a name in line 6 already; write another name",
     )]);
 }
 
@@ -379,7 +384,7 @@ fn paths() {
     assert_eq!(
         socket(&long),
         "mtd.toml:1:10: socket: is 108 bytes long; the path of a socket has at most 107; write a shorter path, such as \
-         /run/mtd/mtd.sock"
+         /run/mtd/eth0.sock"
     );
     assert_eq!(socket(&long[..107]), "no error");
     assert_eq!(

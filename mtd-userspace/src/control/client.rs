@@ -5,21 +5,24 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
-use hyper::{Request, Response, StatusCode, header};
+use hyper::{Method, Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
-use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use tokio::net::UnixStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::{ControlError, DROPS_PATH, STATUS_PATH, owner};
-use crate::status::{SCHEMA, Status};
+use super::{ControlError, DROPS_PATH, NewPeer, PEERS_PATH, RELOAD_PATH, STATUS_PATH, owner};
+use crate::status::{Client, Registered, Reload, SCHEMA, Status};
 
 /// How long a controller may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long it may take to read the registry again: some hundred thousands of files.
+const RELOAD_TIMEOUT: Duration = Duration::from_mins(1);
 /// Longest answer that is read, in bytes: some ten thousands of peers.
 const MAX_ANSWER_BYTES: usize = 64 << 20;
 /// Longest line of the stream of events, in bytes.
@@ -31,8 +34,59 @@ const MAX_LINE_BYTES: usize = 64 << 10;
 /// [`ControlError::NotRunning`] when there is no socket or nobody serves it, [`ControlError::PermissionDenied`],
 /// [`ControlError::Timeout`] after five seconds, or an answer that cannot be used.
 pub async fn status(socket: &Path) -> Result<Status, ControlError> {
-    in_time(socket, async {
-        let exchange = Exchange::get(socket, STATUS_PATH).await?;
+    document(socket, ANSWER_TIMEOUT, Method::GET, STATUS_PATH).await
+}
+
+/// Asks the controller behind `socket` for the registered clients.
+///
+/// # Errors
+/// As [`status`]; [`ControlError::Refused`] when it is no server.
+pub async fn peers(socket: &Path) -> Result<Registered, ControlError> {
+    document(socket, ANSWER_TIMEOUT, Method::GET, PEERS_PATH).await
+}
+
+/// Has the controller behind `socket` register a client.
+///
+/// # Errors
+/// As [`status`]; [`ControlError::Refused`] when name or key cannot be taken.
+pub async fn add_peer(socket: &Path, peer: &NewPeer) -> Result<Client, ControlError> {
+    in_time(socket, ANSWER_TIMEOUT, async {
+        let exchange = Exchange::send(socket, Method::POST, PEERS_PATH, json(socket, peer)?).await?;
+        parse(socket, &collect(socket, exchange.answer).await?)
+    })
+    .await
+}
+
+/// Has the controller behind `socket` remove a registered client, which must be a possible name.
+///
+/// # Errors
+/// As [`status`]; [`ControlError::Refused`] when there is no such client.
+pub async fn remove_peer(socket: &Path, name: &str) -> Result<Client, ControlError> {
+    let path = format!("{PEERS_PATH}/{name}");
+    in_time(socket, ANSWER_TIMEOUT, async {
+        let exchange = Exchange::send(socket, Method::DELETE, &path, Bytes::new()).await?;
+        parse(socket, &collect(socket, exchange.answer).await?)
+    })
+    .await
+}
+
+/// Has the controller behind `socket` read the registry again.
+///
+/// # Errors
+/// As [`status`], the time-out being a minute.
+pub async fn reload(socket: &Path) -> Result<Reload, ControlError> {
+    document(socket, RELOAD_TIMEOUT, Method::POST, RELOAD_PATH).await
+}
+
+/// The document, with a schema, that answers a request without a body.
+async fn document<T: DeserializeOwned>(
+    socket: &Path,
+    patience: Duration,
+    method: Method,
+    path: &str,
+) -> Result<T, ControlError> {
+    in_time(socket, patience, async {
+        let exchange = Exchange::send(socket, method, path, Bytes::new()).await?;
         let body = collect(socket, exchange.answer).await?;
         let Schema { schema } = parse(socket, &body)?;
         if schema != SCHEMA {
@@ -49,7 +103,8 @@ pub async fn status(socket: &Path) -> Result<Status, ControlError> {
 /// # Errors
 /// As [`status`].
 pub async fn drops(socket: &Path) -> Result<DropLines, ControlError> {
-    let exchange = in_time(socket, Exchange::get(socket, DROPS_PATH)).await?;
+    let request = Exchange::send(socket, Method::GET, DROPS_PATH, Bytes::new());
+    let exchange = in_time(socket, ANSWER_TIMEOUT, request).await?;
     Ok(DropLines { exchange, socket: socket.to_owned(), buffer: BytesMut::new() })
 }
 
@@ -105,16 +160,21 @@ struct Exchange {
 }
 
 impl Exchange {
-    async fn get(socket: &Path, path: &str) -> Result<Self, ControlError> {
+    async fn send(socket: &Path, method: Method, path: &str, body: Bytes) -> Result<Self, ControlError> {
         let stream = UnixStream::connect(socket).await.map_err(|error| unconnected(socket, error))?;
-        let handshake = http1::handshake::<_, Empty<Bytes>>(TokioIo::new(stream)).await;
+        let handshake = http1::handshake::<_, Full<Bytes>>(TokioIo::new(stream)).await;
         let (mut sender, connection) = handshake.map_err(|error| ControlError::broken(socket, error))?;
         let mut task = JoinSet::new();
         task.spawn(async move {
             // The error reaches whoever waits for the answer or its body, too.
             let _ = connection.await;
         });
-        let request = Request::get(path).header(header::HOST, "localhost").body(Empty::new());
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::HOST, "localhost")
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(Full::new(body));
         let request = request.map_err(|error| ControlError::broken(socket, error))?;
         let answer =
             sender.send_request(request).await.map_err(|error| ControlError::broken(socket, error))?;
@@ -137,25 +197,30 @@ pub(super) fn unconnected(socket: &Path, error: io::Error) -> ControlError {
         }
         io::ErrorKind::InvalidInput => ControlError::PathTooLong { path: socket.to_owned() },
         // The queue of connections is full.
-        io::ErrorKind::WouldBlock => timed_out(socket),
+        io::ErrorKind::WouldBlock => timed_out(socket, ANSWER_TIMEOUT),
         _ => ControlError::io("cannot connect to", socket, error),
     }
 }
 
-fn timed_out(socket: &Path) -> ControlError {
-    ControlError::Timeout { socket: socket.to_owned(), seconds: ANSWER_TIMEOUT.as_secs() }
+fn timed_out(socket: &Path, patience: Duration) -> ControlError {
+    ControlError::Timeout { socket: socket.to_owned(), seconds: patience.as_secs() }
 }
 
 async fn in_time<T>(
     socket: &Path,
+    patience: Duration,
     work: impl Future<Output = Result<T, ControlError>>,
 ) -> Result<T, ControlError> {
-    timeout(ANSWER_TIMEOUT, work).await.unwrap_or_else(|_| Err(timed_out(socket)))
+    timeout(patience, work).await.unwrap_or_else(|_| Err(timed_out(socket, patience)))
 }
 
 async fn collect(socket: &Path, answer: Response<Incoming>) -> Result<Bytes, ControlError> {
     let body = Limited::new(answer.into_body(), MAX_ANSWER_BYTES).collect().await;
     body.map(http_body_util::Collected::to_bytes).map_err(|error| ControlError::broken(socket, error))
+}
+
+fn json(socket: &Path, value: &impl Serialize) -> Result<Bytes, ControlError> {
+    serde_json::to_vec(value).map(Into::into).map_err(|error| ControlError::broken(socket, error))
 }
 
 fn parse<'a, T: Deserialize<'a>>(socket: &Path, body: &'a [u8]) -> Result<T, ControlError> {

@@ -4,9 +4,13 @@
 //! |---|---|
 //! | `GET /v1/status` | [`Status`](crate::status::Status) as JSON |
 //! | `GET /v1/drops/events` | an endless `application/x-ndjson` body, one [`DropLine`] a line |
+//! | `GET /v1/peers` | [`Registered`](crate::status::Registered): the registered clients |
+//! | `POST /v1/peers` with [`NewPeer`] | registers a client; [`Client`](crate::status::Client) |
+//! | `DELETE /v1/peers/{name}` | removes a registered client, ends its session; [`Client`](crate::status::Client) |
+//! | `POST /v1/reload` | reads the registry again; [`Reload`](crate::status::Reload) |
 //!
 //! Everything else, and every failure, is answered by `{"error": "…"}` with a status of 4xx or 5xx. A connection
-//! serves one request. Whoever may connect is decided by the mode of the socket: its owner only, which is root.
+//! serves one request, of at most 4 KiB. Whoever may connect is decided by the mode of the socket: its owner only, which is root.
 
 pub mod client;
 mod error;
@@ -21,7 +25,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-pub use error::ControlError;
+pub use error::{ControlError, Reason, Refusal};
 
 use crate::device;
 use crate::instance::{Instance, RUN_DIR};
@@ -32,6 +36,12 @@ pub const STATUS_PATH: &str = "/v1/status";
 
 /// Path of the stream of dropped packets.
 pub const DROPS_PATH: &str = "/v1/drops/events";
+
+/// Path of the registered clients; a name may follow.
+pub const PEERS_PATH: &str = "/v1/peers";
+
+/// Path that makes the controller read the registry again.
+pub const RELOAD_PATH: &str = "/v1/reload";
 
 /// How names of control sockets end.
 const SOCKET_SUFFIX: &str = ".sock";
@@ -47,6 +57,16 @@ pub enum DropLine {
         /// How many.
         lost: u64,
     },
+}
+
+/// The body of `POST /v1/peers`: whom to register.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewPeer {
+    /// Name that no other client, server or peer has.
+    pub name: String,
+    /// Its public key, base64.
+    pub public_key: String,
 }
 
 /// A control socket and whose it is.

@@ -1,5 +1,7 @@
 //! The controller's end of the control socket.
 
+mod peers;
+
 use std::convert::Infallible;
 use std::fs::{self, DirBuilder, Permissions};
 use std::future::Future;
@@ -16,7 +18,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -31,8 +33,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::{ControlError, DROPS_PATH, DropLine, STATUS_PATH};
-use crate::status::{self, Status};
+use super::{ControlError, DROPS_PATH, DropLine, PEERS_PATH, RELOAD_PATH, Refusal, STATUS_PATH};
+use crate::keys::PublicKey;
+use crate::status::{self, Registered, Reload, Status};
 
 /// Connections served at a time; later ones wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 64;
@@ -52,7 +55,11 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// The future of [`Source::status`].
 pub type StatusFuture<'a> = Pin<Box<dyn Future<Output = anyhow::Result<Status>> + Send + 'a>>;
 
-/// Where the server gets what it tells.
+/// The future of a request that may be refused.
+pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Refusal>> + Send + 'a>>;
+
+/// Where the server gets what it tells, and who does what clients ask for. A source without registered clients
+/// refuses what is about them.
 pub trait Source: Send + Sync + 'static {
     /// The status as of now. An error is shown to the client, with its causes.
     fn status(&self) -> StatusFuture<'_>;
@@ -60,6 +67,26 @@ pub trait Source: Send + Sync + 'static {
     /// The dropped packets from now on. A receiver that lags loses events; the sender never waits. The stream of a
     /// client ends when the sender is dropped.
     fn subscribe(&self) -> broadcast::Receiver<Arc<status::Drop>>;
+
+    /// The registered clients.
+    fn peers(&self) -> Answer<'_, Registered> {
+        Box::pin(async { Err(Refusal::not_a_server()) })
+    }
+
+    /// Registers a client. The name and key are possible ones; whether they are free, the source has to check.
+    fn add_peer(&self, _name: String, _key: PublicKey) -> Answer<'_, status::Client> {
+        Box::pin(async { Err(Refusal::not_a_server()) })
+    }
+
+    /// Removes a registered client and ends its session. The answer says who it was.
+    fn remove_peer(&self, _name: String) -> Answer<'_, status::Client> {
+        Box::pin(async { Err(Refusal::not_a_server()) })
+    }
+
+    /// Reads the registry again: ends the sessions of those who may no longer come, and touches no others.
+    fn reload(&self) -> Answer<'_, Reload> {
+        Box::pin(async { Err(Refusal::not_a_server()) })
+    }
 }
 
 /// A bound control socket; its file is removed when this is dropped.
@@ -248,9 +275,12 @@ fn router(shared: Shared) -> Router {
     Router::new()
         .route(STATUS_PATH, get(get_status))
         .route(DROPS_PATH, get(get_drop_events))
+        .route(PEERS_PATH, get(peers::list).post(peers::add))
+        .route(&format!("{PEERS_PATH}/{{name}}"), delete(peers::remove))
+        .route(RELOAD_PATH, post(peers::reload))
         .fallback(|| async { refuse(StatusCode::NOT_FOUND, "no such path") })
         .method_not_allowed_fallback(|| async {
-            refuse(StatusCode::METHOD_NOT_ALLOWED, "only GET is allowed here")
+            refuse(StatusCode::METHOD_NOT_ALLOWED, "this path has no such method")
         })
         .with_state(shared)
 }

@@ -6,8 +6,8 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -17,8 +17,10 @@ use tokio::time::{sleep, timeout};
 
 use super::*;
 use crate::control::client::unconnected;
-use crate::control::server::{Source, StatusFuture, bind, serve};
-use crate::status::{Drop, Frames, SCHEMA, Status};
+use crate::control::server::{Answer, Source, StatusFuture, bind, serve};
+use crate::keys::{PublicKey, SecretKey};
+use crate::registry::{Registry, RegistryError, Sources};
+use crate::status::{Drop, Frames, Registered, Reload, SCHEMA, Status};
 
 /// Events that the source of the tests keeps for slow readers.
 const EVENTS_KEPT: usize = 16;
@@ -26,6 +28,20 @@ const EVENTS_KEPT: usize = 16;
 struct FakeSource {
     events: broadcast::Sender<Arc<Drop>>,
     failing: AtomicBool,
+    /// The registered clients; `None`: this one is no server.
+    registry: Option<(Sources, Mutex<Registry>)>,
+}
+
+impl FakeSource {
+    fn with_registry<'a, T: Send + 'a>(
+        &'a self,
+        work: impl FnOnce(&Sources, &mut Registry) -> Result<T, RegistryError> + Send + 'a,
+    ) -> Answer<'a, T> {
+        Box::pin(async move {
+            let (sources, registry) = self.registry.as_ref().ok_or_else(Refusal::not_a_server)?;
+            Ok(work(sources, &mut registry.lock().unwrap())?)
+        })
+    }
 }
 
 impl Source for FakeSource {
@@ -40,6 +56,22 @@ impl Source for FakeSource {
 
     fn subscribe(&self) -> broadcast::Receiver<Arc<Drop>> {
         self.events.subscribe()
+    }
+
+    fn peers(&self) -> Answer<'_, Registered> {
+        self.with_registry(|_, registry| Ok(registry.document()))
+    }
+
+    fn add_peer(&self, name: String, key: PublicKey) -> Answer<'_, status::Client> {
+        self.with_registry(move |_, registry| Ok(registry.add(&name, key)?.document()))
+    }
+
+    fn remove_peer(&self, name: String) -> Answer<'_, status::Client> {
+        self.with_registry(move |_, registry| Ok(registry.remove(&name)?.document()))
+    }
+
+    fn reload(&self) -> Answer<'_, Reload> {
+        self.with_registry(|sources, registry| Ok(registry.reload(sources.clone())?.document()))
     }
 }
 
@@ -58,7 +90,7 @@ pub(crate) fn sample() -> Status {
         pins: "/sys/fs/bpf/mtd/eth0".into(),
         frames: Frames { accepted: 7, ..Frames::default() },
         drops: BTreeMap::from([("bad_tag".to_owned(), 3)]),
-        peers: Vec::new(),
+        ..Status::default()
     }
 }
 
@@ -86,12 +118,25 @@ pub(crate) struct Running {
 }
 
 impl Running {
+    /// One without registered clients.
     pub(crate) fn start() -> Self {
+        Self::with(None)
+    }
+
+    /// One with the registered clients of a folder.
+    pub(crate) fn with_clients(dir: &Path) -> Self {
+        let sources = Sources::of_folder(dir);
+        let (registry, _) = Registry::load(sources.clone()).unwrap();
+        Self::with(Some((sources, Mutex::new(registry))))
+    }
+
+    fn with(registry: Option<(Sources, Mutex<Registry>)>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let listener = bind(&folder.path().join("run/eth0.sock")).unwrap();
         let source = Arc::new(FakeSource {
             events: broadcast::channel(EVENTS_KEPT).0,
             failing: AtomicBool::new(false),
+            registry,
         });
         let (stop, stopped) = oneshot::channel();
         let server = tokio::spawn(serve(listener, source.clone(), async move {
@@ -193,6 +238,96 @@ async fn errors_are_json_and_reach_the_client() {
     assert!(matches!(&error, ControlError::Refused { message, .. }
         if message == "cannot read the counters: no such map"));
     assert_eq!(running.get(STATUS_PATH).await.0, "HTTP/1.1 500 Internal Server Error");
+}
+
+#[tokio::test]
+async fn clients_are_registered_listed_and_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let running = Running::with_clients(dir.path());
+    let socket = running.socket();
+    let public_key = SecretKey::generate().unwrap().public().to_string();
+    let peer = NewPeer { name: "laptop".to_owned(), public_key: public_key.clone() };
+    let added = client::add_peer(&socket, &peer).await.unwrap();
+    assert_eq!((added.name.as_str(), &added.public_key), ("laptop", &public_key));
+    let file = dir.path().join("laptop.pub");
+    assert_eq!(added.file.as_ref(), Some(&file));
+    let registered = client::peers(&socket).await.unwrap();
+    assert_eq!((registered.schema, registered.peers), (SCHEMA, vec![added.clone()]));
+
+    let refused = |result: Result<status::Client, ControlError>, part: &str| match result {
+        Err(ControlError::Refused { message, .. }) => assert!(message.contains(part), "{message}"),
+        other => panic!("{other:?}"),
+    };
+    refused(client::add_peer(&socket, &peer).await, "laptop is registered already");
+    let nameless = NewPeer { name: "a/b".to_owned(), ..peer.clone() };
+    refused(client::add_peer(&socket, &nameless).await, "no name for a peer");
+    let keyless = NewPeer { public_key: "topsecret".to_owned(), ..peer.clone() };
+    refused(client::add_peer(&socket, &keyless).await, "that is no public key");
+    refused(client::remove_peer(&socket, "desk").await, "no client desk");
+
+    std::fs::rename(&file, dir.path().join("desk.pub")).unwrap();
+    let reload = client::reload(&socket).await.unwrap();
+    assert_eq!((reload.changed, reload.added.len(), reload.removed.len()), (vec!["desk".to_owned()], 0, 0));
+    assert_eq!(client::remove_peer(&socket, "desk").await.unwrap().public_key, public_key);
+    assert!(client::peers(&socket).await.unwrap().peers.is_empty());
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn a_controller_that_is_no_server_says_so() {
+    let running = Running::start();
+    for result in [
+        client::peers(&running.socket()).await.map(|_| ()),
+        client::remove_peer(&running.socket(), "laptop").await.map(|_| ()),
+        client::reload(&running.socket()).await.map(|_| ()),
+    ] {
+        let error = result.unwrap_err().to_string();
+        assert!(
+            error.ends_with(
+                "refused: this host does not listen for clients: its configuration has no [listen]"
+            ),
+            "{error}"
+        );
+    }
+    assert_eq!(running.get(PEERS_PATH).await.0, "HTTP/1.1 409 Conflict");
+}
+
+#[tokio::test]
+async fn requests_with_bad_bodies_and_names_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let running = Running::with_clients(dir.path());
+    let send = async |head: &str, body: &str| {
+        let request = format!("{head} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+        let answer = running.raw(request.as_bytes(), false).await;
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let body: serde_json::Value = serde_json::from_str(body).unwrap();
+        (head.split(' ').nth(1).unwrap().to_owned(), body["error"].as_str().unwrap().to_owned())
+    };
+    let key = SecretKey::generate().unwrap().public();
+    let long = format!("{{\"name\":\"a\",\"public_key\":\"{}\"}}", "A".repeat(5000));
+    let extra = format!("{{\"name\":\"a\",\"public_key\":\"{key}\",\"admin\":true}}");
+    for (head, body, code, part) in [
+        ("POST /v1/peers", "", "400", "is not a new peer"),
+        ("POST /v1/peers", "[]", "400", "is not a new peer"),
+        ("POST /v1/peers", &extra, "400", "unknown field `admin`"),
+        ("POST /v1/peers", &long, "400", "is longer than 4096 bytes"),
+        ("PUT /v1/peers", "", "405", "no such method"),
+        ("GET /v1/reload", "", "405", "no such method"),
+        ("DELETE /v1/peers/..%2Fx", "", "400", "no name for a peer"),
+        ("DELETE /v1/peers/x", "", "404", "no client x"),
+        ("DELETE /v1/peers/", "", "404", "no such path"),
+    ] {
+        let (found, message) = send(head, body).await;
+        assert_eq!(found, code, "{head} {body}: {message}");
+        assert!(message.contains(part), "{head} {body}: {message}");
+    }
+    // A body that never comes holds nothing up for long.
+    let begin = Instant::now();
+    let answer =
+        running.raw(b"POST /v1/peers HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{", false).await;
+    assert!(answer.contains("did not come in time"), "{answer}");
+    assert!(begin.elapsed() < Duration::from_secs(4));
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use aya::maps::{MapData, RingBuf};
 use mtd_common::DropReason;
+use mtd_common::control_record::ControlRecord;
 use mtd_common::event::DropEvent;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::broadcast;
@@ -15,9 +16,6 @@ use super::core::Core;
 use super::lock;
 use crate::dataplane::Plane;
 use crate::status::Drop;
-
-/// The first reason that is counted on sending.
-const FIRST_SEND_REASON: u8 = DropReason::SendNoPeer as u8;
 
 /// Hands every event to the core and to all readers, until `stop` ends. Readers that are slow lose events.
 pub(super) async fn watch(
@@ -50,6 +48,31 @@ pub(super) async fn watch(
     }
 }
 
+/// Hands every control message to the core, until `stop` ends.
+pub(super) async fn watch_control(
+    ring: RingBuf<MapData>,
+    core: Arc<Mutex<Core>>,
+    stop: impl Future<Output = ()>,
+) -> std::io::Result<()> {
+    // SAFETY: the map owns its descriptor, which stays open and the same until the `AsyncFd` is dropped.
+    let mut ring = unsafe { AsyncFd::register(ring) }?;
+    let mut stop = std::pin::pin!(stop);
+    loop {
+        let mut ready = tokio::select! {
+            ready = ring.readable_mut() => ready?,
+            () = &mut stop => return Ok(()),
+        };
+        while let Some(record) = ready.get_inner_mut().next() {
+            match ControlRecord::decode(&record) {
+                // The lock is taken anew for each one: a flood of them must not keep slots from being loaded.
+                Ok(record) => lock(&core).handle_control(&record),
+                Err(error) => warn!("unreadable control message: {error:?}"),
+            }
+        }
+        ready.clear_ready();
+    }
+}
+
 fn document(event: &DropEvent, reason: DropReason, time_ns: u64) -> Drop {
     let address = |bytes: [u8; 16]| {
         (bytes != [0; 16]).then(|| {
@@ -58,11 +81,10 @@ fn document(event: &DropEvent, reason: DropReason, time_ns: u64) -> Drop {
         })
     };
     let port = |bytes| Some(u16::from_be_bytes(bytes)).filter(|&port| port != 0);
-    let sending = reason as u8 >= FIRST_SEND_REASON;
     Drop {
         time_ns,
         reason: reason.name().to_owned(),
-        direction: if sending { "send" } else { "receive" }.to_owned(),
+        direction: if reason.is_sending() { "send" } else { "receive" }.to_owned(),
         ifindex: event.ifindex,
         source: address(event.source),
         source_port: port(event.source_port),

@@ -5,16 +5,20 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
+use ipnet::{IpNet, Ipv6Net};
+use mtd_common::abi::MODE_INTRODUCTION;
 use mtd_common::aead::MAX_TEXT;
 use mtd_common::packet::OVERHEAD;
+use mtd_common::session_note::ROLE_CLIENT;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use tracing::{info, warn};
 
-use crate::config::Config;
+use crate::config::{Config, LinkMode};
 use crate::dataplane::{self, Capacity, Plane, Settings, XdpMode, remove_pins};
-use crate::device::{self, TunnelDevice, Underlay, bpffs};
+use crate::device::{self, TunnelDevice, TunnelInfo, Underlay, bpffs};
 use crate::instance::{Instance, RUN_DIR};
+use crate::proto::messages::Tunnel;
 use crate::proto::session::nanoseconds;
 use crate::proto::slots::ring_size;
 use crate::status::{SCHEMA, Status};
@@ -55,7 +59,7 @@ impl Host {
     /// # Errors
     /// When another controller runs, the underlay does not fit, or the kernel refuses. Nothing is left behind then,
     /// but what an earlier controller had left.
-    pub async fn up(config: &Config) -> anyhow::Result<(Self, Plane)> {
+    pub async fn up(config: &Config) -> anyhow::Result<(Self, Plane, TunnelInfo)> {
         let instance = Instance::of(&config.interface)?;
         let lock = Lock::take(&instance)?;
         let underlay = Underlay::inspect(&config.interface).await?;
@@ -75,7 +79,7 @@ impl Host {
             _lock: lock,
         };
         match host.prepare(config).await {
-            Ok(plane) => Ok((host, plane)),
+            Ok((plane, tunnel)) => Ok((host, plane, tunnel)),
             Err(error) => Err(host.give_up(error).await),
         }
     }
@@ -95,33 +99,51 @@ impl Host {
         error
     }
 
-    async fn prepare(&self, config: &Config) -> anyhow::Result<Plane> {
+    async fn prepare(&self, config: &Config) -> anyhow::Result<(Plane, TunnelInfo)> {
         if bpffs::ensure_mounted(bpffs::DEFAULT_PATH)? {
             info!("mounted the BPF file system at {}", bpffs::DEFAULT_PATH);
         }
-        let device = TunnelDevice {
-            name: config.device.clone(),
-            mtu: self.mtu,
-            addresses: config.addresses.clone(),
-            routes: config.peers.iter().flat_map(|peer| peer.allowed_ips.clone()).collect(),
-        };
-        let tunnel = device.create().await?;
         let (mut plane, misfit) = Plane::load_pinned(capacity(config), &self.pins)?;
+        let mut device = self.tunnel_device(config);
+        for (local, remote) in left_tunnels(&plane)? {
+            device.addresses.extend(local.iter().map(IpNet::from));
+            device.routes.extend(remote.iter().map(IpNet::from));
+        }
+        let tunnel = device.create().await?;
         if let Some(why) = misfit {
             warn!("the attached data plane does not fit and is replaced; sessions start anew ({why})");
         } else if plane.adopted() {
             info!("taking over the data plane that is attached to {}", config.interface);
         }
-        plane.configure(&Settings {
+        plane.configure(&self.settings(config, &self.underlay, &tunnel))?;
+        Ok((plane, tunnel))
+    }
+
+    /// The tunnel device as the configuration has it; sessions with servers add to it.
+    pub fn tunnel_device(&self, config: &Config) -> TunnelDevice {
+        let networks = config.peers.iter().flat_map(|peer| peer.allowed_ips.iter().copied());
+        let behind = config.servers.iter().flat_map(|server| server.allowed_ips.iter().copied());
+        let pool = config.listen.iter().flat_map(|listen| listen.pool.networks());
+        let connected: Vec<_> = config.addresses.iter().map(IpNet::trunc).collect();
+        TunnelDevice {
+            name: config.device.clone(),
+            mtu: self.mtu,
+            addresses: config.addresses.clone(),
+            routes: networks.chain(behind).chain(pool.filter(|net| !connected.contains(net))).collect(),
+        }
+    }
+
+    /// What the programs are told.
+    pub fn settings(&self, config: &Config, underlay: &Underlay, tunnel: &TunnelInfo) -> Settings {
+        Settings {
             tunnel_ifindex: tunnel.peer_ifindex,
             tunnel_mac: tunnel.mac,
-            underlay_ifindex: self.underlay.ifindex,
-            underlay_mac: self.underlay.mac,
-            prefixes: config.prefixes.clone(),
+            underlay_ifindex: underlay.ifindex,
+            underlay_mac: underlay.mac,
+            prefixes: protected_prefixes(config, underlay, &[]),
             link: config.link,
             inner_mtu: self.mtu,
-        })?;
-        Ok(plane)
+        }
     }
 
     /// Attaches the programs.
@@ -131,7 +153,12 @@ impl Host {
     pub fn attach(&self, config: &Config, plane: &mut Plane) -> anyhow::Result<XdpMode> {
         let mode = plane.attach(&config.interface, &config.inside_device(), config.xdp, &self.pins)?;
         let prefixes: Vec<String> = config.prefixes.iter().map(ToString::to_string).collect();
-        info!("attached to {} ({} XDP): {} is dark", config.interface, mode.name(), prefixes.join(", "));
+        let dark = if config.link == LinkMode::Shared {
+            "its moving addresses are"
+        } else {
+            &format!("{} is", prefixes.join(", "))
+        };
+        info!("attached to {} ({} XDP): {dark} dark", config.interface, mode.name());
         Ok(mode)
     }
 
@@ -172,7 +199,7 @@ impl Host {
 /// # Errors
 /// As [`Host::up`].
 pub async fn attach(config: &Config) -> anyhow::Result<XdpMode> {
-    let (host, mut plane) = Host::up(config).await?;
+    let (host, mut plane, _) = Host::up(config).await?;
     match host.attach(config, &mut plane) {
         Ok(mode) => {
             let marker = host.pins.join(STAY_MARKER);
@@ -224,7 +251,7 @@ pub fn offline_status(instance: &Instance) -> Option<Status> {
         pins,
         frames: view.counts.frames,
         drops: view.counts.drops.iter().map(|(reason, n)| (reason.name().to_owned(), *n)).collect(),
-        peers: Vec::new(),
+        ..Status::default()
     })
 }
 
@@ -272,11 +299,61 @@ impl Drop for Lock {
     }
 }
 
+/// The prefixes to protect: those of the configuration, or the one that the interface has now (requirement MT-45).
+/// `present` is kept as long as the interface still has it.
+pub(super) fn protected_prefixes(config: &Config, underlay: &Underlay, present: &[Ipv6Net]) -> Vec<Ipv6Net> {
+    if !config.follow_prefix {
+        return config.prefixes.clone();
+    }
+    let mut found: Vec<_> = underlay
+        .addresses
+        .iter()
+        .filter_map(|net| match net {
+            IpNet::V6(net) if net.prefix_len() == 64 && !net.addr().is_unicast_link_local() => {
+                Some(net.trunc())
+            }
+            _ => None,
+        })
+        .collect();
+    // One of the Internet rather than a unique local one.
+    found.sort_by_key(|prefix| (!present.contains(prefix), prefix.addr().is_unique_local()));
+    found.truncate(1);
+    found
+}
+
+/// Tunnel addresses of the sessions with servers that an earlier controller left, own and the server's: they must not
+/// go away while the sessions live.
+fn left_tunnels(plane: &Plane) -> anyhow::Result<Vec<(Tunnel, Tunnel)>> {
+    let mut tunnels = Vec::new();
+    if !plane.adopted() {
+        return Ok(tunnels);
+    }
+    for index in 0..plane.capacity().sessions {
+        let (element, note) = (plane.session(index)?, plane.session_note(index)?);
+        let client = note.role == ROLE_CLIENT && element.mode != MODE_INTRODUCTION;
+        if client && element.generation != 0 && element.generation == note.generation {
+            let tunnel = (Tunnel::from_map(note.local_tunnel), Tunnel::from_map(note.remote_tunnel));
+            if !tunnels.contains(&tunnel) {
+                tunnels.push(tunnel);
+            }
+        }
+    }
+    Ok(tunnels)
+}
+
 /// How much the maps must have room for.
 fn capacity(config: &Config) -> Capacity {
     let horizon = nanoseconds(config.horizon);
-    let shortest = config.peers.iter().map(|peer| peer.period).min().unwrap_or(crate::config::DEFAULT_PERIOD);
-    Capacity { sessions: config.max_sessions, ring: ring_size(horizon, nanoseconds(shortest)) }
+    let periods = config.peers.iter().map(|peer| peer.period);
+    let periods = periods.chain(config.listen.iter().map(|listen| listen.period));
+    // What a server will say is not known.
+    let periods = periods.chain((!config.servers.is_empty()).then_some(crate::config::PERIOD_RANGE.0));
+    let shortest = periods.min().unwrap_or(crate::config::DEFAULT_PERIOD);
+    let negotiates = config.listen.is_some() || !config.servers.is_empty();
+    // Introductions, and sessions whose keys are being replaced.
+    let spare = if negotiates { config.max_sessions / 8 + 16 } else { 0 };
+    let sessions = config.max_sessions.saturating_add(spare);
+    Capacity { sessions, ring: ring_size(horizon, nanoseconds(shortest)) }
 }
 
 /// The MTU of the tunnel device for an underlay's MTU.

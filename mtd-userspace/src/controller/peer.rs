@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use mtd_common::DropReason;
-use mtd_common::abi::{self, Route, RouteKey, SessionState};
+use mtd_common::abi::{self, Route, SessionState};
 use mtd_common::packet::inner::mapped;
 use mtd_common::slot;
 
+use super::tables::Destination;
 use crate::config;
 use crate::proto::clock::{self, Reading};
 use crate::proto::session::Session;
@@ -22,6 +23,8 @@ const SILENT_AFTER: Duration = Duration::from_secs(10);
 /// A configured peer with its session.
 pub(super) struct Peer {
     pub(super) config: config::Peer,
+    /// Number of the peer in the maps: its place in the configuration, from 1 on.
+    number: u32,
     pub(super) session: Session,
     pub(super) place: Place,
     pub(super) loader: Loader,
@@ -49,6 +52,7 @@ impl Peer {
     /// A session whose slots `loader` loads, whose clock has `offset`, and that sends from `sequence` on.
     pub(super) fn new(
         config: config::Peer,
+        number: u32,
         session: Session,
         loader: Loader,
         offset: u64,
@@ -57,6 +61,7 @@ impl Peer {
     ) -> Self {
         Self {
             config,
+            number,
             session,
             place: loader.place(),
             loader,
@@ -124,16 +129,19 @@ impl Peer {
 
     /// The element for the session table.
     pub(super) fn element(&self) -> abi::Session {
-        table_element(&self.config, &self.session, self.place.generation, self.offset)
+        let mut peer_tunnel = [[0; 16]; 2];
+        let single = |net: &&IpNet| net.prefix_len() == net.max_prefix_len();
+        for (element, net) in peer_tunnel.iter_mut().zip(self.config.allowed_ips.iter().filter(single)) {
+            *element = inner_address(*net);
+        }
+        self.session.element(self.place.generation, self.offset, self.number, peer_tunnel)
     }
 
     /// The inner prefixes of the peer, as the routing map has them.
-    pub(super) fn routes(&self) -> impl Iterator<Item = (u32, RouteKey, Route)> + '_ {
-        let route = Route { session: self.place.index, generation: self.place.generation };
-        self.config.allowed_ips.iter().map(move |net| {
-            let (length, key) = route_key(*net);
-            (length, key, route)
-        })
+    pub(super) fn routes(&self) -> impl Iterator<Item = (Destination, Route)> + '_ {
+        let Place { index, generation, .. } = self.place;
+        let route = Route { session: index, generation, peer: self.number, reserved: 0 };
+        self.config.allowed_ips.iter().map(move |net| (route_key(*net), route))
     }
 
     /// The state as the control socket tells it.
@@ -202,30 +210,6 @@ impl Peer {
     }
 }
 
-/// The element for the session table.
-fn table_element(
-    config: &config::Peer,
-    session: &Session,
-    generation: u32,
-    clock_offset: u64,
-) -> abi::Session {
-    let mut peer_tunnel = [[0; 16]; 2];
-    let single = |net: &&IpNet| net.prefix_len() == net.max_prefix_len();
-    for (element, net) in peer_tunnel.iter_mut().zip(config.allowed_ips.iter().filter(single)) {
-        *element = inner_address(*net);
-    }
-    abi::Session {
-        generation,
-        mode: session.mode,
-        clock_offset,
-        period: session.period,
-        phase: session.phase,
-        rx: session.rx.0,
-        tx: session.tx.0,
-        peer_tunnel,
-    }
-}
-
 fn inner_address(net: IpNet) -> [u8; 16] {
     match net {
         IpNet::V4(net) => mapped(net.network().octets()),
@@ -234,7 +218,7 @@ fn inner_address(net: IpNet) -> [u8; 16] {
 }
 
 /// Prefix length in bits of the key, and key, of an inner prefix.
-fn route_key(net: IpNet) -> (u32, RouteKey) {
+pub(super) fn route_key(net: IpNet) -> Destination {
     let (version, skipped) = if matches!(net, IpNet::V4(_)) { (4, 96) } else { (6, 0) };
     (
         abi::ROUTE_KEY_FAMILY_BITS + skipped + u32::from(net.prefix_len()),
@@ -256,7 +240,7 @@ mod tests {
         let session = Session::new(&config);
         let place = Place { index: 0, generation: 1, prefix: 0 };
         let now = Reading { boot: 0, wall: 0 };
-        let mut peer = Peer::new(config, session, Loader::new(place, 0), 0, 1_000_000, now);
+        let mut peer = Peer::new(config, 1, session, Loader::new(place, 0), 0, 1_000_000, now);
         peer.note_sent(1_500_000);
         assert_eq!(peer.unused_from(1_200_000), 1_500_000, "inside the range in use");
         assert_eq!(peer.unused_from(900_000), 1_500_000, "shortly before it");

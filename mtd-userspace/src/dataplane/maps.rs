@@ -12,6 +12,7 @@ use mtd_common::abi::{
     COUNTER_SLOTS, Counter, DROP_SLOTS, Dataplane, MAX_CHAIN, Route, RouteKey, RxKey, RxSlot, Session,
     SessionState, TxSlot,
 };
+use mtd_common::session_note::SessionNote;
 
 use super::error::{Error, errno};
 use super::plane::Capacity;
@@ -22,6 +23,9 @@ const NO_EXIST: u64 = 1;
 
 /// Bytes of the ring buffer for drop events.
 const EVENT_BYTES: u32 = 256 * 1024;
+
+/// Bytes of the ring buffer for control messages.
+const CONTROL_BYTES: u32 = 1024 * 1024;
 
 /// Most inner prefixes of all peers together.
 const MAX_ROUTES: u32 = 65_536;
@@ -49,7 +53,7 @@ impl Shape {
 }
 
 /// The maps that are pinned, with the shapes that a data plane of this capacity has.
-pub(super) fn shapes(capacity: Capacity) -> [Shape; 9] {
+pub(super) fn shapes(capacity: Capacity) -> [Shape; 11] {
     let slots = capacity.sessions.saturating_mul(capacity.ring);
     [
         Shape::new("DATAPLANE", 4, size_of::<Dataplane>(), 1),
@@ -61,6 +65,8 @@ pub(super) fn shapes(capacity: Capacity) -> [Shape; 9] {
         Shape::new("DROPS", 4, 8, DROP_SLOTS),
         Shape::new("COUNTERS", 4, 8, COUNTER_SLOTS),
         Shape::new("EVENTS", 0, 0, EVENT_BYTES),
+        Shape::new("CONTROL", 0, 0, CONTROL_BYTES),
+        Shape::new("SESSION_NOTES", 4, size_of::<SessionNote>(), capacity.sessions),
     ]
 }
 
@@ -73,6 +79,7 @@ pub(super) struct Maps {
     ring: u32,
     sessions: Array<MapData, Session>,
     states: Array<MapData, SessionState>,
+    notes: Array<MapData, SessionNote>,
     routes: LpmTrie<MapData, RouteKey, Route>,
     drops: PerCpuArray<MapData, u64>,
     counters: PerCpuArray<MapData, u64>,
@@ -100,6 +107,11 @@ pub(super) fn events(ebpf: &mut Ebpf) -> Result<RingBuf<MapData>, Error> {
     typed(ebpf, "EVENTS")
 }
 
+/// The ring buffer of control messages.
+pub(super) fn control(ebpf: &mut Ebpf) -> Result<RingBuf<MapData>, Error> {
+    typed(ebpf, "CONTROL")
+}
+
 impl Maps {
     pub(super) fn new(ebpf: &mut Ebpf, capacity: Capacity) -> Result<Self, Error> {
         Ok(Self {
@@ -110,6 +122,7 @@ impl Maps {
             ring: capacity.ring,
             sessions: typed(ebpf, "SESSIONS")?,
             states: typed(ebpf, "SESSION_STATE")?,
+            notes: typed(ebpf, "SESSION_NOTES")?,
             routes: typed(ebpf, "ROUTES")?,
             drops: typed(ebpf, "DROPS")?,
             counters: typed(ebpf, "COUNTERS")?,
@@ -136,6 +149,14 @@ impl Maps {
         self.states.set(index, value, 0).map_err(Error::map("SESSION_STATE"))
     }
 
+    pub(super) fn note(&self, index: u32) -> Result<SessionNote, Error> {
+        self.notes.get(&index, 0).map_err(Error::map("SESSION_NOTES"))
+    }
+
+    pub(super) fn set_note(&mut self, index: u32, value: &SessionNote) -> Result<(), Error> {
+        self.notes.set(index, value, 0).map_err(Error::map("SESSION_NOTES"))
+    }
+
     /// Makes `routes` the only ones.
     pub(super) fn replace_routes(&mut self, routes: &[(u32, RouteKey, Route)]) -> Result<(), Error> {
         for (length, key, route) in routes {
@@ -150,6 +171,19 @@ impl Maps {
             }
         }
         Ok(())
+    }
+
+    /// Sets one route.
+    pub(super) fn set_route(&mut self, length: u32, key: RouteKey, route: Route) -> Result<(), Error> {
+        self.routes.insert(&Key::new(length, key), route, 0).map_err(Error::map("ROUTES"))
+    }
+
+    /// Removes one route. What is not there is no error.
+    pub(super) fn remove_route(&mut self, length: u32, key: RouteKey) -> Result<(), Error> {
+        match self.routes.remove(&Key::new(length, key)) {
+            Err(error) if errno(&error) == Some(libc::ENOENT) => Ok(()),
+            result => result.map_err(Error::map("ROUTES")),
+        }
     }
 
     /// Removes the addresses for which `keep` says no.
@@ -204,6 +238,7 @@ pub(super) fn count(
         sent: counter(Counter::Sent)?,
         neighbour_answered: counter(Counter::NeighbourAnswered)?,
         events_suppressed: counter(Counter::EventsSuppressed)?,
+        control: counter(Counter::Control)?,
     };
     Ok(counts)
 }

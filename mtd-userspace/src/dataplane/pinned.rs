@@ -5,7 +5,7 @@ use std::path::Path;
 
 use aya::maps::{Array, Map, MapData, PerCpuArray};
 use ipnet::Ipv6Net;
-use mtd_common::abi::{self, Dataplane, FLAG_ON_LINK, Prefix};
+use mtd_common::abi::{self, Dataplane, FLAG_ON_LINK, FLAG_SHARED, Prefix};
 use nix::net::if_::if_indextoname;
 
 use super::maps::{Counts, count};
@@ -20,7 +20,7 @@ pub struct View {
     pub device: String,
     /// Protected prefixes.
     pub prefixes: Vec<Ipv6Net>,
-    /// Whether neighbour solicitations are answered.
+    /// How packets for the prefixes reach this host.
     pub link: LinkMode,
     /// Longest inner packet in bytes.
     pub inner_mtu: u32,
@@ -51,10 +51,20 @@ pub fn view(pins: &Path) -> Option<View> {
         underlay: name(found.underlay_ifindex).unwrap_or_default(),
         device: inside.strip_suffix('x').unwrap_or_default().to_owned(),
         prefixes: found.prefixes.iter().take(found.prefix_count as usize).filter_map(prefix).collect(),
-        link: if found.flags & FLAG_ON_LINK == 0 { LinkMode::Routed } else { LinkMode::OnLink },
+        link: link(found.flags),
         inner_mtu: found.inner_mtu,
         counts: count(&array("DROPS")?, &array("COUNTERS")?).ok()?,
     })
+}
+
+const fn link(flags: u32) -> LinkMode {
+    if flags & FLAG_SHARED != 0 {
+        LinkMode::Shared
+    } else if flags & FLAG_ON_LINK != 0 {
+        LinkMode::OnLink
+    } else {
+        LinkMode::Routed
+    }
 }
 
 fn prefix(prefix: &Prefix) -> Option<Ipv6Net> {

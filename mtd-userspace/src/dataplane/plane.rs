@@ -9,9 +9,10 @@ use aya::programs::{ProgramError, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use ipnet::Ipv6Net;
 use mtd_common::abi::{
-    self, Dataplane, FLAG_ON_LINK, MAX_PREFIXES, Prefix, Route, RouteKey, RxKey, RxSlot, Session,
-    SessionState,
+    self, Dataplane, FLAG_ON_LINK, FLAG_SHARED, MAX_PREFIXES, Prefix, Route, RouteKey, RxKey, RxSlot,
+    Session, SessionState,
 };
+use mtd_common::session_note::SessionNote;
 
 use super::error::{Error, errno};
 use super::links::{self, XdpMode};
@@ -30,7 +31,7 @@ pub struct Capacity {
 }
 
 /// What the programs need to know of their surroundings.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// Interface index of the inside end of the tunnel device.
     pub tunnel_ifindex: u32,
@@ -42,7 +43,7 @@ pub struct Settings {
     pub underlay_mac: [u8; 6],
     /// Protected prefixes, at most [`MAX_PREFIXES`], 64 to 112 bits each.
     pub prefixes: Vec<Ipv6Net>,
-    /// Whether neighbour solicitations are answered.
+    /// Whether neighbour solicitations are answered, and whether what is for no live address passes.
     pub link: LinkMode,
     /// Longest inner packet in bytes.
     pub inner_mtu: u32,
@@ -142,7 +143,11 @@ impl Plane {
             underlay_ifindex: settings.underlay_ifindex,
             ring: self.capacity.ring,
             prefix_count: settings.prefixes.len().min(MAX_PREFIXES) as u32,
-            flags: if settings.link == LinkMode::OnLink { FLAG_ON_LINK } else { 0 },
+            flags: match settings.link {
+                LinkMode::Routed => 0,
+                LinkMode::OnLink => FLAG_ON_LINK,
+                LinkMode::Shared => FLAG_SHARED,
+            },
             inner_mtu: settings.inner_mtu,
             tunnel_mac: settings.tunnel_mac,
             underlay_mac: settings.underlay_mac,
@@ -194,6 +199,14 @@ impl Plane {
         maps::events(&mut self.ebpf)
     }
 
+    /// The ring buffer of control messages (records of [`mtd_common::control_record::ControlRecord`]); to be had once.
+    ///
+    /// # Errors
+    /// When it was taken before.
+    pub fn take_control(&mut self) -> Result<RingBuf<MapData>, Error> {
+        maps::control(&mut self.ebpf)
+    }
+
     /// The object, for the logger of debug builds.
     pub const fn ebpf_mut(&mut self) -> &mut Ebpf {
         &mut self.ebpf
@@ -232,12 +245,44 @@ impl Plane {
         self.maps.set_state(index, &value)
     }
 
+    /// What a controller noted about a session for the next one.
+    ///
+    /// # Errors
+    /// When `index` is not below the capacity.
+    pub fn session_note(&self, index: u32) -> Result<SessionNote, Error> {
+        self.maps.note(index)
+    }
+
+    /// Notes what the next controller needs to go on with a session.
+    ///
+    /// # Errors
+    /// When `index` is not below the capacity.
+    pub fn set_session_note(&mut self, index: u32, value: &SessionNote) -> Result<(), Error> {
+        self.maps.set_note(index, value)
+    }
+
     /// Makes `routes` (prefix length in bits of the key, key, session) the only ones.
     ///
     /// # Errors
     /// When there are too many.
     pub fn replace_routes(&mut self, routes: &[(u32, RouteKey, Route)]) -> Result<(), Error> {
         self.maps.replace_routes(routes)
+    }
+
+    /// Sets one route, whatever was there.
+    ///
+    /// # Errors
+    /// When there are too many.
+    pub fn set_route(&mut self, length: u32, key: RouteKey, route: Route) -> Result<(), Error> {
+        self.maps.set_route(length, key, route)
+    }
+
+    /// Removes one route. What is not there is no error.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn remove_route(&mut self, length: u32, key: RouteKey) -> Result<(), Error> {
+        self.maps.remove_route(length, key)
     }
 
     /// Takes away the addresses for which `keep` says no.

@@ -38,7 +38,7 @@ pub fn load_report(object: Option<&[u8]>, capacity: Capacity) -> Result<String, 
     let capacity = plane.capacity();
     let _ = writeln!(
         out,
-        "\nmaps for {} sessions with {} slots each, {} CPUs\n{:<14} {:>10} {:>6} {:>12}",
+        "\nmaps for {} sessions with {} slots each, {} CPUs\n{:<15} {:>10} {:>6} {:>12}",
         capacity.sessions,
         capacity.ring,
         cpus(),
@@ -58,13 +58,13 @@ pub fn load_report(object: Option<&[u8]>, capacity: Capacity) -> Result<String, 
             names.iter().find(|full| full.starts_with(&name)).map_or(name.clone(), ToString::to_string);
         let _ = writeln!(
             out,
-            "{name:<14} {:>10} {:>6} {:>12}",
+            "{name:<15} {:>10} {:>6} {:>12}",
             info.max_entries(),
             info.value_size(),
             bytes.div_ceil(1024)
         );
     }
-    let _ = write!(out, "{:<14} {:>30}", "total", total.div_ceil(1024));
+    let _ = write!(out, "{:<15} {:>30}", "total", total.div_ceil(1024));
     Ok(out)
 }
 

@@ -5,12 +5,16 @@ use clap::Parser;
 
 use super::*;
 use crate::control::tests::{Running, sample};
+use crate::status::Tunnel;
 
 #[derive(Parser)]
 struct Command {
     #[command(flatten)]
     status: StatusArgs,
 }
+
+/// Unix seconds at which the status is shown.
+const NOW: f64 = 1_800_000_100.0;
 
 fn parse(line: &str) -> Result<StatusArgs, clap::Error> {
     Command::try_parse_from(format!("status {line}").split_whitespace()).map(|command| command.status)
@@ -35,8 +39,52 @@ fn office() -> Peer {
     }
 }
 
+pub(crate) fn session() -> Session {
+    Session {
+        name: "laptop".to_owned(),
+        public_key: "vZ3S8pPLIoDKZPWkgW1i4pwP/JQZnQxsK1U0Ff9dgzY=".to_owned(),
+        role: SessionRole::Server,
+        state: SessionState::Open,
+        tunnel: Tunnel {
+            local: vec!["fd00:6d74::1".parse().unwrap(), "10.66.0.1".parse().unwrap()],
+            remote: vec!["fd00:6d74::7".parse().unwrap(), "10.66.0.7".parse().unwrap()],
+        },
+        mode: Some("encrypt".to_owned()),
+        period_seconds: Some(3.0),
+        slot: Some(580_000_123),
+        local: Some(Endpoint { address: "2001:db8:1::1234".parse().unwrap(), port: 4000 }),
+        remote: Some(Endpoint { address: "2001:db8:2::5678".parse().unwrap(), port: 50_000 }),
+        prefix: Some("2001:db8:2::/64".parse().unwrap()),
+        last_valid_seconds: Some(2.4),
+        clock_offset_seconds: Some(-0.0123),
+        age_seconds: Some(150.0),
+        rekeyed_seconds: Some(30.0),
+        received: Traffic { packets: 1_000, bytes: 1_572_864 },
+        sent: Traffic { packets: 1, bytes: 60 },
+        hint: None,
+    }
+}
+
+fn rendezvous() -> Rendezvous {
+    Rendezvous {
+        role: RendezvousRole::Both,
+        window_seconds: 900,
+        window_start: 1_800_000_000,
+        last_publication: Some(NOW - 5.0),
+        last_fetch: None,
+        published: 3,
+        fetched: 0,
+        failed: 1,
+        pending: 2,
+        rejected: BTreeMap::from([("not_opened".to_owned(), 7), ("stale".to_owned(), 9)]),
+        next_seconds: Some(61.0),
+        network: Network::Ok,
+        median_fetch_ms: Some(41.7),
+    }
+}
+
 fn shown(status: Status) -> Vec<String> {
-    human(&[status], Style::new(false)).lines().map(str::to_owned).collect()
+    human(&[status], Style::new(false), NOW).lines().map(str::to_owned).collect()
 }
 
 #[test]
@@ -66,6 +114,7 @@ fn people_see_sections_with_aligned_values() {
         "  passed untouched:       0",
         "  accepted:               7",
         "  sent:                   0",
+        "  control messages:       0",
         "  solicitations answered: 0",
         "  drops not reported:     0",
         "",
@@ -93,6 +142,124 @@ fn what_is_wrong_with_a_peer_comes_first() {
     assert_eq!(lines[start + 3], "  last valid packet: never");
     let dropped = "  dropped, sampled:  30 stale_slot, 2 wrong_port (from the peer's prefix)";
     assert!(lines.iter().any(|line| line == dropped), "{lines:#?}");
+}
+
+#[test]
+fn a_server_shows_rendezvous_clients_and_sessions() {
+    let handshakes = Handshakes {
+        received: 12,
+        answered: 10,
+        refused: BTreeMap::from([("unknown_client".to_owned(), 2)]),
+        half_open: 1,
+    };
+    let mut status = Status {
+        public_key: Some(session().public_key),
+        rendezvous: Some(rendezvous()),
+        handshakes: Some(handshakes),
+        clients_registered: Some(3),
+        sessions: vec![session()],
+        ..sample()
+    };
+    let lines = shown(status.clone());
+    assert_eq!(lines[2], "  public key:    vZ3S8pPLIoDKZPWkgW1i4pwP/JQZnQxsK1U0Ff9dgzY=");
+    let expected = [
+        "rendezvous",
+        "  network:   ok",
+        "  window:    15 min 0 s, began 1 min 40 s ago",
+        "  published: 3, last 5 s ago",
+        "  fetched:   0, last never, median 42 ms",
+        "  pending:   2, next in 1 min 1 s",
+        "  failed:    1",
+        "  rejected:  9 stale, 7 not_opened",
+        "",
+        "clients",
+        "  registered:    3",
+        "  sessions open: 1",
+        "  handshakes:    12 received, 10 answered, 1 half open",
+        "  refused:       2 unknown_client",
+        "",
+        "session with client: laptop",
+        "  state:             open",
+        "  public key:        vZ3S8pPLIoDKZPWkgW1i4pwP/JQZnQxsK1U0Ff9dgzY=",
+        "  last valid packet: 2 s ago",
+        "  tunnel:            fd00:6d74::1, 10.66.0.1 to fd00:6d74::7, 10.66.0.7",
+        "  mode:              encrypt",
+        "  slot:              580000123 of 3 s",
+        "  local:             [2001:db8:1::1234]:4000",
+        "  remote:            [2001:db8:2::5678]:50000",
+        "  prefix:            2001:db8:2::/64",
+        "  age:               2 min 30 s, keys 30 s old",
+        "  clock offset:      -0.012 s",
+        "  received:          1.50 MiB in 1000 packets",
+        "  sent:              60 B in 1 packet",
+        "",
+        "frames",
+    ];
+    let start = lines.iter().position(|line| line == "rendezvous").unwrap();
+    assert_eq!(lines[start..start + expected.len()], expected);
+
+    status.sessions = vec![session(); 40];
+    let lines = shown(status);
+    assert_eq!(lines.iter().filter(|line| *line == "session with client: laptop").count(), 32);
+    assert!(lines.contains(&"and 8 more sessions: `mtd sessions` shows all".to_owned()));
+}
+
+#[test]
+fn a_client_that_has_not_found_its_server_says_so() {
+    let finding = Session {
+        name: "office".to_owned(),
+        role: SessionRole::Client,
+        state: SessionState::Finding,
+        tunnel: Tunnel::default(),
+        mode: None,
+        period_seconds: None,
+        slot: None,
+        local: None,
+        remote: None,
+        prefix: None,
+        last_valid_seconds: None,
+        clock_offset_seconds: None,
+        age_seconds: None,
+        rekeyed_seconds: None,
+        received: Traffic::default(),
+        sent: Traffic::default(),
+        hint: Some("nothing is published for this client".to_owned()),
+        ..session()
+    };
+    let rendezvous =
+        Rendezvous { role: RendezvousRole::Client, network: Network::Unreachable, ..rendezvous() };
+    let lines = shown(Status { rendezvous: Some(rendezvous), sessions: vec![finding], ..sample() });
+    let start = lines.iter().position(|line| line == "rendezvous").unwrap();
+    assert!(lines[start + 1].starts_with("  hint:     no node of the DHT answers"), "{}", lines[start + 1]);
+    assert!(!lines.iter().any(|line| line.starts_with("  published:") || line == "clients"), "{lines:#?}");
+    let start = lines.iter().position(|line| line == "session with server: office").unwrap();
+    let expected = [
+        "  hint:              nothing is published for this client",
+        "  state:             finding: looking for the server's introduction",
+        "  public key:        vZ3S8pPLIoDKZPWkgW1i4pwP/JQZnQxsK1U0Ff9dgzY=",
+        "  last valid packet: never",
+        "  tunnel:            none to none",
+        "  received:          0 B in 0 packets",
+        "  sent:              0 B in 0 packets",
+        "",
+    ];
+    assert_eq!(lines[start + 1..start + 1 + expected.len()], expected);
+}
+
+#[test]
+fn a_status_of_before_there_were_sessions_can_be_read() {
+    let mut old = serde_json::to_value(sample()).unwrap();
+    let new = ["public_key", "rendezvous", "handshakes", "clients_registered", "sessions"];
+    for field in new {
+        assert!(old.as_object_mut().unwrap().remove(field).is_some(), "{field}");
+    }
+    let read: Status = serde_json::from_value(old).unwrap();
+    assert!(read.sessions.is_empty() && read.rendezvous.is_none());
+    assert_eq!(serde_json::to_value(SessionState::HalfOpen).unwrap(), "half-open");
+    for state in [SessionState::Finding, SessionState::Connecting, SessionState::HalfOpen, SessionState::Open]
+    {
+        assert_eq!(serde_json::to_value(state).unwrap(), state.as_str());
+    }
 }
 
 #[test]
@@ -156,7 +323,7 @@ async fn running_and_orphaned_instances_are_found() {
         let known = *instance == Instance::of("eth1").unwrap();
         known.then(|| Status { pid: None, interface: "eth1".to_owned(), ..sample() })
     };
-    let answers = Answers::collect(&Select::default(), &places, offline).await.unwrap();
+    let answers = Answers::collect(&Select::default(), &places, offline).await;
     let found: Vec<_> =
         answers.statuses.iter().map(|status| (status.interface.as_str(), status.pid)).collect();
     assert_eq!(found, [("eth0", Some(42)), ("eth1", None)]);
@@ -164,13 +331,13 @@ async fn running_and_orphaned_instances_are_found() {
     assert_eq!(error.to_string(), "no controller is running for eth2; start one with `mtd run -c FILE`");
 
     let one = Select { interface: Some("eth1".to_owned()), socket: None };
-    let answers = Answers::collect(&one, &places, offline).await.unwrap();
+    let answers = Answers::collect(&one, &places, offline).await;
     assert_eq!((answers.statuses.len(), answers.failures.len()), (1, 0));
     assert_eq!(answers.statuses[0].interface, "eth1");
 
     let socket = Select { interface: None, socket: Some(running.socket()) };
     let nowhere = Places { run: "/nonexistent".into(), pins: "/nonexistent".into() };
-    let answers = Answers::collect(&socket, &nowhere, offline).await.unwrap();
+    let answers = Answers::collect(&socket, &nowhere, offline).await;
     assert_eq!(answers.statuses[0].interface, "eth0");
 }
 
@@ -178,13 +345,14 @@ async fn running_and_orphaned_instances_are_found() {
 async fn nothing_to_ask_is_an_error_that_names_the_remedy() {
     let folder = tempfile::tempdir().unwrap();
     let places = Places { run: folder.path().join("run"), pins: folder.path().join("pins") };
-    let error = Answers::collect(&Select::default(), &places, |_| None).await.unwrap_err();
+    let answers = Answers::collect(&Select::default(), &places, |_| None).await;
+    assert!(answers.statuses.is_empty());
     assert_eq!(
-        error.to_string(),
+        answers.failures[0].to_string(),
         "no controller is running for any interface of this network namespace; start one with `mtd run -c FILE`"
     );
     let missing = Select { interface: Some("eth7".to_owned()), socket: None };
-    let answers = Answers::collect(&missing, &places, |_| None).await.unwrap();
+    let answers = Answers::collect(&missing, &places, |_| None).await;
     assert!(answers.statuses.is_empty());
     let error = answers.failures[0].to_string();
     assert_eq!(error, "no controller is running for eth7; start one with `mtd run -c FILE`");

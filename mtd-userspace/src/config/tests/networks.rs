@@ -171,7 +171,7 @@ fn inner_networks_of_peers() {
         (
             "fd00:6d74::3/128",
             "fd00:6d74::2/128",
-            "22:15: peer.allowed_ips: fd00:6d74::2/128 is in line 11 already; leave it with the one peer whose packets may \
+            "22:15: peer.allowed_ips: fd00:6d74::2/128 is in line 11 already; leave it with the one whose packets may \
              come from there",
         ),
     ]);

@@ -6,12 +6,24 @@ use super::*;
 
 /// Pieces from which texts are made that get past the TOML parser more often than chance.
 fn pieces() -> impl Strategy<Value = String> {
-    let keys = document::ROOT_KEYS.iter().chain(document::PEER_KEYS);
+    let keys = tables::SCHEMAS.iter().flat_map(|schema| schema.keys);
     let mut pieces: Vec<String> =
         keys.flat_map(|(key, value)| [format!("{key} = {value}\n"), format!("{key} = ")]).collect();
+    pieces.extend(tables::SCHEMAS.iter().map(|schema| format!("{}\n", schema.header)));
     pieces.extend(
-        ["[[peer]]\n", "[peer]\n", "\"\"\n", "[]\n", "{}\n", "0\n", "-1\n", "\"::/0\"\n", "[\"é\", 1]\n"]
-            .map(str::to_owned),
+        [
+            "link = \"shared\"\n",
+            "prefix = \"interface\"\n",
+            "[peer]\n",
+            "\"\"\n",
+            "[]\n",
+            "{}\n",
+            "0\n",
+            "-1\n",
+            "\"::/0\"\n",
+            "[\"é\", 1]\n",
+        ]
+        .map(str::to_owned),
     );
     prop::collection::vec(prop::sample::select(pieces), 0..24).prop_map(|pieces| pieces.concat())
 }
@@ -20,7 +32,17 @@ fn pieces() -> impl Strategy<Value = String> {
 fn judge(text: &str) -> Result<(), TestCaseError> {
     match Config::parse(text, "mtd.toml") {
         Ok(config) => {
-            prop_assert!((1..=4).contains(&config.prefixes.len()) && !config.addresses.is_empty());
+            prop_assert_eq!(config.prefixes.is_empty(), config.follow_prefix);
+            prop_assert!(config.prefixes.len() <= 4);
+            prop_assert!(!config.follow_prefix || config.link == LinkMode::Shared && config.peers.is_empty());
+            prop_assert!(!config.addresses.is_empty() || !config.servers.is_empty());
+            prop_assert!(config.identity.is_some() || config.listen.is_none() && config.servers.is_empty());
+            if let Some(listen) = &config.listen {
+                prop_assert!(listen.pool.networks().next().is_some());
+                prop_assert!(listen.expire_after >= listen.rekey_after + MIN_REKEY_MARGIN);
+                prop_assert!(listen.introduction_grace <= config.rendezvous.window);
+                prop_assert!(listen.period * MIN_SLOTS_AHEAD <= config.horizon);
+            }
             for peer in &config.peers {
                 prop_assert!(config.prefixes.contains(&peer.local_prefix));
                 prop_assert!(peer.period * MIN_SLOTS_AHEAD <= config.horizon);

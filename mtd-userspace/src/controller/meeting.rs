@@ -1,0 +1,259 @@
+//! The part of a controller that takes time: publishing and fetching introductions, changing the tunnel device.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::mpsc;
+use tracing::{debug, warn};
+
+use super::core::Core;
+use super::lock;
+use super::negotiated::Effect;
+use crate::config::{self, Config};
+use crate::device::TunnelDevice;
+use crate::keys::PublicKey;
+use crate::proto::client::Fetched;
+use crate::proto::exchange::Publication;
+use crate::proto::rendezvous::{NONCE_BYTES, Rendezvous, window_start};
+use crate::rendezvous::{
+    DhtConfig, Encoding, FetchError, FetchOptions, Fetcher, Item, Job, MainlineStore, PublishOptions,
+    Publisher, Store,
+};
+use crate::status;
+
+/// Effects that are taken at once.
+const MAX_BATCH: usize = 100_000;
+
+/// Fetches whose duration is remembered.
+const MAX_TIMES: usize = 256;
+
+/// See the module's documentation.
+pub(super) struct Meeting {
+    window: Duration,
+    role: status::RendezvousRole,
+    fetcher: Fetcher,
+    publisher: Option<Publisher>,
+    device: TunnelDevice,
+    work: Mutex<Work>,
+}
+
+#[derive(Default)]
+struct Work {
+    /// What is published, by client and window.
+    jobs: BTreeMap<(PublicKey, u64), Job>,
+    /// How long the last fetches that found something took, in ms.
+    times: VecDeque<f64>,
+    last_fetch: Option<f64>,
+    fetching: u64,
+    reached: Option<bool>,
+}
+
+impl Meeting {
+    /// Publishes and fetches as the configuration says. `None`: there is nobody to meet. Needs a tokio runtime.
+    pub(super) fn new(config: &Config, device: TunnelDevice) -> Option<Self> {
+        let role = match (&config.listen, config.servers.is_empty()) {
+            (Some(_), true) => status::RendezvousRole::Server,
+            (Some(_), false) => status::RendezvousRole::Both,
+            (None, false) => status::RendezvousRole::Client,
+            (None, true) => return None,
+        };
+        let settings = &config.rendezvous;
+        let encoding = match settings.encoding {
+            config::Encoding::Mutable => Encoding::Item,
+            config::Encoding::Ports => Encoding::Ports,
+        };
+        let store: Arc<dyn Store> = Arc::new(MainlineStore::new(DhtConfig {
+            bootstrap: settings.bootstrap.clone(),
+            port: settings.port,
+            serve: settings.serve,
+            ..DhtConfig::default()
+        }));
+        let publisher = config.listen.is_some().then(|| {
+            let options = PublishOptions {
+                encoding,
+                in_flight: settings.publish_in_flight as usize,
+                ..PublishOptions::default()
+            };
+            Publisher::new(Arc::clone(&store), options)
+        });
+        let options = FetchOptions { encoding, ..FetchOptions::default() };
+        Some(Self {
+            window: settings.window,
+            role,
+            fetcher: Fetcher::new(store, options),
+            publisher,
+            device,
+            work: Mutex::default(),
+        })
+    }
+
+    /// Does what is asked for, until nobody can ask any more.
+    pub(super) async fn serve(
+        self: Arc<Self>,
+        core: Arc<Mutex<Core>>,
+        mut effects: mpsc::UnboundedReceiver<Effect>,
+    ) {
+        let mut batch = Vec::new();
+        while effects.recv_many(&mut batch, MAX_BATCH).await > 0 {
+            let (mut device, mut within) = (false, None);
+            for effect in batch.drain(..) {
+                match effect {
+                    Effect::Fetch { client, window } => {
+                        tokio::spawn(Arc::clone(&self).fetch(Arc::clone(&core), client, window));
+                    }
+                    Effect::Publish(publication) => {
+                        self.add(&core, &publication);
+                        within = Some(within.unwrap_or(u64::MAX).min(publication.within));
+                    }
+                    Effect::Withdraw(client) => {
+                        self.work().jobs.retain(|(other, _), _| *other != client);
+                        within.get_or_insert(0);
+                    }
+                    Effect::Device => device = true,
+                }
+            }
+            // Once for all of them: each time costs as much as there are clients.
+            if let (Some(within), Some(publisher)) = (within, &self.publisher) {
+                publisher.replace(self.work().jobs.values().cloned().collect(), Duration::from_nanos(within));
+            }
+            if device {
+                self.change_device(&core).await;
+            }
+        }
+    }
+
+    async fn fetch(self: Arc<Self>, core: Arc<Mutex<Core>>, client: usize, window: u64) {
+        let Some(rendezvous) = lock(&core).rendezvous(client, window) else { return };
+        self.work().fetching += 1;
+        let result = self.fetcher.fetch(&[rendezvous]).await;
+        let fetched = {
+            let mut work = self.work();
+            work.fetching -= 1;
+            match result {
+                Ok(found) => {
+                    work.reached = Some(true);
+                    work.last_fetch = Some(unix_now());
+                    work.times.push_back(found.took.as_secs_f64() * 1e3);
+                    if work.times.len() > MAX_TIMES {
+                        work.times.pop_front();
+                    }
+                    Fetched::Found(found.introduction)
+                }
+                Err(FetchError::Store(error)) => {
+                    debug!("fetching: {error}");
+                    work.reached = Some(false);
+                    Fetched::Unreachable
+                }
+                Err(error) => {
+                    debug!("fetching: {error}");
+                    work.reached = Some(true);
+                    Fetched::Absent
+                }
+            }
+        };
+        lock(&core).handle_fetched(client, window, fetched);
+    }
+
+    /// Adds an introduction to what is published.
+    fn add(&self, core: &Mutex<Core>, publication: &Publication) {
+        let recipients = {
+            let core = lock(core);
+            if let Err(error) = core.note_published(publication.introduction.published_ms) {
+                warn!("{error}");
+            }
+            core.recipients(publication)
+        };
+        let oldest = publication.window.saturating_sub(self.window.as_secs());
+        let mut work = self.work();
+        work.jobs.retain(|(_, window), _| *window >= oldest);
+        for (client, rendezvous) in recipients {
+            if let Some(job) = job(client, &rendezvous, publication) {
+                work.jobs.insert((client, publication.window), job);
+            }
+        }
+        debug!("publishing the introduction of window {}", publication.window);
+    }
+
+    /// Gives the tunnel device the addresses and routes of all sessions.
+    async fn change_device(&self, core: &Mutex<Core>) {
+        let (addresses, routes) = lock(core).tunnel_networks();
+        let mut device = self.device.clone();
+        device.addresses.extend(addresses);
+        device.routes.extend(routes);
+        if let Err(error) = device.create().await {
+            warn!("the tunnel device's addresses: {error}");
+        }
+    }
+
+    /// What there is to say of it, at this Unix time in s.
+    pub(super) fn status(&self, now: u64) -> status::Rendezvous {
+        let (counters, work) = (self.fetcher.counters(), self.work());
+        let progress = self.publisher.as_ref().map(Publisher::progress).unwrap_or_default();
+        let window_start = window_start(now, self.window.as_secs());
+        let mut times: Vec<_> = work.times.iter().copied().collect();
+        times.sort_unstable_by(f64::total_cmp);
+        let rejected = [
+            ("foreign", counters.foreign),
+            ("invalid", counters.invalid),
+            ("stale", counters.stale),
+            ("unusable", counters.unusable),
+            ("wrong_length", counters.wrong_length),
+        ];
+        let publishing = progress.published > 0 || progress.failed > 0;
+        let reached = work.reached.or_else(|| publishing.then_some(progress.published > 0));
+        let pending = (progress.total - progress.done) as u64 + work.fetching;
+        status::Rendezvous {
+            role: self.role,
+            window_seconds: self.window.as_secs(),
+            window_start,
+            last_publication: progress.last_published_ms.map(|ms| ms as f64 / 1e3),
+            last_fetch: work.last_fetch,
+            published: progress.published,
+            fetched: counters.fetched,
+            failed: progress.failed + counters.failed,
+            pending,
+            rejected: rejected
+                .into_iter()
+                .filter(|(_, count)| *count > 0)
+                .map(|(name, count)| (name.to_owned(), count))
+                .collect(),
+            next_seconds: (pending == 0).then(|| (window_start + self.window.as_secs() - now) as f64),
+            network: match reached {
+                Some(true) => status::Network::Ok,
+                Some(false) => status::Network::Unreachable,
+                None => status::Network::Unknown,
+            },
+            median_fetch_ms: times.get(times.len() / 2).copied(),
+        }
+    }
+
+    fn work(&self) -> MutexGuard<'_, Work> {
+        self.work.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Seals an introduction for one client.
+fn job(client: PublicKey, rendezvous: &Rendezvous, publication: &Publication) -> Option<Job> {
+    let mut nonce = [0; NONCE_BYTES];
+    let random = getrandom::fill(&mut nonce);
+    let sealed = publication.introduction.seal(rendezvous, nonce);
+    match (random, sealed) {
+        (Ok(()), Ok(sealed)) => {
+            let item = Item::new(rendezvous, sealed.to_vec(), publication.introduction.published_ms);
+            Some(Job { client, window: publication.window, item })
+        }
+        (Err(error), _) => {
+            warn!("no randomness from the kernel: {error}");
+            None
+        }
+        (_, Err(error)) => {
+            warn!("the introduction cannot be published: {error}");
+            None
+        }
+    }
+}
+
+fn unix_now() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |time| time.as_secs_f64())
+}
