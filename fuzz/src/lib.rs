@@ -5,12 +5,18 @@
 //! file). The corpus has inputs made by hand, whose names say what they are, and for each target those that together
 //! reach the most code, chosen from what the fuzzer found.
 
+mod message;
 mod packet;
 mod record;
+mod registered;
+mod rendezvous;
 mod text;
 
+pub use message::{control_message, request, response};
 pub use packet::{frame, inner, neighbour, tunnel};
-pub use record::{event, window};
+pub use record::{control_record, event, window};
+pub use registered::{leases, registered};
+pub use rendezvous::{introduction, ports};
 pub use text::{config, drop_line, key, state, status};
 
 /// A fuzz target: panics when the decoder breaks a promise over these bytes, and tells whether it accepted them.
@@ -19,12 +25,20 @@ pub type Target = fn(&[u8]) -> bool;
 /// Every target by its name, which is also that of its file in `fuzz_targets/` and its folder in `corpus/`.
 pub const TARGETS: &[(&str, Target)] = &[
     ("config", config),
+    ("control_message", control_message),
+    ("control_record", control_record),
     ("drop_line", drop_line),
     ("event", event),
     ("frame", frame),
     ("inner", inner),
+    ("introduction", introduction),
     ("key", key),
+    ("leases", leases),
     ("neighbour", neighbour),
+    ("ports", ports),
+    ("registered", registered),
+    ("request", request),
+    ("response", response),
     ("state", state),
     ("status", status),
     ("tunnel", tunnel),

@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use mtd_common::DropReason;
+use mtd_common::control_record::{CONTROL_RECORD, CONTROL_VERSION, ControlError, ControlRecord, MAX_CONTROL};
 use mtd_common::event::{DropEvent, EVENT_VERSION, EventError};
 use mtd_common::slot::{SEQUENCE_SLACK, sequence_seed};
 use mtd_common::window::{WIDTH, WINDOW_WORDS, place};
@@ -33,6 +34,38 @@ pub fn event(data: &[u8]) -> bool {
         Err(EventError::Version(version)) => assert!(version == data[0] && version != EVENT_VERSION),
         Err(EventError::Reason(number)) => {
             assert!(number == data[1] && DropReason::ALL.iter().all(|&reason| reason as u8 != number));
+        }
+    }
+    decoded.is_ok()
+}
+
+/// A record of the ring buffer `CONTROL`: what is read is what the bytes say, in the layout of the ABI, and the message
+/// is inside.
+pub fn control_record(data: &[u8]) -> bool {
+    let decoded = ControlRecord::decode(data);
+    match decoded {
+        Ok(record) => {
+            let written = [
+                &record.time.to_ne_bytes()[..],
+                &record.session.to_ne_bytes(),
+                &record.generation.to_ne_bytes(),
+                &record.slot.to_ne_bytes(),
+                &record.length.to_ne_bytes(),
+                &[record.version, record.reserved],
+                &record.source,
+                &record.destination,
+                &record.source_port,
+                &record.destination_port,
+                &record.reserved_end,
+                &record.payload,
+            ];
+            assert_eq!(written.concat(), data);
+            assert_eq!(record.message(), &data[64..64 + usize::from(record.length)]);
+        }
+        Err(ControlError::Length(length)) => assert!(length == data.len() && length != CONTROL_RECORD),
+        Err(ControlError::Version(version)) => assert!(version == data[22] && version != CONTROL_VERSION),
+        Err(ControlError::Message(length)) => {
+            assert!(length.to_ne_bytes() == data[20..22] && usize::from(length) > MAX_CONTROL);
         }
     }
     decoded.is_ok()

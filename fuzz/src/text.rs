@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::io;
 
-use mtd::config::{Config, MIN_SLOTS_AHEAD};
+use mtd::config::{Config, MIN_REKEY_MARGIN, MIN_SLOTS_AHEAD};
 use mtd::control::DropLine;
 use mtd::keys::{KEY_CHARACTERS, KeyTextError, PublicKey, SecretKey};
 use mtd::state::{Past, State};
@@ -15,7 +15,15 @@ pub fn config(data: &[u8]) -> bool {
     let Ok(text) = str::from_utf8(data) else { return false };
     match Config::parse(text, "mtd.toml") {
         Ok(config) => {
-            assert!((1..=4).contains(&config.prefixes.len()) && !config.addresses.is_empty());
+            assert!(config.prefixes.len() <= 4 && config.prefixes.is_empty() == config.follow_prefix);
+            assert!(!config.addresses.is_empty() || !config.servers.is_empty());
+            assert!(config.identity.is_some() || config.listen.is_none() && config.servers.is_empty());
+            if let Some(listen) = &config.listen {
+                assert!(listen.pool.networks().next().is_some());
+                assert!(listen.expire_after >= listen.rekey_after + MIN_REKEY_MARGIN);
+                assert!(listen.introduction_grace <= config.rendezvous.window);
+                assert!(listen.period * MIN_SLOTS_AHEAD <= config.horizon);
+            }
             assert!(config.prefixes.iter().all(|prefix| (64..=112).contains(&prefix.prefix_len())));
             assert!(config.prefixes.iter().all(|prefix| *prefix == prefix.trunc()));
             assert!(config.inside_device().len() <= 15 && config.peers.len() <= config.max_sessions as usize);
@@ -93,6 +101,20 @@ pub fn status(data: &[u8]) -> bool {
     for peer in &mut status.peers {
         (peer.period_seconds, peer.clock_offset_seconds) = (0.0, 0.0);
         peer.last_valid_seconds = peer.last_valid_seconds.map(|_| 0.0);
+    }
+    let zero = |seconds: &mut Option<f64>| *seconds = seconds.map(|_| 0.0);
+    for session in &mut status.sessions {
+        zero(&mut session.period_seconds);
+        zero(&mut session.last_valid_seconds);
+        zero(&mut session.clock_offset_seconds);
+        zero(&mut session.age_seconds);
+        zero(&mut session.rekeyed_seconds);
+    }
+    if let Some(rendezvous) = &mut status.rendezvous {
+        zero(&mut rendezvous.last_publication);
+        zero(&mut rendezvous.last_fetch);
+        zero(&mut rendezvous.next_seconds);
+        zero(&mut rendezvous.median_fetch_ms);
     }
     let written = serde_json::to_vec(&status).expect("a status can be written");
     let read: Status = serde_json::from_slice(&written).expect("what was written can be read");

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{HumanBytes, HumanCount, MultiProgress, ProgressBar, ProgressStyle};
 
-use crate::flows::{Flows, Progress};
+use crate::flows::Progress;
 use crate::link::Endpoint;
 
 /// Time between two lines where stderr is no terminal.
@@ -16,6 +16,8 @@ const LINE_EVERY: Duration = Duration::from_secs(5);
 pub(crate) struct Live {
     /// Slots that the traffic has lived through, of how many.
     pub(crate) slots: (u32, u32),
+    /// Clients with a session.
+    pub(crate) clients: usize,
     /// What the server sends from.
     pub(crate) current: Option<Endpoint>,
     /// Different addresses that it sent from so far.
@@ -101,14 +103,11 @@ impl Live {
             || "has not sent anything yet".to_owned(),
             |(address, port)| format!("[{address}]:{port}, {} addresses so far", self.addresses),
         );
-        let Progress { broken, tcp_bytes, udp_sent, udp_received, .. } = self.progress;
-        let tcp = format!(
-            "{} connections, {broken} broken, {} arrived",
-            Flows::CONNECTIONS.0,
-            HumanBytes(tcp_bytes)
-        );
+        let Progress { connections, broken, tcp_bytes, udp_sent, udp_received, .. } = self.progress;
+        let clients = format!("{} connected", self.clients);
+        let tcp = format!("{connections} connections, {broken} broken, {} arrived", HumanBytes(tcp_bytes));
         let udp = format!("{} sent, {} arrived", HumanCount(udp_sent), HumanCount(udp_received));
-        let mut lines = vec![("server", server), ("TCP", tcp), ("UDP", udp)];
+        let mut lines = vec![("clients", clients), ("server", server), ("TCP", tcp), ("UDP", udp)];
         if let Some((probes, replies)) = self.stranger {
             lines.push(("stranger", format!("{} probes, {replies} replies", HumanCount(probes))));
         }

@@ -1,11 +1,18 @@
-//! The traffic of the demonstration: several TCP connections and two UDP streams through the tunnel.
+//! The traffic of the demonstration: TCP connections and UDP streams through the session of each client.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use mtd_tests::controller::End;
-use mtd_tests::topology::Topology;
+use mtd_tests::netns::Netns;
 use mtd_tests::traffic::{TcpFlow, TcpOptions, TcpReport, UdpOptions, UdpReport, UdpStream};
+
+use crate::sites::Tunnel;
+
+/// Payload bytes a second of each TCP connection, in each direction.
+const TCP_RATE: u64 = 128 << 10;
+
+/// Packets a second of each UDP stream.
+const UDP_RATE: u32 = 500;
 
 /// How much longer than planned the generators may run before they end by themselves.
 const RESERVE: Duration = Duration::from_mins(5);
@@ -20,7 +27,9 @@ pub(crate) struct Flows {
 /// What the generators have counted so far.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Progress {
-    /// TCP connections that broke.
+    /// TCP connections.
+    pub(crate) connections: usize,
+    /// Those that broke.
     pub(crate) broken: usize,
     /// Payload bytes that arrived over TCP.
     pub(crate) tcp_bytes: u64,
@@ -42,30 +51,34 @@ pub(crate) struct Reports {
 }
 
 impl Flows {
-    /// TCP connections, and those of them with IPv4 inside the tunnel.
-    pub(crate) const CONNECTIONS: (usize, usize) = (3, 1);
-
-    /// Starts two TCP connections over IPv6 and one over IPv4 to the server, a UDP stream over IPv6 to the server and
-    /// one over IPv4 back, all through the tunnel.
+    /// Starts for each client (its namespace and tunnel addresses) a TCP connection over IPv6 and one over IPv4 to the
+    /// server, a UDP stream over IPv6 to the server and one over IPv4 back, all through the tunnel.
     ///
     /// # Errors
     /// When there is no connection.
-    pub(crate) fn start(topology: &Topology, client: &End, server: &End, duration: Duration) -> Result<Self> {
-        let (near, far) = (&topology.client.netns, &topology.server.netns);
+    pub(crate) fn start(
+        server: &Netns,
+        addresses: &Tunnel,
+        clients: &[(&Netns, Tunnel)],
+        duration: Duration,
+    ) -> Result<Self> {
         let longest = duration + RESERVE;
-        let tcp = [server.v6.into(), server.v6.into(), server.v4.into()]
-            .map(|to| TcpFlow::start(near, far, &TcpOptions { longest, ..TcpOptions::to(to) }))
-            .into_iter()
-            .collect::<Result<_>>()
-            .context("TCP through the tunnel")?;
-        let there = UdpStream::start(near, far, &UdpOptions { longest, ..UdpOptions::to(server.v6.into()) })?;
-        let back = UdpStream::start(far, near, &UdpOptions { longest, ..UdpOptions::to(client.v4.into()) })?;
-        Ok(Self { tcp, udp: vec![there, back] })
+        let (mut tcp, mut udp) = (Vec::new(), Vec::new());
+        for &(client, own) in clients {
+            for to in [addresses.v6.into(), addresses.v4.into()] {
+                let options = TcpOptions { longest, bytes_per_second: TCP_RATE, ..TcpOptions::to(to) };
+                tcp.push(TcpFlow::start(client, server, &options).context("TCP through the tunnel")?);
+            }
+            let options = |to| UdpOptions { longest, rate: UDP_RATE, ..UdpOptions::to(to) };
+            udp.push(UdpStream::start(client, server, &options(addresses.v6.into()))?);
+            udp.push(UdpStream::start(server, client, &options(own.v4.into()))?);
+        }
+        Ok(Self { tcp, udp })
     }
 
     /// The counts so far.
     pub(crate) fn progress(&self) -> Progress {
-        let mut progress = Progress::default();
+        let mut progress = Progress { connections: self.tcp.len(), ..Progress::default() };
         for counters in self.tcp.iter().map(TcpFlow::counters) {
             let arrived = [counters.received_by_server(), counters.received_by_client()];
             progress.broken += usize::from(counters.broken().is_some());

@@ -1,19 +1,18 @@
 //! What the demonstration counts on the server's Ethernet: independent captures, nothing that mtd counts.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::net::Ipv6Addr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use ipnet::Ipv6Net;
 use mtd_tests::capture::{Capture, CaptureOptions, Frame};
-use mtd_tests::inject::Interface;
 use mtd_tests::netns::Netns;
 use mtd_tests::topology::Topology;
 use mtd_tests::traffic::contains_marker;
 
+use crate::parties::Parties;
 use crate::view::{Packet, ethernet};
 
 /// Addresses or ports kept; more than a day of the shortest slots uses.
@@ -24,85 +23,22 @@ const SAMPLE_EVERY: u64 = 16;
 /// … and so many are kept.
 const SAMPLES: usize = 64;
 
-/// Who is who on the server's link.
-#[derive(Debug, Clone)]
-pub(crate) struct Parties {
-    /// Ethernet address of the server.
-    pub(crate) server_mac: [u8; 6],
-    /// Ethernet address of the router on the server's link.
-    pub(crate) router_mac: [u8; 6],
-    /// Ethernet address of the stranger.
-    pub(crate) stranger_mac: [u8; 6],
-    /// The stranger's address on the link.
-    pub(crate) stranger: Ipv6Addr,
-    /// The server's protected prefix.
-    pub(crate) server: Ipv6Net,
-    /// The client's protected prefix.
-    pub(crate) client: Ipv6Net,
-}
-
-impl Parties {
-    /// The parties of a topology.
-    ///
-    /// # Errors
-    /// When an interface cannot be looked up.
-    pub(crate) fn of(topology: &Topology) -> Result<Self> {
-        let mac =
-            |netns: &Netns, ifname: &str| Ok::<_, anyhow::Error>(Interface::resolve(netns, ifname)?.mac);
-        let (server, scanner) = (&topology.server, &topology.scanner);
-        Ok(Self {
-            server_mac: mac(&server.netns, &server.ifname)?,
-            router_mac: mac(&topology.router, &server.gateway_ifname)?,
-            stranger_mac: mac(&scanner.netns, &scanner.ifname)?,
-            stranger: scanner.address,
-            server: server.prefix,
-            client: topology.client.prefix,
-        })
-    }
-
-    /// Whether a frame that the stranger sent is one of its probes: any frame to the server itself, or a question
-    /// to everybody who has a protected address.
-    fn is_probe(&self, frame: &[u8]) -> bool {
-        let Some((destination, source)) = ethernet(frame) else { return false };
-        source == self.stranger_mac
-            && (destination == self.server_mac
-                || Packet::parse(frame)
-                    .and_then(|packet| packet.solicited())
-                    .is_some_and(|target| self.server.contains(&target)))
-    }
-
-    /// Whether a frame that the server sent tells a stranger anything: it goes to the stranger, or it is something
-    /// else than a session packet to the peer from the protected prefix, or an ICMPv6 error. A replayed packet may
-    /// be answered towards the peer, whose address it carries; that counts too. The router's own neighbour
-    /// solicitations may be answered.
-    fn is_reply(&self, frame: &[u8]) -> bool {
-        let Some((destination, source)) = ethernet(frame) else { return false };
-        if source != self.server_mac {
-            return false;
-        }
-        if destination == self.stranger_mac {
-            return true;
-        }
-        let Some(packet) = Packet::parse(frame) else { return false };
-        if packet.destination == self.stranger || packet.is_icmpv6_error() {
-            return true;
-        }
-        let advertised = packet.advertised().is_some_and(|target| self.server.contains(&target));
-        if advertised {
-            return destination != self.router_mac;
-        }
-        self.server.contains(&packet.source)
-            && !(packet.udp_ports().is_some() && self.client.contains(&packet.destination))
-    }
-}
-
 /// An address and UDP port that the server was seen to send from.
 pub(crate) type Endpoint = (Ipv6Addr, u16);
+
+/// The first packet that a client sent to the server. It begins a handshake, so it goes to the server's introduction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Introduction {
+    /// Where the server can be introduced to, for the time being.
+    pub(crate) endpoint: Endpoint,
+    /// The frame.
+    pub(crate) frame: Vec<u8>,
+}
 
 /// What was seen on the server's link so far.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Seen {
-    /// Packets between the two protected prefixes, the stranger's forgeries left out.
+    /// Packets between the protected prefixes of server and clients, the stranger's forgeries left out.
     pub(crate) packets: u64,
     /// The address and port that the server sent from last.
     pub(crate) current: Option<Endpoint>,
@@ -112,8 +48,13 @@ pub(crate) struct Seen {
     pub(crate) replies: u64,
     /// The first of them.
     pub(crate) first_reply: Option<Vec<u8>>,
+    /// How each client began, those who have; in the order of that.
+    pub(crate) introductions: Vec<Introduction>,
     addresses: HashSet<Ipv6Addr>,
     ports: HashSet<u16>,
+    /// Clients, by number, and what the server sent to each of them from, introductions left out.
+    sessions: BTreeMap<usize, HashSet<Ipv6Addr>>,
+    begun: HashSet<usize>,
     to_server: u64,
     samples: VecDeque<(Instant, Vec<u8>)>,
 }
@@ -129,7 +70,12 @@ impl Seen {
         self.ports.len()
     }
 
-    /// Packets from the client to the server, seen at least `age` ago, newest first.
+    /// Different addresses that the server sent from in its session with a client.
+    pub(crate) fn session_addresses(&self, client: usize) -> usize {
+        self.sessions.get(&client).map_or(0, HashSet::len)
+    }
+
+    /// Packets from clients to the server, seen at least `age` ago, newest first.
     pub(crate) fn samples(&self, age: Duration) -> impl Iterator<Item = &[u8]> {
         self.samples
             .iter()
@@ -151,21 +97,41 @@ impl Seen {
             self.first_reply.get_or_insert_with(|| data.to_vec());
         }
         let Some(packet) = Packet::parse(data) else { return };
-        let Some((port, _)) = packet.udp_ports() else { return };
-        if parties.server.contains(&packet.source) && parties.client.contains(&packet.destination) {
-            self.packets += 1;
-            self.current = Some((packet.source, port));
-            keep(&mut self.addresses, packet.source);
-            keep(&mut self.ports, port);
-        } else if parties.client.contains(&packet.source) && parties.server.contains(&packet.destination) {
-            self.packets += 1;
-            self.to_server += 1;
-            if self.to_server.is_multiple_of(SAMPLE_EVERY) {
-                if self.samples.len() == SAMPLES {
-                    self.samples.pop_front();
-                }
-                self.samples.push_back((Instant::now(), data.to_vec()));
+        let Some(ports) = packet.udp_ports() else { return };
+        if parties.server.contains(&packet.source) {
+            if let Some(client) = parties.client_at(&packet.destination) {
+                self.sent(client, (packet.source, ports.0));
             }
+        } else if parties.server.contains(&packet.destination)
+            && let Some(client) = parties.client_at(&packet.source)
+        {
+            self.received(client, (packet.destination, ports.1), data);
+        }
+    }
+
+    /// A packet of the server to a client, and what it came from.
+    pub(crate) fn sent(&mut self, client: usize, from: Endpoint) {
+        self.packets += 1;
+        self.current = Some(from);
+        keep(&mut self.addresses, from.0);
+        keep(&mut self.ports, from.1);
+        if self.introductions.iter().all(|introduction| introduction.endpoint.0 != from.0) {
+            keep(self.sessions.entry(client).or_default(), from.0);
+        }
+    }
+
+    /// A packet of a client to the server, and what it went to.
+    fn received(&mut self, client: usize, to: Endpoint, data: &[u8]) {
+        self.packets += 1;
+        if self.begun.insert(client) {
+            self.introductions.push(Introduction { endpoint: to, frame: data.to_vec() });
+        }
+        self.to_server += 1;
+        if self.to_server.is_multiple_of(SAMPLE_EVERY) {
+            if self.samples.len() == SAMPLES {
+                self.samples.pop_front();
+            }
+            self.samples.push_back((Instant::now(), data.to_vec()));
         }
     }
 }
@@ -175,8 +141,17 @@ impl Seen {
 pub(crate) struct Captures {
     server_link: Capture,
     stranger_link: Capture,
-    inside: Capture,
+    inside: Vec<(Capture, Arc<AtomicU64>)>,
     counters: Counters,
+}
+
+/// What [`Captures`] leave behind.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Captured {
+    /// Packets with the marker at each client's end of the tunnel.
+    pub(crate) marked_inside: Vec<u64>,
+    /// Frames that the captures missed: with any, their counts are not complete.
+    pub(crate) missed: u64,
 }
 
 /// Live counts of [`Captures`]; they stay readable after its end.
@@ -184,37 +159,41 @@ pub(crate) struct Captures {
 pub(crate) struct Counters {
     seen: Arc<Mutex<Seen>>,
     probes: Arc<AtomicU64>,
-    marked_inside: Arc<AtomicU64>,
 }
 
 impl Captures {
-    /// Starts to watch the server's end and the stranger's end of their link, and the client's end of the tunnel
-    /// (device `tunnel`), where the marker must show: without that, not finding it on the link would mean nothing.
+    /// Starts to watch the server's end and the stranger's end of their link.
     ///
     /// # Errors
     /// When a capture cannot be started.
-    pub(crate) fn start(topology: &Topology, parties: &Parties, tunnel: &str) -> Result<Self> {
-        let counters =
-            Counters { seen: Arc::default(), probes: Arc::default(), marked_inside: Arc::default() };
+    pub(crate) fn start(topology: &Topology, parties: &Parties) -> Result<Self> {
+        let counters = Counters { seen: Arc::default(), probes: Arc::default() };
         let options = CaptureOptions::default();
         let (seen, who) = (Arc::clone(&counters.seen), parties.clone());
         let on_server_link = move |frame: &Frame| lock(&seen).take(&who, frame);
         let (probes, who) = (Arc::clone(&counters.probes), parties.clone());
         let on_stranger_link = move |frame: &Frame| count_if(&probes, who.is_probe(&frame.data));
-        let marked = Arc::clone(&counters.marked_inside);
-        let on_inside = move |frame: &Frame| count_if(&marked, contains_marker(&frame.data));
-        let (router, client) = (&topology.router, &topology.client.netns);
+        let Topology { router, server, scanner, .. } = topology;
         Ok(Self {
-            server_link: Capture::start_with(router, &topology.server.tap_ifname, &options, on_server_link)?,
-            stranger_link: Capture::start_with(
-                router,
-                &topology.scanner.tap_ifname,
-                &options,
-                on_stranger_link,
-            )?,
-            inside: Capture::start_with(client, tunnel, &options, on_inside)?,
+            server_link: Capture::start_with(router, &server.tap_ifname, &options, on_server_link)?,
+            stranger_link: Capture::start_with(router, &scanner.tap_ifname, &options, on_stranger_link)?,
+            inside: Vec::new(),
             counters,
         })
+    }
+
+    /// Watches a client's end of the tunnel (device `tunnel`) too, where the marker must show: without that, not
+    /// finding it on the link would mean nothing.
+    ///
+    /// # Errors
+    /// When the capture cannot be started.
+    pub(crate) fn add_inside(&mut self, client: &Netns, tunnel: &str) -> Result<()> {
+        let marked = Arc::new(AtomicU64::new(0));
+        let count = Arc::clone(&marked);
+        let on_inside = move |frame: &Frame| count_if(&count, contains_marker(&frame.data));
+        let capture = Capture::start_with(client, tunnel, &CaptureOptions::default(), on_inside)?;
+        self.inside.push((capture, marked));
+        Ok(())
     }
 
     /// Live counts.
@@ -222,17 +201,20 @@ impl Captures {
         &self.counters
     }
 
-    /// Takes in what is queued, ends, and returns how many frames the captures missed: with any, their counts are
-    /// not complete.
+    /// Takes in what is queued, and ends.
     ///
     /// # Errors
     /// When receiving had failed.
-    pub(crate) fn stop(self) -> Result<u64> {
-        let mut missed = 0;
-        for capture in [self.server_link, self.stranger_link, self.inside] {
-            missed += capture.stop()?.kernel_drops;
+    pub(crate) fn stop(self) -> Result<Captured> {
+        let mut captured = Captured::default();
+        for capture in [self.server_link, self.stranger_link] {
+            captured.missed += capture.stop()?.kernel_drops;
         }
-        Ok(missed)
+        for (capture, marked) in self.inside {
+            captured.missed += capture.stop()?.kernel_drops;
+            captured.marked_inside.push(marked.load(Ordering::Relaxed));
+        }
+        Ok(captured)
     }
 }
 
@@ -245,11 +227,6 @@ impl Counters {
     /// Probes that the stranger has sent so far.
     pub(crate) fn probes(&self) -> u64 {
         self.probes.load(Ordering::Relaxed)
-    }
-
-    /// Packets with the marker at the client's end of the tunnel.
-    pub(crate) fn marked_inside(&self) -> u64 {
-        self.marked_inside.load(Ordering::Relaxed)
     }
 }
 
@@ -269,100 +246,11 @@ fn keep<T: Eq + std::hash::Hash>(set: &mut HashSet<T>, value: T) {
 
 #[cfg(test)]
 mod tests {
-    use mtd_tests::packet::{Path, echo_request, neighbour_solicitation, tcp_syn, udp, with_vlan_tag};
+    use mtd_tests::packet::udp;
     use mtd_tests::traffic::MARKER;
 
     use super::*;
-
-    const SERVER: [u8; 6] = [2, 0, 0, 0, 0, 1];
-    const ROUTER: [u8; 6] = [2, 0, 0, 0, 0, 2];
-    const STRANGER: [u8; 6] = [2, 0, 0, 0, 0, 3];
-    const OTHER: [u8; 6] = [2, 0, 0, 0, 0, 4];
-
-    fn address(text: &str) -> Ipv6Addr {
-        text.parse().unwrap()
-    }
-
-    fn parties() -> Parties {
-        Parties {
-            server_mac: SERVER,
-            router_mac: ROUTER,
-            stranger_mac: STRANGER,
-            stranger: address("2001:db8:5::3"),
-            server: "2001:db8:5:1::/64".parse().unwrap(),
-            client: "2001:db8:c:1::/64".parse().unwrap(),
-        }
-    }
-
-    /// A path between two addresses, with the Ethernet addresses of the sender and the receiver.
-    fn path(macs: ([u8; 6], [u8; 6]), source: &str, destination: &str) -> Path {
-        Path::new(macs.0, macs.1, address(source), address(destination))
-    }
-
-    /// A neighbour advertisement, or an ICMPv6 message of another kind with an address in its place.
-    fn advertisement(path: &Path, kind: u8, target: &str) -> Vec<u8> {
-        let mut frame = echo_request(path, 0, 0, &address(target).octets());
-        frame[54] = kind;
-        frame
-    }
-
-    #[test]
-    fn session_packets_and_the_servers_own_business_are_no_replies() {
-        let parties = parties();
-        let session = path((SERVER, ROUTER), "2001:db8:5:1::7", "2001:db8:c:1::8");
-        let own = path((SERVER, ROUTER), "2001:db8:5::2", "2001:db8:9::9");
-        let answer = path((SERVER, ROUTER), "2001:db8:5:1::7", "2001:db8:5::1");
-        let others = path((OTHER, STRANGER), "2001:db8:5::4", "2001:db8:5::3");
-        for frame in [
-            udp(&session, 1, 2, b"sealed"),
-            tcp_syn(&own, 1, 2, 3),
-            advertisement(&answer, 136, "2001:db8:5:1::7"),
-            neighbour_solicitation(SERVER, address("2001:db8:5::2"), address("2001:db8:5::1"), None),
-            udp(&others, 1, 2, b"from somebody else"),
-            vec![0; 8],
-        ] {
-            assert!(!parties.is_reply(&frame), "{frame:02x?}");
-        }
-    }
-
-    #[test]
-    fn whatever_tells_a_stranger_something_is_a_reply() {
-        let parties = parties();
-        let to_stranger = path((SERVER, STRANGER), "2001:db8:5::2", "2001:db8:5::3");
-        let around = path((SERVER, ROUTER), "2001:db8:5::2", "2001:db8:5::3");
-        let to_peer = path((SERVER, ROUTER), "2001:db8:5:1::7", "2001:db8:c:1::8");
-        let elsewhere = path((SERVER, ROUTER), "2001:db8:5:1::7", "2001:db8:9::9");
-        let to_all = path((SERVER, [0x33, 0x33, 0, 0, 0, 1]), "2001:db8:5:1::7", "ff02::1");
-        let error = path((SERVER, ROUTER), "2001:db8:5::2", "2001:db8:c:1::8");
-        for frame in [
-            tcp_syn(&to_stranger, 1, 2, 3),
-            with_vlan_tag(&tcp_syn(&to_stranger, 1, 2, 3), 5),
-            udp(&around, 1, 2, b"by the router"),
-            tcp_syn(&to_peer, 1, 2, 3),
-            echo_request(&to_peer, 1, 2, b""),
-            udp(&elsewhere, 1, 2, b"to a forged source"),
-            advertisement(&to_all, 136, "2001:db8:5:1::7"),
-            advertisement(&error, 1, "2001:db8:5:1::7"),
-        ] {
-            assert!(parties.is_reply(&frame), "{frame:02x?}");
-        }
-    }
-
-    #[test]
-    fn probes_are_what_the_stranger_sends_to_the_server_or_asks_about_it() {
-        let parties = parties();
-        let to_server = path((STRANGER, SERVER), "2001:db8:5::3", "2001:db8:5:1::7");
-        let to_router = path((STRANGER, ROUTER), "2001:db8:5::3", "2001:db8:9::9");
-        let ask = |target: &str| neighbour_solicitation(STRANGER, parties.stranger, address(target), None);
-        let syn = tcp_syn(&to_server, 1, 2, 3);
-        for probe in [&syn, &syn[..20].to_vec(), &with_vlan_tag(&syn, 5), &ask("2001:db8:5:1::7")] {
-            assert!(parties.is_probe(probe), "{probe:02x?}");
-        }
-        let foreign = neighbour_solicitation(OTHER, parties.stranger, address("2001:db8:5:1::7"), None);
-        for frame in [tcp_syn(&to_router, 1, 2, 3), ask("2001:db8:5::1"), foreign, vec![0; 8]] {
-            assert!(!parties.is_probe(&frame), "{frame:02x?}");
-        }
-    }
+    use crate::parties::tests::{ROUTER, SERVER, STRANGER, address, parties, path};
 
     #[test]
     fn only_the_session_moves_the_server_and_forgeries_do_not_count() {
@@ -377,6 +265,7 @@ mod tests {
         take(udp(&path((STRANGER, SERVER), "2001:db8:5:1::f", "2001:db8:c:1::8"), 9, 9, MARKER));
         assert_eq!((seen.packets, seen.plaintext, seen.replies), (6, 0, 0));
         assert_eq!((seen.addresses(), seen.ports()), (3, 2));
+        assert_eq!((seen.session_addresses(0), seen.session_addresses(1)), (3, 0));
         assert_eq!(seen.current, Some((address("2001:db8:5:1::3"), 2001)));
         let clear = path((ROUTER, SERVER), "2001:db8:c:1::8", "2001:db8:5:1::3");
         seen.take(&parties, &Frame { data: udp(&clear, 9, 9, MARKER), ..Frame::default() });
@@ -395,5 +284,22 @@ mod tests {
         assert_eq!(samples.len(), SAMPLES);
         assert!(samples[0].ends_with(&last.to_be_bytes()));
         assert!(seen.samples(Duration::from_hours(1)).next().is_none());
+    }
+
+    #[test]
+    fn what_a_client_sends_to_first_is_the_introduction_and_no_session() {
+        let (parties, mut seen) = (parties(), Seen::default());
+        let mut take = |data: Vec<u8>| seen.take(&parties, &Frame { data, ..Frame::default() });
+        for (client, session) in
+            [("2001:db8:c:1::8", "2001:db8:5:1::c"), ("2001:db8:d:1::8", "2001:db8:5:1::d")]
+        {
+            for door in ["2001:db8:5:1::a", session] {
+                take(udp(&path((ROUTER, SERVER), client, door), 9, 7000, b"sealed"));
+                take(udp(&path((SERVER, ROUTER), door, client), 7000, 9, b"sealed"));
+            }
+        }
+        let doors: Vec<_> = seen.introductions.iter().map(|introduction| introduction.endpoint).collect();
+        assert_eq!(doors, [(address("2001:db8:5:1::a"), 7000); 2]);
+        assert_eq!((seen.addresses(), seen.session_addresses(0), seen.session_addresses(1)), (3, 1, 1));
     }
 }

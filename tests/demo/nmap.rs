@@ -18,10 +18,31 @@ const COMMON: [&str; 13] = [
 ];
 
 /// The scans, in their order.
-const PLANS: [Plan; 3] = [
-    Plan { what: "TCP, 100 ports of the live address", options: &["-Pn", "-sS", "-F"], block: 128 },
-    Plan { what: "UDP, 100 ports of the live address", options: &["-Pn", "-sU", "-F"], block: 128 },
-    Plan { what: "ICMPv6 echo, 64 addresses around the live one", options: &["-sn", "-PE"], block: 122 },
+const PLANS: [Plan; 4] = [
+    Plan {
+        what: "TCP, 100 ports of the live address",
+        options: &["-Pn", "-sS", "-F"],
+        block: 128,
+        at: Aim::Session,
+    },
+    Plan {
+        what: "UDP, 100 ports of the live address",
+        options: &["-Pn", "-sU", "-F"],
+        block: 128,
+        at: Aim::Session,
+    },
+    Plan {
+        what: "UDP, 100 ports of the introduction's address",
+        options: &["-Pn", "-sU", "-F"],
+        block: 128,
+        at: Aim::Introduction,
+    },
+    Plan {
+        what: "ICMPv6 echo, 64 addresses around the live one",
+        options: &["-sn", "-PE"],
+        block: 122,
+        at: Aim::Session,
+    },
 ];
 
 #[derive(Debug)]
@@ -31,6 +52,16 @@ struct Plan {
     options: &'static [&'static str],
     /// Length of the block around the live address that is scanned.
     block: u8,
+    at: Aim,
+}
+
+/// What is scanned.
+#[derive(Debug)]
+enum Aim {
+    /// The address of a session.
+    Session,
+    /// The address that handshakes begin at.
+    Introduction,
 }
 
 /// A finished scan.
@@ -69,11 +100,12 @@ impl Scans {
         Ok(Self { waiting, running: None, finished: Vec::new() })
     }
 
-    /// Takes in the scan that has ended, and starts the next one, on the address that is live now.
+    /// Takes in the scan that has ended, and starts the next one, on the address of a session that is live now, or on
+    /// that of the introduction.
     ///
     /// # Errors
     /// When nmap cannot be started or fails.
-    pub(crate) fn advance(&mut self, live: Ipv6Addr) -> Result<()> {
+    pub(crate) fn advance(&mut self, live: Ipv6Addr, introduction: Ipv6Addr) -> Result<()> {
         if let Some((plan, mut process)) = self.running.take() {
             match process.try_wait()? {
                 None => self.running = Some((plan, process)),
@@ -86,7 +118,11 @@ impl Scans {
         if self.running.is_none()
             && let Some((plan, mut command)) = self.waiting.pop()
         {
-            let target = Ipv6Net::new(live, plan.block)?.trunc();
+            let at = match plan.at {
+                Aim::Session => live,
+                Aim::Introduction => introduction,
+            };
+            let target = Ipv6Net::new(at, plan.block)?.trunc();
             command.args(COMMON).args(plan.options).arg(target.to_string());
             self.running = Some((plan, Running::spawn("nmap", command)?));
         }

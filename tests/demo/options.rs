@@ -6,6 +6,8 @@ use std::time::Duration;
 use clap::{Args, Parser, ValueEnum};
 use mtd_tests::topology::Delivery;
 
+use crate::network::MOST_CLIENTS;
+
 /// What the controllers accept as a slot (requirement MT-04).
 const PERIODS: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(1);
 
@@ -19,14 +21,15 @@ const EXAMPLES: &str = "\
 Examples:
   cargo xtask run                         24 slots of one second
   cargo xtask run --period 3s --slots 20  slots of the length that mtd has by default
+  cargo xtask run --clients 8             more clients at the server
   cargo xtask run --mode authenticate     payloads are signed, not hidden: the capture finds the marker
   cargo xtask run --json                  the last line of stdout is one JSON object
 
 Everything happens in network namespaces that the demonstration makes and removes; no packet leaves this host.
 Exit code: 0 when everything held, 1 when something did not (the summary says what), 130 after Ctrl-C.";
 
-/// Two hosts keep TCP and UDP alive through a tunnel whose addresses change every slot, while a stranger on the
-/// server's link looks for them.
+/// A server and its clients, who know nothing but each other's public keys, meet through a private DHT and keep TCP and
+/// UDP alive through tunnels whose addresses change every slot, while a stranger on the server's link looks for them.
 #[derive(Debug, Parser)]
 #[command(name = "mtd-demo", bin_name = "cargo xtask run", after_help = EXAMPLES)]
 pub(crate) struct Options {
@@ -35,7 +38,11 @@ pub(crate) struct Options {
     /// Length of a slot, 1s to 1h.
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = parse_period)]
     pub(crate) period: Duration,
-    /// What the tunnel does with payloads.
+    /// Registered clients, 1 to 8.
+    #[arg(long, value_name = "N", default_value_t = 3,
+          value_parser = clap::value_parser!(u8).range(1..=i64::from(MOST_CLIENTS)))]
+    pub(crate) clients: u8,
+    /// What the tunnels do with payloads.
     #[arg(long, value_enum, default_value_t = Mode::Encrypt)]
     pub(crate) mode: Mode,
     /// How packets for a protected prefix reach its host.
@@ -166,6 +173,8 @@ mod tests {
             ["--period", "999ms"],
             ["--period", "2h"],
             ["--period", "soon"],
+            ["--clients", "0"],
+            ["--clients", "9"],
             ["--mode", "none"],
             ["--delivery", "bridged"],
         ] {

@@ -10,7 +10,7 @@ use mtd_tests::packet::{
     neighbour_solicitation, tcp_syn, udp, with_extension_header, with_fragment_header, with_vlan_tag,
 };
 
-use crate::link::Parties;
+use crate::parties::Parties;
 
 /// Kinds of probes made by hand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,16 +27,19 @@ pub(crate) enum Kind {
     Replay,
     /// Captured packets with changed bits, cut short, or in another form (VLAN tag, extension header, fragments).
     Altered,
+    /// All of these towards the server's introduction: where clients begin a handshake.
+    Introduction,
 }
 
 impl Kind {
-    const ALL: [(Self, &str); 6] = [
+    const ALL: [(Self, &str); 7] = [
         (Self::Solicitation, "neighbour solicitations"),
         (Self::Echo, "echo requests"),
         (Self::Syn, "TCP SYNs"),
         (Self::Datagram, "UDP datagrams"),
         (Self::Replay, "replays"),
         (Self::Altered, "altered packets"),
+        (Self::Introduction, "of all these kinds towards the server's introduction"),
     ];
 }
 
@@ -45,6 +48,11 @@ impl Kind {
 pub(crate) struct Tally([u64; Kind::ALL.len()]);
 
 impl Tally {
+    /// So many of a kind.
+    pub(crate) fn of(&self, kind: Kind) -> u64 {
+        self.0[kind as usize]
+    }
+
     /// Counts one more.
     pub(crate) fn add(&mut self, kind: Kind) {
         self.0[kind as usize] += 1;
@@ -54,7 +62,7 @@ impl Tally {
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let parts: Vec<String> =
-            Kind::ALL.iter().map(|&(kind, name)| format!("{} {name}", self.0[kind as usize])).collect();
+            Kind::ALL.iter().map(|&(kind, name)| format!("{} {name}", self.of(kind))).collect();
         f.write_str(&parts.join(", "))
     }
 }

@@ -1,4 +1,5 @@
-//! The stranger: probes from the server's own Ethernet segment, by nmap and by hand, for as long as the traffic runs.
+//! The stranger: probes from the server's own Ethernet segment, by nmap and by hand. Towards the server's introduction
+//! from the first handshake on, towards the sessions for as long as the traffic runs.
 
 use std::net::Ipv6Addr;
 use std::sync::Arc;
@@ -10,12 +11,19 @@ use anyhow::{Context as _, Result, anyhow};
 use mtd_tests::inject::Injector;
 use mtd_tests::topology::{Host, Scanner, Topology};
 
-use crate::link::{Counters, Parties};
+use crate::link::{Counters, Introduction};
 use crate::nmap::{Scan, Scans};
+use crate::parties::Parties;
 use crate::probes::{Forger, Kind, Tally};
 
 /// Time between two salvos of probes made by hand.
 const SALVO_EVERY: Duration = Duration::from_millis(250);
+
+/// How often the stranger looks for a new handshake.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// Salvos between two that go to the introduction too.
+const INTRODUCTION_EVERY: usize = 8;
 
 /// How old a captured packet has to be before it is replayed: by then the original has arrived.
 const REPLAY_AGE: Duration = Duration::from_millis(100);
@@ -35,13 +43,14 @@ pub(crate) struct Report {
 /// A stranger at work; stops when dropped.
 #[derive(Debug)]
 pub(crate) struct Stranger {
+    scan: Arc<AtomicBool>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<Result<Report>>>,
 }
 
 impl Stranger {
-    /// Starts to probe. `counters` tells the stranger the server's present address and gives it packets to replay, as
-    /// if it could read along on the server's cable.
+    /// Starts to wait for handshakes, and to probe the introduction at each. `counters` tells the stranger the server's
+    /// present address and gives it packets to replay, as if it could read along on the server's cable.
     ///
     /// # Errors
     /// When no raw socket or thread can be had.
@@ -54,9 +63,16 @@ impl Stranger {
         let Topology { server, scanner, .. } = topology;
         let work = Work::new(server, scanner, parties, counters, period)?;
         let stop = Arc::new(AtomicBool::new(false));
-        let flag = Arc::clone(&stop);
-        let thread = thread::Builder::new().name("stranger".to_owned()).spawn(move || work.run(&flag))?;
-        Ok(Self { stop, thread: Some(thread) })
+        let scan = Arc::new(AtomicBool::new(false));
+        let flags = (Arc::clone(&scan), Arc::clone(&stop));
+        let thread =
+            thread::Builder::new().name("stranger".to_owned()).spawn(move || work.run(&flags.0, &flags.1))?;
+        Ok(Self { scan, stop, thread: Some(thread) })
+    }
+
+    /// Lets it do everything it can from now on.
+    pub(crate) fn scan(&self) {
+        self.scan.store(true, Ordering::SeqCst);
     }
 
     /// Ends the probing (nmap too) and reports.
@@ -94,6 +110,8 @@ struct Work {
     /// When an address is certainly dead: three slots after it was seen.
     dead_after: Duration,
     remembered: Vec<(Instant, Vec<u8>)>,
+    /// Handshakes whose introduction was probed.
+    greeted: usize,
     tally: Tally,
 }
 
@@ -112,25 +130,61 @@ impl Work {
             counters: counters.clone(),
             dead_after: 3 * period,
             remembered: Vec::new(),
+            greeted: 0,
             tally: Tally::default(),
         })
     }
 
-    fn run(mut self, stop: &AtomicBool) -> Result<Report> {
+    fn run(mut self, scan: &AtomicBool, stop: &AtomicBool) -> Result<Report> {
+        while !scan.load(Ordering::SeqCst) && sleep_until(Instant::now() + LOOK_EVERY, stop) {
+            self.greet()?;
+        }
         let mut due = Instant::now();
         for salvo in 0_usize.. {
             if !sleep_until(due, stop) {
                 break;
             }
             due = Instant::now() + SALVO_EVERY;
-            // Nothing to aim at before the first packet of the session.
-            let Some((address, port)) = self.counters.seen().current else { continue };
-            self.scans.advance(address)?;
+            self.greet()?;
+            // Nothing to aim at before the first handshake.
+            let (current, introduction) = {
+                let seen = self.counters.seen();
+                (seen.current, seen.introductions.last().cloned())
+            };
+            let (Some((address, port)), Some(introduction)) = (current, introduction) else { continue };
+            self.scans.advance(address, introduction.endpoint.0)?;
             self.search()?;
             self.knock(address, port)?;
             self.tamper(salvo)?;
+            if salvo.is_multiple_of(INTRODUCTION_EVERY) {
+                self.intrude(&introduction, salvo)?;
+            }
         }
         Ok(Report { by_hand: self.tally, nmap: self.scans.finish() })
+    }
+
+    /// Probes the introduction at each handshake that was not there before.
+    fn greet(&mut self) -> Result<()> {
+        let new: Vec<Introduction> =
+            self.counters.seen().introductions.iter().skip(self.greeted).cloned().collect();
+        self.greeted += new.len();
+        for (nth, introduction) in new.iter().enumerate() {
+            self.intrude(introduction, self.greeted + nth)?;
+        }
+        Ok(())
+    }
+
+    /// Unasked packets to the introduction, the beginning of somebody else's handshake once more, and the same changed.
+    fn intrude(&mut self, introduction: &Introduction, round: usize) -> Result<()> {
+        let (address, port) = introduction.endpoint;
+        let mut frames: Vec<_> =
+            self.forger.knocks(address, port)?.into_iter().map(|(_, frame)| frame).collect();
+        frames.push(self.forger.readdressed(&introduction.frame));
+        frames.extend(self.forger.alterations(&introduction.frame, round)?);
+        for frame in frames {
+            self.send(Kind::Introduction, &frame)?;
+        }
+        Ok(())
     }
 
     /// Asks everybody for addresses of the prefix that nobody has.

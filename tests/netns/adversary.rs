@@ -9,3 +9,5 @@ mod replays;
 mod scans;
 mod scene;
 mod solicitations;
+
+pub(crate) use self::scene::{Drops, difference, ends, icmp};

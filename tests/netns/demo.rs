@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::ErrorKind;
 use std::process::Command;
+use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -71,6 +72,10 @@ fn number(value: &Value, pointer: &str) -> u64 {
     value.pointer(pointer).and_then(Value::as_u64).unwrap_or_else(|| panic!("no number {pointer} in {value}"))
 }
 
+fn milliseconds(value: &Value, pointer: &str) -> f64 {
+    value.pointer(pointer).and_then(Value::as_f64).unwrap_or_else(|| panic!("no time {pointer} in {value}"))
+}
+
 #[test]
 fn the_demonstration_shows_what_it_promises() -> Result<()> {
     let (value, log) = run(&["--slots", "6", "--json"])?;
@@ -83,23 +88,36 @@ fn the_demonstration_shows_what_it_promises() -> Result<()> {
         "stranger",
         "plaintext_seen",
         "drops",
+        "rendezvous",
+        "clients",
+        "sessions_open",
+        "start_to_first_packet_ms",
     ];
     assert_eq!(keys(&value), BTreeSet::from(expected));
     assert_eq!(keys(&value["tcp"]), BTreeSet::from(["connections", "broken", "bytes"]));
     assert_eq!(keys(&value["udp"]), BTreeSet::from(["sent", "lost"]));
     assert_eq!(keys(&value["stranger"]), BTreeSet::from(["probes", "replies"]));
+    assert_eq!(keys(&value["rendezvous"]), BTreeSet::from(["published", "fetched", "median_fetch_ms"]));
 
     assert_eq!(number(&value, "/slots"), 6);
-    assert!((6..=9).contains(&number(&value, "/server_addresses_seen")), "{value}");
+    // Three sessions, with some slots before and after the traffic, and the introduction.
+    assert!((18..=40).contains(&number(&value, "/server_addresses_seen")), "{value}");
     // Two slots may derive the same port.
-    assert!((5..=9).contains(&number(&value, "/server_ports_seen")), "{value}");
-    assert_eq!(number(&value, "/tcp/connections"), 3);
+    assert!((16..=40).contains(&number(&value, "/server_ports_seen")), "{value}");
+    assert_eq!(number(&value, "/tcp/connections"), 6);
     assert_eq!(number(&value, "/tcp/broken"), 0);
     assert!(number(&value, "/tcp/bytes") > 1_000_000, "{value}");
     assert!(number(&value, "/udp/sent") > 6_000, "{value}");
     assert_eq!(number(&value, "/udp/lost"), 0);
     assert_eq!(number(&value, "/stranger/replies"), 0);
     assert_eq!(number(&value, "/plaintext_seen"), 0);
+    // One for each client and window: a window may end meanwhile, and the next one's are published ahead.
+    assert!((3..=9).contains(&number(&value, "/rendezvous/published")), "{value}");
+    assert!((3..=6).contains(&number(&value, "/rendezvous/fetched")), "{value}");
+    assert_eq!((number(&value, "/clients"), number(&value, "/sessions_open")), (3, 3));
+    let fetched = milliseconds(&value, "/rendezvous/median_fetch_ms");
+    let first = milliseconds(&value, "/start_to_first_packet_ms");
+    assert!(0.0 < fetched && fetched < first && first < 1000.0, "{value}");
     // What the stranger sent, the server dropped, but for the few whose destination a bit flip made another prefix.
     let probes = number(&value, "/stranger/probes");
     let drops = value["drops"].as_object().context("drops")?;
@@ -112,16 +130,20 @@ fn the_demonstration_shows_what_it_promises() -> Result<()> {
         assert!(drops.contains_key(reason), "{reason} in {value}");
     }
     assert!(log.contains("Everything held."), "{log}");
+    let words: Vec<_> = log.split_whitespace().collect();
+    assert!(words.join(" ").contains("looked for it in the DHT, found 0 introductions"), "{log}");
     Ok(())
 }
 
 #[test]
 fn without_encryption_the_capture_sees_the_marker() -> Result<()> {
-    let options =
-        ["--seconds", "3", "--mode", "authenticate", "--delivery", "on-link", "--no-scan", "--json"];
+    let options = "--seconds 3 --clients 1 --mode authenticate --delivery on-link --no-scan --json"
+        .split(' ')
+        .collect::<Vec<_>>();
     let (value, log) = run(&options)?;
     assert_eq!(number(&value, "/slots"), 3);
     assert!(number(&value, "/plaintext_seen") > 3_000, "{value}");
+    assert_eq!((number(&value, "/clients"), number(&value, "/sessions_open")), (1, 1));
     assert_eq!((number(&value, "/tcp/broken"), number(&value, "/udp/lost")), (0, 0));
     assert_eq!((number(&value, "/stranger/probes"), number(&value, "/stranger/replies")), (0, 0));
     assert!(log.contains("left out (--no-scan)"), "{log}");
@@ -129,8 +151,35 @@ fn without_encryption_the_capture_sees_the_marker() -> Result<()> {
 }
 
 #[test]
+fn what_does_not_hold_is_said_and_makes_the_exit_code() -> Result<()> {
+    let mut demo = start(&["--slots", "3", "--clients", "1", "--no-scan", "--json"])?;
+    demo.wait_for_line("Ctrl-C ends it early", PATIENCE)?;
+    let own = left_behind(demo.pid())?;
+    let router = own.iter().find(|path| path.ends_with("-router")).context("no router")?;
+    let route = |change: &[&str]| -> Result<()> {
+        let mut ip = Command::new("ip");
+        ip.args(["-n", router.rsplit('/').next().unwrap_or_default(), "-6", "route"]).args(change);
+        let output = ip.output()?;
+        ensure!(output.status.success(), "{ip:?}: {output:?}");
+        Ok(())
+    };
+    // For a moment the router does not know where the client is.
+    sleep(Duration::from_millis(500));
+    route(&["add", "unreachable", "2001:db8:c:1::/64", "metric", "1"])?;
+    sleep(Duration::from_millis(500));
+    route(&["del", "unreachable", "2001:db8:c:1::/64", "metric", "1"])?;
+    let status = demo.wait(PATIENCE)?;
+    let log = demo.log();
+    assert_eq!(status.code(), Some(1), "{log}");
+    assert!(log.contains("Did not hold:") && log.contains("UDP packets were lost"), "{log}");
+    let value: Value = serde_json::from_str(demo.stdout()?.lines().last().context("no JSON")?)?;
+    assert!(number(&value, "/udp/lost") > 100, "{value}");
+    Ok(())
+}
+
+#[test]
 fn an_interrupt_ends_it_early_and_leaves_nothing() -> Result<()> {
-    for moment in ["starting two controllers", "Ctrl-C ends it early"] {
+    for moment in ["starting the server", "alice: first packet", "Ctrl-C ends it early"] {
         let mut demo = start(&["--slots", "100"])?;
         demo.wait_for_line(moment, PATIENCE)?;
         assert!(!left_behind(demo.pid())?.is_empty(), "nothing to leave behind");

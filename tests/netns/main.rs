@@ -4,4 +4,6 @@ mod adversary;
 mod demo;
 mod device;
 mod lifecycle;
+mod many;
+mod rendezvous;
 mod sessions;

@@ -19,8 +19,23 @@ const SLOT: Duration = Duration::from_secs(1);
 /// For how long an echo request is repeated while a session ought to open.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Drop reasons that a session with two right ends never has.
+pub(super) const SESSION_REASONS: [&str; 11] = [
+    "unknown_address",
+    "stale_slot",
+    "wrong_port",
+    "wrong_peer",
+    "session_ended",
+    "invalid_sequence",
+    "replayed",
+    "bad_tag",
+    "bad_checksum",
+    "receive_failed",
+    "send_no_slot",
+];
+
 /// Runs all cases at the same time, each in a thread with a network of its own; the errors of all are told.
-fn at_once<T: Sync>(cases: &[T], run: impl Fn(&T) -> Result<()> + Sync) -> Result<()> {
+pub(super) fn at_once<T: Sync>(cases: &[T], run: impl Fn(&T) -> Result<()> + Sync) -> Result<()> {
     let failures: Vec<String> = std::thread::scope(|scope| {
         let run = &run;
         let threads: Vec<_> = cases.iter().map(|case| scope.spawn(move || run(case))).collect();

@@ -1,5 +1,6 @@
 //! Real controllers: the `mtd` program, started in a namespace with a configuration made here.
 
+use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -207,11 +208,11 @@ impl Setup {
         if !self.clock_file().exists() {
             self.set_clock(0)?;
         }
-        let mut command = netns.command(mtd_program()?)?;
-        command.arg("run").arg("-c").arg(config).arg("--wall-clock-offset-file").arg(self.clock_file());
-        let mut process = Running::spawn(&format!("mtd on {}", self.interface), command)?;
-        process.wait_for_line("ready", PATIENCE)?;
-        Ok(Controller { process, interface: self.interface.clone() })
+        let clock = self.clock_file();
+        let arguments = ["--wall-clock-offset-file".as_ref(), clock.as_os_str()];
+        let mut controller = Controller::spawn(netns, &self.interface, &config, &arguments)?;
+        controller.wait_ready()?;
+        Ok(controller)
     }
 }
 
@@ -224,6 +225,25 @@ pub struct Controller {
 }
 
 impl Controller {
+    /// Starts `mtd run -c CONFIG ARGS…` for the interface that the configuration names, and waits for nothing.
+    ///
+    /// # Errors
+    /// When the program cannot be started.
+    pub fn spawn(netns: &Netns, interface: &str, config: &Path, args: &[&OsStr]) -> Result<Self> {
+        let mut command = netns.command(mtd_program()?)?;
+        command.arg("run").arg("-c").arg(config).args(args);
+        let process = Running::spawn(&format!("mtd on {interface}"), command)?;
+        Ok(Self { process, interface: interface.to_owned() })
+    }
+
+    /// Waits until it is ready.
+    ///
+    /// # Errors
+    /// When it does not become ready; carries the end of its log.
+    pub fn wait_ready(&mut self) -> Result<()> {
+        self.process.wait_for_line("ready", PATIENCE).map(drop)
+    }
+
     /// Runs `mtd ARGS… -i IFACE` in the controller's namespace.
     ///
     /// # Errors
@@ -238,12 +258,26 @@ impl Controller {
     /// # Errors
     /// When it fails or prints something else.
     pub fn status(&self, netns: &Netns) -> Result<Status> {
-        let output = self.command(netns, &["status", "--json"])?;
+        Ok(serde_json::from_value(self.json(netns, &["status"])?)?)
+    }
+
+    /// What `mtd sessions --json` says.
+    ///
+    /// # Errors
+    /// When it fails or prints something else.
+    pub fn sessions(&self, netns: &Netns) -> Result<Vec<mtd::status::Session>> {
+        Ok(serde_json::from_value(self.json(netns, &["sessions"])?["sessions"].take())?)
+    }
+
+    /// The only instance in what `mtd ARGS… --json` prints.
+    fn json(&self, netns: &Netns, args: &[&str]) -> Result<serde_json::Value> {
+        let output = self.command(netns, &[args, &["--json"]].concat())?;
         let text = String::from_utf8_lossy(&output.stdout);
-        ensure!(output.status.success(), "mtd status failed: {}", String::from_utf8_lossy(&output.stderr));
-        let document: serde_json::Value = serde_json::from_str(&text)?;
-        let instance = document["instances"].get(0).context("no instance in mtd status")?;
-        Ok(serde_json::from_value(instance.clone())?)
+        ensure!(output.status.success(), "mtd {args:?} failed: {}", String::from_utf8_lossy(&output.stderr));
+        let mut document: serde_json::Value = serde_json::from_str(&text)?;
+        let instance =
+            document["instances"].get_mut(0).with_context(|| format!("no instance in mtd {args:?}"))?;
+        Ok(instance.take())
     }
 
     /// Stops it as an operator would, and waits for it to end.

@@ -10,12 +10,15 @@
 pub mod capture;
 pub mod cleanup;
 pub mod controller;
+pub mod dht;
 pub mod inject;
 pub mod link;
 pub mod netns;
 pub mod packet;
 mod packet_socket;
 pub mod process;
+pub mod rendezvous;
+pub mod swarm;
 pub mod topology;
 pub mod torture;
 pub mod traffic;

@@ -1,6 +1,6 @@
 //! Links between namespaces: veth cables, bridges, addresses, routes, offloads.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::process;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -208,6 +208,11 @@ impl Netns {
 /// The default route of IPv6, `::/0`.
 pub fn default_route() -> IpNet {
     IpNet::new_assert(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0)
+}
+
+/// The default route of IPv4, `0.0.0.0/0`.
+pub fn default_route_v4() -> IpNet {
+    IpNet::new_assert(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0)
 }
 
 fn base36(number: u32) -> String {

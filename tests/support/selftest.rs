@@ -1,5 +1,6 @@
 //! Tests of the support library itself. They need root and fail without it.
 
+mod dht;
 mod interrupts;
 mod namespaces;
 mod packets;

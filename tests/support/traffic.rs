@@ -1,13 +1,16 @@
-//! Bounded traffic with checked contents: one TCP connection ([`TcpFlow`]) or a UDP stream ([`UdpStream`]).
+//! Bounded traffic with checked contents: one TCP connection ([`TcpFlow`]), a UDP stream ([`UdpStream`]), or
+//! both, both ways ([`Load`]).
 //!
 //! The contents are a function of stream and position, so the receiving end knows every byte that must come, and hold
 //! [`MARKER`] once in every UDP packet and every [`BLOCK`] bytes of TCP, so that a capture can tell whether they passed in
 //! the clear.
 
+mod load;
 mod pattern;
 mod tcp;
 mod udp;
 
+pub use load::{Load, LoadReport, UDP_RATE};
 pub use pattern::{BLOCK, MARKER, contains_marker};
 pub use tcp::{TcpCounters, TcpFlow, TcpOptions, TcpReport};
 pub use udp::{UdpCounters, UdpOptions, UdpReport, UdpStream};

@@ -13,9 +13,10 @@ use crate::workspace::Workspace;
 
 const EXAMPLES: &str = "\
 Examples:
-  cargo xtask bench                        everything, in less than two minutes
+  cargo xtask bench                        everything, in about two minutes
   cargo xtask bench drop                   only how fast strangers are dropped
   cargo xtask bench tunnel --rounds 10     more repetitions, less spread
+  cargo xtask bench handshake              1,000 clients that connect to one server at once
   cargo xtask bench --json results.json    medians, spreads and ratios as one JSON object
 
 It runs as root, through `sudo -n` when you are not. What is not up to date is built first.";
@@ -24,7 +25,7 @@ It runs as root, through `sudo -n` when you are not. What is not up to date is b
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// Benchmarks (`drop`, `tunnel`) and options (`--rounds N`, `--json FILE`), passed on as they are.
+    /// Benchmarks (`drop`, `tunnel`, `handshake`) and options (`--rounds N`, `--json FILE`), passed on as they are.
     #[arg(value_name = "BENCH OPTIONS", allow_hyphen_values = true)]
     options: Vec<String>,
 }

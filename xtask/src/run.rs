@@ -12,7 +12,8 @@ const EXAMPLES: &str = "\
 Options of the demonstration:
   --slots N | --seconds N            how long the traffic has to live (24 slots)
   --period TIME                      length of a slot, 1s to 1h (1s)
-  --mode encrypt|authenticate        what the tunnel does with payloads (encrypt)
+  --clients N                        registered clients, 1 to 8 (3)
+  --mode encrypt|authenticate        what the tunnels do with payloads (encrypt)
   --delivery routed|on-link          how packets reach the protected prefixes (routed)
   --no-scan                          no stranger who probes the server
   --json                             the last line of stdout is one JSON object

@@ -26,7 +26,7 @@ const SOLICITATION: u8 = 135;
 const ADVERTISEMENT: u8 = 136;
 
 /// Dropped packets by reason.
-pub(super) type Drops = BTreeMap<String, u64>;
+pub(crate) type Drops = BTreeMap<String, u64>;
 
 /// A session with traffic in it, and everything on the server's link captured since before it began.
 pub(super) struct Scene {
@@ -294,7 +294,7 @@ fn sum(drops: &Drops) -> u64 {
 }
 
 /// What was counted in addition.
-pub(super) fn difference(before: &Drops, after: &Drops) -> Drops {
+pub(crate) fn difference(before: &Drops, after: &Drops) -> Drops {
     let more = |(reason, count): (&String, &u64)| {
         let more = count - before.get(reason).copied().unwrap_or(0);
         (more > 0).then(|| (reason.clone(), more))
@@ -303,12 +303,12 @@ pub(super) fn difference(before: &Drops, after: &Drops) -> Drops {
 }
 
 /// A [`Drops`] in a line.
-pub(super) fn drops<const N: usize>(counts: [(&str, u64); N]) -> Drops {
+pub(crate) fn drops<const N: usize>(counts: [(&str, u64); N]) -> Drops {
     counts.into_iter().filter(|(_, n)| *n > 0).map(|(reason, n)| (reason.to_owned(), n)).collect()
 }
 
 /// Source and destination of an untagged IPv6 frame.
-pub(super) fn ends(frame: &[u8]) -> Option<(Ipv6Addr, Ipv6Addr)> {
+pub(crate) fn ends(frame: &[u8]) -> Option<(Ipv6Addr, Ipv6Addr)> {
     if frame.get(12..14)? != [0x86, 0xdd] {
         return None;
     }
@@ -320,7 +320,7 @@ pub(super) fn ends(frame: &[u8]) -> Option<(Ipv6Addr, Ipv6Addr)> {
 }
 
 /// ICMPv6 type of an untagged frame, and the target where it is neighbour discovery.
-pub(super) fn icmp(frame: &[u8]) -> Option<(u8, Option<Ipv6Addr>)> {
+pub(crate) fn icmp(frame: &[u8]) -> Option<(u8, Option<Ipv6Addr>)> {
     ends(frame)?;
     let segment = frame.get(ETHERNET_LEN + IPV6_LEN..)?;
     let kind = *segment.first().filter(|_| frame[ETHERNET_LEN + 6] == ICMPV6)?;

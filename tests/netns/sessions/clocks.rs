@@ -9,7 +9,7 @@ use mtd::status::PeerState;
 use mtd_tests::topology::{Delivery, TopologyOptions};
 use mtd_tests::wait_until;
 
-use super::world::{Inner, Load, Role, World};
+use super::world::{Inner, Role, World};
 use super::{SLOT, at_once};
 
 const SECOND: i64 = 1_000_000_000;
@@ -30,7 +30,7 @@ fn clocks_apart_by_almost_a_slot_lose_nothing() -> Result<()> {
         world.start_all()?;
         world.wait_open()?;
         let first = world.peer(Role::Server)?.slot;
-        let load = Load::start(&world, Role::Client, inner)?;
+        let load = world.load(Role::Client, inner)?;
         world.wait_for_slot(Role::Server, first + 12)?;
         let report = load.stop()?;
         println!("clock of {role:?} {offset:+} ns, {delivery:?}: {report}");
@@ -47,7 +47,7 @@ fn clocks_apart_by_almost_a_slot_lose_nothing() -> Result<()> {
 #[test]
 fn a_clock_that_steps_by_an_hour_in_mid_traffic_disturbs_nothing() -> Result<()> {
     let mut world = World::open("authenticate", &TopologyOptions::default())?;
-    let load = Load::start(&world, Role::Client, Inner::V6)?;
+    let load = world.load(Role::Client, Inner::V6)?;
     thread::sleep(2 * SLOT);
     for (role, step) in
         [(Role::Server, HOUR), (Role::Client, -HOUR), (Role::Server, -HOUR), (Role::Client, HOUR)]
@@ -137,7 +137,7 @@ fn require_recovery(world: &mut World, wrong: Role) -> Result<()> {
     world.netns(Role::Client).wait_reachable(world.end(Role::Server).v4.into(), RECOVERY)?;
     println!("{wrong:?} recovered {:.1} s after its clock was set right", since.elapsed().as_secs_f64());
     world.wait_open()?;
-    let load = Load::start(world, Role::Client, Inner::V6)?;
+    let load = world.load(Role::Client, Inner::V6)?;
     thread::sleep(3 * SLOT);
     load.stop()?.require_lossless()
 }

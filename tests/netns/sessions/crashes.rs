@@ -6,9 +6,10 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use mtd::status::{PeerState, Status};
 use mtd_tests::topology::{Delivery, TopologyOptions};
+use mtd_tests::traffic::Load;
 use mtd_tests::wait_until;
 
-use super::world::{Inner, Load, Role, World};
+use super::world::{Inner, Role, World};
 use super::{PATIENCE, SLOT, at_once};
 
 /// The shortest horizon that the configuration takes.
@@ -19,7 +20,7 @@ fn a_killed_controller_that_is_back_within_the_horizon_loses_nothing() -> Result
     let cases = [(Delivery::Routed, "encrypt", Inner::V6), (Delivery::OnLink, "authenticate", Inner::V4)];
     at_once(&cases, |&(delivery, mode, inner)| {
         let mut world = World::open(mode, &TopologyOptions { delivery, ..TopologyOptions::default() })?;
-        let load = Load::start(&world, Role::Client, inner)?;
+        let load = world.load(Role::Client, inner)?;
         thread::sleep(2 * SLOT);
         let killed: [&[Role]; 3] = [&[Role::Server], &[Role::Client], &[Role::Client, Role::Server]];
         for roles in killed {
@@ -51,7 +52,7 @@ fn past_the_horizon_a_killed_controllers_end_is_closed_until_it_is_back() -> Res
         }
         world.start_all()?;
         world.wait_open()?;
-        let load = Load::start(&world, Role::Client, Inner::V6)?;
+        let load = world.load(Role::Client, Inner::V6)?;
         let arrived = |load: &Load| match killed {
             Role::Server => load.arrived_at_server(),
             _ => load.arrived_at_client(),

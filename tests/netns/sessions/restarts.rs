@@ -11,7 +11,7 @@ use mtd_tests::packet::Outer;
 use mtd_tests::topology::TopologyOptions;
 
 use super::PATIENCE;
-use super::world::{Inner, Load, Role, World};
+use super::world::{Inner, Role, World};
 
 /// Long enough for packets captured in a slot to be sent again in the same one, after a restart of the controller.
 const PERIOD: Duration = Duration::from_secs(5);
@@ -34,7 +34,7 @@ fn record(world: &World) -> Result<Vec<Vec<u8>>> {
     let (router, server) = (&world.topology().router, world.host(Role::Server));
     let capture = Capture::start(router, &server.tap_ifname, &CaptureOptions::default())?;
     let before = world.status(Role::Server)?.frames.accepted;
-    let load = Load::start(world, Role::Client, Inner::V6)?;
+    let load = world.load(Role::Client, Inner::V6)?;
     thread::sleep(Duration::from_secs(2));
     load.stop()?.require_lossless()?;
     let accepted = world.status(Role::Server)?.frames.accepted - before;
@@ -127,7 +127,7 @@ fn after_a_crash_that_lost_the_maps_receiving_starts_with_a_slot_to_come() -> Re
     ensure!(reached_in >= crashed_in + 2, "reached in slot {reached_in}, crash in {crashed_in}");
     world.wait_open().with_context(|| world.explain())?;
     require_refused(&replay(&world, &frames)?, &frames)?;
-    let load = Load::start(&world, Role::Client, Inner::V4)?;
+    let load = world.load(Role::Client, Inner::V4)?;
     thread::sleep(PERIOD + Duration::from_secs(1));
     load.stop()?.require_lossless()
 }

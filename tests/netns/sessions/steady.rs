@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result, ensure};
 use mtd_tests::topology::{Delivery, TopologyOptions};
 
 use super::at_once;
-use super::world::{Inner, Load, Role, World};
+use super::world::{Inner, Role, World};
 
 /// Slot edges that the traffic has to cross.
 const EDGES: u64 = 20;
@@ -39,7 +39,7 @@ fn cross_edges(case: &Case) -> Result<()> {
 
     let roles = [Role::Client, Role::Server];
     let first: Vec<_> = roles.iter().map(|role| world.peer(*role)).collect::<Result<_>>()?;
-    let load = Load::start(&world, Role::Client, case.inner)?;
+    let load = world.load(Role::Client, case.inner)?;
     for (role, first) in roles.iter().zip(&first) {
         // One more: part of the first slot was over when the traffic began.
         world.wait_for_slot(*role, first.slot + EDGES + 1)?;

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use mtd_tests::topology::TopologyOptions;
 use mtd_tests::torture::Campaign;
 
-use super::world::{Inner, Load, Role, World};
+use super::world::{Inner, Role, World};
 
 /// A controller is away for less than this; the horizon is 60 s.
 const LONGEST_ABSENCE_MS: u64 = 3_000;
@@ -16,7 +16,7 @@ const LONGEST_ABSENCE_MS: u64 = 3_000;
 fn torture_kills_and_restarts_under_traffic_lose_nothing() -> Result<()> {
     let mut campaign = Campaign::from_environment();
     let mut world = World::open("encrypt", &TopologyOptions::default())?;
-    let load = Load::start(&world, Role::Client, Inner::V6)?;
+    let load = world.load(Role::Client, Inner::V6)?;
     let mut kills = 0;
     while campaign.goes_on() || kills == 0 {
         let victims: &[Role] = match campaign.below(3) {

@@ -11,7 +11,7 @@ use mtd_tests::topology::TopologyOptions;
 use mtd_tests::wait_until;
 
 use super::SLOT;
-use super::world::{Inner, Load, Role, World};
+use super::world::{Inner, Role, World};
 
 const CLIENTS: [Role; 2] = [Role::Client, Role::Client2];
 
@@ -23,8 +23,7 @@ fn open() -> Result<World> {
 fn two_sessions_flow_side_by_side_and_do_not_need_each_other() -> Result<()> {
     let mut world = open()?;
     require_unlinked(&world)?;
-    let loads =
-        [Load::start(&world, Role::Client, Inner::V6)?, Load::start(&world, Role::Client2, Inner::V4)?];
+    let loads = [world.load(Role::Client, Inner::V6)?, world.load(Role::Client2, Inner::V4)?];
     thread::sleep(6 * SLOT);
     let [first, second] = loads;
     let report = first.stop()?;
@@ -79,8 +78,8 @@ fn a_client_cannot_send_in_the_name_of_the_other() -> Result<()> {
         sockets.push((sender, receiver));
     }
     // The same traffic under its own name, to show that nothing else stops it.
-    let load = Load::start(&world, liar, Inner::V6)?;
-    let other = Load::start(&world, victim, Inner::V6)?;
+    let load = world.load(liar, Inner::V6)?;
+    let other = world.load(victim, Inner::V6)?;
     for (sender, _) in &sockets {
         for _ in 0..EACH {
             sender.send(b"in another's name")?;

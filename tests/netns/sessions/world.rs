@@ -11,27 +11,9 @@ use mtd::status::{self, PeerState, Status};
 use mtd_tests::controller::{Controller, End, Session, Setup, mtd_program};
 use mtd_tests::netns::Netns;
 use mtd_tests::topology::{Host, Topology, TopologyOptions};
-use mtd_tests::traffic::{TcpFlow, TcpOptions, TcpReport, UdpOptions, UdpReport, UdpStream};
+use mtd_tests::traffic::Load;
 
-use super::PATIENCE;
-
-/// Packets per second of each UDP stream.
-pub(super) const UDP_RATE: u32 = 1000;
-
-/// Drop reasons that a session with two right ends never has.
-const SESSION_REASONS: [&str; 11] = [
-    "unknown_address",
-    "stale_slot",
-    "wrong_port",
-    "wrong_peer",
-    "session_ended",
-    "invalid_sequence",
-    "replayed",
-    "bad_tag",
-    "bad_checksum",
-    "receive_failed",
-    "send_no_slot",
-];
+use super::{PATIENCE, SESSION_REASONS};
 
 /// A host of the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -226,6 +208,14 @@ impl World {
         Ok(())
     }
 
+    /// Starts traffic between a client and the server. TCP and the stream to the server are in one IP version, the
+    /// stream back in the other.
+    pub(super) fn load(&self, client: Role, inner: Inner) -> Result<Load> {
+        let (to_server, to_client) =
+            (inner.address(self.end(Role::Server)), inner.other().address(self.end(client)));
+        Load::start((self.netns(client), to_client), (self.netns(Role::Server), to_server))
+    }
+
     /// What all controllers say, for messages.
     pub(super) fn explain(&self) -> String {
         let one = |(role, side): (&Role, &Side)| {
@@ -273,98 +263,5 @@ impl Drop for World {
                 eprintln!("{role:?}: {error:#}");
             }
         }
-    }
-}
-
-/// Traffic between a client and the server: one TCP connection that is busy in both directions, and a UDP stream each
-/// way. TCP and the stream to the server are in one IP version, the stream back in the other.
-#[derive(Debug)]
-pub(super) struct Load {
-    tcp: TcpFlow,
-    up: UdpStream,
-    down: UdpStream,
-    started: Instant,
-}
-
-/// What became of a [`Load`].
-#[derive(Debug)]
-pub(super) struct LoadReport {
-    tcp: TcpReport,
-    up: UdpReport,
-    down: UdpReport,
-    lasted: Duration,
-}
-
-impl Load {
-    /// Starts all three.
-    pub(super) fn start(world: &World, client: Role, inner: Inner) -> Result<Self> {
-        let (near, far) = (world.netns(client), world.netns(Role::Server));
-        let server = world.end(Role::Server);
-        let udp = |to| UdpOptions { rate: UDP_RATE, ..UdpOptions::to(to) };
-        Ok(Self {
-            tcp: TcpFlow::start(near, far, &TcpOptions::to(inner.address(server)))?,
-            up: UdpStream::start(near, far, &udp(inner.address(server)))?,
-            down: UdpStream::start(far, near, &udp(inner.other().address(world.end(client))))?,
-            started: Instant::now(),
-        })
-    }
-
-    /// Packets and bytes that have arrived so far at the server.
-    pub(super) fn arrived_at_server(&self) -> (u64, u64) {
-        (self.up.counters().received(), self.tcp.counters().received_by_server())
-    }
-
-    /// Packets and bytes that have arrived so far at the client.
-    pub(super) fn arrived_at_client(&self) -> (u64, u64) {
-        (self.down.counters().received(), self.tcp.counters().received_by_client())
-    }
-
-    /// Stops all and waits for what is in flight.
-    pub(super) fn stop(self) -> Result<LoadReport> {
-        let lasted = self.started.elapsed();
-        Ok(LoadReport { tcp: self.tcp.stop(), up: self.up.stop()?, down: self.down.stop()?, lasted })
-    }
-}
-
-impl LoadReport {
-    /// That the TCP connection lives and every byte has arrived.
-    pub(super) fn require_unbroken(&self) -> Result<()> {
-        let Self { tcp, .. } = self;
-        ensure!(tcp.broken.is_none() && tcp.is_complete() && tcp.bytes() > 0, "TCP: {tcp:?}");
-        Ok(())
-    }
-
-    /// [`LoadReport::require_unbroken`], and that no UDP packet was lost, changed or doubled, at the full rate.
-    pub(super) fn require_lossless(&self) -> Result<()> {
-        self.require_unbroken()?;
-        let wanted = self.lasted.as_millis() as u64 * u64::from(UDP_RATE) / 1000 * 9 / 10;
-        for udp in [&self.up, &self.down] {
-            ensure!(
-                udp.lost == 0 && udp.duplicated == 0 && udp.foreign == 0 && udp.sent >= wanted,
-                "UDP in {:?}: {udp:?} (TCP: {:?})",
-                self.lasted,
-                self.tcp
-            );
-        }
-        Ok(())
-    }
-}
-
-impl std::fmt::Display for LoadReport {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { tcp, up, down, lasted } = self;
-        write!(
-            f,
-            "{:.1} s, TCP {} bytes, broken: {}, longest stall {:?}; UDP sent {} + {}, lost {} + {}, longest gap {:?}",
-            lasted.as_secs_f64(),
-            tcp.bytes(),
-            tcp.broken.as_deref().unwrap_or("no"),
-            tcp.longest_stall,
-            up.sent,
-            down.sent,
-            up.lost,
-            down.lost,
-            up.longest_gap.max(down.longest_gap)
-        )
     }
 }

@@ -1,0 +1,24 @@
+//! Hosts that know nothing of each other but public keys: how they meet in a DHT, what their sessions survive, and what
+//! strangers get.
+
+mod clocks;
+mod crashes;
+mod dht;
+mod flood;
+mod insider;
+mod insiders;
+mod registry;
+mod replays;
+mod restarts;
+mod roaming;
+mod steady;
+mod strangers;
+mod sybils;
+mod watch;
+mod windows;
+mod world;
+
+use std::time::Duration;
+
+/// How long a session may take to open, on a machine with other things to do.
+const PATIENCE: Duration = Duration::from_secs(30);

@@ -1,0 +1,57 @@
+//! Controllers that are killed in mid-session: the data plane goes on, and the next controller takes the session over.
+
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use mtd_tests::topology::{Delivery, TopologyOptions};
+use mtd_tests::wait_until;
+
+use super::PATIENCE;
+use super::world::{Inner, Who, World, quoted};
+use crate::sessions::at_once;
+
+const SLOT: Duration = Duration::from_secs(1);
+
+#[test]
+fn a_killed_controller_that_is_back_takes_its_sessions_over_and_loses_nothing() -> Result<()> {
+    let cases = [(Delivery::Routed, "encrypt", Inner::V6), (Delivery::OnLink, "authenticate", Inner::V4)];
+    at_once(&cases, |&(delivery, mode, inner)| {
+        let mut world = World::new(&TopologyOptions { delivery, ..TopologyOptions::default() })?;
+        world.member(Who::Server).keys.insert("mode", quoted(mode));
+        world.start_all()?;
+        let load = world.load(Who::Alice, inner)?;
+        thread::sleep(2 * SLOT);
+        let killed: [&[Who]; 3] = [&[Who::Server], &[Who::Alice], &[Who::Alice, Who::Server]];
+        for hosts in killed {
+            let before = world.session(Who::Alice)?;
+            for who in hosts {
+                world.kill(*who)?;
+            }
+            // Slots turn over with nobody to load them, and keys should be renewed.
+            thread::sleep(4 * SLOT);
+            for who in hosts {
+                world.start(*who)?;
+            }
+            let after = world.session(Who::Alice)?;
+            ensure!(world.is_open(Who::Alice)?, "{hosts:?} back: {}", world.explain());
+            ensure!(after.tunnel == before.tunnel, "{before:?}, {after:?}");
+            thread::sleep(2 * SLOT);
+        }
+        // No other way in was needed.
+        let handshakes = world.handshakes()?;
+        ensure!(
+            handshakes.refused.is_empty() && handshakes.received == handshakes.answered,
+            "{handshakes:?}"
+        );
+        wait_until("the keys of the session that was taken over to be renewed", PATIENCE, || {
+            Ok(world.handshakes()?.answered >= 2)
+        })
+        .with_context(|| world.explain())?;
+        thread::sleep(2 * SLOT);
+        let report = load.stop()?;
+        println!("killed and back, {delivery:?}, {mode}: {report}");
+        report.require_lossless().with_context(|| world.explain())?;
+        world.require_no_session_drops(&[Who::Alice, Who::Server])
+    })
+}

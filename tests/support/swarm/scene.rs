@@ -1,0 +1,298 @@
+//! The network of a swarm: a private DHT, a real server with all clients registered, and what it costs.
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::os::unix::fs::PermissionsExt as _;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use mtd::keys::{PublicKey, SecretKey};
+use mtd::proto::rendezvous::{Introduction, Rendezvous, Shared, window_start};
+use mtd::rendezvous::{DhtConfig, FetchError, FetchOptions, Fetcher, MainlineStore};
+use mtd::status::{SessionState, Status};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use super::{Swarm, reading};
+use crate::controller::{Controller, End, Setup};
+use crate::dht::{PrivateDht, REQUEST_TIMEOUT};
+use crate::link::Via;
+use crate::netns::Netns;
+use crate::topology::{Delivery, Host, Topology, TopologyOptions};
+use crate::wait_until;
+
+/// Addresses of the clients, a /64 each.
+const SITE: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xca11, 0, 0, 0, 0, 0);
+const WINDOW: Duration = Duration::from_mins(15);
+const NODES: u32 = 20;
+const FIRST_NODE: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
+
+/// Searches under way at a time: with more, answers are lost and everything gets slower.
+const SEARCHES: usize = 8;
+
+/// How long publishing and fetching may take.
+const MEETING: Duration = Duration::from_mins(1);
+/// How long the handshakes may take. Without trouble it is seconds.
+const CONNECTING: Duration = Duration::from_secs(30);
+const ECHO: Duration = Duration::from_secs(10);
+
+/// A server whose introduction every client has, before the first handshake. Fields are dropped in order.
+pub struct Scene {
+    swarm: Swarm,
+    server: Controller,
+    _setup: Setup,
+    _dht: PrivateDht,
+    topology: Topology,
+    clients: usize,
+    /// From the server's start until it had published for all clients.
+    pub publication: Duration,
+    /// From the first search until all clients had their introduction.
+    pub fetching: Duration,
+}
+
+/// What so many sessions cost.
+#[derive(Clone, Copy, Debug)]
+pub struct Costs {
+    /// From the clients' start until every session was open.
+    pub wall: Duration,
+    /// What the server's process worked in that time: handshakes, slots, housekeeping.
+    pub server: Duration,
+    /// Handshakes a second of one core of the server.
+    pub per_second_core: f64,
+    /// Memory of the kernel's maps, which have room for two sessions a client, by clients.
+    pub kernel_bytes_per_session: f64,
+    /// What the server's process grew by, by sessions.
+    pub controller_bytes_per_session: f64,
+    /// Half of the clients had a session after this time.
+    pub median: Duration,
+    /// Packets to the clients that belonged to no session: late copies of answers.
+    pub strays: u64,
+}
+
+impl Scene {
+    /// Registers so many clients at a server, starts it, and waits until it has published; then every client fetches
+    /// its introduction.
+    ///
+    /// # Errors
+    /// When something cannot be set up, or an introduction is not found.
+    pub fn new(clients: usize) -> Result<Self> {
+        let site = Ipv6Net::new(SITE, 48)?;
+        let topology = Topology::standard(&TopologyOptions::default())?;
+        topology.router.add_route(site.into(), Via::Gateway(topology.client.address.into()))?;
+        let dht = PrivateDht::in_namespace(&topology.router, FIRST_NODE, NODES)?;
+        connect_ipv4(&topology.router, &topology.server, 1)?;
+        connect_ipv4(&topology.router, &topology.client, 2)?;
+
+        let identity = SecretKey::generate()?;
+        let keys: Vec<_> = (0..clients).map(|_| SecretKey::generate()).collect::<Result<_, _>>()?;
+        let setup = register(&topology.server, &identity, &keys, &dht.bootstrap())?;
+        let start = Instant::now();
+        let server = setup.start(&topology.server.netns)?;
+        wait_until("the server to publish for all clients", MEETING, || {
+            let status = server.status(&topology.server.netns)?;
+            Ok(status.rendezvous.is_some_and(|rendezvous| rendezvous.published >= clients as u64))
+        })?;
+        let publication = start.elapsed();
+
+        let start = Instant::now();
+        let introductions = fetch(&topology.client.netns, dht.bootstrap(), &identity.public(), &keys)?;
+        let fetching = start.elapsed();
+        let host = &topology.client;
+        let members = keys.into_iter().zip(introductions).collect();
+        let swarm = Swarm::new(&host.netns, &host.ifname, site, &identity.public(), WINDOW, members)?;
+        Ok(Self { swarm, server, _setup: setup, _dht: dht, topology, clients, publication, fetching })
+    }
+
+    /// All clients connect at once, and each exchanges an ordinary packet with the server.
+    ///
+    /// # Errors
+    /// When one of them does not succeed at once, or the server counts something else.
+    pub fn connect(&mut self) -> Result<Costs> {
+        let pid = self.server.process.pid();
+        let before = (processor_time(pid)?, resident_bytes(pid)?);
+        let wall = self.swarm.connect(CONNECTING)?;
+        let server = processor_time(pid)?.saturating_sub(before.0);
+        let grown = resident_bytes(pid)?.saturating_sub(before.1);
+        self.swarm.echo(ECHO)?;
+        self.check(&self.status()?)?;
+        let clients = self.clients as f64;
+        let times = self.swarm.times();
+        Ok(Costs {
+            wall,
+            server,
+            per_second_core: clients / server.as_secs_f64(),
+            kernel_bytes_per_session: map_bytes(pid)? as f64 / clients,
+            controller_bytes_per_session: grown as f64 / clients,
+            median: times[times.len() / 2],
+            strays: self.swarm.strays(),
+        })
+    }
+
+    /// What the server says.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn status(&self) -> Result<Status> {
+        self.server.status(&self.topology.server.netns)
+    }
+
+    /// Stops server and clients.
+    ///
+    /// # Errors
+    /// When the server does not end well, or packets to the clients were lost on this side.
+    pub fn stop(mut self) -> Result<()> {
+        self.server.stop()?;
+        let lost = self.swarm.stop()?;
+        ensure!(lost == 0, "the capture lost {lost} packets");
+        Ok(())
+    }
+
+    /// Every client has one open session, with a key and tunnel addresses of its own, and no handshake was refused but a
+    /// repeated one.
+    fn check(&self, status: &Status) -> Result<()> {
+        let open = status.sessions.iter().filter(|session| session.state == SessionState::Open);
+        let open: Vec<_> = open.collect();
+        let keys: HashSet<_> = open.iter().map(|session| &session.public_key).collect();
+        let addresses: HashSet<_> = open.iter().flat_map(|session| &session.tunnel.remote).collect();
+        ensure!(
+            (status.sessions.len(), open.len(), keys.len(), addresses.len())
+                == (self.clients, self.clients, self.clients, 2 * self.clients),
+            "{} sessions, {} of them open, of {} clients with {} tunnel addresses; there are {} clients",
+            status.sessions.len(),
+            open.len(),
+            keys.len(),
+            addresses.len(),
+            self.clients
+        );
+        // A ping and an echo request at least came through each.
+        let idle =
+            open.iter().filter(|session| session.received.packets < 2 || session.sent.packets < 2).count();
+        ensure!(idle == 0, "{idle} sessions count less than two packets each way");
+        let handshakes = status.handshakes.as_ref().context("no handshakes in the status")?;
+        // A request that was sent again may still be on its way when the answer to the first has opened the session.
+        ensure!(
+            handshakes.refused.keys().all(|reason| reason == "replayed") && handshakes.half_open == 0,
+            "handshakes were refused or are half open: {handshakes:?}"
+        );
+        Ok(())
+    }
+}
+
+/// A server's configuration with all clients registered in its folder.
+fn register(host: &Host, identity: &SecretKey, clients: &[SecretKey], bootstrap: &[String]) -> Result<Setup> {
+    let setup = Setup::new(host, &End::new(0, host), Delivery::Routed)?;
+    let (key, folder) = (setup.folder().join("server.key"), setup.folder().join("clients"));
+    fs::write(&key, format!("{}\n", *identity.to_base64()))?;
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600))?;
+    fs::create_dir(&folder)?;
+    for (n, client) in clients.iter().enumerate() {
+        fs::write(folder.join(format!("client{n}.pub")), format!("{}\n", client.public()))?;
+    }
+    // Two sessions a client: what the renewal of keys needs. Handshakes as many as come.
+    let most = 2 * clients.len();
+    Ok(setup
+        .with_line(&format!("private_key_file = \"{}\"\nmax_sessions = {most}", key.display()))
+        .with_line(&format!("[rendezvous]\nbootstrap = {bootstrap:?}"))
+        .with_line(
+            "[listen]\npool = [\"fd00:6d74::/64\", \"10.78.0.0/16\"]\nmax_handshakes_per_second = 10000",
+        ))
+}
+
+/// Gives a host an IPv4 address on its link to the router, and a default route.
+fn connect_ipv4(router: &Netns, host: &Host, link: u8) -> Result<()> {
+    let address = |number| Ipv4Addr::new(198, 19, link, number);
+    let net = |number| Ok::<_, ipnet::PrefixLenError>(IpNet::V4(Ipv4Net::new(address(number), 24)?));
+    router.add_address(&host.gateway_ifname, net(1)?)?;
+    host.netns.add_address(&host.ifname, net(2)?)?;
+    let nodes = IpNet::V4(Ipv4Net::new(Ipv4Addr::new(198, 18, 0, 0), 24)?);
+    host.netns.add_route(nodes, Via::Gateway(address(1).into()))
+}
+
+/// Every client's introduction of the present window, from the DHT.
+fn fetch(
+    netns: &Netns,
+    bootstrap: Vec<String>,
+    server: &PublicKey,
+    clients: &[SecretKey],
+) -> Result<Vec<HashMap<u64, Introduction>>> {
+    let window = window_start(reading()?.wall / 1_000_000_000, WINDOW.as_secs());
+    let rendezvous = clients.iter().map(|client| {
+        let shared = Shared::new(client, server).context("a key is of no use")?;
+        Ok(shared.rendezvous(server, &client.public(), window))
+    });
+    let rendezvous: Vec<_> = rendezvous.collect::<Result<_>>()?;
+    let search = || -> Result<Vec<Introduction>> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(search(bootstrap, rendezvous))
+    };
+    let found = netns.enter(search)??;
+    Ok(found.into_iter().map(|introduction| HashMap::from([(window, introduction)])).collect())
+}
+
+async fn search(bootstrap: Vec<String>, rendezvous: Vec<Rendezvous>) -> Result<Vec<Introduction>> {
+    let config = DhtConfig { bootstrap, request_timeout: REQUEST_TIMEOUT, ..DhtConfig::default() };
+    let store = Arc::new(MainlineStore::new(config));
+    let fetcher = Fetcher::new(store, FetchOptions::default());
+    let room = Arc::new(Semaphore::new(SEARCHES));
+    let deadline = Instant::now() + MEETING;
+    let mut searches = JoinSet::new();
+    for (n, rendezvous) in rendezvous.into_iter().enumerate() {
+        let (fetcher, room) = (fetcher.clone(), Arc::clone(&room));
+        searches.spawn(async move {
+            let _permit = room.acquire().await?;
+            loop {
+                match fetcher.fetch(std::slice::from_ref(&rendezvous)).await {
+                    Ok(found) => return Ok((n, found.introduction)),
+                    // The machine is busy: the answers came too late.
+                    Err(FetchError::Store(_) | FetchError::Absent { .. }) if Instant::now() < deadline => {}
+                    Err(error) => return Err(anyhow::Error::from(error)),
+                }
+            }
+        });
+    }
+    let mut found = Vec::new();
+    while let Some(ended) = searches.join_next().await {
+        found.push(ended??);
+    }
+    found.sort_by_key(|(n, _)| *n);
+    Ok(found.into_iter().map(|(_, introduction)| introduction).collect())
+}
+
+/// What a process has worked, in user space and in the kernel.
+fn processor_time(pid: u32) -> Result<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The name, in brackets, may hold anything.
+    let (_, fields) = stat.rsplit_once(')').context("no name in stat")?;
+    let ticks: Vec<u64> =
+        fields.split_whitespace().skip(11).take(2).map(str::parse).collect::<Result<_, _>>()?;
+    let hertz = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK)?.context("no clock ticks")?;
+    Ok(Duration::from_secs_f64(ticks.iter().sum::<u64>() as f64 / hertz as f64))
+}
+
+/// Memory that a process has in use, in bytes.
+fn resident_bytes(pid: u32) -> Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
+}
+
+/// Memory of all maps that a process has open, as the kernel accounts it, in bytes.
+fn map_bytes(pid: u32) -> Result<u64> {
+    let mut maps = HashMap::new();
+    for entry in fs::read_dir(format!("/proc/{pid}/fdinfo"))? {
+        // Descriptors come and go.
+        let Ok(text) = fs::read_to_string(entry?.path()) else { continue };
+        let field =
+            |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok());
+        if let (Some(id), Some(bytes), true) =
+            (field("map_id:"), field("memlock:"), text.contains("map_type:"))
+        {
+            maps.insert(id, bytes);
+        }
+    }
+    ensure!(!maps.is_empty(), "the process has no maps");
+    Ok(maps.values().sum())
+}
