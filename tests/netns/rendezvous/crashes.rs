@@ -33,8 +33,10 @@ fn a_killed_controller_that_is_back_takes_its_sessions_over_and_loses_nothing() 
             for who in hosts {
                 world.start(*who)?;
             }
+            // At once, but for the moment in which keys are renewed: then there is a second session, not open yet.
+            wait_until("the session to be open", PATIENCE, || world.is_open(Who::Alice))
+                .with_context(|| format!("{hosts:?} back: {}", world.explain()))?;
             let after = world.session(Who::Alice)?;
-            ensure!(world.is_open(Who::Alice)?, "{hosts:?} back: {}", world.explain());
             ensure!(after.tunnel == before.tunnel, "{before:?}, {after:?}");
             thread::sleep(2 * SLOT);
         }
