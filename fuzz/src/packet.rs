@@ -1,6 +1,6 @@
 //! Packets: the parsers of `mtd_common::packet` against plain readings of the same bytes.
 
-use mtd_common::abi::{Dataplane, Prefix, RxSlot, TxSlot};
+use mtd_common::abi::{Dataplane, Prefix, Session, Slot};
 use mtd_common::aead::{self, Buffer, MAX_TEXT, Operation, Pass, Sums};
 use mtd_common::packet::inner::{self, Inner};
 use mtd_common::packet::outer::{self, MIN_INNER, Send};
@@ -22,16 +22,24 @@ const PREFIXES: [(u64, u64, u32); 4] = [
 ];
 
 /// The one live slot that packets are judged by.
-const SLOT: RxSlot = RxSlot {
-    live_from: 0,
-    live_until: 1,
-    session: 0,
-    generation: 1,
+const SLOT: Slot = Slot {
     slot: 7,
+    local_low: [1; 8],
+    peer_low: [9, 8, 7, 6, 5, 4, 3, 2],
     local_port: [0x12, 0x34],
     peer_port: [0xab, 0xcd],
-    peer_address: [0x20, 1, 0xd, 0xb8, 0, 9, 0, 0, 9, 8, 7, 6, 5, 4, 3, 2],
+    generation: 1,
 };
+/// The upper half of the peer's address in it.
+const PEER_HIGH: [u8; 8] = [0x20, 1, 0xd, 0xb8, 0, 9, 0, 0];
+
+fn session(peer_high: [u8; 8]) -> Session {
+    Session { peer_high, ..Session::default() }
+}
+
+fn halves(address: &[u8; 16]) -> [&[u8; 8]; 2] {
+    [bytes::part::<0, 8, 16>(address), bytes::part::<8, 8, 16>(address)]
+}
 
 fn dataplane(count: u32) -> Dataplane {
     let mut value = Dataplane { prefix_count: count, inner_mtu: MTU, ..Dataplane::default() };
@@ -52,13 +60,13 @@ pub fn frame(data: &[u8]) -> bool {
     assert_eq!(ip[8..24], *outer::source(ip));
     assert_eq!(ip[24..40], *outer::destination(ip));
     for count in 0..=4 {
-        let found = packet::protected(&dataplane(count), outer::destination(ip));
-        assert_eq!(found, protected(outer::destination(ip), count as usize));
+        let found = packet::is_protected(&dataplane(count), outer::destination(ip));
+        assert_eq!(found, is_protected(outer::destination(ip), count as usize));
     }
     let udp_follows = outer::require_udp(ip);
     assert_eq!(udp_follows.is_ok(), ip[6] == 17);
     let Some(udp) = rest[IPV6..].first_chunk::<UDP>() else { return false };
-    assert_eq!(outer::require_peer(&SLOT, ip, udp), require_peer(ip, *udp));
+    assert_eq!(outer::require_peer(&session(PEER_HIGH), &SLOT, ip, udp), require_peer(ip, *udp));
     let length = outer::inner_length(ip, udp, rest.len(), MTU);
     assert_eq!(length, inner_length(rest, *udp));
     let (Ok(()), Ok(length)) = (udp_follows, length) else { return false };
@@ -74,7 +82,7 @@ fn datagram(packet: &[u8], length: usize) {
     let (ip, udp, mtd) = parts(headers);
     let sound = udp[6..] != [0, 0] && plain_sum(packet, 17) == 0xffff;
     let mut opened = text.to_vec();
-    let nonce = aead::nonce(SLOT.slot, outer::sequence(mtd, &MASK));
+    let nonce = aead::nonce(SLOT.slot as u32, outer::sequence(mtd, &MASK));
     for operation in [Operation::Authenticate, Operation::Open] {
         let sums = run(operation, nonce, &mut opened).expect("not over the maximum");
         assert_eq!(outer::checksum_valid(ip, udp, mtd, sums.checksum), sound, "{operation:?}");
@@ -93,51 +101,59 @@ pub fn tunnel(mut data: &[u8]) -> bool {
     let Some(sequence) = take(&mut data).map(u64::from_le_bytes) else { return false };
     let (Some([ecn]), Some(bit)) = (take(&mut data), take(&mut data)) else { return false };
     let inner = data;
-    let nonce = aead::nonce(SLOT.slot, sequence);
+    let nonce = aead::nonce(SLOT.slot as u32, sequence);
     let mut sealed = inner.to_vec();
     let Some(Sums { tag, checksum }) = run(Operation::Seal, nonce, &mut sealed) else {
         assert!(inner.len() > MAX_TEXT);
         return false;
     };
-    let slot = TxSlot { slot: 7, generation: 1, local_port, peer_port, local_address, peer_address };
     let mut packet = vec![0; OVERHEAD];
     let headers = packet.first_chunk_mut().expect("room for the headers");
+    let (local, peer) = (halves(&local_address), halves(&peer_address));
     let (inner_length, ecn) = (inner.len() as u16, ecn & 3);
-    Send { slot: &slot, mask: &MASK, sequence, tag, checksum, inner: inner_length, ecn }.write(headers);
+    let sent = Send {
+        local,
+        peer,
+        local_port,
+        peer_port,
+        mask: &MASK,
+        sequence,
+        tag,
+        checksum,
+        inner: inner_length,
+        ecn,
+    };
+    sent.write(headers);
     packet.append(&mut sealed);
     assert_eq!(plain_sum(&packet, 17), 0xffff);
     if inner.len() < MIN_INNER {
-        assert_eq!(receive(&slot, &packet), Err(DropReason::TooShort));
+        assert_eq!(receive(&sent, &packet), Err(DropReason::TooShort));
         return false;
     }
-    assert_eq!(receive(&slot, &packet).as_deref(), Ok(inner));
+    assert_eq!(receive(&sent, &packet).as_deref(), Ok(inner));
     assert_eq!(packet[1], ecn << 4);
     let bit = usize::from(u16::from_le_bytes(bit)) % (packet.len() * 8);
     packet[bit / 8] ^= 0x80 >> (bit % 8);
     // Traffic class and hop limit.
     let of_the_network = (4..12).contains(&bit) || (56..64).contains(&bit);
-    assert_eq!(receive(&slot, &packet).is_ok(), of_the_network, "bit {bit}");
+    assert_eq!(receive(&sent, &packet).is_ok(), of_the_network, "bit {bit}");
     true
 }
 
 /// What the receive program does with a packet to the peer of `sent`, in the same order.
-fn receive(sent: &TxSlot, packet: &[u8]) -> Result<Vec<u8>, DropReason> {
+fn receive(sent: &Send<'_>, packet: &[u8]) -> Result<Vec<u8>, DropReason> {
     let (headers, text) = packet.split_first_chunk::<OVERHEAD>().ok_or(DropReason::Truncated)?;
     let (ip, udp, mtd) = parts(headers);
-    if *outer::destination(ip) != sent.peer_address {
+    if halves(outer::destination(ip)) != sent.peer {
         return Err(DropReason::UnknownAddress);
     }
     outer::require_udp(ip)?;
-    let slot = RxSlot {
-        local_port: sent.peer_port,
-        peer_port: sent.local_port,
-        peer_address: sent.local_address,
-        ..SLOT
-    };
-    outer::require_peer(&slot, ip, udp)?;
+    let slot =
+        Slot { local_port: sent.peer_port, peer_port: sent.local_port, peer_low: *sent.local[1], ..SLOT };
+    outer::require_peer(&session(*sent.local[0]), &slot, ip, udp)?;
     assert_eq!(outer::inner_length(ip, udp, packet.len(), MTU)?, text.len());
     let mut text = text.to_vec();
-    let nonce = aead::nonce(slot.slot, outer::sequence(mtd, &MASK));
+    let nonce = aead::nonce(slot.slot as u32, outer::sequence(mtd, &MASK));
     let sums = run(Operation::Open, nonce, &mut text).ok_or(DropReason::Oversized)?;
     if !aead::verify(sums.tag, outer::tag(mtd)) {
         return Err(DropReason::BadTag);
@@ -257,16 +273,19 @@ fn parts(headers: &[u8; OVERHEAD]) -> (&[u8; IPV6], &[u8; UDP], &[u8; MTD]) {
     )
 }
 
-fn protected(address: &[u8; 16], count: usize) -> Option<u16> {
+fn is_protected(address: &[u8; 16], count: usize) -> bool {
     let address = u128::from_be_bytes(*address);
     let inside = |(high, low, bits): &(u64, u64, u32)| {
         address >> (128 - bits) == (u128::from(*high) << 64 | u128::from(*low)) >> (128 - bits)
     };
-    PREFIXES[..count].iter().position(inside).map(|index| index as u16)
+    PREFIXES[..count].iter().any(inside)
 }
 
 fn require_peer(ip: &[u8; IPV6], udp: [u8; UDP]) -> Result<(), DropReason> {
-    match (udp[2..4] == SLOT.local_port, udp[..2] == SLOT.peer_port && ip[8..24] == SLOT.peer_address) {
+    match (
+        udp[2..4] == SLOT.local_port,
+        udp[..2] == SLOT.peer_port && ip[8..16] == PEER_HIGH && ip[16..24] == SLOT.peer_low,
+    ) {
         (false, _) => Err(DropReason::WrongPort),
         (true, false) => Err(DropReason::WrongPeer),
         (true, true) => Ok(()),

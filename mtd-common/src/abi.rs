@@ -7,16 +7,17 @@
 use core::mem::{offset_of, size_of};
 
 use crate::bytes::part_mut;
+use crate::table::Layout;
 use crate::window::WINDOW_WORDS;
 
 /// Version of every layout in this module. Part of the pin path, and the first field of [`Dataplane`].
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// Most protected prefixes that one data plane serves.
 pub const MAX_PREFIXES: usize = 4;
 
-/// Most sessions that may derive the same address at the same time (requirement MT-07). See [`RxKey::chain`].
-pub const MAX_CHAIN: u16 = 4;
+/// Most sessions that may have the same address at the same time (requirement MT-07).
+pub const MAX_SHARED: usize = 4;
 
 /// Settings of one attached data plane: the only element of the array map `DATAPLANE`.
 #[repr(C)]
@@ -28,8 +29,8 @@ pub struct Dataplane {
     pub tunnel_ifindex: u32,
     /// Interface index of the underlay.
     pub underlay_ifindex: u32,
-    /// Slots in the send ring of one session; a power of two.
-    pub ring: u32,
+    /// Binary logarithm of the number of elements that each session has in `SLOTS`.
+    pub ring_bits: u32,
     /// Number of valid elements of `prefixes`.
     pub prefix_count: u32,
     /// [`FLAG_ON_LINK`], [`FLAG_SHARED`].
@@ -42,6 +43,8 @@ pub struct Dataplane {
     pub underlay_mac: [u8; 6],
     /// Protected prefixes; the elements after `prefix_count` are zero.
     pub prefixes: [Prefix; MAX_PREFIXES],
+    /// The table of addresses.
+    pub table: Layout,
 }
 
 impl Dataplane {
@@ -81,58 +84,24 @@ pub struct Prefix {
     pub mask: u64,
 }
 
-/// Key of the hash map `RX_SLOTS`: an own address that some session has in some slot.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct RxKey {
-    /// Bytes 8–15 of the address, network order.
-    pub low: [u8; 8],
-    /// Index into [`Dataplane::prefixes`].
-    pub prefix: u16,
-    /// 0 for the first session that derived this address, 1 for the second … (fewer than [`MAX_CHAIN`]). Elements
-    /// of one address are always numbered without a gap.
-    pub chain: u16,
-}
-
-/// Value of the hash map `RX_SLOTS`: who may send to this address, and when.
+/// Element of the array map `SLOTS`, at index `session << ring_bits | slot & (1 << ring_bits) - 1`: the addresses of one
+/// slot of a session. Sending goes by the slot's number; for receiving, the table of addresses ([`crate::table`]) leads here.
+/// The upper halves of the addresses are the session's ([`Session::local_high`], [`Session::peer_high`]).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RxSlot {
-    /// Session time in ns from which the address is live (one slot early, requirement MT-05).
-    pub live_from: u64,
-    /// Session time in ns at which it ends to be live (one slot late).
-    pub live_until: u64,
-    /// Index into `SESSIONS` and `SESSION_STATE`.
-    pub session: u32,
-    /// [`Session::generation`] that this entry belongs to; another one means that the session has ended.
-    pub generation: u32,
-    /// Low 32 bits of the slot number; part of the nonce.
-    pub slot: u32,
-    /// Own UDP port in this slot, network order.
-    pub local_port: [u8; 2],
-    /// The peer's UDP port in this slot, network order.
-    pub peer_port: [u8; 2],
-    /// The peer's address in this slot. All zero: any address and any port may send (the server's end of an
-    /// introduction, which does not know its clients' prefixes).
-    pub peer_address: [u8; 16],
-}
-
-/// Element of the array map `TX_SLOTS`, at index `session * ring + slot % ring`: the addresses of one slot.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct TxSlot {
-    /// Slot number; the element is of use in that slot only.
+pub struct Slot {
+    /// Slot number.
     pub slot: u64,
-    /// [`Session::generation`] that this element belongs to.
-    pub generation: u32,
+    /// Bytes 8–15 of the own address, network order.
+    pub local_low: [u8; 8],
+    /// Bytes 8–15 of the peer's address, network order.
+    pub peer_low: [u8; 8],
     /// Own UDP port, network order.
     pub local_port: [u8; 2],
     /// The peer's UDP port, network order.
     pub peer_port: [u8; 2],
-    /// Own address.
-    pub local_address: [u8; 16],
-    /// The peer's address.
-    pub peer_address: [u8; 16],
+    /// [`Session::generation`] that this element belongs to; another one means that the session has ended.
+    pub generation: u32,
 }
 
 /// Keys of one direction of a session. All zero once the session has ended.
@@ -163,14 +132,20 @@ pub struct Session {
     /// Number of the peer, the same in all sessions with it, so that packets of an old session pass while routes name
     /// the new one already. 0: no peer, no inner source is allowed but those of `peer_tunnel`.
     pub peer: u32,
-    /// Padding.
-    pub reserved: u32,
+    /// [`FLAG_ANYBODY`].
+    pub flags: u32,
     /// Session time in ns = `CLOCK_BOOTTIME` in ns + this (wrapping).
     pub clock_offset: u64,
     /// Slot length in ns; never 0 in a session.
     pub period: u64,
     /// Added to the session time before the division by `period`.
     pub phase: u64,
+    /// Session time in ns from which on no slot is live.
+    pub until: u64,
+    /// Bytes 0–7 of the own addresses, network order: no prefix is shorter than 64 bits.
+    pub local_high: [u8; 8],
+    /// Bytes 0–7 of the peer's addresses, network order.
+    pub peer_high: [u8; 8],
     /// Keys that open what the peer sends.
     pub rx: DirectionKeys,
     /// Keys that seal what we send.
@@ -179,6 +154,10 @@ pub struct Session {
     /// look-up in `ROUTES`.
     pub peer_tunnel: [[u8; 16]; 2],
 }
+
+/// [`Session::flags`]: any address and any port may send (the server's end of an introduction, which does not know its
+/// clients' prefixes).
+pub const FLAG_ANYBODY: u32 = 1;
 
 /// [`Session::mode`]: inner packets are encrypted and authenticated.
 pub const MODE_ENCRYPT: u32 = 1;
@@ -299,7 +278,7 @@ pub const COUNTER_SLOTS: u32 = 8;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TokenBucket {
-    /// `CLOCK_BOOTTIME` in ns of the last refill.
+    /// Time in ns of the last refill, by whichever clock that does not jump.
     pub refilled: u64,
     /// Tokens left.
     pub tokens: u64,
@@ -310,9 +289,10 @@ impl TokenBucket {
     /// `interval` ns. Returns whether there was one.
     #[inline(always)]
     pub fn take(&mut self, now: u64, interval: u64, burst: u64) -> bool {
-        let gained = now.wrapping_sub(self.refilled) / interval;
-        if gained > 0 {
-            let tokens = self.tokens.saturating_add(gained);
+        let elapsed = now.wrapping_sub(self.refilled);
+        // Asked first: a division costs more than all the rest.
+        if elapsed >= interval {
+            let tokens = self.tokens.saturating_add(elapsed / interval);
             self.tokens = if tokens > burst { burst } else { tokens };
             self.refilled = now;
         }
@@ -326,27 +306,23 @@ impl TokenBucket {
 
 const _: () = {
     assert!(size_of::<Prefix>() == 24);
-    assert!(size_of::<Dataplane>() == 136);
+    assert!(size_of::<Dataplane>() == 168);
     assert!(offset_of!(Dataplane, version) == 0);
     assert!(offset_of!(Dataplane, tunnel_mac) == 28);
     assert!(offset_of!(Dataplane, prefixes) == 40);
-    assert!(size_of::<RxKey>() == 12);
-    assert!(offset_of!(RxKey, prefix) == 8);
-    assert!(offset_of!(RxKey, chain) == 10);
-    assert!(size_of::<RxSlot>() == 48);
-    assert!(offset_of!(RxSlot, session) == 16);
-    assert!(offset_of!(RxSlot, local_port) == 28);
-    assert!(offset_of!(RxSlot, peer_address) == 32);
-    assert!(size_of::<TxSlot>() == 48);
-    assert!(offset_of!(TxSlot, generation) == 8);
-    assert!(offset_of!(TxSlot, local_address) == 16);
+    assert!(offset_of!(Dataplane, table) == 136);
+    assert!(size_of::<Slot>() == 32);
+    assert!(offset_of!(Slot, peer_low) == 16);
+    assert!(offset_of!(Slot, generation) == 28);
     assert!(size_of::<DirectionKeys>() == 48);
-    assert!(size_of::<Session>() == 168);
+    assert!(size_of::<Session>() == 192);
     assert!(offset_of!(Session, peer) == 8);
     assert!(offset_of!(Session, clock_offset) == 16);
-    assert!(offset_of!(Session, rx) == 40);
-    assert!(offset_of!(Session, tx) == 88);
-    assert!(offset_of!(Session, peer_tunnel) == 136);
+    assert!(offset_of!(Session, until) == 40);
+    assert!(offset_of!(Session, peer_high) == 56);
+    assert!(offset_of!(Session, rx) == 64);
+    assert!(offset_of!(Session, tx) == 112);
+    assert!(offset_of!(Session, peer_tunnel) == 160);
     assert!(size_of::<SessionState>() == 704);
     assert!(offset_of!(SessionState, rx_packets) == 64);
     assert!(offset_of!(SessionState, window) == 128);
@@ -357,7 +333,8 @@ const _: () = {
 
 #[cfg(feature = "user")]
 mod pod {
-    use super::{Dataplane, Route, RxKey, RxSlot, Session, SessionState, TokenBucket, TxSlot};
+    use super::{Dataplane, Route, Session, SessionState, Slot, TokenBucket};
+    use crate::table::Bucket;
 
     macro_rules! pod {
         ($($type:ty),+) => {
@@ -367,7 +344,7 @@ mod pod {
             )+
         };
     }
-    pod!(Dataplane, Route, RxKey, RxSlot, Session, SessionState, TokenBucket, TxSlot);
+    pod!(Bucket, Dataplane, Route, Session, SessionState, Slot, TokenBucket);
 }
 
 #[cfg(test)]

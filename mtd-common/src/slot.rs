@@ -24,6 +24,29 @@ pub const fn live(slot: u64, phase: u64, period: u64) -> (u64, u64) {
     (start(slot.saturating_sub(1), phase, period), start(slot.saturating_add(2), phase, period))
 }
 
+/// Whether the addresses of `slot` are live at `time` (as [`live`] says), in a session of which no slot is live from `until`
+/// on. Nothing is live where `period` is 0.
+#[inline(always)]
+pub const fn is_live(slot: u64, time: u64, phase: u64, period: u64, until: u64) -> bool {
+    if period == 0 || time >= until {
+        return false;
+    }
+    number(time, phase, period).wrapping_add(1).wrapping_sub(slot) <= 2
+}
+
+/// Index of the element of `SLOTS` for a slot of a session that has `1 << ring_bits` of them.
+#[inline(always)]
+pub const fn place(session: u32, slot: u64, ring_bits: u32) -> u32 {
+    let ring_bits = ring_bits & 31;
+    session << ring_bits | slot as u32 & ((1 << ring_bits) - 1)
+}
+
+/// The session that a place belongs to.
+#[inline(always)]
+pub const fn session(place: u32, ring_bits: u32) -> u32 {
+    place >> (ring_bits & 31)
+}
+
 /// Sequence numbers count on from the session time in units of 2^6 ns. A sender that lost its counter so starts
 /// above every number that it may have used, as long as it sent fewer than 15 million packets a second.
 pub const SEQUENCE_SHIFT: u32 = 6;
@@ -64,7 +87,10 @@ mod tests {
             let live_slots: Vec<u64> = (current - 4..=current + 4)
                 .filter(|&slot| {
                     let (from, until) = live(slot, phase, period);
-                    from <= time && time < until
+                    let live = from <= time && time < until;
+                    assert_eq!(is_live(slot, time, phase, period, u64::MAX), live);
+                    assert!(!is_live(slot, time, phase, period, time));
+                    live
                 })
                 .collect();
             prop_assert_eq!(live_slots, vec![current - 1, current, current + 1]);

@@ -62,14 +62,14 @@ fn choose(frame: &SkbFrame<'_>, job: &mut Job) -> Result<(), DropReason> {
     }
     let time = ingress::boot_time().wrapping_add(session.clock_offset);
     let number = slot::number(time, session.phase, session.period);
-    let place = route.session * dataplane.ring + (number as u32 & dataplane.ring.wrapping_sub(1));
-    let tx = maps::tx_slot(place).ok_or(DropReason::SendNoSlot)?;
-    if tx.slot != number || tx.generation != route.generation {
+    let place = slot::place(route.session, number, dataplane.ring_bits);
+    let found = maps::slot(place).ok_or(DropReason::SendNoSlot)?;
+    if found.slot != number || found.generation != route.generation {
         return Err(DropReason::SendNoSlot);
     }
     job.session = route.session;
     job.generation = route.generation;
-    job.tx_slot = place;
+    job.place = place;
     job.nonce[0] = number as u32;
     job.length = length;
     job.ecn = facts.ecn;
@@ -84,10 +84,13 @@ fn write_headers(
     job: &Job,
     sequence: u64,
 ) -> Result<(), DropReason> {
-    let tx = maps::tx_slot(job.tx_slot).ok_or(DropReason::SendNoSlot)?;
+    let slot = maps::slot(job.place).ok_or(DropReason::SendNoSlot)?;
     let headers = frame.get_mut::<[u8; OVERHEAD]>(ETHERNET).ok_or(DropReason::SendFailed)?;
     outer::Send {
-        slot: tx,
+        local: [&session.local_high, &slot.local_low],
+        peer: [&session.peer_high, &slot.peer_low],
+        local_port: slot.local_port,
+        peer_port: slot.peer_port,
         mask: &session.tx.mask,
         sequence,
         tag: job.sums.tag,

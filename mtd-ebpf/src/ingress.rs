@@ -1,10 +1,10 @@
 //! Receipt: from the underlay's frame to the inner packet, cheapest checks first.
 
-use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT};
+use aya_ebpf::bindings::xdp_action;
 use aya_ebpf::helpers::generated::{bpf_ktime_get_boot_ns, bpf_redirect};
 use mtd_common::DropReason;
 use mtd_common::abi::{
-    Counter, Dataplane, MAX_CHAIN, MODE_AUTHENTICATE, MODE_ENCRYPT, MODE_INTRODUCTION, RxKey, RxSlot, Session,
+    Counter, Dataplane, MODE_AUTHENTICATE, MODE_ENCRYPT, MODE_INTRODUCTION, Session, Slot,
 };
 use mtd_common::aead::{self, Operation};
 use mtd_common::bytes::part;
@@ -12,6 +12,7 @@ use mtd_common::packet::inner::Inner;
 use mtd_common::packet::{
     self, ETHERNET, ETHERTYPE_IPV4, ETHERTYPE_IPV6, IPV6, MTD, OVERHEAD, UDP, inner, ndp, outer,
 };
+use mtd_common::table::{self, BUCKET};
 use mtd_common::{opaque, slot, window};
 
 use crate::control;
@@ -34,9 +35,26 @@ pub(crate) fn boot_time() -> u64 {
     unsafe { bpf_ktime_get_boot_ns() }
 }
 
-/// Decides on a frame from the underlay; returns the XDP action.
+/// What becomes of a frame that is not dropped for a reason.
+///
+/// A byte, as the reasons are: in a result of both, no part is ever undefined. LLVM keeps what is undefined in registers that
+/// nobody wrote, and the verifier refuses to see them read.
+#[repr(u8)]
+#[derive(Clone, Copy)]
+pub(crate) enum Action {
+    /// Taken: the frame itself is of no more use.
+    Consume = xdp_action::XDP_DROP as u8,
+    /// To the kernel.
+    Pass = xdp_action::XDP_PASS as u8,
+    /// Back where it came from.
+    Transmit = xdp_action::XDP_TX as u8,
+    /// To the tunnel device.
+    Redirect = xdp_action::XDP_REDIRECT as u8,
+}
+
+/// Decides on a frame from the underlay.
 #[inline(always)]
-pub(crate) fn receive(frame: &mut XdpFrame<'_>) -> Result<u32, DropReason> {
+pub(crate) fn receive(frame: &mut XdpFrame<'_>) -> Result<Action, DropReason> {
     let Some(ethernet) = frame.get::<[u8; ETHERNET]>(0) else { return Ok(pass()) };
     let ethertype = packet::ethertype(ethernet);
     let Some(dataplane) = maps::dataplane() else { return Ok(pass()) };
@@ -48,37 +66,31 @@ pub(crate) fn receive(frame: &mut XdpFrame<'_>) -> Result<u32, DropReason> {
     }
     let ip = frame.get::<[u8; IPV6]>(IP).ok_or(DropReason::Truncated)?;
     let destination = outer::destination(ip);
-    let Some(prefix) = packet::protected(dataplane, destination) else {
+    if !packet::is_protected(dataplane, destination) {
         return neighbour::solicited(frame, dataplane).unwrap_or_else(|| Ok(pass()));
-    };
+    }
     if let Err(reason) = outer::require_udp(ip) {
         // A router that checks whether its neighbour is still there asks the live address itself.
-        return neighbour::solicited(frame, dataplane)
-            .unwrap_or_else(|| refuse(frame, dataplane, prefix, reason));
+        return neighbour::solicited(frame, dataplane).unwrap_or_else(|| refuse(frame, dataplane, reason));
     }
-    open(frame, dataplane, prefix)
+    open(frame, dataplane)
 }
 
 /// What becomes of a packet towards a protected prefix that is none of ours for this reason: in a shared prefix it may
 /// be an ordinary host's, if its address is not live.
 #[inline(always)]
-fn refuse(
-    frame: &XdpFrame<'_>,
-    dataplane: &Dataplane,
-    prefix: u16,
-    reason: DropReason,
-) -> Result<u32, DropReason> {
+fn refuse(frame: &XdpFrame<'_>, dataplane: &Dataplane, reason: DropReason) -> Result<Action, DropReason> {
     if !dataplane.is_shared() {
         return Err(reason);
     }
     let ip = frame.get::<[u8; IPV6]>(IP).ok_or(reason)?;
-    if is_live(prefix, outer::destination(ip), boot_time()) { Err(reason) } else { Ok(pass()) }
+    if is_live(dataplane, outer::destination(ip), boot_time()) { Err(reason) } else { Ok(pass()) }
 }
 
 #[inline(always)]
-pub(crate) fn pass() -> u32 {
+pub(crate) fn pass() -> Action {
     maps::count(Counter::Passed);
-    XDP_PASS
+    Action::Pass
 }
 
 /// A VLAN-tagged frame towards a protected prefix is never ours; more than two tags are not looked through.
@@ -92,10 +104,8 @@ fn require_no_tagged_ours(frame: &XdpFrame<'_>, dataplane: &Dataplane) -> Result
         at += 4;
         if ethertype == ETHERTYPE_IPV6 {
             let ip = frame.get::<[u8; IPV6]>(at).ok_or(DropReason::Truncated)?;
-            return match packet::protected(dataplane, outer::destination(ip)) {
-                Some(_) => Err(DropReason::Vlan),
-                None => Ok(()),
-            };
+            let ours = packet::is_protected(dataplane, outer::destination(ip));
+            return if ours { Err(DropReason::Vlan) } else { Ok(()) };
         }
         if !packet::is_vlan(ethertype) {
             return Ok(());
@@ -105,48 +115,87 @@ fn require_no_tagged_ours(frame: &XdpFrame<'_>, dataplane: &Dataplane) -> Result
     Err(DropReason::Vlan)
 }
 
-/// The session and slot that an address belongs to.
-pub(crate) struct Found {
-    index: u32,
-    slot: u32,
-    session: &'static Session,
+/// Whether somebody may have an address in a protected prefix. For strangers it is nearly never so, and this is all that
+/// they cost.
+#[inline(always)]
+fn may_be_ours(dataplane: &Dataplane, address: &[u8; 16]) -> bool {
+    maps::may_be_ours(dataplane.table.hash(part::<8, 8, 16>(address)).mark())
 }
 
-/// The session that has this address at boot time `now`, of those that `fits`. Where several sessions derived the
-/// same address, the reason is that of the one that came closest.
+/// Looks for the place in `SLOTS` of a session that has this address, and `suits`. Where several sessions have it and none
+/// suits, the reason is that of the one that came closest.
 #[inline(always)]
-pub(crate) fn find(
-    prefix: u16,
+fn find(
+    dataplane: &Dataplane,
     address: &[u8; 16],
-    now: u64,
-    fits: impl Fn(&RxSlot) -> Result<(), DropReason>,
-) -> Result<Found, DropReason> {
-    let mut key = RxKey { low: *part::<8, 8, 16>(address), prefix, chain: 0 };
+    mut suits: impl FnMut(u32) -> Result<(), DropReason>,
+) -> Result<(), DropReason> {
+    let hash = dataplane.table.hash(part::<8, 8, 16>(address));
     let mut closest = DropReason::UnknownAddress;
-    while key.chain < MAX_CHAIN {
-        let Some(slot) = maps::rx_slot(&key) else { break };
-        // Read once: the element may be another one's a moment later.
-        let index = slot.session;
-        let reason = match maps::session(index, slot.generation) {
-            None => DropReason::SessionEnded,
-            Some(session) => {
-                let time = now.wrapping_add(session.clock_offset);
-                if time < slot.live_from || time >= slot.live_until {
-                    DropReason::StaleSlot
-                } else {
-                    match fits(slot) {
-                        Ok(()) => return Ok(Found { index, slot: slot.slot, session }),
-                        Err(reason) => reason,
-                    }
-                }
-            }
-        };
-        if closeness(reason) > closeness(closest) || key.chain == 0 {
-            closest = reason;
+    let mut index = 0;
+    while index < 2 * BUCKET {
+        let bucket = if index < BUCKET { hash.first() } else { hash.second() };
+        let entry = maps::entry(bucket, index);
+        index += 1;
+        let Some(place) = table::place(entry, hash.fingerprint()) else { continue };
+        match suits(place) {
+            Ok(()) => return Ok(()),
+            // The fingerprint was another address's.
+            Err(DropReason::UnknownAddress) => {}
+            Err(reason) if closeness(reason) >= closeness(closest) => closest = reason,
+            Err(_) => {}
         }
-        key.chain += 1;
     }
     Err(closest)
+}
+
+/// The session and slot at a place, if the address is theirs at boot time `now`.
+#[inline(always)]
+fn at(
+    dataplane: &Dataplane,
+    place: u32,
+    address: &[u8; 16],
+    now: u64,
+) -> Result<(&'static Session, &'static Slot), DropReason> {
+    let slot = maps::slot(place).ok_or(DropReason::UnknownAddress)?;
+    if slot.local_low != *part::<8, 8, 16>(address) {
+        return Err(DropReason::UnknownAddress);
+    }
+    let session = slot::session(place, dataplane.ring_bits);
+    let session = maps::session(session, slot.generation).ok_or(DropReason::SessionEnded)?;
+    if session.local_high != *part::<0, 8, 16>(address) {
+        return Err(DropReason::UnknownAddress);
+    }
+    let time = now.wrapping_add(session.clock_offset);
+    if slot::is_live(slot.slot, time, session.phase, session.period, session.until) {
+        Ok((session, slot))
+    } else {
+        Err(DropReason::StaleSlot)
+    }
+}
+
+/// Whether a place has this address. A function of its own in the program too, as the ones below: see [`decrypt`].
+#[inline(never)]
+fn suits(dataplane: &Dataplane, place: u32, address: &[u8; 16], now: u64) -> Result<(), DropReason> {
+    at(dataplane, place, address, now).map(|_| ())
+}
+
+/// Whether a place has the destination of the packet in a frame, and the packet comes from the place's peer. Then it goes
+/// into the job.
+#[inline(never)]
+fn suits_packet(
+    dataplane: &Dataplane,
+    place: u32,
+    frame: &XdpFrame<'_>,
+    now: u64,
+    job: &mut Job,
+) -> Result<(), DropReason> {
+    let ip = frame.get::<[u8; IPV6]>(IP).ok_or(DropReason::Truncated)?;
+    let udp = frame.get::<[u8; UDP]>(PAYLOAD).ok_or(DropReason::Truncated)?;
+    let (session, slot) = at(dataplane, place, outer::destination(ip), now)?;
+    outer::require_peer(session, slot, ip, udp)?;
+    job.place = place;
+    Ok(())
 }
 
 /// How close a packet came to a session, by the reason why it does not belong to it: reasons are numbered in that
@@ -159,10 +208,19 @@ const fn closeness(reason: DropReason) -> u8 {
     }
 }
 
-/// Whether some session has this address at boot time `now`. A function of its own in the program too: see [`decrypt`].
+/// Whether some session has this address at boot time `now`.
 #[inline(never)]
-pub(crate) fn is_live(prefix: u16, address: &[u8; 16], now: u64) -> bool {
-    find(prefix, address, now, |_| Ok(())).is_ok()
+pub(crate) fn is_live(dataplane: &Dataplane, address: &[u8; 16], now: u64) -> bool {
+    may_be_ours(dataplane, address)
+        && find(dataplane, address, |place| suits(dataplane, place, address, now)).is_ok()
+}
+
+/// [`find`] for the packet in a frame.
+#[inline(never)]
+fn find_peer(frame: &XdpFrame<'_>, dataplane: &Dataplane, now: u64, job: &mut Job) -> Result<(), DropReason> {
+    let ip = frame.get::<[u8; IPV6]>(IP).ok_or(DropReason::Truncated)?;
+    let address = *outer::destination(ip);
+    find(dataplane, &address, |place| suits_packet(dataplane, place, frame, now, job))
 }
 
 /// Whether [`find`] gives this reason where no session has the address now.
@@ -173,19 +231,27 @@ const fn is_dead(reason: DropReason) -> bool {
 
 /// Opens a UDP packet towards a protected prefix and hands it to the tunnel device.
 #[inline(always)]
-fn open(frame: &mut XdpFrame<'_>, dataplane: &Dataplane, prefix: u16) -> Result<u32, DropReason> {
-    let now = boot_time();
+fn open(frame: &mut XdpFrame<'_>, dataplane: &Dataplane) -> Result<Action, DropReason> {
     let length = frame.len() - ETHERNET;
     let ip = frame.get::<[u8; IPV6]>(IP).ok_or(DropReason::Truncated)?;
-    let Some(udp) = frame.get::<[u8; UDP]>(PAYLOAD) else {
-        return refuse(frame, dataplane, prefix, DropReason::Truncated);
-    };
-    let found = find(prefix, outer::destination(ip), now, |slot| outer::require_peer(slot, ip, udp));
-    let Found { index, slot, session } = match found {
-        Ok(found) => found,
+    if frame.get::<[u8; UDP]>(PAYLOAD).is_none() {
+        return refuse(frame, dataplane, DropReason::Truncated);
+    }
+    if !may_be_ours(dataplane, outer::destination(ip)) {
+        return if dataplane.is_shared() { Ok(pass()) } else { Err(DropReason::UnknownAddress) };
+    }
+    let now = boot_time();
+    let job = maps::job(Direction::Receive).ok_or(DropReason::ReceiveFailed)?;
+    match find_peer(frame, dataplane, now, job) {
+        Ok(()) => {}
         Err(reason) if is_dead(reason) && dataplane.is_shared() => return Ok(pass()),
         Err(reason) => return Err(reason),
-    };
+    }
+    let slot = maps::slot(job.place).ok_or(DropReason::UnknownAddress)?;
+    let index = slot::session(job.place, dataplane.ring_bits);
+    let session = maps::session(index, slot.generation).ok_or(DropReason::SessionEnded)?;
+    let ip = frame.get::<[u8; IPV6]>(IP).ok_or(DropReason::Truncated)?;
+    let udp = frame.get::<[u8; UDP]>(PAYLOAD).ok_or(DropReason::Truncated)?;
     let inner_length = outer::inner_length(ip, udp, length, dataplane.inner_mtu)?;
 
     let header = frame.get::<[u8; MTD]>(MTD_HEADER).ok_or(DropReason::Truncated)?;
@@ -205,8 +271,7 @@ fn open(frame: &mut XdpFrame<'_>, dataplane: &Dataplane, prefix: u16) -> Result<
     }
 
     let tag = outer::tag(header);
-    let job = maps::job(Direction::Receive).ok_or(DropReason::ReceiveFailed)?;
-    job.nonce = aead::nonce(slot, sequence);
+    job.nonce = aead::nonce(slot.slot as u32, sequence);
     job.length = inner_length;
     job.session = index;
     job.generation = session.generation;
@@ -231,12 +296,12 @@ fn open(frame: &mut XdpFrame<'_>, dataplane: &Dataplane, prefix: u16) -> Result<
         state.count_received(inner_length, now);
         control::divert(frame, session, job, now)?;
         maps::count(Counter::Control);
-        return Ok(XDP_DROP);
+        return Ok(Action::Consume);
     }
     deliver(frame)?;
     state.count_received(inner_length, now);
     maps::count(Counter::Accepted);
-    Ok(XDP_REDIRECT)
+    Ok(Action::Redirect)
 }
 
 /// Decrypts and authenticates the inner packet in place. A function of its own in the program too, as the ones
@@ -333,7 +398,7 @@ fn deliver(frame: &mut XdpFrame<'_>) -> Result<(), DropReason> {
     *mtd_common::bytes::part_mut::<12, 2, ETHERNET>(ethernet) = ethertype.to_be_bytes();
     // SAFETY: takes two numbers. What goes into one end of the pair comes out of the other.
     let action = unsafe { bpf_redirect(dataplane.tunnel_ifindex, 0) };
-    if action == i64::from(XDP_REDIRECT) { Ok(()) } else { Err(DropReason::ReceiveFailed) }
+    if action == i64::from(xdp_action::XDP_REDIRECT) { Ok(()) } else { Err(DropReason::ReceiveFailed) }
 }
 
 /// The start of a neighbour solicitation in the payload.

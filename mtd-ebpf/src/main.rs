@@ -24,7 +24,7 @@ use aya_ebpf::programs::{TcContext, XdpContext};
 pub fn mtd_receive(ctx: XdpContext) -> u32 {
     let mut frame = frame::XdpFrame::new(&ctx);
     match ingress::receive(&mut frame) {
-        Ok(action) => action,
+        Ok(action) => action as u32,
         Err(reason) => {
             report::dropped_on_receipt(&frame, reason);
             XDP_DROP

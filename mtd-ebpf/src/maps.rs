@@ -2,17 +2,19 @@
 //!
 //! The sizes given here are the smallest of use; the loader sets those that fit the configuration.
 
+use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::Key;
-use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
+use aya_ebpf::maps::{Array, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
 use mtd_common::abi::{
-    self, COUNTER_SLOTS, Counter, DROP_SLOTS, Dataplane, IntroductionTag, Route, RouteKey, RxKey, RxSlot,
-    Session, SessionState, TokenBucket, TxSlot,
+    self, COUNTER_SLOTS, Counter, DROP_SLOTS, Dataplane, IntroductionTag, Route, RouteKey, Session,
+    SessionState, Slot, TokenBucket,
 };
 use mtd_common::aead::{Pass, Sums};
 use mtd_common::control_record::ControlRecord;
 use mtd_common::event::DropEvent;
 use mtd_common::session_note::SessionNote;
+use mtd_common::table::{BUCKET, Bucket, Mark};
 use mtd_common::window::WINDOW_WORDS;
 use mtd_common::{DropReason, opaque};
 
@@ -27,16 +29,21 @@ const NO_EXIST: u64 = 1;
 /// `BPF_F_NO_PREALLOC`: the trie knows no other way.
 const NO_PREALLOC: u32 = 1;
 
+/// `BPF_F_MMAPABLE`: the controller has the array in its own memory.
+const MMAPABLE: u32 = 1 << 10;
+
 #[map]
 static DATAPLANE: Array<Dataplane> = Array::with_max_entries(1, 0);
 #[map]
-static RX_SLOTS: HashMap<RxKey, RxSlot> = HashMap::with_max_entries(64, 0);
+static FILTER: Array<u64> = Array::with_max_entries(1, MMAPABLE);
 #[map]
-static TX_SLOTS: Array<TxSlot> = Array::with_max_entries(64, 0);
+static ADDRESSES: Array<Bucket> = Array::with_max_entries(2, MMAPABLE);
+#[map]
+static SLOTS: Array<Slot> = Array::with_max_entries(8, MMAPABLE);
 #[map]
 static SESSIONS: Array<Session> = Array::with_max_entries(1, 0);
 #[map]
-static SESSION_STATE: Array<SessionState> = Array::with_max_entries(1, 0);
+static SESSION_STATE: Array<SessionState> = Array::with_max_entries(1, MMAPABLE);
 /// For the controllers only: see [`mtd_common::session_note`].
 #[map]
 static SESSION_NOTES: Array<SessionNote> = Array::with_max_entries(1, 0);
@@ -75,8 +82,8 @@ pub(crate) struct Job {
     pub(crate) session: u32,
     /// Generation of the session.
     pub(crate) generation: u32,
-    /// To be sent: index of the slot in the send ring.
-    pub(crate) tx_slot: u32,
+    /// Where the slot's addresses are in `SLOTS`.
+    pub(crate) place: u32,
     /// To be sent: ECN codepoint of the inner packet.
     pub(crate) ecn: u8,
     /// To be sent: IP version of the inner packet.
@@ -109,18 +116,28 @@ pub(crate) fn dataplane() -> Option<&'static Dataplane> {
     DATAPLANE.get(0)
 }
 
-/// The session that has an own address.
+/// Whether somebody may have the address of this mark.
 #[inline(always)]
-pub(crate) fn rx_slot(key: &RxKey) -> Option<&'static RxSlot> {
-    // SAFETY: an element that is deleted meanwhile stays readable until the program ends, at worst with another
-    // element's content: the generation and every later check fail closed then.
-    RX_SLOTS.get_ptr(key).map(|slot| unsafe { &*slot })
+pub(crate) fn may_be_ours(mark: Mark) -> bool {
+    let Some(word) = FILTER.get_ptr(mark.word) else { return false };
+    // SAFETY: an element of the map, aligned; volatile, since the controller writes it meanwhile.
+    let word = unsafe { word.read_volatile() };
+    word & mark.mask == mark.mask
 }
 
-/// An element of the send ring.
+/// An entry of a bucket of the table of addresses.
 #[inline(always)]
-pub(crate) fn tx_slot(index: u32) -> Option<&'static TxSlot> {
-    TX_SLOTS.get(index)
+pub(crate) fn entry(bucket: u32, index: usize) -> u64 {
+    let Some(bucket) = ADDRESSES.get_ptr(bucket) else { return 0 };
+    let index = index & (BUCKET - 1);
+    // SAFETY: inside the element (masked), aligned; volatile, since the controller writes it meanwhile.
+    unsafe { (&raw const (*bucket).entries).cast::<u64>().add(index).read_volatile() }
+}
+
+/// An element of `SLOTS`.
+#[inline(always)]
+pub(crate) fn slot(place: u32) -> Option<&'static Slot> {
+    SLOTS.get(place)
 }
 
 /// A session, if the index has one of this generation.
@@ -216,9 +233,12 @@ fn take(limit: &PerCpuArray<TokenBucket>, now: u64, interval: u64, burst: u64) -
 /// Lets `fill` write a drop event into the ring buffer, at most 100 times a second and CPU (bursts of 200). The
 /// event is all zero before.
 #[inline(always)]
-pub(crate) fn event(now: u64, fill: impl FnOnce(&mut DropEvent)) {
+pub(crate) fn event(fill: impl FnOnce(&mut DropEvent)) {
     const INTERVAL: u64 = 10_000_000;
     const BURST: u64 = 200;
+    // The time of the last tick will do, and costs nearly nothing: most drops get no further.
+    // SAFETY: takes nothing, returns the time.
+    let now = unsafe { bpf_ktime_get_coarse_ns() };
     if !take(&EVENT_LIMIT, now, INTERVAL, BURST) {
         return count(Counter::EventsSuppressed);
     }

@@ -2,27 +2,31 @@
 //! one: it would not answer, but neither should it learn from strangers. (In a shared prefix it sees those that are for
 //! no live address.)
 
-use aya_ebpf::bindings::xdp_action::XDP_TX;
 use mtd_common::DropReason;
 use mtd_common::abi::{Counter, Dataplane};
 use mtd_common::packet::{self, ETHERNET, IPV6, ndp};
 
 use crate::frame::{Memory, XdpFrame};
-use crate::ingress::{self, SOLICITATION};
+use crate::ingress::{self, Action, SOLICITATION};
 use crate::maps;
 
 /// Decides on a neighbour solicitation for a protected address; `None`: the frame is something else.
 #[inline(always)]
-pub(crate) fn solicited(frame: &mut XdpFrame<'_>, dataplane: &Dataplane) -> Option<Result<u32, DropReason>> {
+pub(crate) fn solicited(
+    frame: &mut XdpFrame<'_>,
+    dataplane: &Dataplane,
+) -> Option<Result<Action, DropReason>> {
     let ip = frame.get::<[u8; IPV6]>(ETHERNET)?;
     let icmp = frame.get::<[u8; ndp::SOLICITATION_LENGTH]>(SOLICITATION)?;
     if !ndp::is_solicitation(ip, icmp) {
         return None;
     }
     let target = *ndp::target(icmp);
-    let prefix = packet::protected(dataplane, &target)?;
-    match answer(frame, dataplane, prefix, &target) {
-        Ok(()) => Some(Ok(XDP_TX)),
+    if !packet::is_protected(dataplane, &target) {
+        return None;
+    }
+    match answer(frame, dataplane, &target) {
+        Ok(()) => Some(Ok(Action::Transmit)),
         // It may be an ordinary host's address, or this one's.
         Err(DropReason::NeighbourDead) if dataplane.is_shared() => Some(Ok(ingress::pass())),
         Err(reason) => Some(Err(reason)),
@@ -31,14 +35,9 @@ pub(crate) fn solicited(frame: &mut XdpFrame<'_>, dataplane: &Dataplane) -> Opti
 
 /// Makes the solicitation into its answer. A function of its own in the program too: see `ingress::decrypt`.
 #[inline(never)]
-fn answer(
-    frame: &mut XdpFrame<'_>,
-    dataplane: &Dataplane,
-    prefix: u16,
-    target: &[u8; 16],
-) -> Result<(), DropReason> {
+fn answer(frame: &mut XdpFrame<'_>, dataplane: &Dataplane, target: &[u8; 16]) -> Result<(), DropReason> {
     let now = ingress::boot_time();
-    if !dataplane.answers_solicitations() || !ingress::is_live(prefix, target, now) {
+    if !dataplane.answers_solicitations() || !ingress::is_live(dataplane, target, now) {
         return Err(DropReason::NeighbourDead);
     }
     let length = frame.len() - ETHERNET;

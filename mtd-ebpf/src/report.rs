@@ -16,9 +16,8 @@ pub(crate) fn dropped_on_receipt(frame: &XdpFrame<'_>, reason: DropReason) {
     maps::count_drop(reason);
     #[cfg(feature = "log")]
     aya_log_ebpf::debug!(frame.ctx, "receive: drop reason {} length {}", reason as u8, frame.len());
-    let now = boot_time();
-    maps::event(now, |event| {
-        begin(event, now, reason, frame.ctx.ingress_ifindex() as u32, frame.len());
+    maps::event(|event| {
+        begin(event, reason, frame.ctx.ingress_ifindex() as u32, frame.len());
         let Some(ethernet) = frame.get::<[u8; ETHERNET]>(0) else { return };
         let Some(ip) = frame.get::<[u8; IPV6]>(ETHERNET) else { return };
         if packet::ethertype(ethernet) != ETHERTYPE_IPV6 {
@@ -41,11 +40,10 @@ pub(crate) fn dropped_on_sending(frame: &SkbFrame<'_>, reason: DropReason) {
     maps::count_drop(reason);
     #[cfg(feature = "log")]
     aya_log_ebpf::debug!(frame.ctx, "send: drop reason {} length {}", reason as u8, frame.len());
-    let now = boot_time();
-    maps::event(now, |event| {
+    maps::event(|event| {
         // SAFETY: a field of the program's own context.
         let ifindex = unsafe { (*frame.ctx.skb.skb).ifindex };
-        begin(event, now, reason, ifindex, frame.len());
+        begin(event, reason, ifindex, frame.len());
         if let Ok(inner) = egress::inner_packet(frame, frame.len() - ETHERNET) {
             event.source = inner.source;
             event.destination = inner.destination;
@@ -54,10 +52,10 @@ pub(crate) fn dropped_on_sending(frame: &SkbFrame<'_>, reason: DropReason) {
 }
 
 #[inline(always)]
-fn begin(event: &mut DropEvent, now: u64, reason: DropReason, ifindex: u32, length: usize) {
+fn begin(event: &mut DropEvent, reason: DropReason, ifindex: u32, length: usize) {
     event.version = EVENT_VERSION;
     event.reason = reason as u8;
     event.ifindex = ifindex;
-    event.time = now;
+    event.time = boot_time();
     event.length = length as u32;
 }

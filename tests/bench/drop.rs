@@ -12,8 +12,7 @@ use mtd::config::{LinkMode, Mode, Peer};
 use mtd::dataplane::{Capacity, Plane, Settings};
 use mtd::keys::SecretKey;
 use mtd::proto::session::{Session, nanoseconds};
-use mtd::proto::slots::{Loader, Place, ring_size};
-use mtd_common::abi;
+use mtd::proto::slots::{Loader, Place, most_loaded};
 use mtd_tests::inject::Interface;
 use mtd_tests::link::Veth;
 use mtd_tests::netns::Netns;
@@ -159,7 +158,7 @@ fn frame(cable: &Cable) -> Result<Vec<u8>> {
 fn load(cable: &Cable) -> Result<Plane> {
     let (period, horizon) = (nanoseconds(PERIOD), nanoseconds(HORIZON));
     let underlay = Interface::resolve(&cable.receiver, &cable.veth.right)?;
-    let mut plane = Plane::load(Capacity { sessions: SESSIONS, ring: ring_size(horizon, period) })?;
+    let mut plane = Plane::load(Capacity { sessions: SESSIONS, slots: most_loaded(horizon, period) })?;
     let prefix = Ipv6Net::new(PREFIX, 64)?;
     plane.configure(&Settings {
         tunnel_ifindex: underlay.index,
@@ -173,20 +172,8 @@ fn load(cable: &Cable) -> Result<Plane> {
     let now = nanoseconds(Duration::from(clock_gettime(ClockId::CLOCK_BOOTTIME)?));
     for index in 0..SESSIONS {
         let session = Session::new(&peer(index, prefix)?);
-        plane.set_session(
-            index,
-            abi::Session {
-                generation: 1,
-                mode: session.mode,
-                clock_offset: 0,
-                period: session.period,
-                phase: session.phase,
-                rx: session.rx.0,
-                tx: session.tx.0,
-                ..abi::Session::default()
-            },
-        )?;
-        let place = Place { index, generation: 1, prefix: 0 };
+        plane.set_session(index, session.element(1, 0, 0, [[0; 16]; 2]))?;
+        let place = Place { index, generation: 1 };
         Loader::new(place, 0).advance(&session, now, horizon, plane.slots())?;
     }
     Ok(plane)

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use aya::maps::MapInfo;
 use mtd::dataplane::{Capacity, Plane};
-use mtd_common::session_note::SessionNote;
 
-/// Bytes of keys and values that a session takes, beside its slots: element of the table, state, with the window.
-const SESSION_BYTES: u64 = 168 + 704;
-/// Bytes of keys and values that a slot takes: address of receipt (12 + 48), element of the send ring (48).
-const SLOT_BYTES: u64 = 60 + 48;
+/// Bytes that a session takes, beside its slots: element of the table, state with the window.
+const SESSION_BYTES: u64 = 192 + 704;
+/// Bytes of a slot's addresses.
+const SLOT_BYTES: u64 = 32;
+/// Bytes of a bucket of the table of addresses, and of its part of the filter.
+const BUCKET_BYTES: u64 = 64 + 4;
 
 /// Key and value size and number of entries of the maps of both programs, by name (the kernel cuts it at 15 bytes).
 fn maps(capacity: Capacity) -> BTreeMap<String, (u64, u64, u64)> {
@@ -30,33 +31,30 @@ fn maps(capacity: Capacity) -> BTreeMap<String, (u64, u64, u64)> {
 
 #[test]
 fn a_session_takes_what_was_planned() {
-    for (sessions, ring) in [(1, 4), (1000, 32), (15_000, 32)] {
-        let maps = maps(Capacity { sessions, ring });
-        let (sessions, slots) = (u64::from(sessions), u64::from(sessions * ring));
-        let entries = |name: &str| maps.get(name).unwrap_or_else(|| panic!("no {name} in {maps:?}")).2;
-        assert_eq!((entries("SESSIONS"), entries("SESSION_STATE")), (sessions, sessions));
-        assert_eq!((entries("RX_SLOTS"), entries("TX_SLOTS")), (slots, slots));
-        let bytes: u64 = ["SESSIONS", "SESSION_STATE", "RX_SLOTS", "TX_SLOTS"]
+    for (sessions, slots) in [(1, 4), (1000, 24), (15_000, 5)] {
+        let capacity = Capacity { sessions, slots };
+        let maps = maps(capacity);
+        let grown = ["SESSIONS", "SESSION_STATE", "SLOTS", "ADDRESSES", "FILTER"];
+        let bytes: u64 = grown
             .into_iter()
             .map(|name| {
-                let (key, value, entries) = maps[name];
-                // An array has no keys in memory.
-                (value + if name == "RX_SLOTS" { key } else { 0 }) * entries
+                let (_, value, entries) = maps.get(name).unwrap_or_else(|| panic!("no {name} in {maps:?}"));
+                value * entries
             })
             .sum();
-        assert_eq!(bytes, sessions * SESSION_BYTES + slots * SLOT_BYTES, "{maps:?}");
-        // With the default horizon (60 s of slots of 3 s, a ring of 32): not more than a page and a half.
-        let each = bytes / sessions + size_of::<SessionNote>() as u64;
-        assert!(ring > 32 || each <= 6 * 1024, "{each} bytes per session");
+        let (sessions, buckets) = (u64::from(sessions), 1 << capacity.table_bits());
+        let slots = sessions << capacity.ring_bits();
+        assert_eq!(bytes, sessions * SESSION_BYTES + slots * SLOT_BYTES + buckets * BUCKET_BYTES, "{maps:?}");
     }
 }
 
 #[test]
 fn nothing_else_grows_with_the_sessions() {
-    let (small, big) = (maps(Capacity { sessions: 1, ring: 8 }), maps(Capacity { sessions: 4000, ring: 8 }));
+    let (small, big) =
+        (maps(Capacity { sessions: 1, slots: 8 }), maps(Capacity { sessions: 4000, slots: 8 }));
     let grown: Vec<_> =
         small.iter().filter(|(name, shape)| big[*name] != **shape).map(|(name, _)| name).collect();
-    assert_eq!(grown, ["RX_SLOTS", "SESSIONS", "SESSION_STATE", "TX_SLOTS"]);
+    assert_eq!(grown, ["ADDRESSES", "FILTER", "SESSIONS", "SESSION_STATE", "SLOTS"]);
     // Fixed ones, apart from ring buffers and the memory of introductions: counters, limits, working memory of each CPU, settings.
     let fixed: u64 = small
         .iter()

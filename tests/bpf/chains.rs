@@ -8,7 +8,7 @@ use mtd_common::DropReason;
 
 use crate::harness::{Bench, Fixture, SEQUENCE};
 use crate::inner::Version;
-use crate::peering::{CURRENT, PERIOD, Peering};
+use crate::peering::{CURRENT, Peering};
 use crate::wire::{Mode, Packet};
 
 const SHARED: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xa, 0, 0x1234, 0x5678, 0x9abc, 0xdef0);
@@ -31,8 +31,7 @@ fn packet(peering: &Peering, number: u64) -> Packet {
 }
 
 fn unload(bench: &mut Bench, peering: &Peering) {
-    let (key, entry) = peering.rx_slot(CURRENT);
-    bench.plane.slots().unload_rx(key, &entry).expect("an entry");
+    bench.plane.slots().unload(peering.index, peering.generation, CURRENT);
 }
 
 #[test]
@@ -54,8 +53,7 @@ fn a_fifth_is_refused_and_disturbs_nobody() {
     let (mut bench, crowd) = crowd(4);
     let fifth = Peering { pinned: Some(SHARED), ..Peering::new(4, Mode::Encrypt) };
     bench.install_bare(&fifth);
-    let (key, entry) = fifth.rx_slot(CURRENT);
-    let refused = bench.plane.slots().load_rx(key, &entry);
+    let refused = bench.plane.slots().load(fifth.index, &fifth.slot(CURRENT));
     assert!(matches!(refused, Err(Error::Crowded)), "{refused:?}");
     for peering in &crowd {
         let name = format!("session {}", peering.index);
@@ -163,13 +161,13 @@ fn the_closest_session_gives_the_reason() {
             if *kind != Ended {
                 bench.install_bare(&peering);
             }
-            let (key, mut entry) = peering.rx_slot(CURRENT);
+            let mut slot = peering.slot(CURRENT);
             match kind {
-                Stale => entry.live_until -= 2 * PERIOD,
-                OtherPeer => entry.local_port = probe.to.port().to_be_bytes(),
+                Stale => slot.slot -= 2,
+                OtherPeer => slot.local_port = probe.to.port().to_be_bytes(),
                 Ended | OtherPort => {}
             }
-            bench.plane.slots().load_rx(key, &entry).expect("room");
+            bench.plane.slots().load(peering.index, &slot).expect("room");
         }
         let fixture = Fixture::drop(format!("{kinds:?}"), reason, probe.frame());
         if let Err(error) = bench.try_fixture(&fixture) {

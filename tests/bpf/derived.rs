@@ -9,7 +9,6 @@ use mtd::keys::SecretKey;
 use mtd::proto::session::Session;
 use mtd::proto::slots::{Loader, Place};
 use mtd_common::DropReason;
-use mtd_common::abi;
 use sha2::{Digest as _, Sha256};
 
 use crate::harness::{Bench, Fixture, TC_ACT_REDIRECT, boot_time};
@@ -134,19 +133,9 @@ fn end(number: usize, mode: Mode) -> Bench {
     let mut bench = Bench::new();
     let generation = 5;
     let peer = if number == 0 { PEER6 } else { OWN6 };
-    let element = abi::Session {
-        generation,
-        mode: session.mode,
-        clock_offset: NOW.wrapping_sub(boot_time()),
-        period: session.period,
-        phase: session.phase,
-        rx: session.rx.0,
-        tx: session.tx.0,
-        peer_tunnel: [peer.octets(), [0; 16]],
-        ..abi::Session::default()
-    };
+    let element = session.element(generation, NOW.wrapping_sub(boot_time()), 0, [peer.octets(), [0; 16]]);
     bench.plane.set_session(0, element).expect("a session");
-    let place = Place { index: 0, generation, prefix: number as u16 };
+    let place = Place { index: 0, generation };
     let mut loader = Loader::new(place, 0);
     loader.advance(&session, NOW, 2 * PERIOD, bench.plane.slots()).expect("room for the slots");
     bench.route(&format!("{peer}/128"), &Peering { generation, ..Peering::new(0, mode) });

@@ -31,7 +31,7 @@ pub(crate) const TC_ACT_REDIRECT: u32 = 7;
 
 /// What the tests load: room for so many sessions, with so many slots each.
 pub(crate) const SESSIONS: u32 = 8;
-pub(crate) const RING: u32 = 8;
+pub(crate) const SLOTS: u32 = 8;
 /// Longest inner packet in bytes.
 pub(crate) const MTU: u32 = 1428;
 /// MAC address of the tunnel device.
@@ -108,7 +108,8 @@ impl Bench {
     /// Loads programs and maps, in routed mode, without a session.
     pub(crate) fn new() -> Self {
         mtd_tests::require_root();
-        let mut plane = Plane::load(Capacity { sessions: SESSIONS, ring: RING }).expect("the programs load");
+        let mut plane =
+            Plane::load(Capacity { sessions: SESSIONS, slots: SLOTS }).expect("the programs load");
         let events = plane.take_events().expect("a ring buffer");
         let control = plane.take_control().expect("a ring buffer");
         let settings = Settings {
@@ -156,10 +157,7 @@ impl Bench {
 
     /// Loads a slot of a session in both directions.
     pub(crate) fn load(&mut self, peering: &Peering, slot: u64) {
-        let (key, entry) = peering.rx_slot(slot);
-        let slots = self.plane.slots();
-        slots.load_rx(key, &entry).expect("room for an address");
-        slots.load_tx(peering.index, &peering.tx_slot(slot)).expect("room in the ring");
+        self.plane.slots().load(peering.index, &peering.slot(slot)).expect("room for a slot");
     }
 
     /// Routes inner addresses to a session.

@@ -2,7 +2,8 @@
 
 use std::net::{Ipv6Addr, SocketAddrV6};
 
-use mtd_common::abi::{self, DirectionKeys, RxKey, RxSlot, TxSlot};
+use mtd_common::abi::{self, DirectionKeys, FLAG_ANYBODY, Slot};
+use mtd_common::bytes::part;
 use sha2::{Digest as _, Sha256};
 
 use crate::inner::{OWN6, PEER4, PEER6};
@@ -145,40 +146,25 @@ impl Peering {
             phase: PHASE,
             rx: direction(&self.rx),
             tx: direction(&self.tx),
+            until: u64::MAX,
+            local_high: *part::<0, 8, 16>(&self.local(CURRENT).ip().octets()),
+            peer_high: *part::<0, 8, 16>(&self.remote(CURRENT).ip().octets()),
             peer_tunnel: self.peer_tunnel,
             peer: self.peer,
-            reserved: 0,
+            flags: if self.anybody { FLAG_ANYBODY } else { 0 },
         }
     }
 
-    /// The entry that receives in a slot, live from one slot before to one slot after it.
-    pub(crate) fn rx_slot(&self, slot: u64) -> (RxKey, RxSlot) {
+    /// What the maps hold of a slot.
+    pub(crate) fn slot(&self, slot: u64) -> Slot {
         let (local, remote) = (self.local(slot), self.remote(slot));
-        let mut low = [0; 8];
-        low.copy_from_slice(&local.ip().octets()[8..]);
-        let entry = RxSlot {
-            live_from: slot_start(slot - 1),
-            live_until: slot_start(slot + 2),
-            session: self.index,
-            generation: self.generation,
-            slot: slot as u32,
-            local_port: local.port().to_be_bytes(),
-            peer_port: if self.anybody { [0; 2] } else { remote.port().to_be_bytes() },
-            peer_address: if self.anybody { [0; 16] } else { remote.ip().octets() },
-        };
-        (RxKey { low, prefix: self.prefix, chain: 0 }, entry)
-    }
-
-    /// The element of the send ring for a slot.
-    pub(crate) fn tx_slot(&self, slot: u64) -> TxSlot {
-        let (local, remote) = (self.local(slot), self.remote(slot));
-        TxSlot {
+        Slot {
             slot,
-            generation: self.generation,
+            local_low: *part::<8, 8, 16>(&local.ip().octets()),
+            peer_low: *part::<8, 8, 16>(&remote.ip().octets()),
             local_port: local.port().to_be_bytes(),
             peer_port: remote.port().to_be_bytes(),
-            local_address: local.ip().octets(),
-            peer_address: remote.ip().octets(),
+            generation: self.generation,
         }
     }
 }

@@ -3,7 +3,8 @@
 use anyhow::{Context as _, Result, ensure};
 use mtd::proto::slots::SlotMaps as _;
 use mtd::status::Frames;
-use mtd_common::abi::SessionState;
+use mtd_common::abi::{SessionState, Slot};
+use mtd_common::bytes::part;
 use mtd_tests::packet::Outer;
 
 use crate::harness::{Bench, MTU, Outcome, TC_ACT_REDIRECT};
@@ -156,14 +157,16 @@ fn the_receive_program_opens_what_the_send_program_sealed() {
         there.rx = here.tx;
         receiver.install_bare(&there);
         // The sender's peer address, in the receiver's prefix.
-        let (key, mut entry) = there.rx_slot(CURRENT);
-        entry.peer_address = here.local(CURRENT).ip().octets();
-        entry.peer_port = here.local(CURRENT).port().to_be_bytes();
-        receiver.plane.slots().load_rx(key, &entry).expect("room");
-        let mut tx = here.tx_slot(CURRENT);
-        tx.peer_address = there.local(CURRENT).ip().octets();
-        tx.peer_port = there.local(CURRENT).port().to_be_bytes();
-        sender.plane.slots().load_tx(0, &tx).expect("room");
+        let (at_sender, at_receiver) = (here.slot(CURRENT), there.slot(CURRENT));
+        let slot = Slot { peer_low: at_sender.local_low, peer_port: at_sender.local_port, ..at_receiver };
+        receiver.plane.slots().load(0, &slot).expect("room");
+        let slot = Slot { peer_low: at_receiver.local_low, peer_port: at_receiver.local_port, ..at_sender };
+        sender.plane.slots().load(0, &slot).expect("room");
+        for (bench, peer) in [(&mut receiver, &here), (&mut sender, &there)] {
+            let mut session = bench.plane.session(0).expect("a session");
+            session.peer_high = *part::<0, 8, 16>(&peer.local(CURRENT).ip().octets());
+            bench.plane.set_session(0, session).expect("a session");
+        }
         for (n, length) in [40, 41, 63, 64, 65, 1000, 1427, 1428].into_iter().enumerate() {
             let inner = Version::V6.received(0, length);
             // From the receiver's view the inner packet comes from its peer; the sender routes by its destination.

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use mtd::proto::slots::SlotMaps as _;
 use mtd_common::DropReason::{self, *};
-use mtd_common::abi::TxSlot;
+use mtd_common::abi::Slot;
 use mtd_common::packet::inner::{CONTROL_MARK, NEXT_CONTROL};
 
-use crate::harness::{Bench, MTU, RING, TC_ACT_SHOT};
+use crate::harness::{Bench, MTU, SLOTS, TC_ACT_SHOT};
 use crate::inner::{OWN4, OWN6, PEER4, PEER6, Version, framed, framed_as, ipv4, ipv6};
 use crate::peering::{CURRENT, Peering};
 use crate::wire::Mode;
@@ -137,10 +137,10 @@ fn bench() -> (Bench, Peering) {
     change(NO_PERIOD, &|session| session.period = 0);
     let slots = bench.plane.slots();
     // The same element of the ring as the current slot.
-    let old = Peering::new(OLD_SLOT, Mode::Encrypt).tx_slot(CURRENT - u64::from(RING));
-    slots.load_tx(OLD_SLOT, &old).expect("room");
-    let others = Peering::new(OTHERS_SLOT, Mode::Encrypt).tx_slot(CURRENT);
-    slots.load_tx(OTHERS_SLOT, &TxSlot { generation: others.generation - 1, ..others }).expect("room");
+    let old = Peering::new(OLD_SLOT, Mode::Encrypt).slot(CURRENT - u64::from(SLOTS));
+    slots.load(OLD_SLOT, &old).expect("room");
+    let others = Peering::new(OTHERS_SLOT, Mode::Encrypt).slot(CURRENT);
+    slots.load(OTHERS_SLOT, &Slot { generation: others.generation - 1, ..others }).expect("room");
     (bench, peering)
 }
 

@@ -4,13 +4,12 @@ use std::net::SocketAddrV6;
 use std::thread::sleep;
 use std::time::Duration;
 
-use mtd::proto::slots::SlotMaps as _;
 use mtd_common::DropReason;
 
-use crate::harness::{Bench, Fixture, SEQUENCE};
+use crate::harness::{Bench, Fixture, SEQUENCE, boot_time};
 use crate::inner::Version;
-use crate::peering::{CURRENT, Peering};
-use crate::wire::{Mode, Packet};
+use crate::peering::{CURRENT, Peering, slot_start};
+use crate::wire::Packet;
 
 fn packet(peering: &Peering, slot: u64, number: u64) -> Packet {
     peering.packet(slot, SEQUENCE + number, Version::V6.received(0, 90))
@@ -67,31 +66,46 @@ fn a_packet_of_one_slot_does_not_open_in_another() {
 }
 
 #[test]
-fn an_address_begins_and_ends_at_the_nanosecond_of_its_entry() {
+fn an_address_begins_and_ends_at_the_nanosecond_of_its_slot() {
     const SOON: u64 = 1_000_000_000;
-    let mut bench = Bench::new();
-    let peering = Peering::new(0, Mode::Encrypt);
-    bench.install_bare(&peering);
-    let now = bench.session_time();
-    for (slot, from, until) in [(CURRENT, now - 1, now + SOON), (CURRENT + 1, now + SOON, u64::MAX)] {
-        let (key, mut entry) = peering.rx_slot(slot);
-        (entry.live_from, entry.live_until) = (from, until);
-        bench.plane.slots().load_rx(key, &entry).expect("room");
+    let (mut bench, peering) = Bench::with_session();
+    for slot in [CURRENT - 1, CURRENT + 2] {
+        bench.load(&peering, slot);
     }
-    let packets = [CURRENT, CURRENT + 1].map(|slot| [0, 1].map(|n| packet(&peering, slot, 2 * slot + n)));
+    // As if the middle slot of the three that are live were to end in a moment.
+    let mut session = bench.plane.session(0).expect("a session");
+    session.clock_offset = slot_start(CURRENT + 1).wrapping_sub(SOON).wrapping_sub(boot_time());
+    bench.plane.set_session(0, session).expect("a session");
+    let edge = boot_time() + SOON;
+    // Numbers of an honest sender at that time.
+    let first = slot_start(CURRENT + 1) / 64;
+    let packets = [CURRENT - 1, CURRENT + 2].map(|slot| {
+        [0, 1]
+            .map(|n| peering.packet(slot, first + 2 * (slot + 1 - CURRENT) + n, Version::V6.received(0, 90)))
+    });
     let stale = DropReason::StaleSlot;
     bench.run_all(&[
         Fixture::accept("before the end of the first", &peering, &packets[0][0]),
-        Fixture::drop("before the begin of the second", stale, packets[1][0].frame()),
+        Fixture::drop("before the begin of the last", stale, packets[1][0].frame()),
     ]);
-    assert!(bench.session_time() < now + SOON, "the machine is too slow for this test");
-    while bench.session_time() < now + SOON {
+    assert!(boot_time() < edge, "the machine is too slow for this test");
+    while boot_time() < edge {
         sleep(Duration::from_millis(5));
     }
     bench.run_all(&[
         Fixture::drop("after the end of the first", stale, packets[0][1].frame()),
-        Fixture::accept("after the begin of the second", &peering, &packets[1][0]),
+        Fixture::accept("after the begin of the last", &peering, &packets[1][0]),
     ]);
+}
+
+/// A session may end before its slots do.
+#[test]
+fn no_slot_outlives_its_session() {
+    let (mut bench, peering) = Bench::with_session();
+    let mut session = bench.plane.session(0).expect("a session");
+    session.until = bench.session_time();
+    bench.plane.set_session(0, session).expect("a session");
+    bench.check(&Fixture::drop("too late", DropReason::StaleSlot, packet(&peering, CURRENT, 0).frame()));
 }
 
 #[test]
@@ -113,9 +127,9 @@ fn a_session_ends_with_its_generation() {
     {
         bench.plane.set_session(0, change).expect("a session");
         let outcome = bench.receive(&ended(1 + number as u64));
-        // Without a clock offset (all zero) it is the slot that is over first; both ways nothing gets in.
+        // What is all zero has no address any more; either way nothing gets in.
         let reason = if change.generation == peering.generation {
-            DropReason::StaleSlot
+            DropReason::UnknownAddress
         } else {
             DropReason::SessionEnded
         };

@@ -49,23 +49,23 @@ pub const fn is_vlan(ethertype: u16) -> bool {
     matches!(ethertype, ETHERTYPE_VLAN | ETHERTYPE_SERVICE_VLAN)
 }
 
-/// Index of the protected prefix that `address` lies in.
+/// Whether `address` lies in a protected prefix.
 #[inline(always)]
-pub fn protected(dataplane: &Dataplane, address: &[u8; 16]) -> Option<u16> {
+pub fn is_protected(dataplane: &Dataplane, address: &[u8; 16]) -> bool {
     let high = ne64::<0, 16>(address);
     let low = ne64::<8, 16>(address);
     let mut i = 0;
     while i < MAX_PREFIXES {
         let prefix = &dataplane.prefixes[i];
         if i as u32 >= dataplane.prefix_count {
-            return None;
+            return false;
         }
         if prefix.high == high && prefix.low == low & prefix.mask {
-            return Some(i as u16);
+            return true;
         }
         i += 1;
     }
-    None
+    false
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The packet on the wire: IPv6, UDP, masked sequence number, tag, sealed inner packet (`docs/wire-format.md`).
 
 use super::{IPV6, MTD, NEXT_ICMPV6, NEXT_TCP, NEXT_UDP, OVERHEAD, UDP};
-use crate::abi::{RxSlot, TxSlot};
+use crate::abi::{FLAG_ANYBODY, Session, Slot};
 use crate::bytes::{be16, le64, part, part_mut};
 use crate::checksum;
 use crate::drop_reason::DropReason;
@@ -59,19 +59,25 @@ pub const fn require_udp(ipv6: &[u8; IPV6]) -> Result<(), DropReason> {
     }
 }
 
-/// Whether ports and source of a packet to a live address are those of its slot; a slot without a peer's address takes
-/// any source.
+/// Whether ports and source of a packet to a live address are those of its slot.
 ///
 /// # Errors
 /// [`DropReason::WrongPort`], [`DropReason::WrongPeer`].
 #[inline(always)]
-pub fn require_peer(slot: &RxSlot, ipv6: &[u8; IPV6], udp: &[u8; UDP]) -> Result<(), DropReason> {
+pub fn require_peer(
+    session: &Session,
+    slot: &Slot,
+    ipv6: &[u8; IPV6],
+    udp: &[u8; UDP],
+) -> Result<(), DropReason> {
     if *part::<2, 2, UDP>(udp) != slot.local_port {
         return Err(DropReason::WrongPort);
     }
-    let fits = *part::<0, 2, UDP>(udp) == slot.peer_port && *source(ipv6) == slot.peer_address;
-    // Asked last: nearly every slot has a peer.
-    if fits || slot.peer_address == [0; 16] { Ok(()) } else { Err(DropReason::WrongPeer) }
+    let fits = *part::<0, 2, UDP>(udp) == slot.peer_port
+        && *part::<8, 8, IPV6>(ipv6) == session.peer_high
+        && *part::<16, 8, IPV6>(ipv6) == slot.peer_low;
+    // Asked last: nearly every session has a peer.
+    if fits || session.flags & FLAG_ANYBODY != 0 { Ok(()) } else { Err(DropReason::WrongPeer) }
 }
 
 /// The length of the sealed inner packet, once all lengths agree. `frame` is the length of the packet from the
@@ -142,8 +148,14 @@ pub const fn checksum_valid(ipv6: &[u8; IPV6], udp: &[u8; UDP], header: &[u8; MT
 /// What the headers of a packet to be sent are made from.
 #[derive(Clone, Copy, Debug)]
 pub struct Send<'a> {
-    /// The addresses and ports of the current slot.
-    pub slot: &'a TxSlot,
+    /// The halves of the own address.
+    pub local: [&'a [u8; 8]; 2],
+    /// The halves of the peer's address.
+    pub peer: [&'a [u8; 8]; 2],
+    /// Own UDP port, network order.
+    pub local_port: [u8; 2],
+    /// The peer's UDP port, network order.
+    pub peer_port: [u8; 2],
     /// Key of the sequence mask.
     pub mask: &'a [u8; 16],
     /// Sequence number.
@@ -164,27 +176,25 @@ impl Send<'_> {
     pub fn write(&self, out: &mut [u8; OVERHEAD]) {
         let length = self.inner + (UDP + MTD) as u16;
         let masked = self.sequence ^ siphash::hash16(self.mask, self.tag);
-        let sum = checksum::udp_header(
-            &self.slot.local_address,
-            &self.slot.peer_address,
-            self.slot.local_port,
-            self.slot.peer_port,
-            length,
-        );
-        let sum = checksum::add64(sum, masked.to_le());
-        let sum = checksum::add64(checksum::add64(sum, self.tag[0].to_le()), self.tag[1].to_le());
-        let sum = checksum::add64(sum, self.checksum);
 
         let ipv6 = part_mut::<0, IPV6, OVERHEAD>(out);
         *part_mut::<0, 4, IPV6>(ipv6) = [0x60, self.ecn << 4, 0, 0];
         *part_mut::<4, 2, IPV6>(ipv6) = length.to_be_bytes();
         *part_mut::<6, 2, IPV6>(ipv6) = [NEXT_UDP, HOP_LIMIT];
-        *part_mut::<8, 16, IPV6>(ipv6) = self.slot.local_address;
-        *part_mut::<24, 16, IPV6>(ipv6) = self.slot.peer_address;
+        *part_mut::<8, 8, IPV6>(ipv6) = *self.local[0];
+        *part_mut::<16, 8, IPV6>(ipv6) = *self.local[1];
+        *part_mut::<24, 8, IPV6>(ipv6) = *self.peer[0];
+        *part_mut::<32, 8, IPV6>(ipv6) = *self.peer[1];
+
+        let (from, to) = (source(ipv6), destination(ipv6));
+        let sum = checksum::udp_header(from, to, self.local_port, self.peer_port, length);
+        let sum = checksum::add64(sum, masked.to_le());
+        let sum = checksum::add64(checksum::add64(sum, self.tag[0].to_le()), self.tag[1].to_le());
+        let sum = checksum::add64(sum, self.checksum);
 
         let udp = part_mut::<IPV6, UDP, OVERHEAD>(out);
-        *part_mut::<0, 2, UDP>(udp) = self.slot.local_port;
-        *part_mut::<2, 2, UDP>(udp) = self.slot.peer_port;
+        *part_mut::<0, 2, UDP>(udp) = self.local_port;
+        *part_mut::<2, 2, UDP>(udp) = self.peer_port;
         *part_mut::<4, 2, UDP>(udp) = length.to_be_bytes();
         *part_mut::<6, 2, UDP>(udp) = checksum::udp_field(sum);
 

@@ -5,18 +5,18 @@ use proptest::prelude::*;
 use super::inner::{decapsulated_ecn, ipv4, ipv6, mapped, set_ipv4_ecn};
 use super::outer::{Send, checksum_valid, inner_length, require_peer, require_udp, sequence, tag};
 use super::*;
-use crate::abi::{Prefix, RxSlot, TxSlot};
+use crate::abi::{Prefix, Session, Slot};
 use crate::bytes::part;
 use crate::{DropReason, aead};
 
-const SLOT: TxSlot = TxSlot {
-    slot: 7,
-    generation: 1,
-    local_port: [0x12, 0x34],
-    peer_port: [0xab, 0xcd],
-    local_address: [0x20, 1, 0xd, 0xb8, 0, 1, 0, 0, 9, 8, 7, 6, 5, 4, 3, 2],
-    peer_address: [0x20, 1, 0xd, 0xb8, 0, 2, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8],
-};
+const LOCAL: [u8; 16] = [0x20, 1, 0xd, 0xb8, 0, 1, 0, 0, 9, 8, 7, 6, 5, 4, 3, 2];
+const PEER: [u8; 16] = [0x20, 1, 0xd, 0xb8, 0, 2, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];
+const LOCAL_PORT: [u8; 2] = [0x12, 0x34];
+const PEER_PORT: [u8; 2] = [0xab, 0xcd];
+
+const fn halves(address: &[u8; 16]) -> [&[u8; 8]; 2] {
+    [part::<0, 8, 16>(address), part::<8, 8, 16>(address)]
+}
 
 fn run(operation: aead::Operation, nonce: [u32; 3], text: &mut [u8], length: usize) -> aead::Sums {
     let mut pass = aead::Pass::default();
@@ -29,7 +29,10 @@ fn sealed(inner: &[u8], sequence: u64) -> Vec<u8> {
     let sums = run(aead::Operation::Seal, nonce, &mut text, inner.len());
     let mut headers = [0; OVERHEAD];
     Send {
-        slot: &SLOT,
+        local: halves(&LOCAL),
+        peer: halves(&PEER),
+        local_port: LOCAL_PORT,
+        peer_port: PEER_PORT,
         mask: &[6; 16],
         sequence,
         tag: sums.tag,
@@ -86,15 +89,17 @@ proptest! {
         let ip = part::<0, IPV6, OVERHEAD>(&headers);
         let udp = part::<IPV6, UDP, OVERHEAD>(&headers);
         let mtd = part::<{ IPV6 + UDP }, MTD, OVERHEAD>(&headers);
-        let slot = RxSlot {
-            local_port: SLOT.peer_port,
-            peer_port: SLOT.local_port,
-            peer_address: SLOT.local_address,
-            ..RxSlot::default()
+        // The receiver's view.
+        let session = Session { peer_high: *halves(&LOCAL)[0], ..Session::default() };
+        let slot = Slot {
+            local_port: PEER_PORT,
+            peer_port: LOCAL_PORT,
+            peer_low: *halves(&LOCAL)[1],
+            ..Slot::default()
         };
         let sound = require_udp(ip).is_ok()
-            && *outer::destination(ip) == SLOT.peer_address
-            && require_peer(&slot, ip, udp).is_ok()
+            && *outer::destination(ip) == PEER
+            && require_peer(&session, &slot, ip, udp).is_ok()
             && inner_length(ip, udp, packet.len(), 1428).is_ok();
         let mut text = packet[OVERHEAD..].to_vec();
         let nonce = aead::nonce(7, sequence(mtd, &[6; 16]));
@@ -152,11 +157,11 @@ fn prefixes_are_found_by_their_bits() {
     };
     dataplane.prefixes[0] = prefix("2001:db8:1:2:3::", 80);
     dataplane.prefixes[1] = Prefix { mask: 0, ..prefix("2001:db8:9::", 65) };
-    assert_eq!(protected(&dataplane, &at("2001:db8:1:2:3:4:5:6")), Some(0));
-    assert_eq!(protected(&dataplane, &at("2001:db8:1:2:4:4:5:6")), None);
-    assert_eq!(protected(&dataplane, &at("2001:db8:9::1")), Some(1));
+    assert!(is_protected(&dataplane, &at("2001:db8:1:2:3:4:5:6")));
+    assert!(!is_protected(&dataplane, &at("2001:db8:1:2:4:4:5:6")));
+    assert!(is_protected(&dataplane, &at("2001:db8:9::1")));
     dataplane.prefix_count = 1;
-    assert_eq!(protected(&dataplane, &at("2001:db8:9::1")), None);
+    assert!(!is_protected(&dataplane, &at("2001:db8:9::1")));
 }
 
 #[test]

@@ -21,9 +21,9 @@ enum Report {
         /// Sessions that the maps have room for.
         #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
         sessions: u32,
-        /// Slots loaded ahead for each session.
-        #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=4096))]
-        ring: u32,
+        /// Slots loaded at a time for each session.
+        #[arg(long, default_value_t = 24, value_parser = clap::value_parser!(u32).range(1..=4096))]
+        slots: u32,
         /// Another object than the one that is built in.
         #[arg(long, value_name = "FILE")]
         object: Option<PathBuf>,
@@ -31,12 +31,12 @@ enum Report {
 }
 
 pub(super) fn run(args: &DebugArgs) -> anyhow::Result<()> {
-    let Report::LoadReport { sessions, ring, object } = &args.report;
+    let Report::LoadReport { sessions, slots, object } = &args.report;
     let object = match object {
         Some(path) => Some(std::fs::read(path).with_context(|| path.display().to_string())?),
         None => None,
     };
-    let capacity = Capacity { sessions: *sessions, ring: *ring };
+    let capacity = Capacity { sessions: *sessions, slots: *slots };
     println!("{}", report::load_report(object.as_deref(), capacity)?);
     Ok(())
 }

@@ -239,7 +239,7 @@ impl Core {
         self.tables.replace_routes(Vec::new())?;
         for peer in &mut self.peers {
             self.tables.plane.set_session(peer.place.index, revoked(peer.element()))?;
-            peer.loader.unload(&peer.session, self.tables.plane.slots())?;
+            peer.loader.unload(self.tables.plane.slots());
         }
         std::thread::sleep(GRACE);
         self.tables.wipe_rested()?;

@@ -20,7 +20,7 @@ use crate::device::{self, TunnelDevice, TunnelInfo, Underlay, bpffs};
 use crate::instance::{Instance, RUN_DIR};
 use crate::proto::messages::Tunnel;
 use crate::proto::session::nanoseconds;
-use crate::proto::slots::ring_size;
+use crate::proto::slots::most_loaded;
 use crate::status::{SCHEMA, Status};
 
 /// Folder beside the pins that says: attached by `mtd attach`, to stay when the controller goes.
@@ -353,7 +353,7 @@ fn capacity(config: &Config) -> Capacity {
     // Introductions, and sessions whose keys are being replaced.
     let spare = if negotiates { config.max_sessions / 8 + 16 } else { 0 };
     let sessions = config.max_sessions.saturating_add(spare);
-    Capacity { sessions, ring: ring_size(horizon, nanoseconds(shortest)) }
+    Capacity { sessions, slots: most_loaded(horizon, nanoseconds(shortest)) }
 }
 
 /// The MTU of the tunnel device for an underlay's MTU.

@@ -34,7 +34,7 @@ pub(super) fn build(
     let prefixes = protected_prefixes(config, &host.underlay, &[]);
     let mut server = None;
     if let (Some(listen), Some(identity)) = (&config.listen, &config.identity) {
-        let Some((index, prefix)) = choose(&prefixes, listen.local_prefix) else {
+        let Some(prefix) = choose(&prefixes, listen.local_prefix) else {
             anyhow::bail!(
                 "{} has no global IPv6 address with a prefix of 64 bits to listen in",
                 config.interface
@@ -50,7 +50,7 @@ pub(super) fn build(
                 warn!("a registered client's key is of no use: {client}");
             }
         }
-        server = Some((machine, index));
+        server = Some(machine);
     }
     let mut connections = Vec::new();
     if let Some(identity) = &config.identity {
@@ -65,10 +65,8 @@ pub(super) fn build(
             let machine = Client::new(settings, random());
             let mut machine = machine
                 .ok_or_else(|| anyhow::anyhow!("the public key of server {} is of no use", server.name))?;
-            let chosen = choose(&prefixes, server.local_prefix);
-            machine.begin_in(chosen.map(|(_, prefix)| network(prefix)));
-            let prefix = chosen.map_or(0, |(index, _)| index);
-            connections.push(Connection { config: server.clone(), machine, prefix, tunnel: None });
+            machine.begin_in(choose(&prefixes, server.local_prefix).map(network));
+            connections.push(Connection { config: server.clone(), machine, tunnel: None });
         }
     }
     let own = config.addresses.iter().map(|net| net.addr().into());
@@ -110,10 +108,9 @@ fn server_settings(
     }
 }
 
-/// The own prefix to use, with its position: the wanted one, or else the first.
-fn choose(prefixes: &[Ipv6Net], wanted: Option<Ipv6Net>) -> Option<(u16, Ipv6Net)> {
-    let position = wanted.map_or(Some(0), |wanted| prefixes.iter().position(|prefix| *prefix == wanted))?;
-    prefixes.get(position).map(|prefix| (position as u16, *prefix))
+/// The own prefix to use: the wanted one, or else the first.
+fn choose(prefixes: &[Ipv6Net], wanted: Option<Ipv6Net>) -> Option<Ipv6Net> {
+    prefixes.iter().find(|prefix| wanted.is_none_or(|wanted| **prefix == wanted)).copied()
 }
 
 /// Random numbers of the kernel.

@@ -22,7 +22,7 @@ use crate::proto::exchange::{Action, Adopted, Publication, Received, SessionId};
 use crate::proto::messages::Tunnel;
 use crate::proto::server::Server;
 use crate::proto::session::Role;
-use crate::proto::slots::{Loader, Place};
+use crate::proto::slots::{Loader, Place, is_of};
 
 /// Numbers of negotiated peers are above this one: those of statically configured peers are below, whatever an earlier
 /// controller's configuration said.
@@ -59,8 +59,6 @@ pub(super) enum Effect {
 pub(super) struct Connection {
     pub(super) config: config::Server,
     pub(super) machine: Client,
-    /// Index of the own prefix.
-    pub(super) prefix: u16,
     /// Own and the server's tunnel addresses, as the device has them.
     pub(super) tunnel: Option<(Tunnel, Tunnel)>,
 }
@@ -68,8 +66,6 @@ pub(super) struct Connection {
 /// See the module's documentation.
 pub(super) struct Negotiated {
     pub(super) server: Option<Server>,
-    /// Index of the server's own prefix.
-    server_prefix: u16,
     pub(super) connections: Vec<Connection>,
     entries: HashMap<(Owner, SessionId), Entry>,
     /// By element of the session table, with its generation.
@@ -86,16 +82,14 @@ pub(super) struct Negotiated {
 
 impl Negotiated {
     pub(super) fn new(
-        server: Option<(Server, u16)>,
+        server: Option<Server>,
         connections: Vec<Connection>,
         reserved: Vec<ipnet::IpNet>,
         wire: Wire,
         effects: mpsc::UnboundedSender<Effect>,
     ) -> Self {
-        let (server, server_prefix) = server.map_or((None, 0), |(server, prefix)| (Some(server), prefix));
         Self {
             server,
-            server_prefix,
             connections,
             reserved,
             entries: HashMap::new(),
@@ -130,7 +124,7 @@ impl Negotiated {
         let owner = match note.role {
             ROLE_SERVER => {
                 let id = self.server.as_mut().and_then(|server| server.adopt(peer, remote, adopted));
-                id.map(|id| (Owner::Server, id, self.server_prefix))
+                id.map(|id| (Owner::Server, id))
             }
             ROLE_CLIENT => {
                 let found = self.connections.iter_mut().enumerate();
@@ -138,13 +132,13 @@ impl Negotiated {
                 found.next().map(|(number, connection)| {
                     let id = connection.machine.adopt(adopted, (local, remote));
                     connection.tunnel = Some((local, remote));
-                    (Owner::Client(number), id, connection.prefix)
+                    (Owner::Client(number), id)
                 })
             }
             _ => None,
         };
-        let Some((owner, id, prefix)) = owner else { return Ok(false) };
-        let place = Place { index, generation: element.generation, prefix };
+        let Some((owner, id)) = owner else { return Ok(false) };
+        let place = Place { index, generation: element.generation };
         self.peers.insert(peer, element.peer);
         self.last_peer = self.last_peer.max(element.peer);
         let loader = Loader::new(place, 0);
@@ -174,11 +168,11 @@ impl Negotiated {
         routes
     }
 
-    /// Whether an element of the session table belongs to one of these sessions: with which own prefix, and which clock
-    /// offset.
-    pub(super) fn find(&self, index: u32, generation: u32) -> Option<(u16, u64)> {
-        let key = self.places.get(&(index, generation))?;
-        self.entries.get(key).map(|entry| (entry.place().prefix, entry.offset))
+    /// Whether one of these sessions has this slot at a place in the maps.
+    pub(super) fn has(&self, place: Place, slot: &abi::Slot, now: Reading) -> bool {
+        let key = self.places.get(&(place.index, place.generation));
+        let entry = key.and_then(|key| self.entries.get(key));
+        entry.is_some_and(|entry| is_of(place, &entry.session, slot, now.boot.wrapping_add(entry.offset)))
     }
 
     /// Tells every machine the time, loads slots, does what they ask for.

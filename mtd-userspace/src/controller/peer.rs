@@ -139,7 +139,7 @@ impl Peer {
 
     /// The inner prefixes of the peer, as the routing map has them.
     pub(super) fn routes(&self) -> impl Iterator<Item = (Destination, Route)> + '_ {
-        let Place { index, generation, .. } = self.place;
+        let Place { index, generation } = self.place;
         let route = Route { session: index, generation, peer: self.number, reserved: 0 };
         self.config.allowed_ips.iter().map(move |net| (route_key(*net), route))
     }
@@ -238,7 +238,7 @@ mod tests {
         let parsed = config::Config::parse(text, "test").unwrap().peers.remove(0);
         let config = parsed.with_key(crate::keys::SecretKey::from_bytes([7; 32]));
         let session = Session::new(&config);
-        let place = Place { index: 0, generation: 1, prefix: 0 };
+        let place = Place { index: 0, generation: 1 };
         let now = Reading { boot: 0, wall: 0 };
         let mut peer = Peer::new(config, 1, session, Loader::new(place, 0), 0, 1_000_000, now);
         peer.note_sent(1_500_000);

@@ -8,6 +8,8 @@ use aya::maps::MapError;
 use aya::pin::PinError;
 use aya::programs::{ProgramError, links::LinkError};
 
+use crate::keys::RandomError;
+
 /// An error of the data plane; its text says what the operator can do.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -75,13 +77,27 @@ pub enum Error {
         /// What the kernel said.
         source: Box<MapError>,
     },
+    /// A map could not be had in this process's memory.
+    #[error("cannot map {map} into memory: {source}")]
+    Shared {
+        /// Name of the map.
+        map: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A map has no such element.
+    #[error("map {0} has no element {1}")]
+    NoElement(&'static str, u32),
+    /// No random numbers to be had.
+    #[error(transparent)]
+    Random(#[from] RandomError),
     /// No room for another address.
     #[error("the address table is full ({0} entries); raise max_sessions in the configuration")]
-    Full(u32),
+    Full(usize),
     /// Too many sessions derived one address.
     #[error(
         "{} sessions derived the same address; use a longer host part (a shorter prefix)",
-        mtd_common::abi::MAX_CHAIN
+        mtd_common::abi::MAX_SHARED
     )]
     Crowded,
 }

@@ -5,21 +5,21 @@ use std::path::Path;
 
 use aya::Ebpf;
 use aya::maps::lpm_trie::Key;
-use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, MapInfo, PerCpuArray, RingBuf};
+use aya::maps::{Array, LpmTrie, Map, MapData, MapError, MapInfo, PerCpuArray, RingBuf};
 use aya::util::nr_cpus;
 use mtd_common::DropReason;
 use mtd_common::abi::{
-    COUNTER_SLOTS, Counter, DROP_SLOTS, Dataplane, MAX_CHAIN, Route, RouteKey, RxKey, RxSlot, Session,
-    SessionState, TxSlot,
+    COUNTER_SLOTS, Counter, DROP_SLOTS, Dataplane, Route, RouteKey, Session, SessionState, Slot,
 };
+use mtd_common::bytes::ne64;
 use mtd_common::session_note::SessionNote;
+use mtd_common::table::{Bucket, Layout};
 
+use super::addresses::Addresses;
 use super::error::{Error, errno};
 use super::plane::Capacity;
-use crate::proto::slots::SlotMaps;
-
-/// `BPF_NOEXIST`: insert only.
-const NO_EXIST: u64 = 1;
+use super::shared::Shared;
+use crate::keys::SecretKey;
 
 /// Bytes of the ring buffer for drop events.
 const EVENT_BYTES: u32 = 256 * 1024;
@@ -53,12 +53,14 @@ impl Shape {
 }
 
 /// The maps that are pinned, with the shapes that a data plane of this capacity has.
-pub(super) fn shapes(capacity: Capacity) -> [Shape; 11] {
-    let slots = capacity.sessions.saturating_mul(capacity.ring);
+pub(super) fn shapes(capacity: Capacity) -> [Shape; 12] {
+    let buckets = 1 << capacity.table_bits();
+    let slots = capacity.sessions.saturating_mul(1 << capacity.ring_bits());
     [
         Shape::new("DATAPLANE", 4, size_of::<Dataplane>(), 1),
-        Shape::new("RX_SLOTS", size_of::<RxKey>(), size_of::<RxSlot>(), slots),
-        Shape::new("TX_SLOTS", 4, size_of::<TxSlot>(), slots),
+        Shape::new("FILTER", 4, 8, buckets / 2),
+        Shape::new("ADDRESSES", 4, size_of::<Bucket>(), buckets),
+        Shape::new("SLOTS", 4, size_of::<Slot>(), slots),
         Shape::new("SESSIONS", 4, size_of::<Session>(), capacity.sessions),
         Shape::new("SESSION_STATE", 4, size_of::<SessionState>(), capacity.sessions),
         Shape::new("ROUTES", size_of::<Key<RouteKey>>(), size_of::<Route>(), MAX_ROUTES),
@@ -73,12 +75,9 @@ pub(super) fn shapes(capacity: Capacity) -> [Shape; 11] {
 /// The maps of a data plane.
 pub(super) struct Maps {
     dataplane: Array<MapData, Dataplane>,
-    rx_slots: HashMap<MapData, RxKey, RxSlot>,
-    rx_capacity: u32,
-    tx_slots: Array<MapData, TxSlot>,
-    ring: u32,
+    addresses: Addresses,
     sessions: Array<MapData, Session>,
-    states: Array<MapData, SessionState>,
+    states: Shared<SessionState>,
     notes: Array<MapData, SessionNote>,
     routes: LpmTrie<MapData, RouteKey, Route>,
     drops: PerCpuArray<MapData, u64>,
@@ -112,21 +111,39 @@ pub(super) fn control(ebpf: &mut Ebpf) -> Result<RingBuf<MapData>, Error> {
     typed(ebpf, "CONTROL")
 }
 
+/// An array map in this process's memory.
+fn shared<T: aya::Pod>(ebpf: &mut Ebpf, name: &'static str) -> Result<Shared<T>, Error> {
+    let Map::Array(map) = take(ebpf, name)? else { return Err(Error::Missing(name)) };
+    Shared::new(name, &map)
+}
+
 impl Maps {
-    pub(super) fn new(ebpf: &mut Ebpf, capacity: Capacity) -> Result<Self, Error> {
+    /// The maps of an object. `adopted`: they are those of an earlier controller.
+    pub(super) fn new(ebpf: &mut Ebpf, capacity: Capacity, adopted: bool) -> Result<Self, Error> {
+        let dataplane: Array<MapData, Dataplane> = typed(ebpf, "DATAPLANE")?;
+        let earlier = dataplane.get(&0, 0).map_err(Error::map("DATAPLANE"))?;
+        let layout = if adopted { earlier.table } else { new_layout(capacity.table_bits())? };
+        let (slots, buckets, filter) =
+            (shared(ebpf, "SLOTS")?, shared(ebpf, "ADDRESSES")?, shared(ebpf, "FILTER")?);
         Ok(Self {
-            dataplane: typed(ebpf, "DATAPLANE")?,
-            rx_slots: typed(ebpf, "RX_SLOTS")?,
-            rx_capacity: capacity.sessions.saturating_mul(capacity.ring),
-            tx_slots: typed(ebpf, "TX_SLOTS")?,
-            ring: capacity.ring,
+            dataplane,
+            addresses: Addresses::new(layout, capacity.ring_bits(), slots, buckets, filter),
             sessions: typed(ebpf, "SESSIONS")?,
-            states: typed(ebpf, "SESSION_STATE")?,
+            states: shared(ebpf, "SESSION_STATE")?,
             notes: typed(ebpf, "SESSION_NOTES")?,
             routes: typed(ebpf, "ROUTES")?,
             drops: typed(ebpf, "DROPS")?,
             counters: typed(ebpf, "COUNTERS")?,
         })
+    }
+
+    pub(super) const fn addresses(&mut self) -> &mut Addresses {
+        &mut self.addresses
+    }
+
+    /// Size and key of the table of addresses.
+    pub(super) const fn layout(&self) -> Layout {
+        self.addresses.layout()
     }
 
     pub(super) fn set_dataplane(&mut self, value: Dataplane) -> Result<(), Error> {
@@ -142,11 +159,12 @@ impl Maps {
     }
 
     pub(super) fn state(&self, index: u32) -> Result<SessionState, Error> {
-        self.states.get(&index, 0).map_err(Error::map("SESSION_STATE"))
+        self.states.read(index).ok_or(Error::NoElement("SESSION_STATE", index))
     }
 
     pub(super) fn set_state(&mut self, index: u32, value: &SessionState) -> Result<(), Error> {
-        self.states.set(index, value, 0).map_err(Error::map("SESSION_STATE"))
+        let written = self.states.write(index, *value);
+        if written { Ok(()) } else { Err(Error::NoElement("SESSION_STATE", index)) }
     }
 
     pub(super) fn note(&self, index: u32) -> Result<SessionNote, Error> {
@@ -186,31 +204,6 @@ impl Maps {
         }
     }
 
-    /// Removes the addresses for which `keep` says no.
-    pub(super) fn retain_rx(&mut self, keep: impl Fn(&RxKey, &RxSlot) -> bool) -> Result<(), Error> {
-        let entries: Vec<(RxKey, RxSlot)> =
-            self.rx_slots.iter().collect::<Result<_, _>>().map_err(Error::map("RX_SLOTS"))?;
-        for (key, slot) in entries {
-            if !keep(&key, &slot) {
-                self.unload_rx(RxKey { chain: 0, ..key }, &slot)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The sessions that have the address of `key`, in the order of the chain.
-    fn chain(&self, key: RxKey) -> Result<Vec<RxSlot>, Error> {
-        let mut chain = Vec::with_capacity(1);
-        for index in 0..MAX_CHAIN {
-            match self.rx_slots.get(&RxKey { chain: index, ..key }, 0) {
-                Ok(slot) => chain.push(slot),
-                Err(MapError::KeyNotFound) => break,
-                Err(error) => return Err(Error::map("RX_SLOTS")(error)),
-            }
-        }
-        Ok(chain)
-    }
-
     pub(super) fn counts(&self) -> Result<Counts, Error> {
         count(&self.drops, &self.counters)
     }
@@ -243,47 +236,12 @@ pub(super) fn count(
     Ok(counts)
 }
 
-/// Whether two values are about the same slot of the same session.
-fn same(a: &RxSlot, b: &RxSlot) -> bool {
-    (a.session, a.generation, a.slot) == (b.session, b.generation, b.slot)
-}
-
-impl SlotMaps for Maps {
-    type Error = Error;
-
-    fn load_rx(&mut self, key: RxKey, slot: &RxSlot) -> Result<(), Error> {
-        // The usual case, one system call: nobody has the address.
-        match self.rx_slots.insert(RxKey { chain: 0, ..key }, slot, NO_EXIST) {
-            Ok(()) => return Ok(()),
-            Err(error) if errno(&error) == Some(libc::EEXIST) => {}
-            Err(error) if errno(&error) == Some(libc::E2BIG) => return Err(Error::Full(self.rx_capacity)),
-            Err(error) => return Err(Error::map("RX_SLOTS")(error)),
-        }
-        let chain = self.chain(key)?;
-        let index = chain.iter().position(|other| same(other, slot)).unwrap_or(chain.len());
-        let index = u16::try_from(index).ok().filter(|&index| index < MAX_CHAIN).ok_or(Error::Crowded)?;
-        match self.rx_slots.insert(RxKey { chain: index, ..key }, slot, 0) {
-            Err(error) if errno(&error) == Some(libc::E2BIG) => Err(Error::Full(self.rx_capacity)),
-            result => result.map_err(Error::map("RX_SLOTS")),
-        }
-    }
-
-    fn unload_rx(&mut self, key: RxKey, slot: &RxSlot) -> Result<(), Error> {
-        let chain = self.chain(key)?;
-        let Some(index) = chain.iter().position(|other| same(other, slot)) else { return Ok(()) };
-        // The last one takes the place of the one that goes, so that no gap hides it.
-        let last = chain.len() - 1;
-        if index < last {
-            let key = RxKey { chain: index as u16, ..key };
-            self.rx_slots.insert(key, chain[last], 0).map_err(Error::map("RX_SLOTS"))?;
-        }
-        self.rx_slots.remove(&RxKey { chain: last as u16, ..key }).map_err(Error::map("RX_SLOTS"))
-    }
-
-    fn load_tx(&mut self, session: u32, slot: &TxSlot) -> Result<(), Error> {
-        let index = session * self.ring + (slot.slot as u32 & (self.ring - 1));
-        self.tx_slots.set(index, slot, 0).map_err(Error::map("TX_SLOTS"))
-    }
+/// A table with a key that nobody knows.
+fn new_layout(bits: u32) -> Result<Layout, Error> {
+    let random = SecretKey::generate_psk()?;
+    let bytes = random.as_bytes();
+    let key = [ne64::<0, 32>(bytes), ne64::<8, 32>(bytes) | 1, ne64::<16, 32>(bytes) | 1];
+    Ok(Layout { key, bits, reserved: 0 })
 }
 
 /// Memory of a map as the kernel accounts it, in bytes.

@@ -1,5 +1,6 @@
 //! The kernel side: loading, attaching and pinning the programs, typed access to their maps.
 
+mod addresses;
 mod error;
 mod links;
 mod maps;
@@ -7,6 +8,7 @@ mod object;
 mod pinned;
 mod plane;
 pub mod report;
+mod shared;
 
 pub use error::Error;
 pub use links::{XdpMode, pinned_mode};

@@ -9,10 +9,11 @@ use aya::programs::{ProgramError, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use ipnet::Ipv6Net;
 use mtd_common::abi::{
-    self, Dataplane, FLAG_ON_LINK, FLAG_SHARED, MAX_PREFIXES, Prefix, Route, RouteKey, RxKey, RxSlot,
-    Session, SessionState,
+    self, Dataplane, FLAG_ON_LINK, FLAG_SHARED, MAX_PREFIXES, Prefix, Route, RouteKey, Session, SessionState,
+    Slot,
 };
 use mtd_common::session_note::SessionNote;
+use mtd_common::table;
 
 use super::error::{Error, errno};
 use super::links::{self, XdpMode};
@@ -26,8 +27,20 @@ use crate::proto::slots::SlotMaps;
 pub struct Capacity {
     /// Sessions.
     pub sessions: u32,
-    /// Slots loaded ahead for each session, rounded up to a power of two.
-    pub ring: u32,
+    /// Most slots that are loaded at a time for each session ([`crate::proto::slots::most_loaded`]).
+    pub slots: u32,
+}
+
+impl Capacity {
+    /// Binary logarithm of the number of elements that each session has in `SLOTS`.
+    pub const fn ring_bits(self) -> u32 {
+        self.slots.next_power_of_two().trailing_zeros()
+    }
+
+    /// Binary logarithm of the number of buckets in the table of addresses.
+    pub const fn table_bits(self) -> u32 {
+        table::bits(self.sessions as u64 * self.slots as u64)
+    }
 }
 
 /// What the programs need to know of their surroundings.
@@ -111,14 +124,13 @@ impl Plane {
         capacity: Capacity,
         adopted: bool,
     ) -> Result<Self, Error> {
-        let capacity = Capacity { ring: capacity.ring.next_power_of_two(), ..capacity };
         for shape in maps::shapes(capacity) {
             loader.map_max_entries(shape.name, shape.max_entries);
         }
         let mut ebpf = loader.load(object).map_err(object_error)?;
         receive_program(&mut ebpf)?.load().map_err(program_error(RECEIVE))?;
         send_program(&mut ebpf)?.load().map_err(program_error(SEND))?;
-        let maps = Maps::new(&mut ebpf, capacity)?;
+        let maps = Maps::new(&mut ebpf, capacity, adopted)?;
         Ok(Self { ebpf, maps, capacity, adopted })
     }
 
@@ -141,7 +153,7 @@ impl Plane {
             version: abi::VERSION,
             tunnel_ifindex: settings.tunnel_ifindex,
             underlay_ifindex: settings.underlay_ifindex,
-            ring: self.capacity.ring,
+            ring_bits: self.capacity.ring_bits(),
             prefix_count: settings.prefixes.len().min(MAX_PREFIXES) as u32,
             flags: match settings.link {
                 LinkMode::Routed => 0,
@@ -152,6 +164,7 @@ impl Plane {
             tunnel_mac: settings.tunnel_mac,
             underlay_mac: settings.underlay_mac,
             prefixes: Default::default(),
+            table: self.maps.layout(),
         };
         for (element, prefix) in value.prefixes.iter_mut().zip(&settings.prefixes) {
             *element = abi_prefix(*prefix);
@@ -285,12 +298,10 @@ impl Plane {
         self.maps.remove_route(length, key)
     }
 
-    /// Takes away the addresses for which `keep` says no.
-    ///
-    /// # Errors
-    /// When the kernel refuses.
-    pub fn retain_rx(&mut self, keep: impl Fn(&RxKey, &RxSlot) -> bool) -> Result<(), Error> {
-        self.maps.retain_rx(keep)
+    /// Takes away the addresses for which `keep` (index of the session, slot) says no, and what an earlier controller left
+    /// half done. To be called once after adopting maps, when the sessions' own slots are loaded.
+    pub fn retain_slots(&mut self, keep: impl Fn(u32, &Slot) -> bool) {
+        self.maps.addresses().retain(keep);
     }
 
     /// What the programs counted.
@@ -303,7 +314,7 @@ impl Plane {
 
     /// Where slots are loaded.
     pub const fn slots(&mut self) -> &mut (impl SlotMaps<Error = Error> + use<>) {
-        &mut self.maps
+        self.maps.addresses()
     }
 }
 
@@ -343,7 +354,6 @@ fn program_error(program: &'static str) -> impl FnOnce(ProgramError) -> Error {
 
 /// Whether all maps under `folder` are there and of the right shape and version; otherwise, what differs.
 fn check_pins(capacity: Capacity, folder: &Path) -> Result<(), String> {
-    let capacity = Capacity { ring: capacity.ring.next_power_of_two(), ..capacity };
     for shape in maps::shapes(capacity) {
         shape.check(&folder.join(shape.name))?;
     }

@@ -2,9 +2,10 @@
 //! (`docs/wire-format.md`). Everything else is sealed and opened by the programs in the kernel.
 
 use mtd_common::DropReason;
-use mtd_common::abi::{MODE_AUTHENTICATE, TxSlot};
+use mtd_common::abi::MODE_AUTHENTICATE;
 use mtd_common::address::Endpoint;
 use mtd_common::aead::{self, Buffer, MAX_TEXT, Operation, Pass, Sums};
+use mtd_common::bytes::part;
 use mtd_common::packet::inner::NEXT_CONTROL;
 use mtd_common::packet::outer::MIN_INNER;
 use mtd_common::packet::{IPV6, MTD, OVERHEAD, UDP, outer};
@@ -52,16 +53,12 @@ pub fn seal(session: &Session, path: &Path, sequence: u64, inner: &[u8]) -> Opti
         MODE_AUTHENTICATE => pass(Operation::Authenticate, &keys.seal, nonce, text)?,
         _ => pass(Operation::Seal, &keys.seal, nonce, text)?,
     };
-    let slot = TxSlot {
-        slot: path.slot,
-        generation: 0,
+    let halves = |address| [part::<0, 8, 16>(address), part::<8, 8, 16>(address)];
+    outer::Send {
+        local: halves(&path.local.address),
+        peer: halves(&path.remote.address),
         local_port: path.local.port.to_be_bytes(),
         peer_port: path.remote.port.to_be_bytes(),
-        local_address: path.local.address,
-        peer_address: path.remote.address,
-    };
-    outer::Send {
-        slot: &slot,
         mask: &keys.mask,
         sequence,
         tag: sums.tag,

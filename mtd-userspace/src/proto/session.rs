@@ -6,6 +6,7 @@ use std::time::Duration;
 use hkdf::Hkdf;
 use mtd_common::abi::{self, DirectionKeys};
 use mtd_common::address::{End, Endpoint, Network, endpoints};
+use mtd_common::bytes::part;
 use sha2::{Digest, Sha256};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
@@ -213,7 +214,7 @@ impl Session {
 
     /// The element for the session table, of a peer with these inner addresses ([`abi::Session::peer_tunnel`]) and this
     /// number.
-    pub const fn element(
+    pub fn element(
         &self,
         generation: u32,
         clock_offset: u64,
@@ -228,9 +229,12 @@ impl Session {
             phase: self.phase,
             rx: self.rx.0,
             tx: self.tx.0,
+            until: self.until,
+            local_high: *part::<0, 8, 16>(&self.local.network.prefix),
+            peer_high: *part::<0, 8, 16>(&self.remote.network.prefix),
             peer_tunnel,
             peer,
-            reserved: 0,
+            flags: if self.order == Order::Alone { abi::FLAG_ANYBODY } else { 0 },
         }
     }
 

@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 
-use mtd_common::abi::{RxKey, RxSlot, TxSlot};
+use mtd_common::abi::Slot;
+use mtd_common::bytes::part;
 use mtd_common::slot;
 
 use super::session::Session;
@@ -12,35 +13,26 @@ pub trait SlotMaps {
     /// What may go wrong.
     type Error;
 
-    /// Makes an own address receive for `slot`'s session; the chain of `key` is chosen here. Loading the same slot
-    /// twice is one loading.
+    /// Makes the addresses of a slot those that a session sends from and receives at, while the slot is live. Loading the
+    /// same slot twice is one loading.
     ///
     /// # Errors
-    /// When the map is full, [`mtd_common::abi::MAX_CHAIN`] sessions have the address, or the kernel refuses.
-    fn load_rx(&mut self, key: RxKey, slot: &RxSlot) -> Result<(), Self::Error>;
+    /// When the own address cannot be had: the table is full, or [`mtd_common::abi::MAX_SHARED`] sessions have it. Sending
+    /// works all the same.
+    fn load(&mut self, session: u32, slot: &Slot) -> Result<(), Self::Error>;
 
-    /// Takes the address from `slot`'s session again. What is not there is no error.
-    ///
-    /// # Errors
-    /// When the kernel refuses.
-    fn unload_rx(&mut self, key: RxKey, slot: &RxSlot) -> Result<(), Self::Error>;
-
-    /// Sets the element for `slot.slot` of a session's send ring.
-    ///
-    /// # Errors
-    /// When the kernel refuses.
-    fn load_tx(&mut self, session: u32, slot: &TxSlot) -> Result<(), Self::Error>;
+    /// Takes a slot's own address from a session again, if it was loaded for this generation. What is not there is no
+    /// error.
+    fn unload(&mut self, session: u32, generation: u32, slot: u64);
 }
 
 /// Where a session is in the maps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Place {
     /// Index into `SESSIONS`.
     pub index: u32,
     /// Generation of that element.
     pub generation: u32,
-    /// Index of the own prefix.
-    pub prefix: u16,
 }
 
 /// Which slots of a session are loaded.
@@ -95,80 +87,68 @@ impl Loader {
         let end = (slot::number(ahead, phase, period) + 1).max(first);
         // Time went on past everything loaded, or back: what is loaded is of no use, or not enough.
         if self.loaded.is_empty() || self.loaded.start > first || self.loaded.end < first {
-            self.unload(session, maps)?;
+            self.unload(maps);
             self.missing.clear();
             self.loaded = first..first;
         }
-        // What is over goes first, so that a full map has room for what comes. The slot before the previous one may
+        // What is over goes first, so that a full table has room for what comes. The slot before the previous one may
         // still have packets in flight when the clocks differ: it ends by itself, and is unloaded a slot later.
         while self.loaded.start + 1 < first.min(self.loaded.end) {
-            let (key, rx, _) = entries(self.place, session, self.loaded.start);
-            maps.unload_rx(key, &rx)?;
-            self.loaded.start += 1;
+            self.unload_first(maps);
         }
         // An address that cannot be had now must not keep the slots behind it from being loaded.
-        let mut failure = None;
-        self.missing.retain(|number| {
-            let (key, rx, _) = entries(self.place, session, *number);
-            *number >= first && maps.load_rx(key, &rx).map_err(|error| failure = Some(error)).is_err()
-        });
-        while self.loaded.end < end {
-            let number = self.loaded.end;
-            let (key, rx, tx) = entries(self.place, session, number);
-            maps.load_tx(self.place.index, &tx)?;
-            if let Err(error) = maps.load_rx(key, &rx) {
-                failure = Some(error);
+        let (place, mut failure) = (self.place, None);
+        let mut load = |number| {
+            let element = element(place, session, number);
+            maps.load(place.index, &element).map_err(|error| failure = Some(error)).is_ok()
+        };
+        self.missing.retain(|&number| number >= first && !load(number));
+        for number in self.loaded.end..end {
+            if !load(number) {
                 self.missing.push(number);
             }
-            self.loaded.end += 1;
         }
+        self.loaded.end = end.max(self.loaded.end);
         failure.map_or(Ok(()), Err)
     }
 
-    /// Unloads everything for reception. (The send ring goes with the session's generation.)
-    ///
-    /// # Errors
-    /// The first one of the maps.
-    pub fn unload<M: SlotMaps>(&mut self, session: &Session, maps: &mut M) -> Result<(), M::Error> {
+    /// Unloads everything for reception. (Sending ends with the session's generation.)
+    pub fn unload<M: SlotMaps>(&mut self, maps: &mut M) {
         while !self.loaded.is_empty() {
-            let (key, rx, _) = entries(self.place, session, self.loaded.start);
-            maps.unload_rx(key, &rx)?;
-            self.loaded.start += 1;
+            self.unload_first(maps);
         }
-        Ok(())
+    }
+
+    fn unload_first<M: SlotMaps>(&mut self, maps: &mut M) {
+        maps.unload(self.place.index, self.place.generation, self.loaded.start);
+        self.loaded.start += 1;
     }
 }
 
-fn entries(place: Place, session: &Session, number: u64) -> (RxKey, RxSlot, TxSlot) {
+/// What the maps hold of a slot.
+fn element(place: Place, session: &Session, number: u64) -> Slot {
     let (local, remote) = session.endpoints(number);
-    let (live_from, live_until) = slot::live(number, session.phase, session.period);
-    let mut key = RxKey { low: [0; 8], prefix: place.prefix, chain: 0 };
-    key.low.copy_from_slice(&local.address[8..]);
-    let rx = RxSlot {
-        live_from,
-        live_until: live_until.min(session.until),
-        session: place.index,
-        generation: place.generation,
-        slot: number as u32,
-        local_port: local.port.to_be_bytes(),
-        peer_port: remote.port.to_be_bytes(),
-        peer_address: remote.address,
-    };
-    let tx = TxSlot {
+    let low = |address: [u8; 16]| *part::<8, 8, 16>(&address);
+    Slot {
         slot: number,
-        generation: place.generation,
+        local_low: low(local.address),
+        peer_low: low(remote.address),
         local_port: local.port.to_be_bytes(),
         peer_port: remote.port.to_be_bytes(),
-        local_address: local.address,
-        peer_address: remote.address,
-    };
-    (key, rx, tx)
+        generation: place.generation,
+    }
 }
 
-/// How many elements the send ring needs for slots of `period` ns loaded `horizon` ns ahead: a power of two.
-pub fn ring_size(horizon: u64, period: u64) -> u32 {
-    let slots = horizon / period.max(1) + 5;
-    u32::try_from(slots).unwrap_or(u32::MAX / 2).next_power_of_two()
+/// Whether what the maps hold of a slot is what this session has there, and still of use at session time `now`.
+pub fn is_of(place: Place, session: &Session, loaded: &Slot, now: u64) -> bool {
+    let (_, end) = slot::live(loaded.slot, session.phase, session.period);
+    end > now && element(place, session, loaded.slot) == *loaded
+}
+
+/// Most slots of `period` ns that are loaded at a time for one session, `horizon` ns ahead: those, the one that has begun
+/// in between, the present one, and two before.
+pub fn most_loaded(horizon: u64, period: u64) -> u32 {
+    u32::try_from(horizon / period.max(1) + 4).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

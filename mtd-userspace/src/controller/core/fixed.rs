@@ -36,7 +36,7 @@ impl Core {
                 peer.config.name, -seconds
             );
             self.tables.plane.set_session(peer.place.index, revoked(peer.element()))?;
-            peer.loader.unload(&peer.session, self.tables.plane.slots())?;
+            peer.loader.unload(self.tables.plane.slots());
         }
         std::thread::sleep(GRACE);
         for &(index, offset) in strays {

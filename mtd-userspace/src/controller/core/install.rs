@@ -7,12 +7,12 @@ use mtd_common::abi::{Session as Element, SessionState};
 use mtd_common::slot::{self, sequence_seed};
 use tracing::info;
 
-use super::{Core, generation, in_prefix};
+use super::{Core, generation};
 use crate::config;
 use crate::controller::peer::Peer;
 use crate::proto::clock::Reading;
 use crate::proto::session::Session;
-use crate::proto::slots::{Loader, Place};
+use crate::proto::slots::{Loader, Place, is_of};
 use crate::state::Past;
 
 impl Core {
@@ -46,7 +46,8 @@ impl Core {
             };
             self.peers.push(peer);
         }
-        self.drop_strangers(now)
+        self.drop_strangers(now);
+        Ok(())
     }
 
     /// The sessions that are in the maps already.
@@ -74,7 +75,7 @@ impl Core {
         now: Reading,
     ) -> anyhow::Result<Peer> {
         info!("session with {} goes on", peer.name);
-        let place = self.place(&peer, index, found.generation);
+        let place = Place { index, generation: found.generation };
         let state = self.tables.plane.session_state(index)?;
         // Slots that the earlier controller loaded are loaded again, which changes nothing.
         let loader = Loader::new(place, state.rx_not_before);
@@ -107,17 +108,11 @@ impl Core {
             }
         };
         let index = self.free_index()?;
-        let place = self.place(&peer, index, generation()?);
+        let place = Place { index, generation: generation()? };
         self.tables.plane.set_session_state(index, state)?;
         info!("session with {} starts", peer.name);
         let loader = Loader::new(place, state.rx_not_before);
         Ok(Peer::new(peer, number, session, loader, offset, state.tx_sequence, now))
-    }
-
-    fn place(&self, peer: &config::Peer, index: u32, generation: u32) -> Place {
-        let prefix = self.config.prefixes.iter().position(|prefix| *prefix == peer.local_prefix);
-        // The configuration checks that it is one of them.
-        Place { index, generation, prefix: prefix.unwrap_or(0) as u16 }
     }
 
     fn free_index(&mut self) -> anyhow::Result<u32> {
@@ -127,24 +122,17 @@ impl Core {
             .context("no room for another session; raise max_sessions in the configuration")
     }
 
-    /// Takes away the addresses of sessions that are none of ours, of slots that are over, and of a prefix that a
-    /// session no longer has.
-    fn drop_strangers(&mut self, now: Reading) -> anyhow::Result<()> {
-        let ours: HashMap<u32, &Peer> = self.peers.iter().map(|peer| (peer.place.index, peer)).collect();
+    /// Takes away the addresses of sessions that are none of ours, of slots that are over, and of ends that a session no
+    /// longer has.
+    fn drop_strangers(&mut self, now: Reading) {
+        let ours: HashMap<Place, &Peer> = self.peers.iter().map(|peer| (peer.place, peer)).collect();
         let negotiated = &self.negotiated;
-        self.tables.plane.retain_rx(|key, slot| {
-            let peer = ours.get(&slot.session).filter(|peer| peer.place.generation == slot.generation);
-            match peer {
-                Some(peer) => {
-                    peer.place.prefix == key.prefix
-                        && slot.live_until > peer.time(now)
-                        && in_prefix(peer.config.prefix, slot.peer_address)
-                }
-                None => negotiated.find(slot.session, slot.generation).is_some_and(|(prefix, offset)| {
-                    prefix == key.prefix && slot.live_until > now.boot.wrapping_add(offset)
-                }),
+        self.tables.plane.retain_slots(|index, slot| {
+            let place = Place { index, generation: slot.generation };
+            match ours.get(&place) {
+                Some(peer) => is_of(place, &peer.session, slot, peer.time(now)),
+                None => negotiated.has(place, slot, now),
             }
-        })?;
-        Ok(())
+        });
     }
 }

@@ -43,7 +43,7 @@ impl Entry {
     }
 
     pub(super) fn route(&self) -> Route {
-        let Place { index, generation, .. } = self.place();
+        let Place { index, generation } = self.place();
         Route { session: index, generation, peer: self.peer, reserved: 0 }
     }
 }
@@ -65,11 +65,7 @@ impl Negotiated {
             self.require_free(n, &remote, peer_number, tables)?;
         }
         let index = tables.indexes.take().context("no room; raise max_sessions in the configuration")?;
-        let prefix = match owner {
-            Owner::Server => self.server_prefix,
-            Owner::Client(n) => self.connections.get(n).map_or(0, |connection| connection.prefix),
-        };
-        let place = Place { index, generation: generation()?, prefix };
+        let place = Place { index, generation: generation()? };
         let loader = Loader::new(place, 0);
         let note = to_note(&session, &peer, role, place.generation, started, (local, remote));
         let inside = inside(&session, role);
@@ -115,7 +111,7 @@ impl Negotiated {
     }
 
     pub(super) fn insert(&mut self, owner: Owner, id: SessionId, entry: Entry) {
-        let Place { index, generation, .. } = entry.place();
+        let Place { index, generation } = entry.place();
         self.places.insert((index, generation), (owner, id));
         self.entries.insert((owner, id), entry);
     }
@@ -155,7 +151,7 @@ impl Negotiated {
 
     pub(super) fn remove(&mut self, owner: Owner, id: SessionId, tables: &mut Tables) {
         let Some(mut entry) = self.entries.remove(&(owner, id)) else { return };
-        let Place { index, generation, .. } = entry.place();
+        let Place { index, generation } = entry.place();
         self.places.remove(&(index, generation));
         let done: anyhow::Result<()> = (|| {
             tables.revoke(index, entry.element())?;
@@ -168,7 +164,7 @@ impl Negotiated {
                     None => tables.remove_routes(&destinations, generation)?,
                 }
             }
-            entry.loader.unload(&entry.session, tables.plane.slots())?;
+            entry.loader.unload(tables.plane.slots());
             Ok(())
         })();
         if let Err(error) = done {
@@ -204,10 +200,10 @@ pub(super) fn control_route(address: &[u8; 16]) -> Destination {
 
 pub(super) fn load(entry: &mut Entry, now: Reading, tables: &mut Tables) -> anyhow::Result<()> {
     let time = now.boot.wrapping_add(entry.offset);
-    // The next two slots at least, whatever the configuration knows of this session; no further than the send ring has
+    // The next two slots at least, whatever the configuration knows of this session; no further than there is
     // room for.
     let period = entry.session.period;
-    let room = u64::from(tables.plane.capacity().ring.saturating_sub(5)) * period;
+    let room = u64::from(tables.plane.capacity().slots.saturating_sub(4)) * period;
     let horizon = tables.horizon.max(2 * period).min(room);
     Ok(entry.loader.advance(&entry.session, time, horizon, tables.plane.slots())?)
 }

@@ -1,6 +1,6 @@
 //! The loader against a model of the maps.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use mtd_common::abi::DirectionKeys;
 use mtd_common::address::{End, Network};
@@ -12,64 +12,47 @@ use super::*;
 const PERIOD: u64 = 3_000_000_000;
 const HORIZON: u64 = 60_000_000_000;
 const NOW: u64 = 1_800_000_000_000_000_000;
-const PLACE: Place = Place { index: 5, generation: 9, prefix: 0 };
+const PHASE: u64 = 1_234_567;
+const PLACE: Place = Place { index: 5, generation: 9 };
 
-/// What the kernel's maps hold.
+/// What the maps hold: slots with their addresses, and those that receive.
 #[derive(Default)]
 struct Model {
-    rx: HashMap<[u8; 8], Vec<RxSlot>>,
-    tx: BTreeMap<(u32, u64), TxSlot>,
+    slots: BTreeMap<(u32, u64), Slot>,
+    receiving: BTreeSet<(u32, u64)>,
     calls: usize,
     /// The call that fails.
     fail_at: Option<usize>,
 }
 
 impl Model {
-    fn call(&mut self) -> Result<(), &'static str> {
-        self.calls += 1;
-        if self.fail_at == Some(self.calls) { Err("full") } else { Ok(()) }
-    }
-
-    fn live(&self, now: u64) -> Vec<u32> {
-        let mut slots: Vec<u32> = self
-            .rx
-            .values()
-            .flatten()
-            .filter(|slot| slot.live_from <= now && now < slot.live_until)
-            .map(|slot| slot.slot)
-            .collect();
-        slots.sort_unstable();
-        slots
+    fn live(&self, now: u64) -> Vec<u64> {
+        let live = |slot: u64| slot::is_live(slot, now, PHASE, PERIOD, u64::MAX);
+        self.receiving.iter().map(|(_, slot)| *slot).filter(|slot| live(*slot)).collect()
     }
 
     fn count(&self) -> usize {
-        self.rx.values().map(Vec::len).sum()
+        self.receiving.len()
     }
 }
 
 impl SlotMaps for Model {
     type Error = &'static str;
 
-    fn load_rx(&mut self, key: RxKey, slot: &RxSlot) -> Result<(), &'static str> {
-        self.call()?;
-        let chain = self.rx.entry(key.low).or_default();
-        chain.retain(|other| (other.session, other.slot) != (slot.session, slot.slot));
-        chain.push(*slot);
-        Ok(())
-    }
-
-    fn unload_rx(&mut self, key: RxKey, slot: &RxSlot) -> Result<(), &'static str> {
-        self.call()?;
-        if let Some(chain) = self.rx.get_mut(&key.low) {
-            chain.retain(|other| (other.session, other.slot) != (slot.session, slot.slot));
+    fn load(&mut self, session: u32, slot: &Slot) -> Result<(), &'static str> {
+        self.calls += 1;
+        self.slots.insert((session, slot.slot), *slot);
+        if self.fail_at == Some(self.calls) {
+            return Err("full");
         }
+        self.receiving.insert((session, slot.slot));
         Ok(())
     }
 
-    fn load_tx(&mut self, session: u32, slot: &TxSlot) -> Result<(), &'static str> {
-        self.call()?;
-        self.tx.insert((session, slot.slot), *slot);
-        Ok(())
+    fn unload(&mut self, session: u32, generation: u32, slot: u64) {
+        self.calls += 1;
+        assert!(self.slots.get(&(session, slot)).is_some_and(|found| found.generation == generation));
+        self.receiving.remove(&(session, slot));
     }
 }
 
@@ -82,11 +65,11 @@ fn session(length: u8) -> Session {
         let keep = u128::MAX << (128 - u32::from(length));
         end.network.prefix = (u128::from_be_bytes(end.network.prefix) & keep).to_be_bytes();
     }
-    Session::for_test(local, remote, keys(1), keys(2), PERIOD, 1_234_567)
+    Session::for_test(local, remote, keys(1), keys(2), PERIOD, PHASE)
 }
 
 fn number(now: u64) -> u64 {
-    slot::number(now, 1_234_567, PERIOD)
+    slot::number(now, PHASE, PERIOD)
 }
 
 #[test]
@@ -95,11 +78,11 @@ fn three_generations_are_live_at_any_time_and_the_horizon_is_loaded() {
     let mut now = NOW;
     while now < NOW + 100 * PERIOD {
         loader.advance(&session, now, HORIZON, &mut model).unwrap();
-        let current = number(now) as u32;
+        let current = number(now);
         assert_eq!(model.live(now), [current - 1, current, current + 1]);
-        assert!(model.tx.contains_key(&(5, number(now))));
-        assert!(model.tx.contains_key(&(5, number(now + HORIZON))));
-        assert!(model.count() <= ring_size(HORIZON, PERIOD) as usize);
+        assert!(model.receiving.contains(&(5, current)));
+        assert!(model.receiving.contains(&(5, number(now + HORIZON))));
+        assert!(model.count() <= most_loaded(HORIZON, PERIOD) as usize);
         now += 700_000_000;
     }
     // Without the controller: live until the horizon, dark after it.
@@ -123,7 +106,7 @@ fn slots_before_the_first_allowed_one_are_never_loaded() {
     let mut now = NOW;
     while now < NOW + 10 * PERIOD {
         loader.advance(&session, now, HORIZON, &mut model).unwrap();
-        assert!(model.rx.values().flatten().all(|slot| u64::from(slot.slot) >= first));
+        assert!(model.receiving.iter().all(|(_, slot)| *slot >= first));
         now += PERIOD / 3;
     }
     assert_eq!(model.live(now).len(), 3);
@@ -133,7 +116,7 @@ fn slots_before_the_first_allowed_one_are_never_loaded() {
 fn everything_is_unloaded_at_the_end() {
     let (session, mut model, mut loader) = (session(64), Model::default(), Loader::new(PLACE, 0));
     loader.advance(&session, NOW, HORIZON, &mut model).unwrap();
-    loader.unload(&session, &mut model).unwrap();
+    loader.unload(&mut model);
     assert_eq!(model.count(), 0);
 }
 
@@ -153,7 +136,7 @@ proptest! {
             let _ = loader.advance(&session, now, HORIZON, &mut model);
             model.fail_at = None;
             loader.advance(&session, now, HORIZON, &mut model).unwrap();
-            let current = number(now) as u32;
+            let current = number(now);
             prop_assert_eq!(model.live(now), vec![current - 1, current, current + 1]);
             prop_assert_eq!(model.count() as u64, loader.loaded().end - loader.loaded().start);
         }
@@ -161,10 +144,18 @@ proptest! {
 }
 
 #[test]
-fn the_ring_has_room_for_all_that_is_loaded() {
-    for (horizon, period) in [(60, 1), (60, 3), (60, 20), (5, 1), (10_800, 3_600)] {
-        let second = 1_000_000_000;
-        let ring = u64::from(ring_size(horizon * second, period * second));
-        assert!(ring.is_power_of_two() && ring >= horizon / period + 3, "{horizon} {period} {ring}");
+fn there_is_room_for_all_that_is_loaded() {
+    for (horizon, period) in [(60, 1), (60, 3), (60, 20), (5, 1), (3, 3), (10_800, 3_600)] {
+        let (horizon, period) = (horizon * 1_000_000_000, period * 1_000_000_000);
+        let end = |n: u8| End { network: Network { prefix: [n << 4; 16], length: 128 - 64 }, seed: [n; 8] };
+        let keys = |n| Keys(DirectionKeys { seal: [n; 32], mask: [n; 16] });
+        let session = Session::for_test(end(1), end(2), keys(1), keys(2), period, PHASE);
+        let (mut model, mut loader) = (Model::default(), Loader::new(PLACE, 0));
+        let mut most = 0;
+        for step in 0..200 {
+            loader.advance(&session, NOW + step * period / 7, horizon, &mut model).unwrap();
+            most = most.max(model.count());
+        }
+        assert_eq!(most, most_loaded(horizon, period) as usize, "{horizon} {period}");
     }
 }
