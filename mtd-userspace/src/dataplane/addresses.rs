@@ -156,3 +156,6 @@ impl SlotMaps for Addresses {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -41,6 +41,18 @@ impl<T: Pod> Shared<T> {
         Ok(Self { base, length, bytes })
     }
 
+    /// Memory of its own, all zeros, in the place of a map.
+    #[cfg(test)]
+    pub(super) fn anonymous(length: usize) -> Self {
+        use nix::sys::mman::mmap_anonymous;
+
+        let bytes = NonZeroUsize::new(length * size_of::<T>()).unwrap();
+        let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        // SAFETY: a new mapping, at an address that the kernel chooses.
+        let base = unsafe { mmap_anonymous(None, bytes, access, MapFlags::MAP_PRIVATE) }.unwrap();
+        Self { base: base.cast(), length, bytes }
+    }
+
     /// Number of elements.
     pub(super) const fn len(&self) -> usize {
         self.length
