@@ -17,15 +17,16 @@ use serde_json::{Value, json};
 
 use crate::cable::{Cable, Headers, xdp_drops};
 use crate::generator::{Generator, Random};
-use crate::measure::{Extent, Samples, Section, require_uninterrupted};
+use crate::measure::{Extent, Samples, Section, pin, require_uninterrupted};
 
 pub(crate) const ABOUT: &str = "\
 One TCP connection through the tunnel (encrypted, slots of 3 s) asks and answers 100 bytes at a time, while frames from
 strangers to random addresses of the server's prefix come in through the server's own interface. `curve` has the frames
-that arrived at the receive program, in Mpps, and the transactions per second. Where there are few CPUs, making the frames
-takes processor time from both ends of the connection, and packets of the connection wait behind them in the ring of one
-virtual cable. `beside` shows what that alone costs: the same generator at the same rates, into another cable that has
-nothing to do with mtd, with a program of two instructions at its end. `half_at_mpps` is the rate at which the
+that arrived at the receive program, in Mpps, and the transactions per second. Both ends of the connection run on one CPU,
+the frames are made on another (where there is one), which then also does what the ring of the server's virtual cable has
+for it: packets of the connection wait there behind strangers' frames. `beside` shows what the generator alone costs: the
+same rates, into another cable that has nothing to do with mtd, with a program of two instructions at its end.
+`half_at_mpps` is the rate at which the
 transactions fall to half of those without a flood, by straight lines between the points; no number: they never do.";
 
 /// Frames a second that are sent: none, some, as many as can be made.
@@ -42,6 +43,11 @@ const RATES: [Option<u32>; 8] = [
 
 /// Bytes of a request, and of its response.
 const MESSAGE: usize = 100;
+
+/// The strangers' frames are made on one CPU, both ends of the connection run on the next one: left to itself, the
+/// scheduler joins or parts the ends as it likes, which is worth a factor of five.
+const STRANGERS_CPU: usize = 0;
+const PEERS_CPU: usize = 1;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -111,13 +117,14 @@ impl<'a> Curve<'a> {
     fn measure(&mut self, index: usize, exchange: &mut Exchange, sample: Duration) -> Result<()> {
         let (stop, rate) = (AtomicBool::new(false), RATES[index]);
         let (mpps, transactions) = thread::scope(|scope| {
-            let flood = (rate != Some(0)).then(|| scope.spawn(|| self.generator.flood(rate, &stop)));
-            let measured = self.measure_now(exchange, sample);
+            let flood =
+                (rate != Some(0)).then(|| scope.spawn(|| self.generator.flood(rate, &stop, STRANGERS_CPU)));
+            let measured = scope.spawn(|| self.measure_now(exchange, sample)).join();
             stop.store(true, Ordering::Relaxed);
             if let Some(flood) = flood {
                 flood.join().map_err(|_| anyhow!("the generator's thread panicked"))??;
             }
-            measured
+            measured.map_err(|_| anyhow!("the client's thread panicked"))?
         })?;
         self.newest = (mpps, transactions);
         let [all_mpps, all_transactions] = &mut self.points[index];
@@ -127,6 +134,7 @@ impl<'a> Curve<'a> {
     }
 
     fn measure_now(&self, exchange: &mut Exchange, sample: Duration) -> Result<(f64, f64)> {
+        pin(PEERS_CPU)?;
         exchange.run(SETTLING.min(sample))?;
         let dropped = || xdp_drops(self.target.0, self.target.1);
         let (before, start) = (dropped()?, Instant::now());
@@ -220,6 +228,7 @@ impl Exchange {
 
 /// Answers the requests of one connection until it ends.
 fn answer(listener: &TcpListener) -> Result<()> {
+    pin(PEERS_CPU)?;
     let (mut stream, _) = listener.accept()?;
     stream.set_nodelay(true)?;
     let mut message = [0; MESSAGE];

@@ -20,6 +20,8 @@ use mtd_common::packet::{ETHERNET, IPV6, UDP};
 use mtd_tests::inject::Interface;
 use mtd_tests::netns::Netns;
 
+use crate::measure::pin;
+
 /// Frames of one system call.
 const CHUNK: u32 = 20_000;
 
@@ -79,14 +81,16 @@ impl<'a> Generator<'a> {
         self.netns.enter(send)?.context(REFUSED)
     }
 
-    /// Sends until `stop` is set: as fast as it goes, or `rate` frames a second in bursts of a millisecond's share.
+    /// Sends until `stop` is set, on the CPU of this number: as fast as it goes, or `rate` frames a second in bursts of a
+    /// millisecond's share.
     ///
     /// # Errors
     /// As [`Generator::send`].
-    pub(crate) fn flood(&self, rate: Option<u32>, stop: &AtomicBool) -> Result<()> {
+    pub(crate) fn flood(&self, rate: Option<u32>, stop: &AtomicBool, cpu: usize) -> Result<()> {
         const INTERVAL: Duration = Duration::from_millis(1);
         let burst = rate.map_or(CHUNK, |rate| rate / 1000);
-        let flood = || -> io::Result<()> {
+        let flood = || -> Result<()> {
+            pin(cpu)?;
             let _attached = self.attach()?;
             let mut next = Instant::now();
             while !stop.load(Ordering::Relaxed) {

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use mtd_tests::cleanup;
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
 use serde_json::{Map, Value};
 
 /// How much is measured.
@@ -97,6 +99,20 @@ pub(crate) fn in_turn(
 pub(crate) fn require_uninterrupted() -> Result<()> {
     ensure!(!cleanup::interrupted(), "ended by a signal; everything is cleaned up");
     Ok(())
+}
+
+/// Keeps the calling thread on one of the CPUs that it may use: the one of this number, counted around.
+///
+/// # Errors
+/// When the kernel refuses.
+pub(crate) fn pin(number: usize) -> Result<()> {
+    let this = Pid::from_raw(0);
+    let allowed = sched_getaffinity(this)?;
+    let cpus = (0..CpuSet::count()).filter(|&cpu| allowed.is_set(cpu).unwrap_or(false));
+    let cpu = cpus.cycle().nth(number).context("no CPU to run on")?;
+    let mut only = CpuSet::new();
+    only.set(cpu)?;
+    Ok(sched_setaffinity(this, &only)?)
 }
 
 #[cfg(test)]
