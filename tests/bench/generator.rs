@@ -3,21 +3,44 @@
 //! `BPF_PROG_TEST_RUN` with `BPF_F_TEST_XDP_LIVE_FRAMES` makes real frames, runs a program over each, and does what it
 //! says. The program here says `XDP_TX`, which sends the frame out of the interface that it is said to have come from;
 //! so the other end of the cable receives it, in a softirq of the same CPU.
+//!
+//! Each test run enters its program into the kernel's XDP dispatcher and takes it out again, and waits for RCU both times:
+//! tens of milliseconds, as long as the run itself. A program that is attached somewhere is in there already, so while it
+//! runs this one is attached to the loopback interface, where nothing comes by.
 
 use std::io;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
 use anyhow::{Context as _, Result};
+use mtd_common::packet::{ETHERNET, IPV6, UDP};
 use mtd_tests::inject::Interface;
 use mtd_tests::netns::Netns;
 
-/// Which destinations the frames have.
+use crate::measure::pin;
+
+/// Frames of one system call.
+const CHUNK: u32 = 20_000;
+
+const REFUSED: &str = "cannot send live frames (Linux 5.18 or later can)";
+
+/// What is random in every frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Destinations {
-    /// That of the frame as given.
-    Fixed,
-    /// The low 64 bits of the IPv6 destination are random in every frame.
-    Random,
+pub(crate) enum Random {
+    /// Nothing: all frames are alike.
+    Nothing,
+    /// Eight bytes from this offset on.
+    At(u8),
+}
+
+impl Random {
+    /// The low 64 bits of the IPv6 destination.
+    pub(crate) const DESTINATION: Self = Self::At((ETHERNET + IPV6) as u8 - 8);
+    /// The masked sequence number.
+    pub(crate) const SEQUENCE: Self = Self::At((ETHERNET + IPV6 + UDP) as u8);
 }
 
 /// Sends frames from one interface.
@@ -30,30 +53,71 @@ pub(crate) struct Generator<'a> {
 }
 
 impl<'a> Generator<'a> {
-    /// Loads the generating program for `frame` (Ethernet and IPv6 headers at least) out of an interface.
+    /// Loads the generating program for `frame` (at least as long as what is random in it) out of an interface.
     ///
     /// # Errors
     /// When there is no such interface, or the kernel refuses.
-    pub(crate) fn new(
-        netns: &'a Netns,
-        ifname: &str,
-        frame: &[u8],
-        destinations: Destinations,
-    ) -> Result<Self> {
+    pub(crate) fn new(netns: &'a Netns, ifname: &str, frame: &[u8], random: Random) -> Result<Self> {
         let ifindex = Interface::resolve(netns, ifname)?.index;
-        let program = load(destinations).context("the kernel refuses the frame generator")?;
+        let program = load(random).context("the kernel refuses the frame generator")?;
         Ok(Self { netns, ifindex, program, frame: frame.to_vec() })
     }
 
-    /// Sends `count` frames; returns when the last one was received or lost.
+    /// Sends as fast as it goes, for `time` at least; returns how many frames in how long, all received or lost.
     ///
     /// # Errors
     /// When the kernel refuses (live frames need Linux 5.18), or a signal came.
-    pub(crate) fn send(&self, count: u32) -> Result<()> {
+    pub(crate) fn send(&self, time: Duration) -> Result<(u64, Duration)> {
+        let send = || -> io::Result<(u64, Duration)> {
+            let _attached = self.attach()?;
+            let (mut sent, start) = (0, Instant::now());
+            while start.elapsed() < time {
+                self.test_run(CHUNK)?;
+                sent += u64::from(CHUNK);
+            }
+            Ok((sent, start.elapsed()))
+        };
         // The kernel looks the interface up in the namespace of the calling thread.
-        self.netns
-            .enter(|| self.test_run(count))?
-            .context("cannot send live frames (Linux 5.18 or later can)")
+        self.netns.enter(send)?.context(REFUSED)
+    }
+
+    /// Sends until `stop` is set, on the CPU of this number: as fast as it goes, or `rate` frames a second in bursts of a
+    /// millisecond's share.
+    ///
+    /// # Errors
+    /// As [`Generator::send`].
+    pub(crate) fn flood(&self, rate: Option<u32>, stop: &AtomicBool, cpu: usize) -> Result<()> {
+        const INTERVAL: Duration = Duration::from_millis(1);
+        let burst = rate.map_or(CHUNK, |rate| rate / 1000);
+        let flood = || -> Result<()> {
+            pin(cpu)?;
+            let _attached = self.attach()?;
+            let mut next = Instant::now();
+            while !stop.load(Ordering::Relaxed) {
+                self.test_run(burst)?;
+                if rate.is_some() {
+                    // After an interval that was too long the rate is lower, not made up for by a larger burst.
+                    next = (next + INTERVAL).max(Instant::now());
+                    thread::sleep(next.saturating_duration_since(Instant::now()));
+                }
+            }
+            Ok(())
+        };
+        self.netns.enter(flood)?.context(REFUSED)
+    }
+
+    /// Attaches the program to the loopback interface of the calling thread's namespace, until the result is dropped.
+    fn attach(&self) -> io::Result<OwnedFd> {
+        let mut attributes = LinkCreate {
+            prog_fd: self.program.as_raw_fd().unsigned_abs(),
+            target_ifindex: LOOPBACK,
+            attach_type: BPF_XDP,
+            flags: XDP_FLAGS_SKB_MODE,
+        };
+        // SAFETY: the attributes hold no addresses.
+        let fd = unsafe { bpf(BPF_LINK_CREATE, &mut attributes) }?;
+        // SAFETY: the command returned a new descriptor, which nothing else owns.
+        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
     }
 
     fn test_run(&self, count: u32) -> io::Result<()> {
@@ -83,14 +147,15 @@ impl<'a> Generator<'a> {
 
 const BPF_PROG_LOAD: libc::c_int = 5;
 const BPF_PROG_TEST_RUN: libc::c_int = 10;
+const BPF_LINK_CREATE: libc::c_int = 28;
+const BPF_XDP: u32 = 37;
+const XDP_FLAGS_SKB_MODE: u32 = 1 << 1;
 const BPF_PROG_TYPE_XDP: u32 = 6;
 const BPF_F_TEST_XDP_LIVE_FRAMES: u32 = 1 << 1;
 const XDP_TX: i32 = 3;
+/// Index of the loopback interface in every namespace.
+const LOOPBACK: u32 = 1;
 const BPF_FUNC_GET_PRANDOM_U32: i32 = 7;
-
-/// The end of the Ethernet and IPv6 headers, and the low half of the destination address before it.
-const HEADERS: i32 = 14 + 40;
-const LOW: i16 = HEADERS as i16 - 8;
 
 /// `struct bpf_insn`; the registers are destination and source.
 const fn instruction(code: u8, registers: (u8, u8), offset: i16, immediate: i32) -> [u8; 8] {
@@ -108,28 +173,31 @@ const JUMP_IF_GREATER: u8 = 0x2d;
 const CALL: u8 = 0x85;
 const EXIT: u8 = 0x95;
 
-/// Writes two random words to the low half of the destination.
-const RANDOM: [[u8; 8]; 11] = [
-    instruction(MOV, (6, 1), 0, 0),
-    instruction(CALL, (0, 0), 0, BPF_FUNC_GET_PRANDOM_U32),
-    instruction(MOV, (7, 0), 0, 0),
-    instruction(CALL, (0, 0), 0, BPF_FUNC_GET_PRANDOM_U32),
-    // r2 = data, r3 = data_end, r4 = end of the headers
-    instruction(LOAD_WORD, (2, 6), 0, 0),
-    instruction(LOAD_WORD, (3, 6), 4, 0),
-    instruction(MOV, (4, 2), 0, 0),
-    instruction(ADD_IMMEDIATE, (4, 0), 0, HEADERS),
-    instruction(JUMP_IF_GREATER, (4, 3), 2, 0),
-    instruction(STORE_WORD, (2, 7), LOW, 0),
-    instruction(STORE_WORD, (2, 0), LOW + 4, 0),
-];
+/// Writes two random words at an offset of the frame.
+const fn randomise(at: i16) -> [[u8; 8]; 11] {
+    [
+        instruction(MOV, (6, 1), 0, 0),
+        instruction(CALL, (0, 0), 0, BPF_FUNC_GET_PRANDOM_U32),
+        instruction(MOV, (7, 0), 0, 0),
+        instruction(CALL, (0, 0), 0, BPF_FUNC_GET_PRANDOM_U32),
+        // r2 = data, r3 = data_end, r4 = end of the words
+        instruction(LOAD_WORD, (2, 6), 0, 0),
+        instruction(LOAD_WORD, (3, 6), 4, 0),
+        instruction(MOV, (4, 2), 0, 0),
+        instruction(ADD_IMMEDIATE, (4, 0), 0, at as i32 + 8),
+        instruction(JUMP_IF_GREATER, (4, 3), 2, 0),
+        instruction(STORE_WORD, (2, 7), at, 0),
+        instruction(STORE_WORD, (2, 0), at + 4, 0),
+    ]
+}
+
 const TRANSMIT: [[u8; 8]; 2] =
     [instruction(MOV_IMMEDIATE, (0, 0), 0, XDP_TX), instruction(EXIT, (0, 0), 0, 0)];
 
-fn load(destinations: Destinations) -> io::Result<OwnedFd> {
+fn load(random: Random) -> io::Result<OwnedFd> {
     let mut instructions = Vec::new();
-    if destinations == Destinations::Random {
-        instructions.extend(RANDOM);
+    if let Random::At(offset) = random {
+        instructions.extend(randomise(offset.into()));
     }
     instructions.extend(TRANSMIT);
     let license = c"GPL";
@@ -170,6 +238,15 @@ struct ProgLoad {
     log_buf: u64,
     kern_version: u32,
     prog_flags: u32,
+}
+
+/// The part of `union bpf_attr` that `BPF_LINK_CREATE` needs.
+#[repr(C)]
+struct LinkCreate {
+    prog_fd: u32,
+    target_ifindex: u32,
+    attach_type: u32,
+    flags: u32,
 }
 
 /// The part of `union bpf_attr` that `BPF_PROG_TEST_RUN` needs.

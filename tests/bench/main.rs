@@ -1,25 +1,33 @@
 //! `mtd-bench`: how fast mtd is, as ratios to what the same kernel does without it in the same run.
 //!
-//! Everything happens in network namespaces that it makes and removes. `cargo xtask bench` builds and starts it.
+//! Everything happens in network namespaces that it makes and removes. `cargo xtask bench` builds and starts it. To add a
+//! benchmark: a module, a line in [`BENCHMARKS`], and its aims in [`aims`].
 
+mod aims;
+mod cable;
 mod drop;
+mod fleet;
+mod flood;
 mod generator;
 mod handshake;
 mod measure;
+mod report;
+mod rotate;
 mod tunnel;
 
-use std::fmt::Write as _;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::thread::available_parallelism;
 
 use anyhow::{Context as _, Result};
-use clap::{Parser, ValueEnum};
+use clap::Parser;
+use clap::builder::{PossibleValue, PossibleValuesParser};
 use mtd_tests::cleanup;
 use serde_json::{Map, Value};
 
-use crate::measure::Section;
+use crate::measure::{Extent, Section};
+use crate::report::Circumstances;
 
 /// Measure mtd against the bare kernel, both in one run.
 #[derive(Debug, Parser)]
@@ -30,52 +38,90 @@ use crate::measure::Section;
 )]
 struct Options {
     /// What to measure [default: everything].
-    #[arg(value_name = "NAME")]
-    names: Vec<Name>,
+    #[arg(value_name = "NAME", value_parser = names())]
+    names: Vec<String>,
     /// Repetitions of each measurement, taken in turn.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
     /// Also write the results to this file, as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Also write a page to this file, in Markdown: results, what they mean, which aims they reach.
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+    /// `drop`, `rotate` and `flood`: one round of everything with little of it. The figures mean nothing.
+    #[arg(long)]
+    quick: bool,
     /// The commit that is measured, for the results.
     #[arg(long, hide = true)]
     commit: Option<String>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Name {
-    /// Frames from strangers: dropped by mtd with 1,000 sessions, and by a program that does nothing else.
-    Drop,
-    /// TCP through the tunnel in both modes, and over bare veth with and without segmentation offload.
-    Tunnel,
-    /// 1,000 clients that connect to one server at once; measured once, whatever the rounds.
-    Handshake,
+/// Something that is measured.
+pub(crate) struct Benchmark {
+    /// Its name on the command line and in the results.
+    name: &'static str,
+    /// One line of help.
+    help: &'static str,
+    /// What its figures are, for the page; Markdown.
+    about: &'static str,
+    /// Whether the results have cases with names.
+    cases: bool,
+    run: fn(Extent) -> Result<Section>,
 }
 
-impl Name {
-    const fn key(self) -> &'static str {
-        match self {
-            Self::Drop => "drop",
-            Self::Tunnel => "tunnel",
-            Self::Handshake => "handshake",
-        }
-    }
+/// All benchmarks, in the order in which they run.
+const BENCHMARKS: &[Benchmark] = &[
+    Benchmark {
+        name: "drop",
+        help: "Frames from strangers: how fast mtd drops them, and nftables, and a program that does nothing else",
+        about: drop::ABOUT,
+        cases: true,
+        run: drop::run,
+    },
+    Benchmark {
+        name: "tunnel",
+        help: "TCP through the tunnel in both modes, and over bare veth with and without segmentation offload",
+        about: "Gbit/s of one TCP connection.",
+        cases: true,
+        run: |extent| tunnel::run(extent.rounds),
+    },
+    Benchmark {
+        name: "rotate",
+        help: "Slot turn-over of 1,000 to 1,000,000 sessions",
+        about: rotate::ABOUT,
+        cases: true,
+        run: rotate::run,
+    },
+    Benchmark {
+        name: "handshake",
+        help: "1,000 clients that connect to one server at once; measured once, whatever the rounds",
+        about: "1,000 clients connect to one server at once; measured once.",
+        cases: false,
+        run: |_| handshake::run(),
+    },
+    Benchmark {
+        name: "flood",
+        help: "TCP requests through the tunnel while strangers flood the server",
+        about: flood::ABOUT,
+        cases: false,
+        run: flood::run,
+    },
+];
 
-    fn run(self, rounds: u32) -> Result<Section> {
-        match self {
-            Self::Drop => drop::run(rounds),
-            Self::Tunnel => tunnel::run(rounds),
-            Self::Handshake => handshake::run(),
-        }
-    }
+fn names() -> PossibleValuesParser {
+    let name = |benchmark: &Benchmark| PossibleValue::new(benchmark.name).help(benchmark.help);
+    PossibleValuesParser::new(BENCHMARKS.iter().map(name))
+}
 
+impl Benchmark {
     /// The results in the form that they are written in: what has one case only needs no name for it.
-    fn document(self, section: Section) -> Value {
-        let mut cases = section.into_iter().map(|(case, values)| (case.to_owned(), Value::Object(values)));
-        match self {
-            Self::Drop | Self::Tunnel => Value::Object(cases.collect()),
-            Self::Handshake => cases.next().map(|(_, values)| values).unwrap_or_default(),
+    fn document(&self, section: &Section) -> Value {
+        let mut cases = section.iter().map(|(case, values)| (*case, Value::Object(values.clone())));
+        if self.cases {
+            Value::Object(cases.map(|(case, values)| (case.to_owned(), values)).collect())
+        } else {
+            cases.next().map(|(_, values)| values).unwrap_or_default()
         }
     }
 }
@@ -93,39 +139,34 @@ fn main() -> ExitCode {
 fn bench(options: &Options) -> Result<()> {
     mtd_tests::check_root()?;
     cleanup::handle_interrupts()?;
+    let extent = Extent { rounds: if options.quick { 1 } else { options.rounds }, quick: options.quick };
+    let machine = machine();
+    let mut measured = Vec::new();
     let mut results = Map::new();
-    results.insert("machine".to_owned(), machine().into());
+    results.insert("machine".to_owned(), machine.clone().into());
     results.insert("commit".to_owned(), options.commit.clone().into());
-    for name in Name::value_variants() {
-        if options.names.is_empty() || options.names.contains(name) {
-            let section = name.run(options.rounds).with_context(|| format!("bench {}", name.key()))?;
-            print!("{}", table(name.key(), &section));
-            results.insert(name.key().to_owned(), name.document(section));
+    for benchmark in BENCHMARKS {
+        let name = benchmark.name;
+        if options.names.is_empty() || options.names.iter().any(|wanted| wanted == name) {
+            let section = (benchmark.run)(extent).with_context(|| format!("bench {name}"))?;
+            print!("{}", report::table(name, &section));
+            results.insert(name.to_owned(), benchmark.document(&section));
+            measured.push((benchmark, section));
         }
     }
+    let results = Value::Object(results);
     if let Some(path) = &options.json {
-        let text = serde_json::to_string_pretty(&Value::Object(results))? + "\n";
-        fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+        write(path, &(serde_json::to_string_pretty(&results)? + "\n"))?;
+    }
+    if let Some(path) = &options.report {
+        let about = Circumstances { machine: &machine, commit: options.commit.as_deref(), extent };
+        write(path, &report::page(&about, &measured, &results)?)?;
     }
     Ok(())
 }
 
-/// One line a case: its name, and its numbers under their keys.
-fn table(name: &str, section: &Section) -> String {
-    let keys = section.first().map(|(_, values)| values.keys().cloned().collect()).unwrap_or_default();
-    let number = |value: &Value| value.as_f64().map_or("-".to_owned(), |number| format!("{number:.3}"));
-    let numbers = section.iter().map(|(case, values)| (*case, values.values().map(number).collect()));
-    let mut text = String::new();
-    for (first, cells) in [(name, keys)].into_iter().chain(numbers) {
-        let cells: Vec<String> = cells;
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{first:24}");
-        for cell in cells {
-            let _ = write!(text, " {cell:>19}");
-        }
-        text.push('\n');
-    }
-    text
+fn write(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// Processor, CPUs, kernel.
@@ -144,21 +185,12 @@ mod tests {
 
     #[test]
     fn what_has_one_case_is_written_without_its_name() {
-        let section = || vec![("one", Map::from_iter([("mpps".to_owned(), 1.0.into())]))];
-        assert_eq!(Name::Handshake.document(section()), serde_json::json!({ "mpps": 1.0 }));
-        assert_eq!(Name::Drop.document(section()), serde_json::json!({ "one": { "mpps": 1.0 } }));
-    }
-
-    #[test]
-    fn a_table_has_a_line_for_each_case() {
-        let values = |mpps: f64, ratio: Value| {
-            Map::from_iter([("mpps".to_owned(), mpps.into()), ("ratio_to_bare".to_owned(), ratio)])
+        let section = vec![("one", Map::from_iter([("mpps".to_owned(), 1.0.into())]))];
+        let document = |name| {
+            let benchmark = BENCHMARKS.iter().find(|benchmark| benchmark.name == name);
+            benchmark.map(|benchmark| benchmark.document(&section))
         };
-        let section = vec![("bare", values(13.8, 1.0.into())), ("alone", values(7.0, Value::Null))];
-        let text = table("drop", &section);
-        let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
-        assert_eq!(lines[0], ["drop", "mpps", "ratio_to_bare"]);
-        assert_eq!(lines[1], ["bare", "13.800", "1.000"]);
-        assert_eq!(lines[2], ["alone", "7.000", "-"]);
+        assert_eq!(document("handshake"), Some(serde_json::json!({ "mpps": 1.0 })));
+        assert_eq!(document("drop"), Some(serde_json::json!({ "one": { "mpps": 1.0 } })));
     }
 }

@@ -1,8 +1,34 @@
 //! Repeated measurements: taken in turn, so that what else the machine does meets all cases alike.
 
-use anyhow::{Result, ensure};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
 use mtd_tests::cleanup;
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
 use serde_json::{Map, Value};
+
+/// How much is measured.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Extent {
+    /// Repetitions of each measurement.
+    pub(crate) rounds: u32,
+    /// Everything tiny: the figures mean nothing, but every line has run.
+    pub(crate) quick: bool,
+}
+
+impl Extent {
+    /// How long one measurement takes at least.
+    pub(crate) const fn sample(self) -> Duration {
+        if self.quick { Duration::from_millis(20) } else { Duration::from_secs(1) }
+    }
+
+    /// `number` of whatever there are many of; a few of them where it must be quick.
+    pub(crate) fn scaled(self, number: u32) -> u32 {
+        const FEW: u32 = 50;
+        if self.quick { number.min(FEW) } else { number }
+    }
+}
 
 /// The samples of one case.
 #[derive(Clone, Debug, Default)]
@@ -19,6 +45,16 @@ impl Samples {
             odd if odd % 2 == 1 => sorted[middle],
             _ => f64::midpoint(sorted[middle - 1], sorted[middle]),
         }
+    }
+
+    /// One more.
+    pub(crate) fn push(&mut self, value: f64) {
+        self.0.push(value);
+    }
+
+    /// Each one divided by that of `base` in the same round, in which the machine was as busy with other things.
+    pub(crate) fn over(&self, base: &Self) -> Self {
+        Self(self.0.iter().zip(&base.0).map(|(value, base)| value / base).collect())
     }
 
     /// Largest less smallest one, as a part of the median.
@@ -48,12 +84,35 @@ pub(crate) fn in_turn(
     for round in 1..=rounds {
         for ((name, measure), (_, samples)) in cases.iter_mut().zip(&mut all) {
             let value = measure()?;
-            ensure!(!cleanup::interrupted(), "ended by a signal; everything is cleaned up");
+            require_uninterrupted()?;
             eprintln!("round {round} of {rounds}: {name:24} {value:8.2} {unit}");
-            samples.0.push(value);
+            samples.push(value);
         }
     }
     Ok(all)
+}
+
+/// To be asked now and then by what takes long.
+///
+/// # Errors
+/// When a signal has asked to stop.
+pub(crate) fn require_uninterrupted() -> Result<()> {
+    ensure!(!cleanup::interrupted(), "ended by a signal; everything is cleaned up");
+    Ok(())
+}
+
+/// Keeps the calling thread on one of the CPUs that it may use: the one of this number, counted around.
+///
+/// # Errors
+/// When the kernel refuses.
+pub(crate) fn pin(number: usize) -> Result<()> {
+    let this = Pid::from_raw(0);
+    let allowed = sched_getaffinity(this)?;
+    let cpus = (0..CpuSet::count()).filter(|&cpu| allowed.is_set(cpu).unwrap_or(false));
+    let cpu = cpus.cycle().nth(number).context("no CPU to run on")?;
+    let mut only = CpuSet::new();
+    only.set(cpu)?;
+    Ok(sched_setaffinity(this, &only)?)
 }
 
 #[cfg(test)]
@@ -66,6 +125,13 @@ mod tests {
         assert!((odd.median() - 2.0).abs() < 1e-9 && (odd.spread() - 1.0).abs() < 1e-9);
         let even = Samples(vec![4.0, 1.0, 2.0, 3.0]);
         assert!((even.median() - 2.5).abs() < 1e-9 && (even.spread() - 1.2).abs() < 1e-9);
+    }
+
+    #[test]
+    fn ratios_are_taken_round_by_round() {
+        let (value, base) = (Samples(vec![1.0, 6.0, 2.0]), Samples(vec![2.0, 6.0, 8.0]));
+        let ratio = value.over(&base);
+        assert!((ratio.median() - 0.5).abs() < 1e-9 && (ratio.spread() - 1.5).abs() < 1e-9);
     }
 
     #[test]

@@ -38,7 +38,7 @@ fn run(options: &[&str]) -> Result<(Value, String)> {
 }
 
 /// Namespaces, control sockets and pins of a process of this library and of the controllers that it started.
-fn left_behind(pid: u32) -> Result<Vec<String>> {
+pub(crate) fn left_behind(pid: u32) -> Result<Vec<String>> {
     // As the library names namespaces and interfaces; a controller's files have the interface's name.
     let (namespace, interface) = (format!("mtdt-{pid}-"), format!("-{}-", base36(pid)));
     let mut left = Vec::new();

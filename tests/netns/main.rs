@@ -1,6 +1,7 @@
 //! Scenarios with real controllers, packets and kernels, in network namespaces.
 
 mod adversary;
+mod bench;
 mod demo;
 mod device;
 mod lifecycle;

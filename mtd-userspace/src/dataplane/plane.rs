@@ -343,7 +343,7 @@ fn object_error(error: EbpfError) -> Error {
     if errno(&error) == Some(libc::EPERM) { Error::NotPermitted } else { Error::Object(Box::new(error)) }
 }
 
-fn program_error(program: &'static str) -> impl FnOnce(ProgramError) -> Error {
+pub(super) fn program_error(program: &'static str) -> impl FnOnce(ProgramError) -> Error {
     move |source| match source {
         ProgramError::LoadError { ref io_error, .. } if io_error.raw_os_error() == Some(libc::EPERM) => {
             Error::NotPermitted

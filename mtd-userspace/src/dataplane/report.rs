@@ -1,14 +1,15 @@
 //! What loading costs: time, verifier work, memory (`cargo xtask build` prints it).
 
 use std::fmt::Write as _;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use aya::maps::loaded_maps;
-use aya::programs::ProgramInfo;
+use aya::programs::{ProgramError, ProgramInfo, SchedClassifier, Xdp};
 
 use super::error::Error;
 use super::maps::{cpus, memory, shapes};
-use super::plane::{Capacity, Plane};
+use super::object::{RECEIVE, SEND};
+use super::plane::{Capacity, Plane, program_error};
 
 /// Loads the programs once, from `object` where there is one, and says in a table what that cost.
 ///
@@ -26,15 +27,18 @@ pub fn load_report(object: Option<&[u8]>, capacity: Capacity) -> Result<String, 
     let _ = writeln!(out, "maps and programs loaded in {:.1} ms", elapsed.as_secs_f64() * 1e3);
     let _ = writeln!(
         out,
-        "\n{:<14} {:>21} {:>12} {:>10}",
-        "program", "verifier instructions", "instructions", "JIT bytes"
+        "\n{:<14} {:>21} {:>12} {:>10} {:>8}",
+        "program", "verifier instructions", "instructions", "JIT bytes", "load ms"
     );
-    let receive = plane.receive_program()?.info();
-    let send = plane.send_program()?.info();
-    for (name, info) in [("mtd_receive", receive), ("mtd_send", send)] {
-        let Ok(info) = info else { continue };
-        let _ = writeln!(out, "{}", program_line(name, &info));
-    }
+    let program = plane.receive_program()?;
+    let time = load_time(program, Xdp::unload, Xdp::load).map_err(program_error(RECEIVE))?;
+    let info = program.info().map_err(program_error(RECEIVE))?;
+    let _ = writeln!(out, "{}", program_line(RECEIVE, &info, time));
+    let program = plane.send_program()?;
+    let time =
+        load_time(program, SchedClassifier::unload, SchedClassifier::load).map_err(program_error(SEND))?;
+    let info = program.info().map_err(program_error(SEND))?;
+    let _ = writeln!(out, "{}", program_line(SEND, &info, time));
     let capacity = plane.capacity();
     let _ = writeln!(
         out,
@@ -68,12 +72,25 @@ pub fn load_report(object: Option<&[u8]>, capacity: Capacity) -> Result<String, 
     Ok(out)
 }
 
-fn program_line(name: &str, info: &ProgramInfo) -> String {
+/// How long the kernel takes to verify and compile a program that is loaded already, and now is loaded once more.
+fn load_time<P>(
+    program: &mut P,
+    unload: fn(&mut P) -> Result<(), ProgramError>,
+    load: fn(&mut P) -> Result<(), ProgramError>,
+) -> Result<Duration, ProgramError> {
+    unload(program)?;
+    let started = Instant::now();
+    load(program)?;
+    Ok(started.elapsed())
+}
+
+fn program_line(name: &str, info: &ProgramInfo, time: Duration) -> String {
     let or_unknown = |value: Option<u32>| value.map_or_else(|| "unknown".to_owned(), |n| n.to_string());
     format!(
-        "{name:<14} {:>21} {:>12} {:>10}",
+        "{name:<14} {:>21} {:>12} {:>10} {:>8.1}",
         or_unknown(info.verified_instruction_count()),
         or_unknown(info.size_translated().map(|bytes| bytes / 8)),
-        info.size_jitted()
+        info.size_jitted(),
+        time.as_secs_f64() * 1e3
     )
 }
