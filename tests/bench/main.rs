@@ -6,6 +6,7 @@ mod drop;
 mod generator;
 mod handshake;
 mod measure;
+mod publish;
 mod tunnel;
 
 use std::fmt::Write as _;
@@ -51,6 +52,8 @@ enum Name {
     Tunnel,
     /// 1,000 clients that connect to one server at once; measured once, whatever the rounds.
     Handshake,
+    /// Introductions for 1,000 and 15,000 clients, published in a DHT; measured once, whatever the rounds.
+    Publish,
 }
 
 impl Name {
@@ -59,6 +62,7 @@ impl Name {
             Self::Drop => "drop",
             Self::Tunnel => "tunnel",
             Self::Handshake => "handshake",
+            Self::Publish => "publish",
         }
     }
 
@@ -67,6 +71,7 @@ impl Name {
             Self::Drop => drop::run(rounds),
             Self::Tunnel => tunnel::run(rounds),
             Self::Handshake => handshake::run(),
+            Self::Publish => publish::run(),
         }
     }
 
@@ -74,7 +79,7 @@ impl Name {
     fn document(self, section: Section) -> Value {
         let mut cases = section.into_iter().map(|(case, values)| (case.to_owned(), Value::Object(values)));
         match self {
-            Self::Drop | Self::Tunnel => Value::Object(cases.collect()),
+            Self::Drop | Self::Tunnel | Self::Publish => Value::Object(cases.collect()),
             Self::Handshake => cases.next().map(|(_, values)| values).unwrap_or_default(),
         }
     }

@@ -17,6 +17,7 @@ Examples:
   cargo xtask bench drop                   only how fast strangers are dropped
   cargo xtask bench tunnel --rounds 10     more repetitions, less spread
   cargo xtask bench handshake              1,000 clients that connect to one server at once
+  cargo xtask bench publish                introductions for 1,000 and 15,000 clients
   cargo xtask bench --json results.json    medians, spreads and ratios as one JSON object
 
 It runs as root, through `sudo -n` when you are not. What is not up to date is built first.";
@@ -25,7 +26,7 @@ It runs as root, through `sudo -n` when you are not. What is not up to date is b
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// Benchmarks (`drop`, `tunnel`, `handshake`) and options (`--rounds N`, `--json FILE`), passed on as they are.
+    /// Benchmarks (`drop`, `tunnel`, `handshake`, `publish`) and options (`--rounds N`, `--json FILE`), passed on as they are.
     #[arg(value_name = "BENCH OPTIONS", allow_hyphen_values = true)]
     options: Vec<String>,
 }
