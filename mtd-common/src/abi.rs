@@ -7,6 +7,7 @@
 use core::mem::{offset_of, size_of};
 
 use crate::bytes::part_mut;
+use crate::meter::Meter;
 use crate::table::Layout;
 use crate::window::WINDOW_WORDS;
 
@@ -189,13 +190,19 @@ pub struct SessionState {
     /// Written by the controller: slots before this one are never loaded, since packets of theirs may have been taken
     /// by an earlier controller whose memory is lost. Here, so that the next controller knows it too.
     pub rx_not_before: u64,
+    /// The limit on control messages ([`CONTROL_METER`]): `CLOCK_BOOTTIME` in ns at which it will be unused again.
+    pub rx_control: u64,
     /// Fills the cache line.
-    pub reserved_rx: [u64; 4],
+    pub reserved_rx: [u64; 3],
     /// Which sequence numbers are used: see [`crate::window`].
     pub window: [u64; WINDOW_WORDS],
     /// Fills the cache line.
     pub reserved_window: [u64; 6],
 }
+
+/// How many control messages of one session reach the controller: 20 a second, 40 at once. A client that keeps to the
+/// protocol sends one in some seconds; what one session floods with delays no other's.
+pub const CONTROL_METER: Meter = Meter { interval: 50_000_000, burst: 40 };
 
 impl Default for SessionState {
     fn default() -> Self {
@@ -208,7 +215,8 @@ impl Default for SessionState {
             rx_bytes: 0,
             rx_last_valid: 0,
             rx_not_before: 0,
-            reserved_rx: [0; 4],
+            rx_control: 0,
+            reserved_rx: [0; 3],
             window: [0; WINDOW_WORDS],
             reserved_window: [0; 6],
         }
@@ -325,6 +333,7 @@ const _: () = {
     assert!(offset_of!(Session, peer_tunnel) == 160);
     assert!(size_of::<SessionState>() == 704);
     assert!(offset_of!(SessionState, rx_packets) == 64);
+    assert!(offset_of!(SessionState, rx_control) == 96);
     assert!(offset_of!(SessionState, window) == 128);
     assert!(size_of::<Route>() == 16);
     assert!(offset_of!(Route, peer) == 8);

@@ -14,6 +14,7 @@ pub mod checksum;
 pub mod control_record;
 pub mod drop_reason;
 pub mod event;
+pub mod meter;
 pub mod opaque;
 pub mod packet;
 pub mod session_note;

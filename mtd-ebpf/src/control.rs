@@ -11,7 +11,7 @@ use mtd_common::packet::{IPV6, MTD, UDP, outer};
 
 use crate::frame::{Memory, XdpFrame};
 use crate::ingress::{INNER, IP, MTD_HEADER, PAYLOAD};
-use crate::maps::{self, Job};
+use crate::maps::{self, Job, State};
 
 #[inline(always)]
 fn tag(frame: &XdpFrame<'_>) -> Result<IntroductionTag, DropReason> {
@@ -53,14 +53,21 @@ pub(crate) fn require_introduction(frame: &XdpFrame<'_>, facts: &Inner) -> Resul
     }
 }
 
-/// Hands an opened control message to the controller.
+/// Hands an opened control message to the controller. The session's own limit comes first: what it uses up beyond that
+/// must not be taken from the others'.
 #[inline(never)]
-pub(crate) fn divert(frame: &XdpFrame<'_>, session: &Session, job: &Job, now: u64) -> Result<(), DropReason> {
+pub(crate) fn divert(
+    frame: &XdpFrame<'_>,
+    session: &Session,
+    state: State,
+    job: &Job,
+    now: u64,
+) -> Result<(), DropReason> {
     if session.mode == MODE_INTRODUCTION {
         if !maps::may_introduce(now) {
             return Err(DropReason::IntroductionLimited);
         }
-    } else if !maps::may_control(now) {
+    } else if !state.may_control(now) || !maps::may_control(now) {
         return Err(DropReason::ControlLimited);
     }
     maps::control(|record| {

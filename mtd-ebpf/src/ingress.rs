@@ -294,7 +294,7 @@ fn open(frame: &mut XdpFrame<'_>, dataplane: &Dataplane) -> Result<Action, DropR
     }
     if job.control {
         state.count_received(inner_length, now);
-        control::divert(frame, session, job, now)?;
+        control::divert(frame, session, state, job, now)?;
         maps::count(Counter::Control);
         return Ok(Action::Consume);
     }

@@ -185,6 +185,14 @@ impl State {
         }
     }
 
+    /// Whether one more control message of this session may go to the controller.
+    #[inline(always)]
+    pub(crate) fn may_control(self, now: u64) -> bool {
+        // SAFETY: the field of a map value, aligned by its type.
+        let word = unsafe { Shared::new(&raw mut (*self.0).rx_control) };
+        abi::CONTROL_METER.take(&word, now)
+    }
+
     /// A word of the sequence window.
     #[inline(always)]
     pub(crate) fn window_word(self, index: usize) -> Option<Shared> {
@@ -291,8 +299,8 @@ pub(crate) fn may_introduce(now: u64) -> bool {
     take(&INTRODUCTION_LIMIT, now, INTERVAL, BURST)
 }
 
-/// Whether one more control message of a session may go to the controller: at most 2,000 a second and CPU (bursts of
-/// 4,000).
+/// Whether one more control message of any session may go to the controller: at most 2,000 a second and CPU (bursts of
+/// 4,000). Each session has a limit of its own before that.
 #[inline(always)]
 pub(crate) fn may_control(now: u64) -> bool {
     const INTERVAL: u64 = 500_000;

@@ -11,6 +11,7 @@ mod flood;
 mod generator;
 mod handshake;
 mod measure;
+mod publish;
 mod report;
 mod rotate;
 mod tunnel;
@@ -99,6 +100,13 @@ const BENCHMARKS: &[Benchmark] = &[
         about: "1,000 clients connect to one server at once; measured once.",
         cases: false,
         run: |_| handshake::run(),
+    },
+    Benchmark {
+        name: "publish",
+        help: "Introductions for 1,000 and 15,000 clients, published in a DHT; measured once, whatever the rounds",
+        about: "Introductions for so many clients, published in a private DHT of real nodes; measured once.",
+        cases: true,
+        run: |_| publish::run(),
     },
     Benchmark {
         name: "flood",

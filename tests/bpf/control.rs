@@ -14,6 +14,9 @@ use crate::wire::{Mode, Packet};
 /// Messages of one CPU in one burst, and ns for one more.
 const BURST: u64 = 4_000;
 const INTERVAL: u64 = 500_000;
+/// Messages of one session in one burst, and ns for one more.
+const SESSION_BURST: u64 = 40;
+const SESSION_INTERVAL: u64 = 50_000_000;
 
 #[test]
 fn each_length_reaches_the_controller_once_in_both_modes() {
@@ -24,6 +27,7 @@ fn each_length_reaches_the_controller_once_in_both_modes() {
         for length in 0..=MAX_MESSAGE {
             let slot = CURRENT - 1 + length as u64 % 3;
             let packet = peering.message(slot, SEQUENCE + length as u64, length);
+            bench.rest(&peering);
             let name = format!("{mode:?}, {length} bytes");
             bench.check(&Fixture::divert(&name, &peering, &packet));
             bench.check(&Fixture::drop(name + ", again", Replayed, packet.frame()));
@@ -124,8 +128,15 @@ fn a_full_ring_buffer_costs_messages_only() {
     const ROOM: u64 = (RING_BYTES / (RECORD + 8)) as u64;
     let (mut bench, peering) = Bench::with_session();
     let packet = |number| peering.message(CURRENT, SEQUENCE + number, 50);
+    for number in 0..ROOM {
+        if number % SESSION_BURST == 0 {
+            bench.rest(&peering);
+        }
+        let program = bench.plane.receive_program().expect("a program");
+        assert_eq!(verdict(program, &packet(number).frame()), XDP_DROP);
+    }
+    bench.rest(&peering);
     let program = bench.plane.receive_program().expect("a program");
-    assert!((0..ROOM).all(|number| verdict(program, &packet(number).frame()) == XDP_DROP));
     let data = peering.packet(CURRENT, SEQUENCE + ROOM + 1, Version::V6.received(0, 90));
     assert_eq!(verdict(program, &data.frame()), XDP_REDIRECT, "data gets through all the same");
     // The harness reads the ring buffer after its first run.
@@ -139,8 +150,49 @@ fn a_full_ring_buffer_costs_messages_only() {
     assert_eq!(counts.drops, BTreeMap::from([(ControlFull, 1), (Replayed, 1)]));
 }
 
+/// One session floods; another's messages, data and introductions pass all the same, and the CPU's limit is untouched.
 #[test]
-fn messages_are_rate_limited() {
+fn a_flood_of_one_session_takes_nothing_from_another() {
+    /// More than one CPU lets through of all sessions together. No more than the window remembers at a time.
+    const FLOOD: u64 = 2 * BURST;
+    let (mut bench, peering) = Bench::with_session();
+    let other = Peering::new(1, Mode::Encrypt);
+    let introduction = Peering::introduction(2);
+    bench.install(&other);
+    bench.install(&introduction);
+    let frames: Vec<_> =
+        (0..FLOOD).map(|number| peering.message(CURRENT, SEQUENCE + number, 20).frame()).collect();
+    let data = peering.packet(CURRENT, SEQUENCE + FLOOD, Version::V6.received(0, 90));
+    let late = peering.message(CURRENT, SEQUENCE + FLOOD + 1, 20);
+    let began = boot_time();
+    let records = on_one_cpu(|| {
+        let program = bench.plane.receive_program().expect("a program");
+        assert!(frames.iter().all(|frame| verdict(program, frame) == XDP_DROP));
+        let records = bench.records().len() as u64;
+        bench.events();
+        let others = (0..SESSION_BURST).map(|number| other.message(CURRENT, SEQUENCE + number, 20));
+        let mut list: Vec<_> =
+            others.map(|packet| Fixture::divert("another session", &other, &packet)).collect();
+        list.push(Fixture::accept("data of the one that floods", &peering, &data));
+        list.push(Fixture::divert("an introduction", &introduction, &introduction.message(CURRENT, 7, 20)));
+        bench.run_all(&list);
+        bench.rest(&peering);
+        bench.check(&Fixture::divert("the one that flooded, after a rest", &peering, &late));
+        records
+    });
+    let elapsed = boot_time() - began;
+    let most = SESSION_BURST + elapsed / SESSION_INTERVAL + 1;
+    assert!((SESSION_BURST..=most).contains(&records), "{records} in {elapsed} ns, {most} allowed");
+    let counts = bench.plane.counts().expect("the counters");
+    assert_eq!(counts.drops, BTreeMap::from([(ControlLimited, FLOOD - records)]));
+    let state = bench.plane.session_state(0).expect("a state");
+    // Numbers are used up, also of messages over the limit: the packets were valid.
+    assert_eq!(state.rx_packets, FLOOD + 2);
+}
+
+/// Many sessions at once meet the limit of the CPU that they share.
+#[test]
+fn messages_of_all_sessions_together_are_limited() {
     const MESSAGES: u64 = 7_000;
     /// No more than the window remembers.
     const AGAIN: usize = 1_000;
@@ -153,8 +205,9 @@ fn messages_are_rate_limited() {
     let began = boot_time();
     let records = on_one_cpu(|| {
         let mut records = 0;
-        // As many at a time as the ring buffer has room for.
-        for batch in frames.chunks(1_000) {
+        // One session stands for as many as it takes: it is as rested as a new one each time.
+        for batch in frames.chunks(SESSION_BURST as usize) {
+            bench.rest(&peering);
             let program = bench.plane.receive_program().expect("a program");
             assert!(batch.iter().all(|frame| verdict(program, frame) == XDP_DROP));
             records += bench.records().len() as u64;

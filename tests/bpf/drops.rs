@@ -20,7 +20,10 @@ use crate::wire::{Mode, ROUTER_MAC, with_right_checksum};
 const ELSEWHERE: [(DropReason, &str); 4] = [
     (DropReason::NeighbourLimited, "neighbour::answers_are_rate_limited needs hundreds of frames"),
     (DropReason::IntroductionLimited, "introduction::they_are_rate_limited needs thousands of frames"),
-    (DropReason::ControlLimited, "control::messages_are_rate_limited needs thousands of frames"),
+    (
+        DropReason::ControlLimited,
+        "control::a_flood_of_one_session_takes_nothing_from_another needs many frames",
+    ),
     (DropReason::ControlFull, "control::a_full_ring_buffer_costs_messages_only needs a thousand of frames"),
 ];
 

@@ -155,6 +155,13 @@ impl Bench {
         self.plane.set_session_state(peering.index, SessionState::default()).expect("room for its state");
     }
 
+    /// Makes the limit on a session's control messages as good as unused.
+    pub(crate) fn rest(&mut self, peering: &Peering) {
+        let state = self.plane.session_state(peering.index).expect("a state");
+        let rested = SessionState { rx_control: 0, ..state };
+        self.plane.set_session_state(peering.index, rested).expect("room for its state");
+    }
+
     /// Loads a slot of a session in both directions.
     pub(crate) fn load(&mut self, peering: &Peering, slot: u64) {
         self.plane.slots().load(peering.index, &peering.slot(slot)).expect("room for a slot");

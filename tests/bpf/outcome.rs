@@ -90,7 +90,7 @@ impl Outcome {
         self.moved(XDP_REDIRECT, Frames { accepted: 1, ..Frames::default() })?;
         let expected = [&TUNNEL_MAC, INSIDE_MAC.as_slice(), &ethertype(inner), inner].concat();
         ensure!(self.frame == expected, "out came {:02x?} instead of {expected:02x?}", self.frame);
-        self.received(session, Some(sequence), inner.len())
+        self.received(session, Some(sequence), inner.len(), false)
     }
 
     /// Whether a control message was handed to the controller and nowhere else: its record, all counters, and the mark
@@ -98,18 +98,20 @@ impl Outcome {
     pub(crate) fn diverted(&self, message: &Message) -> Result<()> {
         self.moved(XDP_DROP, Frames { control: 1, ..Frames::default() })?;
         message.require_record(&self.records[0], self.time)?;
-        self.received(message.session, message.sequence, message.inner_len())
+        self.received(message.session, message.sequence, message.inner_len(), true)
     }
 
     /// Whether a control message was dropped that was valid: nothing but the record differs from [`Outcome::diverted`].
     /// There may be records of earlier ones.
     pub(crate) fn lost(&self, frame: &[u8], reason: DropReason, message: &Message) -> Result<()> {
         self.reported(XDP_DROP, frame, reason)?;
-        self.received(message.session, message.sequence, message.inner_len())
+        let metered = reason != DropReason::ControlLimited;
+        self.received(message.session, message.sequence, message.inner_len(), metered)
     }
 
-    /// Whether this one packet was counted to its session, and marked used if it has a number, and nothing else.
-    fn received(&self, session: u32, sequence: Option<u64>, bytes: usize) -> Result<()> {
+    /// Whether this one packet was counted to its session, and marked used if it has a number, and nothing else; a
+    /// control message inside a session also to that session's limit.
+    fn received(&self, session: u32, sequence: Option<u64>, bytes: usize, metered: bool) -> Result<()> {
         let (mut model, after) = (self.states.0.clone(), &self.states.1);
         let state = &mut model[session as usize];
         state.rx_packets += 1;
@@ -118,6 +120,13 @@ impl Outcome {
         ensure!((self.time.0..=self.time.1).contains(&state.rx_last_valid), "time of the last valid packet");
         if let Some(sequence) = sequence {
             mark(state, sequence);
+            if metered {
+                // The run took place between two points of time; the limit moved on by 50 ms.
+                let (began, ended) = self.time;
+                let from = began.max(state.rx_control)..=ended.max(state.rx_control);
+                state.rx_control = after[session as usize].rx_control;
+                ensure!(from.contains(&(state.rx_control - 50_000_000)), "the limit on control messages");
+            }
         }
         ensure!(model == *after, "session state {after:?} instead of {model:?}");
         Ok(())

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{Ipv6Addr, SocketAddrV6};
 use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
@@ -30,8 +31,10 @@ use crate::netns::Netns;
 use crate::packet::{ETHERNET_LEN, IPV6_LEN, UDP_LEN};
 
 mod echo;
+mod meeting;
 mod scene;
 
+pub use meeting::{Meeting, NODES, Publication, WINDOW};
 pub use scene::{Costs, Scene};
 
 /// How often every machine is told the time. A controller does it as often.
@@ -69,7 +72,7 @@ struct Tables {
 }
 
 struct Entry {
-    session: Session,
+    session: Arc<Session>,
     offset: u64,
     sequence: u64,
     used: HashSet<u64>,

@@ -15,11 +15,11 @@ pub const WINDOW_RANGE: (Duration, Duration) = (Duration::from_mins(1), Duration
 /// Rendezvous window when the file says nothing (requirement MT-21).
 pub const DEFAULT_WINDOW: Duration = Duration::from_mins(15);
 
-/// Largest value of `publish_in_flight`: with more, the DHT loses more than it gains.
-pub const MAX_PUBLISH_IN_FLIGHT: u32 = 64;
+/// Largest value of `publish_in_flight`: it takes a socket and a thread for every six.
+pub const MAX_PUBLISH_IN_FLIGHT: u32 = 256;
 
 /// Publications under way at a time when the file says nothing.
-pub const DEFAULT_PUBLISH_IN_FLIGHT: u32 = 6;
+pub const DEFAULT_PUBLISH_IN_FLIGHT: u32 = 64;
 
 /// Folder of the clients' public keys when the file says nothing.
 pub const DEFAULT_CLIENTS_DIR: &str = "clients";

@@ -44,7 +44,7 @@ pub(super) const RENDEZVOUS_KEYS: &[Key] = &[
     ("bootstrap", r#"["dht.example.net:6881"]"#),
     ("port", "6881"),
     ("serve", "false"),
-    ("publish_in_flight", "6"),
+    ("publish_in_flight", "64"),
 ];
 
 pub(super) const LISTEN_KEYS: &[Key] = &[

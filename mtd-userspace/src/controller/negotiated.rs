@@ -3,6 +3,7 @@
 mod entries;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use mtd_common::abi::{self, Route, SessionState};
 use mtd_common::address::Network;
@@ -10,7 +11,7 @@ use mtd_common::session_note::{ROLE_CLIENT, ROLE_SERVER};
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
-use self::entries::{Entry, control_route, from_note, inside, load, rank};
+use self::entries::{Entry, control_route, from_note, load, rank};
 use super::tables::{Destination, Tables};
 use super::wire::Wire;
 use crate::config;
@@ -28,13 +29,16 @@ use crate::proto::slots::{Loader, Place, is_of};
 /// controller's configuration said.
 const FIRST_PEER: u32 = 1 << 24;
 
+/// In how many ticks a server looks at all its sessions: a second.
+const TURNS: u32 = 10;
+
 /// Which machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Owner {
     /// The one that listens.
     Server,
     /// The one that connects to this server of the configuration.
-    Client(usize),
+    Client(u32),
 }
 
 /// What has to be done outside of the maps, and takes time.
@@ -67,9 +71,10 @@ pub(super) struct Connection {
 pub(super) struct Negotiated {
     pub(super) server: Option<Server>,
     pub(super) connections: Vec<Connection>,
-    entries: HashMap<(Owner, SessionId), Entry>,
-    /// By element of the session table, with its generation.
-    places: HashMap<(u32, u32), (Owner, SessionId)>,
+    /// Boxed: a table of many has room for twice as many at times.
+    entries: HashMap<(Owner, SessionId), Box<Entry>>,
+    /// By element of the session table.
+    places: HashMap<u32, (Owner, SessionId)>,
     /// Own inner addresses, and networks of statically configured peers: no server can have an address there.
     reserved: Vec<ipnet::IpNet>,
     /// Numbers of peers.
@@ -78,6 +83,8 @@ pub(super) struct Negotiated {
     last_peer: u32,
     wire: Wire,
     effects: mpsc::UnboundedSender<Effect>,
+    /// Which of the server's sessions are looked at in this tick: see [`Negotiated::note_valid`].
+    turn: u32,
 }
 
 impl Negotiated {
@@ -98,6 +105,7 @@ impl Negotiated {
             last_peer: FIRST_PEER,
             wire,
             effects,
+            turn: 0,
         }
     }
 
@@ -116,9 +124,9 @@ impl Negotiated {
             return Ok(false);
         }
         let last_valid = tables.plane.session_state(index)?.rx_last_valid;
-        let session = from_note(&note, element);
+        let session = Arc::new(from_note(&note, element));
         let (offset, started) = (element.clock_offset, note.started);
-        let adopted = Adopted { session: session.clone(), offset, started, last_valid };
+        let adopted = Adopted { session: Arc::clone(&session), offset, started, last_valid };
         let peer = PublicKey::from_bytes(note.peer_key);
         let (local, remote) = (Tunnel::from_map(note.local_tunnel), Tunnel::from_map(note.remote_tunnel));
         let owner = match note.role {
@@ -132,7 +140,7 @@ impl Negotiated {
                 found.next().map(|(number, connection)| {
                     let id = connection.machine.adopt(adopted, (local, remote));
                     connection.tunnel = Some((local, remote));
-                    (Owner::Client(number), id)
+                    (Owner::Client(number as u32), id)
                 })
             }
             _ => None,
@@ -143,8 +151,8 @@ impl Negotiated {
         self.last_peer = self.last_peer.max(element.peer);
         let loader = Loader::new(place, 0);
         let role = if note.role == ROLE_CLIENT { Role::Client } else { Role::Server };
-        let inside = inside(&session, role);
-        let entry = Entry { session, loader, offset, started, peer: element.peer, local, remote, inside };
+        let entry =
+            Box::new(Entry { session, loader, offset, started, peer: element.peer, local, remote, role });
         self.insert(owner, id, entry);
         Ok(true)
     }
@@ -160,7 +168,7 @@ impl Negotiated {
             }
         }
         let mut routes: Vec<_> =
-            self.entries.values().map(|entry| (control_route(&entry.inside[1]), entry.route())).collect();
+            self.entries.values().map(|entry| (control_route(&entry.inside()[1]), entry.route())).collect();
         for ((owner, _), (_, entry)) in best {
             let route = entry.route();
             routes.extend(self.destinations(owner, entry).into_iter().map(|to| (to, route)));
@@ -170,9 +178,15 @@ impl Negotiated {
 
     /// Whether one of these sessions has this slot at a place in the maps.
     pub(super) fn has(&self, place: Place, slot: &abi::Slot, now: Reading) -> bool {
-        let key = self.places.get(&(place.index, place.generation));
-        let entry = key.and_then(|key| self.entries.get(key));
-        entry.is_some_and(|entry| is_of(place, &entry.session, slot, now.boot.wrapping_add(entry.offset)))
+        self.at(place.index, place.generation)
+            .is_some_and(|(_, entry)| is_of(place, &entry.session, slot, now.boot.wrapping_add(entry.offset)))
+    }
+
+    /// The session at an element of the session table, if it is the one of this generation.
+    fn at(&self, index: u32, generation: u32) -> Option<((Owner, SessionId), &Entry)> {
+        let key = self.places.get(&index)?;
+        let entry = self.entries.get(key).filter(|entry| entry.place().generation == generation)?;
+        Some((*key, entry))
     }
 
     /// Tells every machine the time, loads slots, does what they ask for.
@@ -199,7 +213,7 @@ impl Negotiated {
         now: Reading,
         tables: &mut Tables,
     ) {
-        let Some((owner, id)) = self.places.get(&(record.session, record.generation)).copied() else {
+        let Some(((owner, id), _)) = self.at(record.session, record.generation) else {
             return debug!("control message of a session that is over");
         };
         let received = Received {
@@ -216,7 +230,7 @@ impl Negotiated {
                 }
             }
             Owner::Client(n) => {
-                if let Some(connection) = self.connections.get_mut(n) {
+                if let Some(connection) = self.connections.get_mut(n as usize) {
                     connection.machine.handle_valid(id, record.time, now);
                     connection.machine.handle_control(received, now);
                 }
@@ -243,7 +257,7 @@ impl Negotiated {
         }
         for n in 0..self.connections.len() {
             while let Some(action) = self.connections[n].machine.next_action() {
-                self.carry_out(Owner::Client(n), action, now, tables);
+                self.carry_out(Owner::Client(n as u32), action, now, tables);
             }
         }
     }
@@ -285,7 +299,7 @@ impl Negotiated {
             }
             Action::Fetch { window } => {
                 if let Owner::Client(client) = owner {
-                    self.effect(Effect::Fetch { client, window });
+                    self.effect(Effect::Fetch { client: client as usize, window });
                 }
             }
             Action::Publish(publication) => self.effect(Effect::Publish(publication)),
@@ -305,20 +319,25 @@ impl Negotiated {
                 }
             }
             Owner::Client(n) => {
-                if let Some(connection) = self.connections.get_mut(n) {
+                if let Some(connection) = self.connections.get_mut(n as usize) {
                     connection.machine.handle_not_installed(id, now);
                 }
             }
         }
     }
 
-    /// Tells the machines which sessions have received something.
+    /// Tells the machines which sessions have received something. Clients hang on it: how long a server has been silent
+    /// decides what they do. A server needs to know of a session's first packet, which is a control message and says so
+    /// itself, and of idleness, which is counted in seconds: it looks at a tenth of its sessions at a time.
     fn note_valid(&mut self, now: Reading, plane: &Plane) {
+        self.turn = (self.turn + 1) % TURNS;
         for ((owner, id), entry) in &self.entries {
-            if entry.session.mode == abi::MODE_INTRODUCTION {
+            let index = entry.place().index;
+            let due = *owner != Owner::Server || index % TURNS == self.turn;
+            if !due || entry.session.mode == abi::MODE_INTRODUCTION {
                 continue;
             }
-            let Ok(state) = plane.session_state(entry.place().index) else { continue };
+            let Ok(state) = plane.session_state(index) else { continue };
             match owner {
                 Owner::Server => {
                     if let Some(server) = &mut self.server {
@@ -326,7 +345,7 @@ impl Negotiated {
                     }
                 }
                 Owner::Client(n) => {
-                    if let Some(connection) = self.connections.get_mut(*n) {
+                    if let Some(connection) = self.connections.get_mut(*n as usize) {
                         connection.machine.handle_valid(*id, state.rx_last_valid, now);
                     }
                 }
@@ -336,7 +355,7 @@ impl Negotiated {
 
     /// What the programs keep of a session.
     pub(super) fn state(&self, owner: Owner, id: SessionId, plane: &Plane) -> SessionState {
-        let place = self.entries.get(&(owner, id)).map(Entry::place);
+        let place = self.entries.get(&(owner, id)).map(|entry| entry.place());
         place.and_then(|place| plane.session_state(place.index).ok()).unwrap_or_default()
     }
 

@@ -19,7 +19,8 @@ pub(super) struct Tables {
     pub(super) indexes: Indexes,
     /// Time in ns for which slots are loaded ahead.
     pub(super) horizon: u64,
-    routes: HashMap<Destination, Route>,
+    /// What is set: generation and peer say which session it leads to.
+    routes: HashMap<Destination, (u32, u32)>,
     /// Sessions that are over, since when, and whose keys are still in the maps.
     revoked: Vec<(u32, Instant)>,
 }
@@ -34,15 +35,16 @@ impl Tables {
     pub(super) fn replace_routes(&mut self, routes: Vec<(Destination, Route)>) -> Result<(), Error> {
         let flat: Vec<_> = routes.iter().map(|((length, key), route)| (*length, *key, *route)).collect();
         self.plane.replace_routes(&flat)?;
-        self.routes = routes.into_iter().collect();
+        self.routes = routes.into_iter().map(|(to, route)| (to, (route.generation, route.peer))).collect();
         Ok(())
     }
 
     /// Sets a route, whatever was there.
     pub(super) fn set_route(&mut self, destination: Destination, route: Route) -> Result<(), Error> {
-        if self.routes.get(&destination) != Some(&route) {
+        let leads_to = (route.generation, route.peer);
+        if self.routes.get(&destination) != Some(&leads_to) {
             self.plane.set_route(destination.0, destination.1, route)?;
-            self.routes.insert(destination, route);
+            self.routes.insert(destination, leads_to);
         }
         Ok(())
     }
@@ -64,12 +66,12 @@ impl Tables {
 
     /// Whether a route leads to this session.
     pub(super) fn leads_to(&self, destination: Destination, generation: u32) -> bool {
-        self.routes.get(&destination).is_some_and(|route| route.generation == generation)
+        self.routes.get(&destination).is_some_and(|(known, _)| *known == generation)
     }
 
     /// Whether a route leads to another peer.
     pub(super) fn leads_elsewhere(&self, destination: Destination, peer: u32) -> bool {
-        self.routes.get(&destination).is_some_and(|route| route.peer != peer)
+        self.routes.get(&destination).is_some_and(|(_, known)| *known != peer)
     }
 
     /// Ends a session: no new packet passes. Its keys are wiped when no program can be at work with them any more,

@@ -1,5 +1,7 @@
 //! What both ends of a handshake share: how it is bound to where it takes place, and what they ask of the controller.
 
+use std::sync::Arc;
+
 use mtd_common::address::{End, Network};
 use sha2::{Digest, Sha256};
 
@@ -82,7 +84,7 @@ pub struct Install {
     /// Its number.
     pub id: SessionId,
     /// Keys and ends.
-    pub session: Session,
+    pub session: Arc<Session>,
     /// Session time minus boot time, in ns (wrapping).
     pub offset: u64,
     /// Boot time in ns at which it began.
@@ -100,7 +102,7 @@ pub struct Install {
 /// A session that an earlier controller left.
 pub struct Adopted {
     /// Keys and ends.
-    pub session: Session,
+    pub session: Arc<Session>,
     /// Session time minus boot time, in ns (wrapping).
     pub offset: u64,
     /// Boot time in ns at which it began.

@@ -4,6 +4,9 @@
 //! ephemeral key, so that keys stolen later open nothing that was recorded (requirement MT-42). Randomness comes in as
 //! an argument. Results of X25519 that are all zero are refused: they come from keys that somebody chose to be weak.
 
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
 use snow::params::{CipherChoice, DHChoice, HashChoice, NoiseParams};
 use snow::resolvers::{CryptoResolver, DefaultResolver};
 use snow::types::{Cipher, Dh, Hash, Random};
@@ -11,6 +14,7 @@ use snow::{Builder, HandshakeState};
 use x25519_dalek::StaticSecret;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
+use super::rendezvous::Shared;
 use crate::keys::{PublicKey, SecretKey};
 
 /// Bytes that the exchange adds to the payload of the first message: ephemeral key, sealed static key, tag.
@@ -57,6 +61,38 @@ impl std::fmt::Debug for Secrets {
     }
 }
 
+/// An own static key, with what need not be computed for each handshake anew: its public key, and the secrets shared
+/// with the static keys of others. Clones share the latter.
+#[derive(Clone)]
+pub struct Identity {
+    key: SecretKey,
+    public: PublicKey,
+    shared: Arc<RwLock<HashMap<PublicKey, Shared>>>,
+}
+
+impl Identity {
+    /// Knows nobody yet.
+    pub fn new(key: SecretKey) -> Self {
+        Self { public: key.public(), key, shared: Arc::default() }
+    }
+
+    /// Remembers what is shared with somebody, who is expected.
+    pub fn remember(&self, peer: PublicKey, shared: Shared) {
+        self.shared.write().unwrap_or_else(PoisonError::into_inner).insert(peer, shared);
+    }
+
+    /// Forgets it. Handshakes with him only take longer then.
+    pub fn forget(&self, peer: &PublicKey) {
+        self.shared.write().unwrap_or_else(PoisonError::into_inner).remove(peer);
+    }
+
+    /// What is shared with somebody who is expected.
+    fn shared(&self, peer: &[u8; 32]) -> Option<Shared> {
+        let known = self.shared.read().unwrap_or_else(PoisonError::into_inner);
+        known.get(&PublicKey::from_bytes(*peer)).cloned()
+    }
+}
+
 /// The client's side, waiting for the answer.
 pub struct Initiator(Box<HandshakeState>);
 
@@ -72,7 +108,7 @@ impl Initiator {
         ephemeral: Ephemeral,
         payload: &[u8],
     ) -> Result<(Self, Vec<u8>), NoiseError> {
-        let mut state = builder(identity, prologue, ephemeral)?
+        let mut state = builder(&Identity::new(identity.clone()), prologue, ephemeral)?
             .remote_public_key(server.as_bytes())?
             .build_initiator()
             .map(Box::new)?;
@@ -107,7 +143,7 @@ impl Responder {
     /// # Errors
     /// When the message is not authentic, or for another server or prologue.
     pub fn read(
-        identity: &SecretKey,
+        identity: &Identity,
         prologue: &[u8],
         ephemeral: Ephemeral,
         message: &[u8],
@@ -132,16 +168,16 @@ impl Responder {
 }
 
 fn builder<'a>(
-    identity: &'a SecretKey,
+    identity: &'a Identity,
     prologue: &'a [u8],
     ephemeral: Ephemeral,
 ) -> Result<Builder<'a>, NoiseError> {
     let Ok(parameters) = PROTOCOL.parse::<NoiseParams>() else {
         unreachable!("the protocol's name is a constant")
     };
-    let resolver = Box::new(Resolver { ephemeral, others: DefaultResolver });
+    let resolver = Box::new(Resolver { identity: identity.clone(), ephemeral, others: DefaultResolver });
     Ok(Builder::with_resolver(parameters, resolver)
-        .local_private_key(identity.as_bytes())?
+        .local_private_key(identity.key.as_bytes())?
         .prologue(prologue)?)
 }
 
@@ -168,6 +204,7 @@ fn secrets(state: &mut HandshakeState) -> Secrets {
 
 /// Gives `snow` our X25519 and the caller's random numbers; the rest is its own.
 struct Resolver {
+    identity: Identity,
     ephemeral: Ephemeral,
     others: DefaultResolver,
 }
@@ -178,7 +215,10 @@ impl CryptoResolver for Resolver {
     }
 
     fn resolve_dh(&self, choice: &DHChoice) -> Option<Box<dyn Dh>> {
-        matches!(choice, DHChoice::Curve25519).then(|| Box::new(X25519::default()) as Box<dyn Dh>)
+        matches!(choice, DHChoice::Curve25519).then(|| {
+            let private = Zeroizing::new([0; 32]);
+            Box::new(X25519 { identity: self.identity.clone(), private, public: [0; 32] }) as Box<dyn Dh>
+        })
     }
 
     fn resolve_hash(&self, choice: &HashChoice) -> Option<Box<dyn Hash>> {
@@ -201,16 +241,16 @@ impl Random for Once {
     }
 }
 
-/// X25519 that wipes its private key and refuses weak public keys.
-#[derive(Default)]
+/// X25519 that wipes its private key and refuses weak public keys. The key is the identity's, or an ephemeral one.
 struct X25519 {
+    identity: Identity,
     private: Zeroizing<[u8; 32]>,
     public: [u8; 32],
 }
 
 impl X25519 {
-    fn update(&mut self) {
-        self.public = x25519_dalek::PublicKey::from(&StaticSecret::from(*self.private)).to_bytes();
+    fn is_identity(&self) -> bool {
+        self.public == *self.identity.public.as_bytes()
     }
 }
 
@@ -227,14 +267,15 @@ impl Dh for X25519 {
         32
     }
 
+    /// The only key that is set, and not generated, is the identity's.
     fn set(&mut self, private: &[u8]) {
         self.private.copy_from_slice(private);
-        self.update();
+        self.public = *self.identity.public.as_bytes();
     }
 
     fn generate(&mut self, random: &mut dyn Random) -> Result<(), snow::Error> {
         random.try_fill_bytes(&mut *self.private)?;
-        self.update();
+        self.public = x25519_dalek::PublicKey::from(&StaticSecret::from(*self.private)).to_bytes();
         Ok(())
     }
 
@@ -248,11 +289,18 @@ impl Dh for X25519 {
 
     fn dh(&self, public: &[u8], out: &mut [u8]) -> Result<(), snow::Error> {
         let public: [u8; 32] = public.get(..32).and_then(|key| key.try_into().ok()).ok_or(snow::Error::Dh)?;
+        let out = out.get_mut(..32).ok_or(snow::Error::Dh)?;
+        if self.is_identity()
+            && let Some(shared) = self.identity.shared(&public)
+        {
+            out.copy_from_slice(shared.as_bytes());
+            return Ok(());
+        }
         let shared = StaticSecret::from(*self.private).diffie_hellman(&public.into());
         if !shared.was_contributory() {
             return Err(snow::Error::Dh);
         }
-        out.get_mut(..32).ok_or(snow::Error::Dh)?.copy_from_slice(shared.as_bytes());
+        out.copy_from_slice(shared.as_bytes());
         Ok(())
     }
 }
@@ -263,6 +311,10 @@ mod tests {
 
     fn key(byte: u8) -> SecretKey {
         SecretKey::from_bytes([byte; 32])
+    }
+
+    fn identity(key: &SecretKey) -> Identity {
+        Identity::new(key.clone())
     }
 
     fn ephemeral(byte: u8) -> Ephemeral {
@@ -276,7 +328,7 @@ mod tests {
             Initiator::start(&client, &server.public(), b"prologue", ephemeral(3), b"hello").unwrap();
         assert_eq!(request.len(), REQUEST_OVERHEAD + 5);
         let (responder, who, payload) =
-            Responder::read(&server, b"prologue", ephemeral(4), &request).unwrap();
+            Responder::read(&identity(&server), b"prologue", ephemeral(4), &request).unwrap();
         assert_eq!((who, payload.as_slice()), (client.public(), b"hello".as_slice()));
         let (response, theirs) = responder.answer(&[9; 32], b"world").unwrap();
         assert_eq!(response.len(), RESPONSE_OVERHEAD + 5);
@@ -298,18 +350,23 @@ mod tests {
         let (client, server) = (key(1), key(2));
         let (_, request) =
             Initiator::start(&client, &server.public(), b"prologue", ephemeral(3), b"hello").unwrap();
-        assert!(Responder::read(&key(5), b"prologue", ephemeral(4), &request).is_err());
-        assert!(Responder::read(&server, b"Prologue", ephemeral(4), &request).is_err());
+        assert!(Responder::read(&identity(&key(5)), b"prologue", ephemeral(4), &request).is_err());
+        assert!(Responder::read(&identity(&server), b"Prologue", ephemeral(4), &request).is_err());
         for bit in 0..request.len() * 8 {
             let mut flipped = request.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
             // The highest bit of an X25519 key is not used (RFC 7748), but hashed.
-            assert!(Responder::read(&server, b"prologue", ephemeral(4), &flipped).is_err(), "bit {bit}");
+            assert!(
+                Responder::read(&identity(&server), b"prologue", ephemeral(4), &flipped).is_err(),
+                "bit {bit}"
+            );
         }
         for length in 0..request.len() {
-            assert!(Responder::read(&server, b"prologue", ephemeral(4), &request[..length]).is_err());
+            assert!(
+                Responder::read(&identity(&server), b"prologue", ephemeral(4), &request[..length]).is_err()
+            );
         }
-        assert!(Responder::read(&server, b"prologue", ephemeral(4), &[0; 1000]).is_err());
+        assert!(Responder::read(&identity(&server), b"prologue", ephemeral(4), &[0; 1000]).is_err());
     }
 
     #[test]
@@ -323,11 +380,30 @@ mod tests {
     }
 
     #[test]
+    fn a_client_that_is_remembered_gets_the_same_answer() {
+        let (client, server) = (key(1), identity(&key(2)));
+        let (_, request) = Initiator::start(&client, &server.public, b"", ephemeral(3), b"x").unwrap();
+        let answer = || {
+            let (responder, who, _) = Responder::read(&server, b"", ephemeral(4), &request).unwrap();
+            let (response, secrets) = responder.answer(&[9; 32], b"y").unwrap();
+            (who, response, secrets.keys)
+        };
+        let unknown = answer();
+        server.remember(client.public(), Shared::new(&key(2), &client.public()).unwrap());
+        assert_eq!(answer(), unknown);
+        // It is used, for better or for worse.
+        server.remember(client.public(), Shared::new(&key(5), &client.public()).unwrap());
+        assert!(Responder::read(&server, b"", ephemeral(4), &request).is_err());
+        server.forget(&client.public());
+        assert_eq!(answer(), unknown);
+    }
+
+    #[test]
     fn two_handshakes_have_nothing_in_common() {
         let (client, server) = (key(1), key(2));
         let run = |a, b| {
             let (_, request) = Initiator::start(&client, &server.public(), b"", ephemeral(a), b"x").unwrap();
-            let (responder, ..) = Responder::read(&server, b"", ephemeral(b), &request).unwrap();
+            let (responder, ..) = Responder::read(&identity(&server), b"", ephemeral(b), &request).unwrap();
             let (response, secrets) = responder.answer(&[0; 32], b"x").unwrap();
             (request, response, secrets)
         };

@@ -70,6 +70,11 @@ impl Shared {
         shared.was_contributory().then(|| Self(*shared.as_bytes()))
     }
 
+    /// The secret itself.
+    pub(super) const fn as_bytes(&self) -> &[u8; KEY_BYTES] {
+        &self.0
+    }
+
     /// Seed identifier of the client's end of an introduction (MT-41): the first 8 bytes of
     /// `SHA-256(s || introduction key)`.
     pub fn client_seed(&self, introduction: &Introduction) -> [u8; 8] {

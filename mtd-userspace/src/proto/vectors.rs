@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::exchange::{NO_COMMUNITY, Place};
 use super::messages::{Control, Request, Response, Tunnel};
-use super::noise::{Ephemeral, Initiator, Responder, Secrets};
+use super::noise::{Ephemeral, Identity, Initiator, Responder, Secrets};
 use super::packet::{self, Path};
 use super::rendezvous::{Introduction, Shared};
 use super::session::{Ends, Parts, Role, Session, Terms};
@@ -254,7 +254,8 @@ fn handshakes_have_the_bytes_of_the_vectors() {
         let (mut initiator, message) =
             Initiator::start(&client, &public, &prologue, e, &request.encode()).unwrap();
         assert_eq!(message, first);
-        let (responder, who, payload) = Responder::read(&server, &prologue, f, first).unwrap();
+        let (responder, who, payload) =
+            Responder::read(&Identity::new(server.clone()), &prologue, f, first).unwrap();
         assert_eq!((who, Request::decode(&payload)), (client.public(), Some(request)));
         let (message, theirs) = responder.answer(&psk, &response.encode()).unwrap();
         assert_eq!(message, second);

@@ -7,8 +7,10 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::future::Future;
+use std::iter;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
-use std::sync::{Arc, Weak};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -44,6 +46,11 @@ const RESOLVE: Duration = Duration::from_secs(5);
 const PORT_ROUNDS: u32 = 24;
 /// … of which this many in a row may bring nothing new.
 const IDLE_ROUNDS: u32 = 4;
+
+/// Publications at one time through one node. Each asks twenty nodes two things at once: the answers to more of them
+/// overflow the receive buffer, which the crate leaves as small as it is; and with each message that comes in, the crate
+/// looks through all requests under way.
+const PER_NODE: usize = 6;
 
 /// Combinations tried when foreign ports make a port-stuffed message ambiguous.
 const PORT_COMBINATIONS: usize = 64;
@@ -81,16 +88,30 @@ impl Default for DhtConfig {
     }
 }
 
-/// The DHT. Its node starts at the first use, and anew when that is needed. Clones share it.
+/// The DHT. Its node starts at the first use, and anew when that is needed; more nodes start when there is much to
+/// publish. Clones share them.
 #[derive(Clone, Debug)]
 pub struct MainlineStore {
     inner: Arc<Inner>,
+    /// Nodes that only publish. As old as any client, one that nobody needs any more ends.
+    helpers: Arc<std::sync::Mutex<Vec<Arc<Inner>>>>,
 }
 
 #[derive(Debug)]
 struct Inner {
     config: DhtConfig,
     state: Mutex<State>,
+    /// Publications under way.
+    publishing: AtomicUsize,
+}
+
+/// A publication's place at a node.
+struct Turn(Arc<Inner>);
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.0.publishing.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 #[derive(Debug, Default)]
@@ -110,7 +131,23 @@ struct Node {
 impl MainlineStore {
     /// A store that will take part in the DHT as the configuration says.
     pub fn new(config: DhtConfig) -> Self {
-        Self { inner: Arc::new(Inner { config, state: Mutex::default() }) }
+        Self { inner: Arc::new(Inner::new(config)), helpers: Arc::default() }
+    }
+
+    /// A place at the first node that has one, so that few publications need no second node.
+    fn turn(&self) -> Turn {
+        let mut helpers = self.helpers.lock().unwrap_or_else(PoisonError::into_inner);
+        // Places are taken under the lock only.
+        let has_place = |node: &&Arc<Inner>| node.publishing.load(Ordering::Relaxed) < PER_NODE;
+        let free = iter::once(&self.inner).chain(helpers.iter()).find(has_place).map(Arc::clone);
+        let node = free.unwrap_or_else(|| {
+            let config = DhtConfig { port: None, serve: false, ..self.inner.config.clone() };
+            let helper = Arc::new(Inner::new(config));
+            helpers.push(Arc::clone(&helper));
+            helper
+        });
+        node.publishing.fetch_add(1, Ordering::Relaxed);
+        Turn(node)
     }
 
     /// Starts the node if there is none, and returns its UDP port.
@@ -160,9 +197,10 @@ impl MainlineStore {
 impl Store for MainlineStore {
     fn publish(&self, item: Item, encoding: Encoding) -> StoreFuture<'_, Result<Stored, StoreError>> {
         Box::pin(async move {
+            let turn = self.turn();
             match encoding {
-                Encoding::Item => self.inner.put(&item).await,
-                Encoding::Ports => self.inner.announce(&item).await,
+                Encoding::Item => turn.0.put(&item).await,
+                Encoding::Ports => turn.0.announce(&item).await,
             }
         })
     }
@@ -179,6 +217,10 @@ impl Store for MainlineStore {
 }
 
 impl Inner {
+    fn new(config: DhtConfig) -> Self {
+        Self { config, state: Mutex::default(), publishing: AtomicUsize::new(0) }
+    }
+
     /// The node; a new one when there is none, or when a client has become too old.
     async fn node(self: &Arc<Self>) -> Result<Node, StoreError> {
         let mut state = self.state.lock().await;

@@ -18,7 +18,8 @@ use crate::keys::PublicKey;
 pub struct PublishOptions {
     /// How items are kept.
     pub encoding: Encoding,
-    /// Most publications at one time. More than about 8 overflow the receive buffer and get slower.
+    /// Most publications at one time. Each takes as long as the slowest node that it asks: seconds, where nodes have
+    /// gone without a word. So many clients' items get published in time only if many are on their way.
     pub in_flight: usize,
     /// When a published item is published again. The network keeps items for two hours.
     pub renew: Duration,
@@ -32,7 +33,7 @@ impl Default for PublishOptions {
     fn default() -> Self {
         Self {
             encoding: Encoding::Item,
-            in_flight: 6,
+            in_flight: 64,
             renew: Duration::from_mins(45),
             first_pause: Duration::from_millis(500),
             longest_pause: Duration::from_mins(1),
@@ -153,8 +154,8 @@ struct Worker {
     /// Entries that are not under way, by when they are due.
     queue: BTreeSet<(Instant, Key)>,
     running: JoinSet<(Key, i64, Result<Stored, StoreError>)>,
-    /// Publications at one time that go well: one more after each success, half as many after a failure. The answers
-    /// to many that begin at once overflow the receive buffer.
+    /// Publications at one time that go well: one more after each success, half as many after a failure. A network
+    /// that is small, or in trouble, is not asked more than it can answer.
     allowed: usize,
     progress: PublishProgress,
     report: watch::Sender<PublishProgress>,

@@ -1,14 +1,13 @@
-//! The network of a swarm: a private DHT, a real server with all clients registered, and what it costs.
+//! A swarm that meets a real server, and what it costs.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
-use std::net::{Ipv4Addr, Ipv6Addr};
-use std::os::unix::fs::PermissionsExt as _;
+use std::net::Ipv6Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::Ipv6Net;
 use mtd::keys::{PublicKey, SecretKey};
 use mtd::proto::rendezvous::{Introduction, Rendezvous, Shared, window_start};
 use mtd::rendezvous::{DhtConfig, FetchError, FetchOptions, Fetcher, MainlineStore};
@@ -16,19 +15,15 @@ use mtd::status::{SessionState, Status};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+use super::meeting::{Meeting, WINDOW};
 use super::{Swarm, reading};
-use crate::controller::{Controller, End, Setup};
-use crate::dht::{PrivateDht, REQUEST_TIMEOUT};
+use crate::controller::Controller;
+use crate::dht::REQUEST_TIMEOUT;
 use crate::link::Via;
 use crate::netns::Netns;
-use crate::topology::{Delivery, Host, Topology, TopologyOptions};
-use crate::wait_until;
 
 /// Addresses of the clients, a /64 each.
 const SITE: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xca11, 0, 0, 0, 0, 0);
-const WINDOW: Duration = Duration::from_mins(15);
-const NODES: u32 = 20;
-const FIRST_NODE: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
 
 /// Searches under way at a time: with more, answers are lost and everything gets slower.
 const SEARCHES: usize = 8;
@@ -43,9 +38,7 @@ const ECHO: Duration = Duration::from_secs(10);
 pub struct Scene {
     swarm: Swarm,
     server: Controller,
-    _setup: Setup,
-    _dht: PrivateDht,
-    topology: Topology,
+    meeting: Meeting,
     clients: usize,
     /// From the server's start until it had published for all clients.
     pub publication: Duration,
@@ -64,7 +57,7 @@ pub struct Costs {
     pub per_second_core: f64,
     /// Memory of the kernel's maps, which have room for two sessions a client, by clients.
     pub kernel_bytes_per_session: f64,
-    /// What the server's process grew by, by sessions.
+    /// What the server's process grew by, by sessions: allocated memory, with what the allocator holds back.
     pub controller_bytes_per_session: f64,
     /// Half of the clients had a session after this time.
     pub median: Duration,
@@ -80,30 +73,19 @@ impl Scene {
     /// When something cannot be set up, or an introduction is not found.
     pub fn new(clients: usize) -> Result<Self> {
         let site = Ipv6Net::new(SITE, 48)?;
-        let topology = Topology::standard(&TopologyOptions::default())?;
+        let meeting = Meeting::new(clients)?;
+        let topology = meeting.topology();
         topology.router.add_route(site.into(), Via::Gateway(topology.client.address.into()))?;
-        let dht = PrivateDht::in_namespace(&topology.router, FIRST_NODE, NODES)?;
-        connect_ipv4(&topology.router, &topology.server, 1)?;
-        connect_ipv4(&topology.router, &topology.client, 2)?;
-
-        let identity = SecretKey::generate()?;
-        let keys: Vec<_> = (0..clients).map(|_| SecretKey::generate()).collect::<Result<_, _>>()?;
-        let setup = register(&topology.server, &identity, &keys, &dht.bootstrap())?;
-        let start = Instant::now();
-        let server = setup.start(&topology.server.netns)?;
-        wait_until("the server to publish for all clients", MEETING, || {
-            let status = server.status(&topology.server.netns)?;
-            Ok(status.rendezvous.is_some_and(|rendezvous| rendezvous.published >= clients as u64))
-        })?;
-        let publication = start.elapsed();
+        let (server, publication) = meeting.publish(MEETING)?;
 
         let start = Instant::now();
-        let introductions = fetch(&topology.client.netns, dht.bootstrap(), &identity.public(), &keys)?;
+        let (public, keys) = (meeting.public(), meeting.clients());
+        let introductions = fetch(&topology.client.netns, meeting.bootstrap(), &public, keys)?;
         let fetching = start.elapsed();
         let host = &topology.client;
-        let members = keys.into_iter().zip(introductions).collect();
-        let swarm = Swarm::new(&host.netns, &host.ifname, site, &identity.public(), WINDOW, members)?;
-        Ok(Self { swarm, server, _setup: setup, _dht: dht, topology, clients, publication, fetching })
+        let members = keys.iter().cloned().zip(introductions).collect();
+        let swarm = Swarm::new(&host.netns, &host.ifname, site, &public, WINDOW, members)?;
+        Ok(Self { swarm, server, meeting, clients, publication: publication.wall, fetching })
     }
 
     /// All clients connect at once, and each exchanges an ordinary packet with the server.
@@ -111,11 +93,11 @@ impl Scene {
     /// # Errors
     /// When one of them does not succeed at once, or the server counts something else.
     pub fn connect(&mut self) -> Result<Costs> {
-        let pid = self.server.process.pid();
-        let before = (processor_time(pid)?, resident_bytes(pid)?);
+        let process = &self.server.process;
+        let before = (process.processor_time()?, process.own_memory()?);
         let wall = self.swarm.connect(CONNECTING)?;
-        let server = processor_time(pid)?.saturating_sub(before.0);
-        let grown = resident_bytes(pid)?.saturating_sub(before.1);
+        let server = process.processor_time()?.saturating_sub(before.0);
+        let grown = process.own_memory()?.saturating_sub(before.1);
         self.swarm.echo(ECHO)?;
         self.check(&self.status()?)?;
         let clients = self.clients as f64;
@@ -124,7 +106,7 @@ impl Scene {
             wall,
             server,
             per_second_core: clients / server.as_secs_f64(),
-            kernel_bytes_per_session: map_bytes(pid)? as f64 / clients,
+            kernel_bytes_per_session: map_bytes(self.server.process.pid())? as f64 / clients,
             controller_bytes_per_session: grown as f64 / clients,
             median: times[times.len() / 2],
             strays: self.swarm.strays(),
@@ -136,7 +118,7 @@ impl Scene {
     /// # Errors
     /// When it does not answer.
     pub fn status(&self) -> Result<Status> {
-        self.server.status(&self.topology.server.netns)
+        self.server.status(&self.meeting.topology().server.netns)
     }
 
     /// Stops server and clients.
@@ -179,36 +161,6 @@ impl Scene {
         );
         Ok(())
     }
-}
-
-/// A server's configuration with all clients registered in its folder.
-fn register(host: &Host, identity: &SecretKey, clients: &[SecretKey], bootstrap: &[String]) -> Result<Setup> {
-    let setup = Setup::new(host, &End::new(0, host), Delivery::Routed)?;
-    let (key, folder) = (setup.folder().join("server.key"), setup.folder().join("clients"));
-    fs::write(&key, format!("{}\n", *identity.to_base64()))?;
-    fs::set_permissions(&key, fs::Permissions::from_mode(0o600))?;
-    fs::create_dir(&folder)?;
-    for (n, client) in clients.iter().enumerate() {
-        fs::write(folder.join(format!("client{n}.pub")), format!("{}\n", client.public()))?;
-    }
-    // Two sessions a client: what the renewal of keys needs. Handshakes as many as come.
-    let most = 2 * clients.len();
-    Ok(setup
-        .with_line(&format!("private_key_file = \"{}\"\nmax_sessions = {most}", key.display()))
-        .with_line(&format!("[rendezvous]\nbootstrap = {bootstrap:?}"))
-        .with_line(
-            "[listen]\npool = [\"fd00:6d74::/64\", \"10.78.0.0/16\"]\nmax_handshakes_per_second = 10000",
-        ))
-}
-
-/// Gives a host an IPv4 address on its link to the router, and a default route.
-fn connect_ipv4(router: &Netns, host: &Host, link: u8) -> Result<()> {
-    let address = |number| Ipv4Addr::new(198, 19, link, number);
-    let net = |number| Ok::<_, ipnet::PrefixLenError>(IpNet::V4(Ipv4Net::new(address(number), 24)?));
-    router.add_address(&host.gateway_ifname, net(1)?)?;
-    host.netns.add_address(&host.ifname, net(2)?)?;
-    let nodes = IpNet::V4(Ipv4Net::new(Ipv4Addr::new(198, 18, 0, 0), 24)?);
-    host.netns.add_route(nodes, Via::Gateway(address(1).into()))
 }
 
 /// Every client's introduction of the present window, from the DHT.
@@ -259,24 +211,6 @@ async fn search(bootstrap: Vec<String>, rendezvous: Vec<Rendezvous>) -> Result<V
     }
     found.sort_by_key(|(n, _)| *n);
     Ok(found.into_iter().map(|(_, introduction)| introduction).collect())
-}
-
-/// What a process has worked, in user space and in the kernel.
-fn processor_time(pid: u32) -> Result<Duration> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // The name, in brackets, may hold anything.
-    let (_, fields) = stat.rsplit_once(')').context("no name in stat")?;
-    let ticks: Vec<u64> =
-        fields.split_whitespace().skip(11).take(2).map(str::parse).collect::<Result<_, _>>()?;
-    let hertz = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK)?.context("no clock ticks")?;
-    Ok(Duration::from_secs_f64(ticks.iter().sum::<u64>() as f64 / hertz as f64))
-}
-
-/// Memory that a process has in use, in bytes.
-fn resident_bytes(pid: u32) -> Result<u64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-    Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
 }
 
 /// Memory of all maps that a process has open, as the kernel accounts it, in bytes.

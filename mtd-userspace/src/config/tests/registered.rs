@@ -20,7 +20,7 @@ encoding = "ports"
 bootstrap = ["dht.example.net:6881", "192.0.2.1:1"]
 port = 4000
 serve = true
-publish_in_flight = 64
+publish_in_flight = 256
 
 [listen]
 clients_dir = "who"
@@ -75,7 +75,7 @@ fn every_value_arrives() {
         bootstrap: vec!["dht.example.net:6881".to_owned(), "192.0.2.1:1".to_owned()],
         port: Some(4000),
         serve: true,
-        publish_in_flight: 64,
+        publish_in_flight: 256,
     };
     assert_eq!(config.rendezvous, rendezvous);
     let tablet = Client {
@@ -115,7 +115,10 @@ fn what_is_left_out_has_its_default() {
     let head = &FILE[..FILE.find("[rendezvous]").unwrap()];
     let config = parse(&format!("{head}[rendezvous]\n[listen]\n"));
     assert_eq!(config.rendezvous, Rendezvous::default());
-    assert_eq!((config.rendezvous.window, config.rendezvous.publish_in_flight), (Duration::from_mins(15), 6));
+    assert_eq!(
+        (config.rendezvous.window, config.rendezvous.publish_in_flight),
+        (Duration::from_mins(15), 64)
+    );
     let listen = config.listen.unwrap();
     assert_eq!(listen.clients_dir, Path::new("clients"));
     assert_eq!(listen.pool, Pool { v6: Some(ip("fd00:6d74::/64")), v4: Some(ip("10.66.0.0/24")) });
@@ -211,9 +214,9 @@ fn values_that_are_none() {
             "11:9: rendezvous.serve: is an integer, not true or false; write it like serve = false",
         ),
         (
-            "= 64",
-            "= 65",
-            "12:21: rendezvous.publish_in_flight: 65 is out of range; write a whole number from 1 to 64",
+            "= 256",
+            "= 257",
+            "12:21: rendezvous.publish_in_flight: 257 is out of range; write a whole number from 1 to 256",
         ),
         ("\"who\"", "\"\"", "15:15: listen.clients_dir: \"\" is no path; write a path such as clients"),
         (

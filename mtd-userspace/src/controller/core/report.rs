@@ -88,7 +88,7 @@ impl Core {
         };
         match machine.session() {
             Some((id, session, offset, started)) => {
-                let live = Live { owner: Owner::Client(n), id, session, offset, started };
+                let live = Live { owner: Owner::Client(n as u32), id, session, offset, started };
                 self.describe(base, &live, now)
             }
             None => base,

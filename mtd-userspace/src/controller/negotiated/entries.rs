@@ -1,5 +1,7 @@
 //! The sessions and introductions that are in the maps: putting them there, routing, taking them away.
 
+use std::sync::Arc;
+
 use anyhow::Context as _;
 use mtd_common::abi::{self, Route, SessionState};
 use mtd_common::address::{End, Network};
@@ -22,15 +24,14 @@ use crate::proto::slots::{Loader, Place};
 
 /// A session or introduction in the maps.
 pub(super) struct Entry {
-    pub(super) session: Session,
+    pub(super) session: Arc<Session>,
     pub(super) loader: Loader,
     pub(super) offset: u64,
     pub(super) started: u64,
     pub(super) peer: u32,
     pub(super) local: Tunnel,
     pub(super) remote: Tunnel,
-    /// Own and the peer's inner address of control messages.
-    pub(super) inside: [[u8; 16]; 2],
+    pub(super) role: Role,
 }
 
 impl Entry {
@@ -40,6 +41,13 @@ impl Entry {
 
     pub(super) fn element(&self) -> abi::Session {
         self.session.element(self.place().generation, self.offset, self.peer, self.remote.to_map())
+    }
+
+    /// Own and the peer's inner address of control messages: they are the session's alone, so that a message goes through
+    /// this session whichever one traffic goes through.
+    pub(super) fn inside(&self) -> [[u8; 16]; 2] {
+        let [client, server] = self.session.control_addresses();
+        if self.role == Role::Client { [client, server] } else { [server, client] }
     }
 
     pub(super) fn route(&self) -> Route {
@@ -62,21 +70,21 @@ impl Negotiated {
             self.last_peer
         });
         if let Owner::Client(n) = owner {
-            self.require_free(n, &remote, peer_number, tables)?;
+            self.require_free(n as usize, &remote, peer_number, tables)?;
         }
         let index = tables.indexes.take().context("no room; raise max_sessions in the configuration")?;
         let place = Place { index, generation: generation()? };
         let loader = Loader::new(place, 0);
         let note = to_note(&session, &peer, role, place.generation, started, (local, remote));
-        let inside = inside(&session, role);
-        let mut entry = Entry { session, loader, offset, started, peer: peer_number, local, remote, inside };
+        let mut entry =
+            Box::new(Entry { session, loader, offset, started, peer: peer_number, local, remote, role });
         let time = now.boot.wrapping_add(offset);
         let state = SessionState { tx_sequence: slot::sequence_seed(time), ..SessionState::default() };
         let done = (|| {
             tables.plane.set_session_state(index, state)?;
             tables.plane.set_session_note(index, &note)?;
             tables.plane.set_session(index, entry.element())?;
-            tables.set_route(control_route(&entry.inside[1]), entry.route())?;
+            tables.set_route(control_route(&entry.inside()[1]), entry.route())?;
             load(&mut entry, now, tables)
         })();
         let tunnel = (local, remote);
@@ -87,7 +95,7 @@ impl Negotiated {
         }
         if let Owner::Client(n) = owner
             && tunnel.0 != Tunnel::default()
-            && let Some(connection) = self.connections.get_mut(n)
+            && let Some(connection) = self.connections.get_mut(n as usize)
             && connection.tunnel != Some(tunnel)
         {
             connection.tunnel = Some(tunnel);
@@ -110,9 +118,9 @@ impl Negotiated {
         Ok(())
     }
 
-    pub(super) fn insert(&mut self, owner: Owner, id: SessionId, entry: Entry) {
-        let Place { index, generation } = entry.place();
-        self.places.insert((index, generation), (owner, id));
+    pub(super) fn insert(&mut self, owner: Owner, id: SessionId, entry: Box<Entry>) {
+        let Place { index, .. } = entry.place();
+        self.places.insert(index, (owner, id));
         self.entries.insert((owner, id), entry);
     }
 
@@ -142,7 +150,7 @@ impl Negotiated {
     pub(super) fn destinations(&self, owner: Owner, entry: &Entry) -> Vec<Destination> {
         let mut destinations: Vec<_> = entry.remote.iter().map(|address| route_key(address.into())).collect();
         if let Owner::Client(n) = owner
-            && let Some(connection) = self.connections.get(n)
+            && let Some(connection) = self.connections.get(n as usize)
         {
             destinations.extend(connection.config.allowed_ips.iter().map(|net| route_key(*net)));
         }
@@ -152,10 +160,10 @@ impl Negotiated {
     pub(super) fn remove(&mut self, owner: Owner, id: SessionId, tables: &mut Tables) {
         let Some(mut entry) = self.entries.remove(&(owner, id)) else { return };
         let Place { index, generation } = entry.place();
-        self.places.remove(&(index, generation));
+        self.places.remove(&index);
         let done: anyhow::Result<()> = (|| {
             tables.revoke(index, entry.element())?;
-            tables.remove_routes(&[control_route(&entry.inside[1])], generation)?;
+            tables.remove_routes(&[control_route(&entry.inside()[1])], generation)?;
             let destinations = self.destinations(owner, &entry);
             if destinations.iter().any(|destination| tables.leads_to(*destination, generation)) {
                 // Another session with the same peer, if there is one, carries on.
@@ -174,18 +182,11 @@ impl Negotiated {
 
     pub(super) fn send_control(&self, owner: Owner, id: SessionId, message: &[u8]) {
         let Some(entry) = self.entries.get(&(owner, id)) else { return };
-        let [source, destination] = entry.inside;
+        let [source, destination] = entry.inside();
         if let Err(error) = self.wire.inject(&packet::control(source, destination, message)) {
             debug!("sending a control message: {error}");
         }
     }
-}
-
-/// Own and the peer's inner address of control messages: they are the session's alone, so that a message goes through
-/// this session whichever one traffic goes through.
-pub(super) fn inside(session: &Session, role: Role) -> [[u8; 16]; 2] {
-    let [client, server] = session.control_addresses();
-    if role == Role::Client { [client, server] } else { [server, client] }
 }
 
 /// How fit a session is to carry its peer's traffic: one that is open rather than one that is not, then the newest.

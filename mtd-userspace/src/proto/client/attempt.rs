@@ -1,6 +1,7 @@
 //! A handshake through an introduction.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use mtd_common::address::End;
 use mtd_common::slot;
@@ -34,7 +35,7 @@ pub(super) struct Attempt {
     window: u64,
     /// How many times have been tried before.
     step: u32,
-    session: Session,
+    session: Arc<Session>,
     path: Path,
     initiator: Initiator,
     request: Vec<u8>,
@@ -70,7 +71,7 @@ impl Client {
         let local = End { network, seed: self.shared.client_seed(introduction) };
         let remote = End { network: introduction.network, seed: introduction.seed };
         let period = introduction.slot.as_nanos() as u64;
-        let session = Session::to_introduction(Ends { local, remote }, key, window, period);
+        let session = Arc::new(Session::to_introduction(Ends { local, remote }, key, window, period));
         let number = slot::number(time, 0, period);
         let place = Place::Introduction { window, key, slot: number as u32 };
         let prologue = place.prologue(&self.settings.server);
@@ -86,7 +87,7 @@ impl Client {
         let id = self.new_id();
         self.actions.push_back(Action::Install(Box::new(Install {
             id,
-            session: session.clone(),
+            session: Arc::clone(&session),
             offset: time.wrapping_sub(now.boot),
             started: now.boot,
             role: Role::Client,
@@ -183,7 +184,8 @@ impl Client {
             mode: u32::from(response.mode),
             until: response.time.saturating_add(u64::from(response.expire_after) * SECOND),
         };
-        let session = Session::negotiated(secrets, Role::Client, Ends { local, remote: response.end }, terms);
+        let session =
+            Arc::new(Session::negotiated(secrets, Role::Client, Ends { local, remote: response.end }, terms));
         let offset = self.offset(response.time, sent, now);
         // The server counts only one of several handshakes.
         self.abandon_attempt();
@@ -196,7 +198,7 @@ impl Client {
         self.tunnel = Some((response.client, response.server));
         self.actions.push_back(Action::Install(Box::new(Install {
             id,
-            session: session.clone(),
+            session: Arc::clone(&session),
             offset,
             started: now.boot,
             role: Role::Client,

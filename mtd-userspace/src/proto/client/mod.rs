@@ -19,6 +19,7 @@ mod search;
 mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use mtd_common::address::Network;
@@ -90,7 +91,7 @@ struct Known {
 /// A session with the server.
 struct Active {
     id: SessionId,
-    session: Session,
+    session: Arc<Session>,
     offset: u64,
     started: u64,
     rekey_at: u64,
@@ -234,7 +235,7 @@ impl Client {
 
     /// The session that traffic goes through, with its clock offset in ns and the boot time at which it began.
     pub fn session(&self) -> Option<(SessionId, &Session, u64, u64)> {
-        self.current().map(|current| (current.id, &current.session, current.offset, current.started))
+        self.current().map(|current| (current.id, &*current.session, current.offset, current.started))
     }
 
     /// Own and the server's tunnel addresses.

@@ -1,6 +1,7 @@
 //! What the maps and programs of a host do, in memory.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
 use mtd_common::address::Endpoint;
 use mtd_common::{DropReason, abi, slot};
@@ -13,7 +14,7 @@ use crate::proto::session::Session;
 
 /// A session in the tables.
 pub(super) struct Entry {
-    pub(super) session: Session,
+    pub(super) session: Arc<Session>,
     pub(super) offset: u64,
     pub(super) sequence: u64,
     pub(super) used: BTreeSet<u64>,
@@ -28,7 +29,7 @@ pub(super) struct Entry {
 impl Entry {
     pub(super) fn adopted(&self) -> Adopted {
         Adopted {
-            session: self.session.clone(),
+            session: Arc::clone(&self.session),
             offset: self.offset,
             started: self.started,
             last_valid: self.last_valid,

@@ -1,5 +1,7 @@
 //! Handshake requests, through an introduction or inside a session.
 
+use std::sync::Arc;
+
 use mtd_common::address::{End, Endpoint, Network};
 use mtd_common::slot;
 
@@ -77,8 +79,8 @@ impl Server {
         };
         let own = Ephemeral(random_bytes(&mut self.random));
         let prologue = place.prologue(&self.public);
-        let (responder, client, payload) = Responder::read(&self.settings.identity, &prologue, own, body)
-            .map_err(|_| Refusal::NotAuthentic)?;
+        let (responder, client, payload) =
+            Responder::read(&self.identity, &prologue, own, body).map_err(|_| Refusal::NotAuthentic)?;
         let registered = self.clients.get_mut(&client).ok_or(Refusal::Unregistered)?;
         let request = Request::decode(&payload).ok_or(Refusal::Malformed)?;
         let path = expected_path(open, &registered.shared, &request, received, now);
@@ -93,7 +95,10 @@ impl Server {
         let psk = place.psk(&NO_COMMUNITY, &registered.shared, &self.public, &client);
         let (id, answer) = self.agree(responder, &client, request.end, &psk, now).ok_or(Refusal::Full)?;
         self.recent.insert(ephemeral, id);
-        self.send_answer(id, HalfOpen { answer, through: received.id, path: Some(path), answers: 0 });
+        self.send_answer(
+            id,
+            Box::new(HalfOpen { answer, through: received.id, path: Some(path), answers: 0 }),
+        );
         Ok(())
     }
 
@@ -115,8 +120,8 @@ impl Server {
         }
         let own = Ephemeral(random_bytes(&mut self.random));
         let prologue = place.prologue(&self.public);
-        let (responder, client, payload) = Responder::read(&self.settings.identity, &prologue, own, body)
-            .map_err(|_| Refusal::NotAuthentic)?;
+        let (responder, client, payload) =
+            Responder::read(&self.identity, &prologue, own, body).map_err(|_| Refusal::NotAuthentic)?;
         let request = Request::decode(&payload).ok_or(Refusal::Malformed)?;
         if client != expected {
             return Err(Refusal::NotAuthentic);
@@ -128,7 +133,7 @@ impl Server {
         let psk = place.psk(&NO_COMMUNITY, &registered.shared, &self.public, &client);
         let (id, answer) = self.agree(responder, &client, request.end, &psk, now).ok_or(Refusal::Full)?;
         self.recent.insert(ephemeral, id);
-        self.send_answer(id, HalfOpen { answer, through: parent, path: None, answers: 0 });
+        self.send_answer(id, Box::new(HalfOpen { answer, through: parent, path: None, answers: 0 }));
         Ok(())
     }
 
@@ -160,11 +165,11 @@ impl Server {
             mode: self.settings.mode,
             until: now.wall.saturating_add(u64::from(self.settings.expire_after) * SECOND),
         };
-        let session = Session::negotiated(&secrets, Role::Server, Ends { local, remote }, terms);
+        let session = Arc::new(Session::negotiated(&secrets, Role::Server, Ends { local, remote }, terms));
         let id = self.new_id();
         self.actions.push_back(Action::Install(Box::new(Install {
             id,
-            session: session.clone(),
+            session: Arc::clone(&session),
             offset: now.offset(),
             started: now.boot,
             role: Role::Server,
@@ -177,8 +182,10 @@ impl Server {
         if registered.sessions.is_empty() {
             self.actions.push_back(Action::Route(id));
         }
+        // One, and two for a moment when keys are renewed: no room for four.
+        registered.sessions.reserve_exact(1);
         registered.sessions.push(id);
-        self.sessions.insert(id, Active::new(*client, session, now));
+        self.sessions.insert(id, Box::new(Active::new(*client, session, now)));
         self.limit_half_open(client);
         Some((id, answer))
     }
@@ -221,7 +228,7 @@ impl Server {
         Err(Refusal::Replayed)
     }
 
-    fn send_answer(&mut self, id: SessionId, mut half: HalfOpen) {
+    fn send_answer(&mut self, id: SessionId, mut half: Box<HalfOpen>) {
         half.answers += 1;
         let message = Control::Response(&half.answer);
         let action = match (&half.path, self.introductions.iter().find(|open| open.id == half.through)) {

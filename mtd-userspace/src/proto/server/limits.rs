@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use mtd_common::bytes::part;
+
 use crate::proto::exchange::SessionId;
 
 /// Requests that are remembered.
@@ -36,15 +38,15 @@ impl Bucket {
     }
 }
 
-/// The requests of the last while, known by their ephemeral keys, and the sessions that they led to. Authentic ones
-/// only.
+/// The requests of the last while, known by half of their ephemeral keys, and the sessions that they led to. Authentic
+/// ones only: to make a key with the same half as another's takes as long as to break one.
 #[derive(Debug)]
 pub(super) struct Recent {
     /// Ns for which each is remembered at least.
     memory: u64,
     turned: u64,
-    young: HashMap<[u8; 32], SessionId>,
-    old: HashMap<[u8; 32], SessionId>,
+    young: HashMap<[u8; 16], SessionId>,
+    old: HashMap<[u8; 16], SessionId>,
 }
 
 impl Recent {
@@ -53,7 +55,8 @@ impl Recent {
     }
 
     pub(super) fn get(&self, ephemeral: &[u8; 32]) -> Option<SessionId> {
-        self.young.get(ephemeral).or_else(|| self.old.get(ephemeral)).copied()
+        let half = half(ephemeral);
+        self.young.get(&half).or_else(|| self.old.get(&half)).copied()
     }
 
     /// Whether there is room for another request.
@@ -63,7 +66,7 @@ impl Recent {
 
     /// Remembers a request.
     pub(super) fn insert(&mut self, ephemeral: [u8; 32], id: SessionId) {
-        self.young.insert(ephemeral, id);
+        self.young.insert(half(&ephemeral), id);
     }
 
     /// Forgets what is too old to be accepted again.
@@ -73,6 +76,10 @@ impl Recent {
             self.old = std::mem::take(&mut self.young);
         }
     }
+}
+
+const fn half(ephemeral: &[u8; 32]) -> [u8; 16] {
+    *part::<0, 16, 32>(ephemeral)
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ mod sessions;
 mod tests;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use mtd_common::address::Network;
@@ -26,6 +27,7 @@ use super::exchange::{
     Action, Install, MILLISECOND, Publication, Random, SECOND, SessionId, fresh_end, random_bytes,
 };
 use super::messages::{Control, Reason, Tunnel};
+use super::noise::Identity;
 use super::rendezvous::{Introduction, Shared, window_start};
 use super::session::{Role, Session};
 use crate::keys::{PublicKey, SecretKey};
@@ -133,7 +135,7 @@ struct Open {
     id: SessionId,
     window: u64,
     introduction: Introduction,
-    session: Session,
+    session: Arc<Session>,
     /// Boot time at which it closes, since another one has taken its place.
     closes: Option<u64>,
 }
@@ -142,10 +144,12 @@ struct Open {
 pub struct Server {
     settings: Settings,
     public: PublicKey,
+    identity: Identity,
     random: Random,
     introductions: Vec<Open>,
     clients: HashMap<PublicKey, Registered>,
-    sessions: HashMap<SessionId, Active>,
+    /// Boxed: a table of many has room for twice as many at times.
+    sessions: HashMap<SessionId, Box<Active>>,
     recent: Recent,
     total: Bucket,
     /// Boot time at which the introductions are replaced, since somebody knows them who no longer may.
@@ -165,6 +169,7 @@ impl Server {
         let per_second = u64::from(settings.handshakes.max(1));
         Self {
             public: settings.identity.public(),
+            identity: Identity::new(settings.identity.clone()),
             introductions: Vec::new(),
             clients: HashMap::new(),
             sessions: HashMap::new(),
@@ -226,6 +231,7 @@ impl Server {
         let Some(shared) = Shared::new(&self.settings.identity, &client) else { return false };
         let per_minute = u64::from(self.settings.handshakes_per_client.max(1));
         let limit = Bucket::new(60 * SECOND / per_minute, per_minute.min(10));
+        self.identity.remember(client, shared.clone());
         self.clients.insert(client, Registered { shared, tunnel, sessions: Vec::new(), limit });
         // What is published already, it does not have yet.
         for open in 0..self.introductions.len() {
@@ -239,6 +245,7 @@ impl Server {
     /// Ends a client's registration, and its session at once. The introductions that it knows are replaced soon.
     pub fn remove(&mut self, client: &PublicKey, now: Reading) {
         let Some(registered) = self.clients.remove(client) else { return };
+        self.identity.forget(client);
         self.renew_at.get_or_insert(now.boot + RENEWAL_PAUSE);
         for id in registered.sessions {
             self.end(id, Some(Reason::Removed));
@@ -333,7 +340,7 @@ impl Server {
         let Settings { network, period, introduction_slot, .. } = self.settings;
         let server = fresh_end(network, &mut self.random);
         let key = SecretKey::from_bytes(random_bytes(&mut self.random));
-        let session = Session::introduction(server, key.as_bytes(), window, introduction_slot);
+        let session = Arc::new(Session::introduction(server, key.as_bytes(), window, introduction_slot));
         let introduction = Introduction {
             network,
             seed: server.seed,
@@ -345,7 +352,7 @@ impl Server {
         let id = self.new_id();
         self.actions.push_back(Action::Install(Box::new(Install {
             id,
-            session: session.clone(),
+            session: Arc::clone(&session),
             offset: now.offset(),
             started: now.boot,
             role: Role::Server,

@@ -1,5 +1,7 @@
 //! The sessions of a server's clients.
 
+use std::sync::Arc;
+
 use super::Server;
 use crate::keys::PublicKey;
 use crate::proto::clock::Reading;
@@ -14,14 +16,14 @@ const HALF_OPEN: u64 = 30 * SECOND;
 /// A session with a client.
 pub(super) struct Active {
     pub(super) client: PublicKey,
-    pub(super) session: Session,
+    pub(super) session: Arc<Session>,
     offset: u64,
     started: u64,
     /// Boot time of the last valid packet; 0: none yet.
     pub(super) last_valid: u64,
     /// Boot time at which it is removed, since another one has taken its place.
     retires: Option<u64>,
-    pub(super) half_open: Option<HalfOpen>,
+    pub(super) half_open: Option<Box<HalfOpen>>,
 }
 
 /// What is kept of a handshake until the client's first valid packet.
@@ -35,7 +37,7 @@ pub(super) struct HalfOpen {
 }
 
 impl Active {
-    pub(super) fn new(client: PublicKey, session: Session, now: Reading) -> Self {
+    pub(super) fn new(client: PublicKey, session: Arc<Session>, now: Reading) -> Self {
         let (offset, started) = (now.offset(), now.boot);
         Self { client, session, offset, started, last_valid: 0, retires: None, half_open: None }
     }
@@ -55,7 +57,7 @@ impl Server {
         let began = |id: &SessionId| sessions.get(id).map_or(started, |active| active.started);
         registered.sessions.sort_by_key(began);
         let active = Active { client, session, offset, started, last_valid, retires: None, half_open: None };
-        self.sessions.insert(id, active);
+        self.sessions.insert(id, Box::new(active));
         Some(id)
     }
 

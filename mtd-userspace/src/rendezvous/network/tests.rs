@@ -96,3 +96,21 @@ async fn what_is_too_large_is_said_before_anything_is_sent() {
     }
     assert_eq!(started(&store).await, 0);
 }
+
+#[tokio::test]
+async fn many_publications_are_shared_out_among_nodes() {
+    let store = store(false);
+    let helpers = || store.helpers.lock().unwrap().len();
+    let mut turns: Vec<_> = (0..PER_NODE).map(|_| store.turn()).collect();
+    assert!(turns.iter().all(|turn| Arc::ptr_eq(&turn.0, &store.inner)) && helpers() == 0);
+    turns.extend((0..=PER_NODE).map(|_| store.turn()));
+    assert_eq!(helpers(), 2);
+    // Places that get free are taken first.
+    turns.drain(..2);
+    assert!(Arc::ptr_eq(&store.turn().0, &store.inner));
+    drop(turns);
+    turns = (0..3 * PER_NODE).map(|_| store.turn()).collect();
+    assert_eq!((turns.len(), helpers()), (3 * PER_NODE, 2));
+    let helper = &turns[PER_NODE].0.config;
+    assert!(helper.port.is_none() && !helper.serve && helper.bootstrap == store.inner.config.bootstrap);
+}

@@ -19,7 +19,8 @@ fn job(client: u8, seq: u64) -> Job {
 }
 
 fn publisher(store: &MemoryStore) -> Publisher {
-    Publisher::new(Arc::new(store.clone()), PublishOptions::default())
+    let options = PublishOptions { in_flight: 6, ..PublishOptions::default() };
+    Publisher::new(Arc::new(store.clone()), options)
 }
 
 /// Waits until the set given last has been published once.
