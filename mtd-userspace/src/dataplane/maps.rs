@@ -114,7 +114,7 @@ pub(super) fn control(ebpf: &mut Ebpf) -> Result<RingBuf<MapData>, Error> {
 /// An array map in this process's memory.
 fn shared<T: aya::Pod>(ebpf: &mut Ebpf, name: &'static str) -> Result<Shared<T>, Error> {
     let Map::Array(map) = take(ebpf, name)? else { return Err(Error::Missing(name)) };
-    Shared::new(name, &map)
+    Shared::new(name, map)
 }
 
 impl Maps {

@@ -10,8 +10,10 @@ use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 
 use super::error::Error;
 
-/// All elements of an array map (made with `BPF_F_MMAPABLE`). The map lives at least as long as this.
+/// All elements of an array map (made with `BPF_F_MMAPABLE`).
 pub(super) struct Shared<T> {
+    /// Kept open: a program that is loaded once more refers to it by this descriptor.
+    _map: Option<MapData>,
     base: NonNull<T>,
     length: usize,
     bytes: NonZeroUsize,
@@ -25,7 +27,7 @@ impl<T: Pod> Shared<T> {
     ///
     /// # Errors
     /// When the kernel refuses, or the map has other elements.
-    pub(super) fn new(name: &'static str, map: &MapData) -> Result<Self, Error> {
+    pub(super) fn new(name: &'static str, map: MapData) -> Result<Self, Error> {
         // The kernel aligns elements to eight bytes.
         const { assert!(size_of::<T>().is_multiple_of(8) && align_of::<T>() <= 4096) };
         let refused = |source: std::io::Error| Error::Shared { map: name, source };
@@ -38,7 +40,7 @@ impl<T: Pod> Shared<T> {
         // SAFETY: a new mapping, at an address that the kernel chooses, of all elements of the map.
         let base = unsafe { mmap(None, bytes, access, MapFlags::MAP_SHARED, map.fd(), 0) };
         let base = base.map_err(|errno| refused(errno.into()))?.cast();
-        Ok(Self { base, length, bytes })
+        Ok(Self { _map: Some(map), base, length, bytes })
     }
 
     /// Memory of its own, all zeros, in the place of a map.
@@ -50,7 +52,7 @@ impl<T: Pod> Shared<T> {
         let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         // SAFETY: a new mapping, at an address that the kernel chooses.
         let base = unsafe { mmap_anonymous(None, bytes, access, MapFlags::MAP_PRIVATE) }.unwrap();
-        Self { base: base.cast(), length, bytes }
+        Self { _map: None, base: base.cast(), length, bytes }
     }
 
     /// Number of elements.

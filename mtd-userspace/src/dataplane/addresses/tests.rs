@@ -82,7 +82,9 @@ proptest! {
             }
         }
         let left: Vec<_> = model.keys().copied().collect();
-        left.into_iter().for_each(|(session, number)| table.unload(session, 1, number));
+        for (session, number) in left {
+            table.unload(session, 1, number);
+        }
         prop_assert!(table.is_empty());
     }
 }
