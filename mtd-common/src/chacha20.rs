@@ -123,8 +123,11 @@ impl KeyStream {
 /// 2^32 + 1 (`twice`), a word needs one shift more, and what is left above the 32 bits goes with the next 32-bit
 /// instruction. And the compiler, left alone, mixes quarter rounds until their words no longer fit into registers.
 #[inline(always)]
-fn quarter_round<const A: usize, const B: usize, const C: usize, const D: usize>(s: &mut Block, twice: u64) {
-    let (mut a, mut b, mut c, mut d) = (s[A], s[B], s[C], s[D]);
+fn quarter_round<const A: usize, const B: usize, const C: usize, const D: usize>(
+    block: &mut Block,
+    twice: u64,
+) {
+    let (mut a, mut b, mut c, mut d) = (block[A], block[B], block[C], block[D]);
     #[cfg(target_arch = "bpf")]
     // SAFETY: arithmetic on registers that are named as in- and outputs.
     unsafe {
@@ -150,7 +153,7 @@ fn quarter_round<const A: usize, const B: usize, const C: usize, const D: usize>
         c = c.wrapping_add(d);
         b = rotate(b ^ c, 7);
     }
-    (s[A], s[B], s[C], s[D]) = (a, b, c, d);
+    (block[A], block[B], block[C], block[D]) = (a, b, c, d);
 }
 
 #[cfg(test)]

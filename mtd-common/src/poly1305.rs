@@ -43,15 +43,15 @@ impl Poly1305 {
     /// Takes in 64 bytes; the sum of their words in host order, for the checksum.
     #[inline(always)]
     pub(crate) fn blocks(&mut self, text: &[u8; 64]) -> u64 {
-        let a = words::<0>(text);
-        let h = self.next(self.h, a);
-        let b = words::<16>(text);
-        let h = self.next(h, b);
-        let c = words::<32>(text);
-        let h = self.next(h, c);
-        let d = words::<48>(text);
-        self.h = self.next(h, d);
-        sum(a) + sum(b) + sum(c) + sum(d)
+        let first = words::<0>(text);
+        let h = self.next(self.h, first);
+        let second = words::<16>(text);
+        let h = self.next(h, second);
+        let third = words::<32>(text);
+        let h = self.next(h, third);
+        let fourth = words::<48>(text);
+        self.h = self.next(h, fourth);
+        sum(first) + sum(second) + sum(third) + sum(fourth)
     }
 
     /// `(h + words + 2^128) * r`, partly reduced.
@@ -130,7 +130,7 @@ mod tests {
 
     use super::*;
 
-    /// A number in bits of 64, the lowest first.
+    /// A number in words of 64 bits, the lowest first.
     type Number = [u64; 3];
 
     fn add(a: Number, b: Number) -> Number {
@@ -177,7 +177,9 @@ mod tests {
 
     fn check(key: &[u32; 8], message: &[[u32; 4]]) {
         let mut poly = poly(key);
-        message.iter().for_each(|words| poly.block(*words));
+        for words in message {
+            poly.block(*words);
+        }
         assert_eq!(poly.finish(), plain(key, message), "{key:x?} {message:x?}");
     }
 
@@ -188,7 +190,9 @@ mod tests {
     fn rfc_8439_values_at_and_above_p() {
         let run = |r: u32, message: &[[u32; 4]]| {
             let mut poly = poly(&[r, 0, 0, 0, 0, 0, 0, 0]);
-            message.iter().for_each(|words| poly.block(*words));
+            for words in message {
+                poly.block(*words);
+            }
             poly.finish()
         };
         let top = u32::MAX;
@@ -227,23 +231,25 @@ mod tests {
     }
 
     proptest! {
-        #[test]
-        fn agrees_with_the_definition(
-            key in prop::array::uniform8(word()),
-            message in prop::collection::vec(prop::array::uniform4(word()), 0..8),
-        ) {
-            check(&key, &message);
-        }
+           #[test]
+           fn agrees_with_the_definition(
+               key in prop::array::uniform8(word()),
+               message in prop::collection::vec(prop::array::uniform4(word()), 0..8),
+           ) {
+               check(&key, &message);
+           }
 
-        #[test]
-        fn sixty_four_bytes_are_four_times_sixteen(key in any::<[u32; 8]>(), text in prop::array::uniform(any::<u8>())) {
-            let (mut at_once, mut each) = (poly(&key), poly(&key));
-            let words = [words::<0>(&text), words::<16>(&text), words::<32>(&text), words::<48>(&text)];
-            prop_assert_eq!(at_once.blocks(&text), words.iter().map(|w| sum(*w)).sum::<u64>());
-            words.iter().for_each(|words| each.block(*words));
-            prop_assert_eq!(at_once.finish(), each.finish());
-        }
+           #[test]
+           fn sixty_four_bytes_are_four_times_sixteen(key in any::<[u32; 8]>(), text in prop::array::uniform(any::<u8>())) {
+               let (mut at_once, mut each) = (poly(&key), poly(&key));
+               let words = [words::<0>(&text), words::<16>(&text), words::<32>(&text), words::<48>(&text)];
+               prop_assert_eq!(at_once.blocks(&text), words.iter().map(|w| sum(*w)).sum::<u64>());
+               for words in words {
+    each.block(words);
     }
+               prop_assert_eq!(at_once.finish(), each.finish());
+           }
+       }
 
     /// Words, the extreme ones more often than chance has it.
     fn word() -> impl Strategy<Value = u32> {
