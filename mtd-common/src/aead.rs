@@ -8,8 +8,10 @@
 //! * *encrypt*: the inner packet is the plaintext, no associated data;
 //! * *authenticate*: the inner packet is the associated data, no plaintext.
 
-use crate::bytes::{le32, le64, part, part_mut};
-use crate::{checksum, opaque};
+use crate::bytes::{le64, part_mut};
+use crate::chacha20::{self, KeyStream};
+use crate::opaque;
+use crate::poly1305::{Poly1305, sum, words};
 
 /// Bytes of a ChaCha20 block.
 pub const BLOCK: usize = 64;
@@ -58,173 +60,6 @@ pub const fn nonce(slot: u32, sequence: u64) -> [u32; 3] {
     [slot, sequence as u32, (sequence >> 32) as u32]
 }
 
-/// "expand 32-byte k"
-const CONSTANTS: [u32; 4] = [0x6170_7865, 0x3320_646e, 0x7962_2d32, 0x6b20_6574];
-
-macro_rules! quarter_round {
-    ($s:ident, $a:literal, $b:literal, $c:literal, $d:literal) => {
-        $s[$a] = $s[$a].wrapping_add($s[$b]);
-        $s[$d] = ($s[$d] ^ $s[$a]).rotate_left(16);
-        $s[$c] = $s[$c].wrapping_add($s[$d]);
-        $s[$b] = ($s[$b] ^ $s[$c]).rotate_left(12);
-        $s[$a] = $s[$a].wrapping_add($s[$b]);
-        $s[$d] = ($s[$d] ^ $s[$a]).rotate_left(8);
-        $s[$c] = $s[$c].wrapping_add($s[$d]);
-        $s[$b] = ($s[$b] ^ $s[$c]).rotate_left(7);
-    };
-}
-
-/// The ChaCha20 block function (RFC 8439 section 2.3).
-///
-/// The key is read twice from its place rather than kept: the ten registers and 512 bytes of stack of BPF have no
-/// room for it beside the state.
-#[inline(always)]
-fn chacha20(key: &[u8; 32], counter: u32, nonce: &[u32; 3], out: &mut [u32; 16]) {
-    let mut s = [
-        CONSTANTS[0],
-        CONSTANTS[1],
-        CONSTANTS[2],
-        CONSTANTS[3],
-        le32::<0, 32>(key),
-        le32::<4, 32>(key),
-        le32::<8, 32>(key),
-        le32::<12, 32>(key),
-        le32::<16, 32>(key),
-        le32::<20, 32>(key),
-        le32::<24, 32>(key),
-        le32::<28, 32>(key),
-        counter,
-        nonce[0],
-        nonce[1],
-        nonce[2],
-    ];
-    let mut round = 0;
-    while round < 10 {
-        quarter_round!(s, 0, 4, 8, 12);
-        quarter_round!(s, 1, 5, 9, 13);
-        quarter_round!(s, 2, 6, 10, 14);
-        quarter_round!(s, 3, 7, 11, 15);
-        quarter_round!(s, 0, 5, 10, 15);
-        quarter_round!(s, 1, 6, 11, 12);
-        quarter_round!(s, 2, 7, 8, 13);
-        quarter_round!(s, 3, 4, 9, 14);
-        round += 1;
-    }
-    let key = opaque::reference(key);
-    out[0] = s[0].wrapping_add(CONSTANTS[0]);
-    out[1] = s[1].wrapping_add(CONSTANTS[1]);
-    out[2] = s[2].wrapping_add(CONSTANTS[2]);
-    out[3] = s[3].wrapping_add(CONSTANTS[3]);
-    out[4] = s[4].wrapping_add(le32::<0, 32>(key));
-    out[5] = s[5].wrapping_add(le32::<4, 32>(key));
-    out[6] = s[6].wrapping_add(le32::<8, 32>(key));
-    out[7] = s[7].wrapping_add(le32::<12, 32>(key));
-    out[8] = s[8].wrapping_add(le32::<16, 32>(key));
-    out[9] = s[9].wrapping_add(le32::<20, 32>(key));
-    out[10] = s[10].wrapping_add(le32::<24, 32>(key));
-    out[11] = s[11].wrapping_add(le32::<28, 32>(key));
-    out[12] = s[12].wrapping_add(counter);
-    out[13] = s[13].wrapping_add(nonce[0]);
-    out[14] = s[14].wrapping_add(nonce[1]);
-    out[15] = s[15].wrapping_add(nonce[2]);
-}
-
-#[inline(always)]
-const fn join(low: u32, high: u32) -> u64 {
-    low as u64 | (high as u64) << 32
-}
-
-const LIMB: u64 = 0x3ff_ffff;
-
-/// Poly1305 (RFC 8439 section 2.5) over blocks of 16 bytes, limbs of 26 bits.
-#[derive(Debug)]
-struct Poly1305 {
-    r: [u32; 5],
-    h: [u32; 5],
-    pad: [u64; 2],
-}
-
-impl Poly1305 {
-    /// From the first 32 bytes of the key-stream block 0 (RFC 8439 section 2.6).
-    #[inline(always)]
-    const fn new(block: &[u32; 16]) -> Self {
-        let low = join(block[0], block[1]);
-        let high = join(block[2], block[3]);
-        Self {
-            r: [
-                (low & 0x3ff_ffff) as u32,
-                ((low >> 26) & 0x3ff_ff03) as u32,
-                ((low >> 52 | high << 12) & 0x3ff_c0ff) as u32,
-                ((high >> 14) & 0x3f0_3fff) as u32,
-                ((high >> 40) & 0x00f_ffff) as u32,
-            ],
-            h: [0; 5],
-            pad: [join(block[4], block[5]), join(block[6], block[7])],
-        }
-    }
-
-    /// Takes in 16 bytes, given as two little-endian words.
-    #[inline(always)]
-    const fn block(&mut self, low: u64, high: u64) {
-        let [r0, r1, r2, r3, r4] = self.r;
-        let (r0, r1, r2, r3, r4) = (r0 as u64, r1 as u64, r2 as u64, r3 as u64, r4 as u64);
-        let (s1, s2, s3, s4) = (r1 * 5, r2 * 5, r3 * 5, r4 * 5);
-        let h0 = self.h[0] as u64 + (low & LIMB);
-        let h1 = self.h[1] as u64 + ((low >> 26) & LIMB);
-        let h2 = self.h[2] as u64 + ((low >> 52 | high << 12) & LIMB);
-        let h3 = self.h[3] as u64 + ((high >> 14) & LIMB);
-        let h4 = self.h[4] as u64 + (high >> 40 | 1 << 24);
-        let d0 = h0 * r0 + h1 * s4 + h2 * s3 + h3 * s2 + h4 * s1;
-        let d1 = h0 * r1 + h1 * r0 + h2 * s4 + h3 * s3 + h4 * s2 + (d0 >> 26);
-        let d2 = h0 * r2 + h1 * r1 + h2 * r0 + h3 * s4 + h4 * s3 + (d1 >> 26);
-        let d3 = h0 * r3 + h1 * r2 + h2 * r1 + h3 * r0 + h4 * s4 + (d2 >> 26);
-        let d4 = h0 * r4 + h1 * r3 + h2 * r2 + h3 * r1 + h4 * r0 + (d3 >> 26);
-        let h0 = (d0 & LIMB) + (d4 >> 26) * 5;
-        let h1 = (d1 & LIMB) + (h0 >> 26);
-        self.h = [(h0 & LIMB) as u32, h1 as u32, (d2 & LIMB) as u32, (d3 & LIMB) as u32, (d4 & LIMB) as u32];
-    }
-
-    /// The tag, as two little-endian words.
-    #[inline(always)]
-    const fn finish(&self) -> [u64; 2] {
-        let [h0, h1, h2, h3, h4] = self.h;
-        let (h0, h1, h2, h3, h4) = (h0 as u64, h1 as u64, h2 as u64, h3 as u64, h4 as u64);
-        let h2 = h2 + (h1 >> 26);
-        let h1 = h1 & LIMB;
-        let h3 = h3 + (h2 >> 26);
-        let h2 = h2 & LIMB;
-        let h4 = h4 + (h3 >> 26);
-        let h3 = h3 & LIMB;
-        let h0 = h0 + (h4 >> 26) * 5;
-        let h4 = h4 & LIMB;
-        let h1 = h1 + (h0 >> 26);
-        let h0 = h0 & LIMB;
-        // h - p, where p = 2^130 - 5; taken when it is not negative.
-        let g0 = h0 + 5;
-        let g1 = h1 + (g0 >> 26);
-        let g2 = h2 + (g1 >> 26);
-        let g3 = h3 + (g2 >> 26);
-        let g4 = (h4 + (g3 >> 26)).wrapping_sub(1 << 26);
-        let take_h = 0_u64.wrapping_sub(g4 >> 63);
-        let take_g = !take_h;
-        let h0 = (h0 & take_h) | (g0 & LIMB & take_g);
-        let h1 = (h1 & take_h) | (g1 & LIMB & take_g);
-        let h2 = (h2 & take_h) | (g2 & LIMB & take_g);
-        let h3 = (h3 & take_h) | (g3 & LIMB & take_g);
-        let h4 = (h4 & take_h) | (g4 & LIMB & take_g);
-        // h mod 2^128, plus the pad: 32 bits at a time, so that the carries stay in reach.
-        let w0 = (h0 | h1 << 26) & 0xffff_ffff;
-        let w1 = (h1 >> 6 | h2 << 20) & 0xffff_ffff;
-        let w2 = (h2 >> 12 | h3 << 14) & 0xffff_ffff;
-        let w3 = (h3 >> 18 | h4 << 8) & 0xffff_ffff;
-        let f0 = w0 + (self.pad[0] & 0xffff_ffff);
-        let f1 = w1 + (self.pad[0] >> 32) + (f0 >> 32);
-        let f2 = w2 + (self.pad[1] & 0xffff_ffff) + (f1 >> 32);
-        let f3 = w3 + (self.pad[1] >> 32) + (f2 >> 32);
-        [(f0 & 0xffff_ffff) | f1 << 32, (f2 & 0xffff_ffff) | f3 << 32]
-    }
-}
-
 /// Ones where the bytes of a tail of `length` are, when read from `64 - length`.
 static TAIL_MASK: [u8; 2 * BLOCK] = {
     let mut mask = [0; 2 * BLOCK];
@@ -241,8 +76,7 @@ static TAIL_MASK: [u8; 2 * BLOCK] = {
 pub struct Pass {
     poly: Poly1305,
     checksum: u64,
-    /// The key stream of the block at hand.
-    stream: [u32; 16],
+    stream: KeyStream,
     /// The bytes behind the last whole block, then zeros.
     tail: [u8; BLOCK],
 }
@@ -250,66 +84,90 @@ pub struct Pass {
 impl Default for Pass {
     #[inline(always)]
     fn default() -> Self {
-        Self {
-            poly: Poly1305 { r: [0; 5], h: [0; 5], pad: [0; 2] },
-            checksum: 0,
-            stream: [0; 16],
-            tail: [0; BLOCK],
-        }
+        Self { poly: Poly1305::default(), checksum: 0, stream: KeyStream::default(), tail: [0; BLOCK] }
     }
 }
 
-impl Pass {
-    /// Works on the 16 bytes `words`, which are the `PAIR`th ones of their block; `mask` has ones where there is text.
-    #[inline(always)]
-    fn sixteen<const PAIR: usize>(&mut self, operation: Operation, words: &mut [u8; 16], mask: [u64; 2]) {
-        let old = [le64::<0, 16>(words), le64::<8, 16>(words)];
-        let wire = match operation {
-            Operation::Authenticate => old,
-            Operation::Seal | Operation::Open => {
-                let stream = &self.stream;
-                let new = [
-                    (old[0] ^ join(stream[4 * PAIR], stream[4 * PAIR + 1])) & mask[0],
-                    (old[1] ^ join(stream[4 * PAIR + 2], stream[4 * PAIR + 3])) & mask[1],
-                ];
-                *part_mut::<0, 8, 16>(words) = new[0].to_le_bytes();
-                *part_mut::<8, 8, 16>(words) = new[1].to_le_bytes();
-                if let Operation::Seal = operation { new } else { old }
-            }
-        };
-        self.poly.block(wire[0], wire[1]);
-        self.checksum = checksum::add64(checksum::add64(self.checksum, wire[0].to_le()), wire[1].to_le());
-    }
+/// Encrypts or decrypts a block.
+/// Encrypts or decrypts the 8 bytes from `AT`, which are the words of the block from `WORD`.
+#[inline(always)]
+const fn apply_eight<const AT: usize, const WORD: usize>(stream: &chacha20::Block, text: &mut [u8; BLOCK]) {
+    let eight = part_mut::<AT, 8, BLOCK>(text);
+    let key = stream[WORD] as u64 | (stream[WORD + 1] as u64) << 32;
+    *eight = (le64::<0, 8>(eight) ^ key).to_le_bytes();
+}
 
+/// Encrypts or decrypts a block.
+#[inline(always)]
+const fn apply(stream: &chacha20::Block, text: &mut [u8; BLOCK]) {
+    apply_eight::<0, 0>(stream, text);
+    apply_eight::<8, 2>(stream, text);
+    apply_eight::<16, 4>(stream, text);
+    apply_eight::<24, 6>(stream, text);
+    apply_eight::<32, 8>(stream, text);
+    apply_eight::<40, 10>(stream, text);
+    apply_eight::<48, 12>(stream, text);
+    apply_eight::<56, 14>(stream, text);
+}
+
+impl Pass {
+    /// Works on a whole block, `number` of the key stream.
     #[inline(always)]
-    fn full_block(&mut self, operation: Operation, text: &mut [u8; BLOCK]) {
-        const ALL: [u64; 2] = [u64::MAX; 2];
-        self.sixteen::<0>(operation, part_mut::<0, 16, BLOCK>(text), ALL);
-        opaque::mutable(self).sixteen::<1>(operation, part_mut::<16, 16, BLOCK>(text), ALL);
-        opaque::mutable(self).sixteen::<2>(operation, part_mut::<32, 16, BLOCK>(text), ALL);
-        opaque::mutable(self).sixteen::<3>(operation, part_mut::<48, 16, BLOCK>(text), ALL);
+    fn full_block(&mut self, operation: Operation, number: usize, text: &mut [u8; BLOCK]) {
+        let place = number % chacha20::BLOCKS;
+        if let Operation::Seal = operation {
+            apply(&self.stream.blocks[place], text);
+        }
+        // Opaque, so that the compiler does not hold key stream and state on the stack once more.
+        let pass = opaque::mutable(self);
+        pass.checksum += pass.poly.blocks(text);
+        if let Operation::Open = operation {
+            apply(&opaque::mutable(pass).stream.blocks[place], text);
+        }
     }
 
     /// Works on the last `length` (1–63) bytes, which are in `tail`.
     #[inline(always)]
-    fn part_block(&mut self, operation: Operation, length: usize) {
-        self.tail_sixteen::<0, 0>(operation, length);
+    fn part_block(&mut self, operation: Operation, number: usize, length: usize) {
+        let place = number % chacha20::BLOCKS;
+        if let Operation::Seal = operation {
+            apply(&self.stream.blocks[place], &mut self.tail);
+            self.clear_behind::<0>(length);
+            self.clear_behind::<16>(length);
+            self.clear_behind::<32>(length);
+            self.clear_behind::<48>(length);
+        }
+        opaque::mutable(self).authenticate_sixteen::<0>();
         if length > 16 {
-            opaque::mutable(self).tail_sixteen::<1, 16>(operation, length);
+            opaque::mutable(self).authenticate_sixteen::<16>();
         }
         if length > 32 {
-            opaque::mutable(self).tail_sixteen::<2, 32>(operation, length);
+            opaque::mutable(self).authenticate_sixteen::<32>();
         }
         if length > 48 {
-            opaque::mutable(self).tail_sixteen::<3, 48>(operation, length);
+            opaque::mutable(self).authenticate_sixteen::<48>();
+        }
+        if let Operation::Open = operation {
+            let pass = opaque::mutable(self);
+            apply(&pass.stream.blocks[place], &mut pass.tail);
         }
     }
 
     #[inline(always)]
-    fn tail_sixteen<const PAIR: usize, const AT: usize>(&mut self, operation: Operation, length: usize) {
-        let mut words = *part::<AT, 16, BLOCK>(&self.tail);
-        self.sixteen::<PAIR>(operation, &mut words, tail_mask::<AT>(length));
-        *part_mut::<AT, 16, BLOCK>(&mut self.tail) = words;
+    const fn authenticate_sixteen<const AT: usize>(&mut self) {
+        let words = words::<AT>(&self.tail);
+        self.poly.block(words);
+        self.checksum += sum(words);
+    }
+
+    /// Clears those of the 16 bytes of `tail` from `AT` that lie behind its `length` bytes.
+    #[inline(always)]
+    fn clear_behind<const AT: usize>(&mut self, length: usize) {
+        let mask = tail_mask::<AT>(length);
+        let words = part_mut::<AT, 16, BLOCK>(&mut self.tail);
+        let masked = [le64::<0, 16>(words) & mask[0], le64::<8, 16>(words) & mask[1]];
+        *part_mut::<0, 8, 16>(words) = masked[0].to_le_bytes();
+        *part_mut::<8, 8, 16>(words) = masked[1].to_le_bytes();
     }
 }
 
@@ -344,40 +202,43 @@ pub fn pass(
         return None;
     }
     let encrypted = !matches!(operation, Operation::Authenticate);
-    chacha20(key, 0, &nonce, &mut pass.stream);
+    let (full, rest) = (length / BLOCK, length % BLOCK);
+    pass.stream.start(key, nonce);
+    // Block 0 of the key stream is Poly1305's key.
+    pass.stream.generate(if encrypted { BLOCK + length } else { BLOCK });
     let pass = opaque::mutable(pass);
-    pass.poly = Poly1305::new(&pass.stream);
+    pass.poly = Poly1305::new(&pass.stream.blocks[0]);
     pass.checksum = 0;
-    let full = length / BLOCK;
     let mut index = 0;
     while index < MAX_FULL_BLOCKS {
         if index >= full {
             break;
         }
-        if encrypted {
-            chacha20(key, index as u32 + 1, &nonce, &mut pass.stream);
+        let number = index + 1;
+        if encrypted && number % chacha20::BLOCKS == 0 {
+            // Never fewer, which would save little: the verifier walks each choice from here to the end.
+            opaque::mutable(pass).stream.four();
         }
-        // Opaque, so that the compiler does not hold key stream and limbs on the stack once more.
-        opaque::mutable(pass).full_block(operation, text.block(index * BLOCK)?);
+        opaque::mutable(pass).full_block(operation, number, text.block(index * BLOCK)?);
         index += 1;
     }
-    let rest = length % BLOCK;
     if rest > 0 {
-        if encrypted {
-            chacha20(key, full as u32 + 1, &nonce, &mut pass.stream);
+        let number = full + 1;
+        if encrypted && number % chacha20::BLOCKS == 0 {
+            opaque::mutable(pass).stream.one();
         }
         let offset = length - rest;
         pass.tail = [0; BLOCK];
         text.load(offset, rest, &mut pass.tail)?;
-        opaque::mutable(pass).part_block(operation, rest);
+        opaque::mutable(pass).part_block(operation, number, rest);
         if encrypted {
             text.store(offset, rest, &pass.tail)?;
         }
     }
     let pass = opaque::mutable(pass);
     match operation {
-        Operation::Authenticate => pass.poly.block(length as u64, 0),
-        Operation::Seal | Operation::Open => pass.poly.block(0, length as u64),
+        Operation::Authenticate => pass.poly.block([length as u32, 0, 0, 0]),
+        Operation::Seal | Operation::Open => pass.poly.block([0, 0, length as u32, 0]),
     }
     Some(Sums { tag: pass.poly.finish(), checksum: pass.checksum })
 }
