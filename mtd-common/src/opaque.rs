@@ -48,17 +48,3 @@ pub fn mutable<T>(reference: &mut T) -> &mut T {
     #[cfg(not(target_arch = "bpf"))]
     reference
 }
-
-/// The product; no access to memory is moved across it.
-#[inline(always)]
-pub fn product(a: u64, b: u64) -> u64 {
-    #[cfg(target_arch = "bpf")]
-    {
-        let mut a = a;
-        // SAFETY: a multiplication.
-        unsafe { core::arch::asm!("{0} *= {1}", inout(reg) a, in(reg) b, options(nostack)) };
-        a
-    }
-    #[cfg(not(target_arch = "bpf"))]
-    a.wrapping_mul(b)
-}

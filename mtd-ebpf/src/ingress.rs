@@ -132,18 +132,22 @@ fn find(
 ) -> Result<(), DropReason> {
     let hash = dataplane.table.hash(part::<8, 8, 16>(address));
     let mut closest = DropReason::UnknownAddress;
-    let mut index = 0;
-    while index < 2 * BUCKET {
-        let bucket = if index < BUCKET { hash.first() } else { hash.second() };
-        let entry = maps::entry(bucket, index);
-        index += 1;
-        let Some(place) = table::place(entry, hash.fingerprint()) else { continue };
-        match suits(place) {
-            Ok(()) => return Ok(()),
-            // The fingerprint was another address's.
-            Err(DropReason::UnknownAddress) => {}
-            Err(reason) if closeness(reason) >= closeness(closest) => closest = reason,
-            Err(_) => {}
+    let mut nth = 0;
+    while nth < 2 {
+        let Some(bucket) = maps::bucket(if nth == 0 { hash.first() } else { hash.second() }) else { break };
+        nth += 1;
+        let mut index = 0;
+        while index < BUCKET {
+            let entry = bucket.entry(index);
+            index += 1;
+            let Some(place) = table::place(entry, hash.fingerprint()) else { continue };
+            match suits(place) {
+                Ok(()) => return Ok(()),
+                // The fingerprint was another address's.
+                Err(DropReason::UnknownAddress) => {}
+                Err(reason) if closeness(reason) >= closeness(closest) => closest = reason,
+                Err(_) => {}
+            }
         }
     }
     Err(closest)

@@ -125,13 +125,23 @@ pub(crate) fn may_be_ours(mark: Mark) -> bool {
     word & mark.mask == mark.mask
 }
 
-/// An entry of a bucket of the table of addresses.
+/// A bucket of the table of addresses.
+#[derive(Clone, Copy)]
+pub(crate) struct Entries(*const u64);
+
+/// The bucket of this index; `None` never happens, since hashes are made for the number of buckets.
 #[inline(always)]
-pub(crate) fn entry(bucket: u32, index: usize) -> u64 {
-    let Some(bucket) = ADDRESSES.get_ptr(bucket) else { return 0 };
-    let index = index & (BUCKET - 1);
-    // SAFETY: inside the element (masked), aligned; volatile, since the controller writes it meanwhile.
-    unsafe { (&raw const (*bucket).entries).cast::<u64>().add(index).read_volatile() }
+pub(crate) fn bucket(index: u32) -> Option<Entries> {
+    ADDRESSES.get_ptr(index).map(|bucket| Entries(bucket.cast()))
+}
+
+impl Entries {
+    /// An entry; `index` must be below [`BUCKET`].
+    #[inline(always)]
+    pub(crate) fn entry(self, index: usize) -> u64 {
+        // SAFETY: inside the element (masked), aligned; volatile, since the controller writes it meanwhile.
+        unsafe { self.0.add(index & (BUCKET - 1)).read_volatile() }
+    }
 }
 
 /// An element of `SLOTS`.
