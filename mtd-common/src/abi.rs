@@ -210,12 +210,14 @@ pub struct SessionState {
     /// Written by the controller: slots before this one are never loaded, since packets of theirs may have been taken
     /// by an earlier controller whose memory is lost. Here, so that the next controller knows it too.
     pub rx_not_before: u64,
+    /// Packets that another CPU has taken over from the receiving one: see [`Steering::handed`].
+    pub rx_taken: u64,
     /// Fills the cache line.
-    pub reserved_rx: [u64; 4],
+    pub reserved_rx: [u64; 3],
     /// Which sequence numbers are used: see [`crate::window`].
     pub window: [u64; WINDOW_WORDS],
-    /// Fills the cache line.
-    pub reserved_window: [u64; 6],
+    /// On which CPU packets are opened. Fills the cache line.
+    pub steering: Steering,
 }
 
 impl Default for SessionState {
@@ -229,12 +231,45 @@ impl Default for SessionState {
             rx_bytes: 0,
             rx_last_valid: 0,
             rx_not_before: 0,
-            reserved_rx: [0; 4],
+            rx_taken: 0,
+            reserved_rx: [0; 3],
             window: [0; WINDOW_WORDS],
-            reserved_window: [0; 6],
+            steering: Steering::default(),
         }
     }
 }
+
+/// What the receiving CPU keeps of a session to decide where its packets are opened (see
+/// [`crate::steering`]). All zero: where they arrive.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Steering {
+    /// Packets handed to another CPU. Those of them that [`SessionState::rx_taken`] has not counted are on their way.
+    pub handed: u64,
+    /// Boot time in ns at which the last one was handed over.
+    pub handed_at: u64,
+    /// Boot time in ns at which the present interval of the measurement began.
+    pub began: u64,
+    /// Work that has come since then, in bytes.
+    pub work: u64,
+    /// Work in one interval, as of late, in bytes.
+    pub rate: u64,
+    /// The CPU that packets are handed to, plus 1; 0: none.
+    pub target: u64,
+}
+
+/// The CPUs that packets may be handed to: the only element of the array map `STEERING_CPUS`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SteeringCpus {
+    /// Valid elements of `cpus`; fewer than two: every packet is opened where it arrives.
+    pub count: u32,
+    /// Their numbers, which are also their places in the map `CPUS`.
+    pub cpus: [u32; MAX_STEERING_CPUS],
+}
+
+/// Most CPUs that packets are handed to: each has a kernel thread and a queue.
+pub const MAX_STEERING_CPUS: usize = 16;
 
 /// Key of the longest-prefix map `ROUTES`: the IP version, so that `::/0` holds no IPv4 address, three zeros, which
 /// keep words aligned on the stack of the programs, then 16 address bytes (IPv4 as `::ffff:a.b.c.d`).
@@ -290,6 +325,10 @@ pub enum Counter {
     EventsSuppressed = 4,
     /// Control messages handed to the controller.
     Control = 5,
+    /// Packets handed to another CPU, to be opened there. Whatever becomes of them is counted beside.
+    Steered = 6,
+    /// Of those, packets that the kernel lost on the way: its queue was full.
+    SteeringLost = 7,
 }
 
 /// Number of elements of `COUNTERS`.
@@ -349,7 +388,11 @@ const _: () = {
     assert!(offset_of!(Session, peer_tunnel) == 136);
     assert!(size_of::<SessionState>() == 704);
     assert!(offset_of!(SessionState, rx_packets) == 64);
+    assert!(offset_of!(SessionState, rx_taken) == 96);
     assert!(offset_of!(SessionState, window) == 128);
+    assert!(offset_of!(SessionState, steering) == 656);
+    assert!(size_of::<Steering>() == 48);
+    assert!(size_of::<SteeringCpus>() == 68);
     assert!(size_of::<Route>() == 16);
     assert!(offset_of!(Route, peer) == 8);
     assert!(size_of::<TokenBucket>() == 16);
@@ -357,7 +400,7 @@ const _: () = {
 
 #[cfg(feature = "user")]
 mod pod {
-    use super::{Dataplane, Route, RxKey, RxSlot, Session, SessionState, TokenBucket, TxSlot};
+    use super::{Dataplane, Route, RxKey, RxSlot, Session, SessionState, SteeringCpus, TokenBucket, TxSlot};
 
     macro_rules! pod {
         ($($type:ty),+) => {
@@ -367,7 +410,7 @@ mod pod {
             )+
         };
     }
-    pod!(Dataplane, Route, RxKey, RxSlot, Session, SessionState, TokenBucket, TxSlot);
+    pod!(Dataplane, Route, RxKey, RxSlot, Session, SessionState, SteeringCpus, TokenBucket, TxSlot);
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ pub mod packet;
 pub mod session_note;
 pub mod siphash;
 pub mod slot;
+pub mod steering;
 pub mod window;
 
 pub use drop_reason::DropReason;

@@ -18,6 +18,7 @@ use crate::control;
 use crate::frame::{Memory, Sealed, XdpFrame};
 use crate::maps::{self, Direction, Job};
 use crate::neighbour;
+use crate::steer::{self, Stage, Turn};
 
 pub(crate) const IP: usize = ETHERNET;
 pub(crate) const PAYLOAD: usize = ETHERNET + IPV6;
@@ -56,7 +57,17 @@ pub(crate) fn receive(frame: &mut XdpFrame<'_>) -> Result<u32, DropReason> {
         return neighbour::solicited(frame, dataplane)
             .unwrap_or_else(|| refuse(frame, dataplane, prefix, reason));
     }
-    open(frame, dataplane, prefix)
+    open(frame, Stage::Arrived, dataplane, prefix)
+}
+
+/// Decides on a frame that another CPU has handed over; returns the XDP action. All checks are made again: time has
+/// passed.
+#[inline(always)]
+pub(crate) fn take(frame: &mut XdpFrame<'_>) -> Result<u32, DropReason> {
+    let Some(dataplane) = maps::dataplane() else { return Ok(pass()) };
+    let ip = frame.get::<[u8; IPV6]>(IP).ok_or(DropReason::Truncated)?;
+    let Some(prefix) = packet::protected(dataplane, outer::destination(ip)) else { return Ok(pass()) };
+    open(frame, Stage::Handed, dataplane, prefix)
 }
 
 /// What becomes of a packet towards a protected prefix that is none of ours for this reason: in a shared prefix it may
@@ -173,7 +184,12 @@ const fn is_dead(reason: DropReason) -> bool {
 
 /// Opens a UDP packet towards a protected prefix and hands it to the tunnel device.
 #[inline(always)]
-fn open(frame: &mut XdpFrame<'_>, dataplane: &Dataplane, prefix: u16) -> Result<u32, DropReason> {
+fn open(
+    frame: &mut XdpFrame<'_>,
+    stage: Stage,
+    dataplane: &Dataplane,
+    prefix: u16,
+) -> Result<u32, DropReason> {
     let now = boot_time();
     let length = frame.len() - ETHERNET;
     let ip = frame.get::<[u8; IPV6]>(IP).ok_or(DropReason::Truncated)?;
@@ -202,6 +218,11 @@ fn open(frame: &mut XdpFrame<'_>, dataplane: &Dataplane, prefix: u16) -> Result<
         control::require_new(frame)?;
     } else {
         place.check(window::Word::load(&word))?;
+        match steer::turn(stage, state, index, inner_length, now) {
+            Turn::Here => {}
+            Turn::Handed => return Ok(XDP_REDIRECT),
+            Turn::Full => return Err(DropReason::SteeringFull),
+        }
     }
 
     let tag = outer::tag(header);

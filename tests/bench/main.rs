@@ -5,8 +5,10 @@
 mod drop;
 mod generator;
 mod handshake;
+mod latency;
 mod measure;
 mod tunnel;
+mod ways;
 
 use std::fmt::Write as _;
 use std::fs;
@@ -47,8 +49,11 @@ struct Options {
 enum Name {
     /// Frames from strangers: dropped by mtd with 1,000 sessions, and by a program that does nothing else.
     Drop,
-    /// TCP through the tunnel in both modes, and over bare veth with and without segmentation offload.
+    /// TCP, one flow and four: through the tunnel in both modes, over bare veth with and without segmentation offload,
+    /// and through other tunnels in user space.
     Tunnel,
+    /// Round trips of small packets, over the same ways; and at slot edges.
+    Latency,
     /// 1,000 clients that connect to one server at once; measured once, whatever the rounds.
     Handshake,
 }
@@ -58,6 +63,7 @@ impl Name {
         match self {
             Self::Drop => "drop",
             Self::Tunnel => "tunnel",
+            Self::Latency => "latency",
             Self::Handshake => "handshake",
         }
     }
@@ -66,6 +72,7 @@ impl Name {
         match self {
             Self::Drop => drop::run(rounds),
             Self::Tunnel => tunnel::run(rounds),
+            Self::Latency => latency::run(rounds),
             Self::Handshake => handshake::run(),
         }
     }
@@ -74,7 +81,7 @@ impl Name {
     fn document(self, section: Section) -> Value {
         let mut cases = section.into_iter().map(|(case, values)| (case.to_owned(), Value::Object(values)));
         match self {
-            Self::Drop | Self::Tunnel => Value::Object(cases.collect()),
+            Self::Drop | Self::Tunnel | Self::Latency => Value::Object(cases.collect()),
             Self::Handshake => cases.next().map(|(_, values)| values).unwrap_or_default(),
         }
     }

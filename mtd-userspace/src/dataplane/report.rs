@@ -30,8 +30,9 @@ pub fn load_report(object: Option<&[u8]>, capacity: Capacity) -> Result<String, 
         "program", "verifier instructions", "instructions", "JIT bytes"
     );
     let receive = plane.receive_program()?.info();
+    let take = plane.take_program()?.info();
     let send = plane.send_program()?.info();
-    for (name, info) in [("mtd_receive", receive), ("mtd_send", send)] {
+    for (name, info) in [("mtd_receive", receive), ("mtd_take", take), ("mtd_send", send)] {
         let Ok(info) = info else { continue };
         let _ = writeln!(out, "{}", program_line(name, &info));
     }
