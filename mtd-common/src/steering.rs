@@ -23,11 +23,12 @@ const BUSY: u64 = 48 * 1024;
 /// Work in one interval, in bytes, below which it is quiet again.
 const QUIET: u64 = BUSY / 4;
 
-/// Most packets of one session that wait for another CPU: some milliseconds of its work.
-pub const MAX_WAITING: u64 = 1024;
+/// Most packets of one session that wait for another CPU. What comes faster than that one opens must be lost in the end;
+/// but senders that share a session lose far too much where a burst of each does not fit (`docs/steering.md`).
+pub const MAX_WAITING: u64 = 4096;
 
-/// Packets that the queue of a CPU has room for, of all sessions together.
-pub const QUEUE: u32 = 4096;
+/// Packets that the queue of a CPU has room for, of all sessions together. The kernel takes up to 16384.
+pub const QUEUE: u32 = 8192;
 
 /// Time in ns after which no packet waits any more that was not lost.
 const DRAINED: u64 = 200_000_000;

@@ -27,15 +27,24 @@ pub(crate) enum Turn {
     Full,
 }
 
-/// Hands a packet with `length` bytes of inner packet on, or counts that it came here in this way. Only for packets that
-/// have passed every check but the tag's: nobody else may fill the queue. A function of its own in the program too: see
+/// Whether a packet with `length` bytes of inner packet is opened in this program. Only for packets that have passed every
+/// check but the tag's: nobody else may fill the queue.
+#[inline(always)]
+pub(crate) fn turn(stage: Stage, state: State, session: u32, length: usize, now: u64) -> Turn {
+    match stage {
+        Stage::Arrived => hand_on(state, session, length, now),
+        // This program must not know the map of queues: they hold it, and neither would ever go.
+        Stage::Handed => {
+            state.count_taken();
+            Turn::Here
+        }
+    }
+}
+
+/// Hands a packet on if its session is to be opened elsewhere. A function of its own in the program too: see
 /// `ingress::decrypt`.
 #[inline(never)]
-pub(crate) fn turn(stage: Stage, state: State, session: u32, length: usize, now: u64) -> Turn {
-    if stage == Stage::Handed {
-        state.count_taken();
-        return Turn::Here;
-    }
+fn hand_on(state: State, session: u32, length: usize, now: u64) -> Turn {
     let Some(cpus) = maps::steering_cpus().filter(|cpus| cpus.count > 1) else { return Turn::Here };
     // SAFETY: takes nothing, returns a number.
     let here = unsafe { bpf_get_smp_processor_id() };
