@@ -202,6 +202,8 @@ fn open(
         Err(reason) if is_dead(reason) && dataplane.is_shared() => return Ok(pass()),
         Err(reason) => return Err(reason),
     };
+    let state = maps::session_state(index).ok_or(DropReason::SessionEnded)?;
+    steer::arrived(stage, state);
     let inner_length = outer::inner_length(ip, udp, length, dataplane.inner_mtu)?;
 
     let header = frame.get::<[u8; MTD]>(MTD_HEADER).ok_or(DropReason::Truncated)?;
@@ -211,7 +213,6 @@ fn open(
     if !introduction && !slot::sequence_possible(sequence, now.wrapping_add(session.clock_offset)) {
         return Err(DropReason::InvalidSequence);
     }
-    let state = maps::session_state(index).ok_or(DropReason::SessionEnded)?;
     let place = window::place(sequence);
     let word = state.window_word(place.index).ok_or(DropReason::InvalidSequence)?;
     if introduction {

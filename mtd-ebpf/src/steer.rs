@@ -27,6 +27,15 @@ pub(crate) enum Turn {
     Full,
 }
 
+/// Counts a packet that was handed to this program, before any check that may refuse it: what is not counted seems to wait
+/// for ever.
+#[inline(always)]
+pub(crate) fn arrived(stage: Stage, state: State) {
+    if stage == Stage::Handed {
+        state.count_taken();
+    }
+}
+
 /// Whether a packet with `length` bytes of inner packet is opened in this program. Only for packets that have passed every
 /// check but the tag's: nobody else may fill the queue.
 #[inline(always)]
@@ -34,10 +43,7 @@ pub(crate) fn turn(stage: Stage, state: State, session: u32, length: usize, now:
     match stage {
         Stage::Arrived => hand_on(state, session, length, now),
         // This program must not know the map of queues: they hold it, and neither would ever go.
-        Stage::Handed => {
-            state.count_taken();
-            Turn::Here
-        }
+        Stage::Handed => Turn::Here,
     }
 }
 

@@ -13,7 +13,7 @@ use crate::workspace::Workspace;
 
 const EXAMPLES: &str = "\
 Examples:
-  cargo xtask bench                        everything, in about two minutes
+  cargo xtask bench                        everything, in some minutes
   cargo xtask bench drop                   only how fast strangers are dropped
   cargo xtask bench tunnel --rounds 10     more repetitions, less spread
   cargo xtask bench handshake              1,000 clients that connect to one server at once
@@ -25,7 +25,7 @@ It runs as root, through `sudo -n` when you are not. What is not up to date is b
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// Benchmarks (`drop`, `tunnel`, `handshake`) and options (`--rounds N`, `--json FILE`), passed on as they are.
+    /// Benchmarks (`drop`, `tunnel`, `latency`, `handshake`) and options (`--rounds N`, `--json FILE`), passed on as they are.
     #[arg(value_name = "BENCH OPTIONS", allow_hyphen_values = true)]
     options: Vec<String>,
 }
@@ -42,7 +42,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         "the benchmarks make network namespaces and load BPF programs, so they need root: {}",
         privilege.remedy()
     );
-    setup::ensure(&workspace, Need::Everything)?;
+    setup::ensure(&workspace, Need::Peers)?;
     let artifacts = build::ensure(&workspace, Profile::Release)?;
     stage("benchmark program", || {
         let mut command = build::host_cargo(&workspace, &artifacts);
