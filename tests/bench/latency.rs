@@ -71,7 +71,7 @@ pub(crate) fn run(rounds: u32) -> Result<Section> {
         }
     }
     all.extend([("mtd_encrypt_edge", edge), ("mtd_encrypt_away", away)]);
-    let base = all.iter().find(|(name, _)| *name == BASE).map(|(_, exchanges)| exchanges.percentile(0.5));
+    let base = all.iter().find(|(name, _)| *name == BASE).map(|(_, exchanges)| exchanges.percentile(500));
     let base = base.context("no base")?;
     Ok(all.iter().map(|(name, exchanges)| (*name, exchanges.values(base))).collect())
 }
@@ -88,23 +88,23 @@ impl Exchanges {
     fn add_round<'a>(&mut self, found: impl Iterator<Item = &'a (Duration, Duration)>) {
         let mut round: Vec<f64> = found.map(|(_, took)| took.as_secs_f64() * 1e6).collect();
         round.sort_by(f64::total_cmp);
-        self.medians.push(percentile(&round, 0.5));
+        self.medians.push(percentile(&round, 500));
         self.times.extend(round);
         self.times.sort_by(f64::total_cmp);
     }
 
-    fn percentile(&self, part: f64) -> f64 {
-        percentile(&self.times, part)
+    fn percentile(&self, thousandths: usize) -> f64 {
+        percentile(&self.times, thousandths)
     }
 
     fn values(&self, base: f64) -> Map<String, Value> {
-        let median = self.percentile(0.5);
+        let median = self.percentile(500);
         let least = self.medians.iter().copied().fold(f64::MAX, f64::min);
         let most = self.medians.iter().copied().fold(f64::MIN, f64::max);
         let values = [
             ("p50_us", median),
-            ("p99_us", self.percentile(0.99)),
-            ("p999_us", self.percentile(0.999)),
+            ("p99_us", self.percentile(990)),
+            ("p999_us", self.percentile(999)),
             ("added_p50_us", median - base),
             ("spread", (most - least) / median),
             ("exchanges", self.times.len() as f64),
@@ -113,9 +113,9 @@ impl Exchanges {
     }
 }
 
-/// The value that a part of the sorted ones do not exceed.
-fn percentile(sorted: &[f64], part: f64) -> f64 {
-    let place = (sorted.len() as f64 * part).ceil() as usize;
+/// The value that so many thousandths of the sorted ones do not exceed.
+fn percentile(sorted: &[f64], thousandths: usize) -> f64 {
+    let place = (sorted.len() * thousandths).div_ceil(1_000);
     sorted.get(place.max(1) - 1).copied().unwrap_or(f64::NAN)
 }
 
@@ -198,8 +198,9 @@ mod tests {
     #[test]
     fn percentiles_are_values_that_occurred() {
         let times: Vec<f64> = (1..=1_000).map(f64::from).collect();
-        let at = |part| percentile(&times, part) as u32;
-        assert_eq!([at(0.5), at(0.99), at(0.999), at(1.0)], [500, 990, 999, 1_000]);
-        assert!(percentile(&[], 0.5).is_nan());
+        for thousandths in [500, 990, 999, 1_000] {
+            assert!((percentile(&times, thousandths) - thousandths as f64).abs() < 1e-9);
+        }
+        assert!((percentile(&[7.0], 1) - 7.0).abs() < 1e-9 && percentile(&[], 500).is_nan());
     }
 }
