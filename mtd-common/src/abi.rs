@@ -192,12 +192,14 @@ pub struct SessionState {
     pub rx_not_before: u64,
     /// The limit on control messages ([`CONTROL_METER`]): `CLOCK_BOOTTIME` in ns at which it will be unused again.
     pub rx_control: u64,
+    /// Packets that another CPU has taken over from the receiving one: see [`Steering::handed`].
+    pub rx_taken: u64,
     /// Fills the cache line.
-    pub reserved_rx: [u64; 3],
+    pub reserved_rx: [u64; 2],
     /// Which sequence numbers are used: see [`crate::window`].
     pub window: [u64; WINDOW_WORDS],
-    /// Fills the cache line.
-    pub reserved_window: [u64; 6],
+    /// On which CPU packets are opened. Fills the cache line.
+    pub steering: Steering,
 }
 
 /// How many control messages of one session reach the controller: 20 a second, 40 at once. A client that keeps to the
@@ -216,12 +218,45 @@ impl Default for SessionState {
             rx_last_valid: 0,
             rx_not_before: 0,
             rx_control: 0,
-            reserved_rx: [0; 3],
+            rx_taken: 0,
+            reserved_rx: [0; 2],
             window: [0; WINDOW_WORDS],
-            reserved_window: [0; 6],
+            steering: Steering::default(),
         }
     }
 }
+
+/// What the receiving CPU keeps of a session to decide where its packets are opened (see
+/// [`crate::steering`]). All zero: where they arrive.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Steering {
+    /// Packets handed to another CPU. Those of them that [`SessionState::rx_taken`] has not counted are on their way.
+    pub handed: u64,
+    /// Boot time in ns at which the last one was handed over.
+    pub handed_at: u64,
+    /// Boot time in ns at which the present interval of the measurement began.
+    pub began: u64,
+    /// Work that has come since then, in bytes.
+    pub work: u64,
+    /// Work in one interval, as of late, in bytes.
+    pub rate: u64,
+    /// The CPU that packets are handed to, plus 1; 0: none.
+    pub target: u64,
+}
+
+/// The CPUs that packets may be handed to: the only element of the array map `STEERING_CPUS`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SteeringCpus {
+    /// Valid elements of `cpus`; fewer than two: every packet is opened where it arrives.
+    pub count: u32,
+    /// Their numbers, which are also their places in the map `CPUS`.
+    pub cpus: [u32; MAX_STEERING_CPUS],
+}
+
+/// Most CPUs that packets are handed to: each has a kernel thread and a queue.
+pub const MAX_STEERING_CPUS: usize = 16;
 
 /// Key of the longest-prefix map `ROUTES`: the IP version, so that `::/0` holds no IPv4 address, three zeros, which
 /// keep words aligned on the stack of the programs, then 16 address bytes (IPv4 as `::ffff:a.b.c.d`).
@@ -277,6 +312,10 @@ pub enum Counter {
     EventsSuppressed = 4,
     /// Control messages handed to the controller.
     Control = 5,
+    /// Packets handed to another CPU, to be opened there. Whatever becomes of them is counted beside.
+    Steered = 6,
+    /// Of those, packets that the kernel lost on the way: its queue was full.
+    SteeringLost = 7,
 }
 
 /// Number of elements of `COUNTERS`.
@@ -334,7 +373,11 @@ const _: () = {
     assert!(size_of::<SessionState>() == 704);
     assert!(offset_of!(SessionState, rx_packets) == 64);
     assert!(offset_of!(SessionState, rx_control) == 96);
+    assert!(offset_of!(SessionState, rx_taken) == 104);
     assert!(offset_of!(SessionState, window) == 128);
+    assert!(offset_of!(SessionState, steering) == 656);
+    assert!(size_of::<Steering>() == 48);
+    assert!(size_of::<SteeringCpus>() == 68);
     assert!(size_of::<Route>() == 16);
     assert!(offset_of!(Route, peer) == 8);
     assert!(size_of::<TokenBucket>() == 16);
@@ -342,7 +385,7 @@ const _: () = {
 
 #[cfg(feature = "user")]
 mod pod {
-    use super::{Dataplane, Route, Session, SessionState, Slot, TokenBucket};
+    use super::{Dataplane, Route, Session, SessionState, Slot, SteeringCpus, TokenBucket};
     use crate::table::Bucket;
 
     macro_rules! pod {
@@ -353,7 +396,7 @@ mod pod {
             )+
         };
     }
-    pod!(Bucket, Dataplane, Route, Session, SessionState, Slot, TokenBucket);
+    pod!(Bucket, Dataplane, Route, Session, SessionState, Slot, SteeringCpus, TokenBucket);
 }
 
 #[cfg(test)]

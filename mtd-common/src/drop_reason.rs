@@ -124,6 +124,8 @@ drop_reasons! {
         "Packet of next header 254 into the tunnel device that is not the controller's.";
     ControlFull = 48, "control_full",
         "Authentic control message, but the controller has not read those before it: it is overloaded or away.";
+    SteeringFull = 49, "steering_full",
+        "More packets of a session than the CPU that opens them can keep up with.";
 }
 
 const _: () = {

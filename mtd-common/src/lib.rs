@@ -22,6 +22,7 @@ mod poly1305;
 pub mod session_note;
 pub mod siphash;
 pub mod slot;
+pub mod steering;
 pub mod table;
 pub mod window;
 

@@ -19,6 +19,7 @@ use crate::control;
 use crate::frame::{Memory, Sealed, XdpFrame};
 use crate::maps::{self, Direction, Job};
 use crate::neighbour;
+use crate::steer::{self, Stage, Turn};
 
 pub(crate) const IP: usize = ETHERNET;
 pub(crate) const PAYLOAD: usize = ETHERNET + IPV6;
@@ -73,7 +74,18 @@ pub(crate) fn receive(frame: &mut XdpFrame<'_>) -> Result<Action, DropReason> {
         // A router that checks whether its neighbour is still there asks the live address itself.
         return neighbour::solicited(frame, dataplane).unwrap_or_else(|| refuse(frame, dataplane, reason));
     }
-    open(frame, dataplane)
+    open(frame, Stage::Arrived, dataplane)
+}
+
+/// Decides on a frame that another CPU has handed over. All checks are made again: time has passed.
+#[inline(always)]
+pub(crate) fn take(frame: &mut XdpFrame<'_>) -> Result<Action, DropReason> {
+    let Some(dataplane) = maps::dataplane() else { return Ok(pass()) };
+    let ip = frame.get::<[u8; IPV6]>(IP).ok_or(DropReason::Truncated)?;
+    if !packet::is_protected(dataplane, outer::destination(ip)) {
+        return Ok(pass());
+    }
+    open(frame, Stage::Handed, dataplane)
 }
 
 /// What becomes of a packet towards a protected prefix that is none of ours for this reason: in a shared prefix it may
@@ -235,7 +247,7 @@ const fn is_dead(reason: DropReason) -> bool {
 
 /// Opens a UDP packet towards a protected prefix and hands it to the tunnel device.
 #[inline(always)]
-fn open(frame: &mut XdpFrame<'_>, dataplane: &Dataplane) -> Result<Action, DropReason> {
+fn open(frame: &mut XdpFrame<'_>, stage: Stage, dataplane: &Dataplane) -> Result<Action, DropReason> {
     let length = frame.len() - ETHERNET;
     let ip = frame.get::<[u8; IPV6]>(IP).ok_or(DropReason::Truncated)?;
     if frame.get::<[u8; UDP]>(PAYLOAD).is_none() {
@@ -256,6 +268,8 @@ fn open(frame: &mut XdpFrame<'_>, dataplane: &Dataplane) -> Result<Action, DropR
     let session = maps::session(index, slot.generation).ok_or(DropReason::SessionEnded)?;
     let ip = frame.get::<[u8; IPV6]>(IP).ok_or(DropReason::Truncated)?;
     let udp = frame.get::<[u8; UDP]>(PAYLOAD).ok_or(DropReason::Truncated)?;
+    let state = maps::session_state(index).ok_or(DropReason::SessionEnded)?;
+    steer::arrived(stage, state);
     let inner_length = outer::inner_length(ip, udp, length, dataplane.inner_mtu)?;
 
     let header = frame.get::<[u8; MTD]>(MTD_HEADER).ok_or(DropReason::Truncated)?;
@@ -265,13 +279,17 @@ fn open(frame: &mut XdpFrame<'_>, dataplane: &Dataplane) -> Result<Action, DropR
     if !introduction && !slot::sequence_possible(sequence, now.wrapping_add(session.clock_offset)) {
         return Err(DropReason::InvalidSequence);
     }
-    let state = maps::session_state(index).ok_or(DropReason::SessionEnded)?;
     let place = window::place(sequence);
     let word = state.window_word(place.index).ok_or(DropReason::InvalidSequence)?;
     if introduction {
         control::require_new(frame)?;
     } else {
         place.check(window::Word::load(&word))?;
+        match steer::turn(stage, state, index, inner_length, now) {
+            Turn::Here => {}
+            Turn::Handed => return Ok(Action::Redirect),
+            Turn::Full => return Err(DropReason::SteeringFull),
+        }
     }
 
     let tag = outer::tag(header);

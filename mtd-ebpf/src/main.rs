@@ -13,6 +13,7 @@ mod ingress;
 mod maps;
 mod neighbour;
 mod report;
+mod steer;
 
 use aya_ebpf::bindings::TC_ACT_SHOT;
 use aya_ebpf::bindings::xdp_action::XDP_DROP;
@@ -24,6 +25,19 @@ use aya_ebpf::programs::{TcContext, XdpContext};
 pub fn mtd_receive(ctx: XdpContext) -> u32 {
     let mut frame = frame::XdpFrame::new(&ctx);
     match ingress::receive(&mut frame) {
+        Ok(action) => action as u32,
+        Err(reason) => {
+            report::dropped_on_receipt(&frame, reason);
+            XDP_DROP
+        }
+    }
+}
+
+/// On a CPU that packets of a busy session were handed to: goes on where `mtd_receive` stopped.
+#[xdp(map = "cpumap")]
+pub fn mtd_take(ctx: XdpContext) -> u32 {
+    let mut frame = frame::XdpFrame::new(&ctx);
+    match ingress::take(&mut frame) {
         Ok(action) => action as u32,
         Err(reason) => {
             report::dropped_on_receipt(&frame, reason);

@@ -2,20 +2,21 @@
 //!
 //! The sizes given here are the smallest of use; the loader sets those that fit the configuration.
 
+use aya_ebpf::bindings::xdp_action::XDP_ABORTED;
 use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::Key;
-use aya_ebpf::maps::{Array, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
+use aya_ebpf::maps::{Array, CpuMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
 use mtd_common::abi::{
     self, COUNTER_SLOTS, Counter, DROP_SLOTS, Dataplane, IntroductionTag, Route, RouteKey, Session,
-    SessionState, Slot, TokenBucket,
+    SessionState, Slot, Steering, SteeringCpus, TokenBucket,
 };
 use mtd_common::aead::{Pass, Sums};
 use mtd_common::control_record::ControlRecord;
 use mtd_common::event::DropEvent;
 use mtd_common::session_note::SessionNote;
 use mtd_common::table::{BUCKET, Bucket, Mark};
-use mtd_common::window::WINDOW_WORDS;
+use mtd_common::window::{WINDOW_WORDS, Word};
 use mtd_common::{DropReason, opaque};
 
 use crate::atomic::Shared;
@@ -67,6 +68,13 @@ static CONTROL_LIMIT: PerCpuArray<TokenBucket> = PerCpuArray::with_max_entries(1
 static EVENT_LIMIT: PerCpuArray<TokenBucket> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 static NEIGHBOUR_LIMIT: PerCpuArray<TokenBucket> = PerCpuArray::with_max_entries(1, 0);
+
+/// Queues of the CPUs that packets are handed to. Not pinned, as the table below: they belong to one load of the
+/// programs, and live as long as those.
+#[map]
+static CPUS: CpuMap = CpuMap::with_max_entries(1, 0);
+#[map]
+static STEERING_CPUS: Array<SteeringCpus> = Array::with_max_entries(1, 0);
 
 #[map]
 static JOBS: PerCpuArray<Job> = PerCpuArray::with_max_entries(2, 0);
@@ -203,6 +211,59 @@ impl State {
         abi::CONTROL_METER.take(&word, now)
     }
 
+    /// What decides where packets are opened. CPUs that receive for one session at a time may mix each other's values:
+    /// they are estimates, and no decision on them is wrong.
+    #[inline(always)]
+    pub(crate) fn steering(self) -> Steering {
+        // SAFETY: a field of a map value, aligned by its type, of which all bytes are valid.
+        unsafe { (&raw const (*self.0).steering).read_volatile() }
+    }
+
+    /// Writes what [`Steering::measure`] and [`Steering::decide`] have changed.
+    #[inline(always)]
+    pub(crate) fn set_steering(self, value: &Steering) {
+        // SAFETY: fields of a map value, aligned by its type.
+        unsafe {
+            let steering = &raw mut (*self.0).steering;
+            Shared::new(&raw mut (*steering).began).store(value.began);
+            Shared::new(&raw mut (*steering).work).store(value.work);
+            Shared::new(&raw mut (*steering).rate).store(value.rate);
+            Shared::new(&raw mut (*steering).target).store(value.target);
+        }
+    }
+
+    /// Counts a packet handed to another CPU at `now` (boot time in ns).
+    #[inline(always)]
+    pub(crate) fn count_handed(self, now: u64) {
+        // SAFETY: fields of a map value, aligned by its type.
+        unsafe {
+            let steering = &raw mut (*self.0).steering;
+            Shared::new(&raw mut (*steering).handed).fetch_add(1);
+            Shared::new(&raw mut (*steering).handed_at).store(now);
+        }
+    }
+
+    /// Forgets packets that were handed over and will never be taken.
+    #[inline(always)]
+    pub(crate) fn forget_handed(self, taken: u64) {
+        // SAFETY: a field of a map value, aligned by its type.
+        unsafe { Shared::new(&raw mut (*self.0).steering.handed) }.store(taken);
+    }
+
+    /// Packets that another CPU has taken over.
+    #[inline(always)]
+    pub(crate) fn taken(self) -> u64 {
+        // SAFETY: a field of a map value, aligned by its type.
+        Word::load(&unsafe { Shared::new(&raw mut (*self.0).rx_taken) })
+    }
+
+    /// Counts a packet taken over from another CPU.
+    #[inline(always)]
+    pub(crate) fn count_taken(self) {
+        // SAFETY: a field of a map value, aligned by its type.
+        unsafe { Shared::new(&raw mut (*self.0).rx_taken) }.fetch_add(1);
+    }
+
     /// A word of the sequence window.
     #[inline(always)]
     pub(crate) fn window_word(self, index: usize) -> Option<Shared> {
@@ -221,24 +282,42 @@ pub(crate) fn route(version: u8, address: &[u8; 16]) -> Option<Route> {
     ROUTES.get(Key::new(8 * size_of::<RouteKey>() as u32, abi::route_key(version, address))).copied()
 }
 
+/// The CPUs that packets may be handed to.
 #[inline(always)]
-fn increment(array: &PerCpuArray<u64>, index: u32) {
+pub(crate) fn steering_cpus() -> Option<&'static SteeringCpus> {
+    STEERING_CPUS.get(0)
+}
+
+/// Lets the kernel hand the frame to a CPU when the program ends with `XDP_REDIRECT`. False: that CPU has no queue.
+#[inline(always)]
+pub(crate) fn redirect_to_cpu(cpu: u32) -> bool {
+    CPUS.redirect(cpu, XDP_ABORTED.into()).is_ok()
+}
+
+#[inline(always)]
+fn add(array: &PerCpuArray<u64>, index: u32, amount: u64) {
     if let Some(counter) = array.get_ptr_mut(index) {
         // SAFETY: this CPU's own element; a program is not interrupted by itself.
-        unsafe { *counter += 1 }
+        unsafe { *counter += amount }
     }
 }
 
 /// Counts a dropped packet.
 #[inline(always)]
 pub(crate) fn count_drop(reason: DropReason) {
-    increment(&DROPS, reason as u32);
+    add(&DROPS, reason as u32, 1);
 }
 
 /// Counts anything else.
 #[inline(always)]
 pub(crate) fn count(counter: Counter) {
-    increment(&COUNTERS, counter as u32);
+    count_by(counter, 1);
+}
+
+/// Counts several at once.
+#[inline(always)]
+pub(crate) fn count_by(counter: Counter, amount: u64) {
+    add(&COUNTERS, counter as u32, amount);
 }
 
 #[inline(always)]

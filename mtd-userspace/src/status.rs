@@ -70,6 +70,12 @@ pub struct Frames {
     /// Control messages handed to the controller.
     #[serde(default)]
     pub control: u64,
+    /// Handed to another CPU, to be opened there.
+    #[serde(default)]
+    pub steered: u64,
+    /// Of those, lost on the way, because that CPU's queue was full.
+    #[serde(default)]
+    pub steering_lost: u64,
 }
 
 /// State of the session with one peer.

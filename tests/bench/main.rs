@@ -10,11 +10,13 @@ mod fleet;
 mod flood;
 mod generator;
 mod handshake;
+mod latency;
 mod measure;
 mod publish;
 mod report;
 mod rotate;
 mod tunnel;
+mod ways;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -82,10 +84,17 @@ const BENCHMARKS: &[Benchmark] = &[
     },
     Benchmark {
         name: "tunnel",
-        help: "TCP through the tunnel in both modes, and over bare veth with and without segmentation offload",
-        about: "Gbit/s of one TCP connection.",
+        help: "TCP, one flow and four: through mtd, through other tunnels, over bare veth with and without offload",
+        about: tunnel::ABOUT,
         cases: true,
         run: |extent| tunnel::run(extent.rounds),
+    },
+    Benchmark {
+        name: "latency",
+        help: "Round trips of small packets over the same ways, and at slot edges",
+        about: latency::ABOUT,
+        cases: true,
+        run: |extent| latency::run(extent.rounds),
     },
     Benchmark {
         name: "rotate",

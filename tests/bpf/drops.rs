@@ -17,7 +17,7 @@ use crate::send_drops;
 use crate::wire::{Mode, ROUTER_MAC, with_right_checksum};
 
 /// Reasons that have tests of their own, because one frame alone does not bring them about.
-const ELSEWHERE: [(DropReason, &str); 4] = [
+const ELSEWHERE: [(DropReason, &str); 5] = [
     (DropReason::NeighbourLimited, "neighbour::answers_are_rate_limited needs hundreds of frames"),
     (DropReason::IntroductionLimited, "introduction::they_are_rate_limited needs thousands of frames"),
     (
@@ -25,6 +25,7 @@ const ELSEWHERE: [(DropReason, &str); 4] = [
         "control::a_flood_of_one_session_takes_nothing_from_another needs many frames",
     ),
     (DropReason::ControlFull, "control::a_full_ring_buffer_costs_messages_only needs a thousand of frames"),
+    (DropReason::SteeringFull, "steering::a_session_that_waits… needs thousands of frames that nobody takes"),
 ];
 
 /// Reasons that no frame brings about.
@@ -48,7 +49,7 @@ fn with_next_header(frame: &[u8], next: u8) -> Vec<u8> {
 }
 
 /// The sessions and settings that [`fixtures`] are about.
-fn bench() -> (Bench, Peering) {
+pub(crate) fn bench() -> (Bench, Peering) {
     let (mut bench, peering) = Bench::with_session();
     bench.configure(|settings| settings.link = LinkMode::OnLink);
     let ended = Peering::new(1, Mode::Encrypt);
@@ -57,7 +58,7 @@ fn bench() -> (Bench, Peering) {
     (bench, peering)
 }
 
-fn fixtures(peering: &Peering) -> Vec<Fixture> {
+pub(crate) fn fixtures(peering: &Peering) -> Vec<Fixture> {
     use DropReason::*;
     let packet = peering.packet(CURRENT, SEQUENCE, Version::V6.received(0, 120));
     let valid = packet.frame();

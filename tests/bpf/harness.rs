@@ -234,6 +234,8 @@ impl Bench {
             neighbour_answered: moved.frames.neighbour_answered - counts.frames.neighbour_answered,
             events_suppressed: moved.frames.events_suppressed - counts.frames.events_suppressed,
             control: moved.frames.control - counts.frames.control,
+            steered: moved.frames.steered - counts.frames.steered,
+            steering_lost: moved.frames.steering_lost - counts.frames.steering_lost,
         };
         let before = |reason| counts.drops.get(&reason).copied().unwrap_or(0);
         let mut drops: BTreeMap<_, _> = moved.drops.into_iter().map(|(r, n)| (r, n - before(r))).collect();

@@ -29,6 +29,7 @@ mod send;
 mod send_drops;
 mod shared;
 mod slots;
+mod steering;
 mod valid;
 mod window;
 mod wire;

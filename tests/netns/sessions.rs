@@ -4,6 +4,7 @@ mod clocks;
 mod crashes;
 mod restarts;
 mod steady;
+mod steering;
 mod torture;
 mod two;
 mod world;

@@ -2,6 +2,7 @@
 
 mod debian;
 mod linker;
+mod peers;
 mod programs;
 mod toolchain;
 
@@ -29,6 +30,9 @@ pub(crate) struct Args {
     /// Change nothing; report what is there, and exit with 1 when something is missing.
     #[arg(long)]
     check: bool,
+    /// Also install the tunnels that the benchmarks measure beside mtd.
+    #[arg(long)]
+    bench: bool,
 }
 
 /// What a subcommand cannot do without.
@@ -38,6 +42,8 @@ pub(crate) enum Need {
     ToolChain,
     /// Also the programs that tests and demonstration drive.
     Everything,
+    /// Also the tunnels that the benchmarks measure beside mtd, where they can be had.
+    Peers,
 }
 
 /// Carries the subcommand out.
@@ -49,21 +55,22 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if args.check {
         return check(&workspace);
     }
-    let tool_chain = ensure(&workspace, Need::Everything)?;
+    let tool_chain = ensure(&workspace, if args.bench { Need::Peers } else { Need::Everything })?;
     tool_chain.verify(&workspace)?;
     say(&format!("set up: {}", tool_chain.description()));
     Ok(())
 }
 
-/// The BPF tool chain, and with [`Need::Everything`] the programs, installed where they are missing. Says nothing
-/// when all is there.
+/// The BPF tool chain, and with [`Need::Everything`] the programs, with [`Need::Peers`] other tunnels too, installed where
+/// they are missing. Says nothing when all is there.
 ///
 /// # Errors
 /// Something could not be installed; the error names what, and the way out.
 pub(crate) fn ensure(workspace: &Workspace, need: Need) -> Result<ToolChain> {
     let found = ToolChain::find();
-    let missing = if need == Need::Everything { programs::missing() } else { Vec::new() };
-    if let (Some(tool_chain), true) = (&found, missing.is_empty()) {
+    let missing = if need == Need::ToolChain { Vec::new() } else { programs::missing() };
+    let peers = if need == Need::Peers { peers::missing() } else { Vec::new() };
+    if let (Some(tool_chain), true) = (&found, missing.is_empty() && peers.is_empty()) {
         return Ok(tool_chain.clone());
     }
     let mut apt = Apt::detect(Privilege::detect());
@@ -73,6 +80,7 @@ pub(crate) fn ensure(workspace: &Workspace, need: Need) -> Result<ToolChain> {
         None => toolchain::install(workspace, &mut apt)?,
     };
     programs::install(&missing, &mut apt)?;
+    peers::install(&peers, &mut apt);
     Ok(tool_chain)
 }
 
@@ -97,6 +105,9 @@ fn check(workspace: &Workspace) -> Result<()> {
         };
         complete &= program.is_present() || program.optional;
         println!("{state} {} ({}; Debian package {})", program.name, program.purpose, program.package);
+    }
+    for name in peers::missing() {
+        println!("optional {name} (for the benchmarks; `cargo xtask setup --bench`)");
     }
     if !complete {
         bail!("the set-up is not complete: `cargo xtask setup` installs what is missing");

@@ -388,6 +388,10 @@ fn frames_section(frames: &Frames, style: Style) -> Section {
     let mut section = Section::new(style, "frames");
     section.row("passed untouched", frames.passed);
     section.row("accepted", frames.accepted);
+    section.row("opened on other CPUs", frames.steered);
+    if frames.steering_lost > 0 {
+        section.row("lost on the way there", frames.steering_lost);
+    }
     section.row("sent", frames.sent);
     section.row("control messages", frames.control);
     section.row("solicitations answered", frames.neighbour_answered);

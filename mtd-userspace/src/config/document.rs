@@ -91,6 +91,7 @@ fn build(file: FileFields) -> Option<Document> {
         follow_prefix: root.follow_at.is_some(),
         link: root.link,
         xdp: root.xdp,
+        steering: root.steering,
         device: value(root.device).unwrap_or_else(|| DEFAULT_DEVICE.to_owned()),
         addresses,
         mtu: root.mtu,

@@ -85,6 +85,7 @@ fn with_keys(config: Config<()>, identity: Option<Identity>, keys: Vec<SecretKey
         follow_prefix: config.follow_prefix,
         link: config.link,
         xdp: config.xdp,
+        steering: config.steering,
         device: config.device,
         addresses: config.addresses,
         mtu: config.mtu,

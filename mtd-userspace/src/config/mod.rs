@@ -68,6 +68,8 @@ pub struct Config<K = SecretKey> {
     pub link: LinkMode,
     /// How the receive program is attached.
     pub xdp: XdpChoice,
+    /// Whether packets of busy sessions are handed to other CPUs.
+    pub steering: SteeringChoice,
     /// Name of the tunnel device, at most 14 bytes; its inside end is [`Config::inside_device`].
     pub device: String,
     /// Own tunnel addresses with the length of their network, none twice; at least one unless there are `servers`,
@@ -170,6 +172,17 @@ choice! {
         Native = "native",
         /// In the network stack, for any driver; slower.
         Generic = "generic",
+    }
+}
+
+choice! {
+    /// Whether packets of busy sessions are handed to other CPUs, to be opened there.
+    SteeringChoice {
+        /// Where there are other CPUs that the controller may run on.
+        #[default]
+        Auto = "auto",
+        /// Every packet is opened on the CPU that receives it.
+        Off = "off",
     }
 }
 

@@ -14,8 +14,8 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use tracing::{info, warn};
 
-use crate::config::{Config, LinkMode};
-use crate::dataplane::{self, Capacity, Plane, Settings, XdpMode, remove_pins};
+use crate::config::{Config, LinkMode, SteeringChoice};
+use crate::dataplane::{self, Capacity, Plane, Settings, XdpMode, remove_pins, steering_cpus};
 use crate::device::{self, TunnelDevice, TunnelInfo, Underlay, bpffs};
 use crate::instance::{Instance, RUN_DIR};
 use crate::proto::messages::Tunnel;
@@ -116,6 +116,9 @@ impl Host {
             info!("taking over the data plane that is attached to {}", config.interface);
         }
         plane.configure(&self.settings(config, &self.underlay, &tunnel))?;
+        if config.steering == SteeringChoice::Auto {
+            plane.steer(&steering_cpus())?;
+        }
         Ok((plane, tunnel))
     }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use aya::EbpfError;
 use aya::maps::MapError;
+use aya::maps::xdp::XdpMapError;
 use aya::pin::PinError;
 use aya::programs::{ProgramError, links::LinkError};
 
@@ -91,6 +92,9 @@ pub enum Error {
     /// No random numbers to be had.
     #[error(transparent)]
     Random(#[from] RandomError),
+    /// A CPU cannot be given a queue for packets.
+    #[error("cannot hand packets to other CPUs: {0}; set steering = \"off\"")]
+    Steering(#[source] Box<XdpMapError>),
     /// No room for another address.
     #[error("the address table is full ({0} entries); raise max_sessions in the configuration")]
     Full(usize),

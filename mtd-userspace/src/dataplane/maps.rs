@@ -232,6 +232,8 @@ pub(super) fn count(
         neighbour_answered: counter(Counter::NeighbourAnswered)?,
         events_suppressed: counter(Counter::EventsSuppressed)?,
         control: counter(Counter::Control)?,
+        steered: counter(Counter::Steered)?,
+        steering_lost: counter(Counter::SteeringLost)?,
     };
     Ok(counts)
 }

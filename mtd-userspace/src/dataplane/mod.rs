@@ -9,9 +9,11 @@ mod pinned;
 mod plane;
 pub mod report;
 mod shared;
+mod steering;
 
 pub use error::Error;
 pub use links::{XdpMode, pinned_mode};
 pub use maps::Counts;
 pub use pinned::{View, view};
 pub use plane::{Capacity, Plane, Settings, remove_pins};
+pub use steering::steering_cpus;

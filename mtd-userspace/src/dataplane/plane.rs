@@ -18,7 +18,8 @@ use mtd_common::table;
 use super::error::{Error, errno};
 use super::links::{self, XdpMode};
 use super::maps::{self, Counts, Maps};
-use super::object::{OBJECT, RECEIVE, SEND};
+use super::object::{OBJECT, RECEIVE, SEND, TAKE};
+use super::steering;
 use crate::config::{LinkMode, XdpChoice};
 use crate::proto::slots::SlotMaps;
 
@@ -127,8 +128,10 @@ impl Plane {
         for shape in maps::shapes(capacity) {
             loader.map_max_entries(shape.name, shape.max_entries);
         }
+        loader.map_max_entries(steering::QUEUES, steering::queues());
         let mut ebpf = loader.load(object).map_err(object_error)?;
-        receive_program(&mut ebpf)?.load().map_err(program_error(RECEIVE))?;
+        xdp_program(&mut ebpf, RECEIVE)?.load().map_err(program_error(RECEIVE))?;
+        xdp_program(&mut ebpf, TAKE)?.load().map_err(program_error(TAKE))?;
         send_program(&mut ebpf)?.load().map_err(program_error(SEND))?;
         let maps = Maps::new(&mut ebpf, capacity, adopted)?;
         Ok(Self { ebpf, maps, capacity, adopted })
@@ -185,7 +188,18 @@ impl Plane {
         pins: &Path,
     ) -> Result<XdpMode, Error> {
         links::send(send_program(&mut self.ebpf)?, inside, pins)?;
-        links::receive(receive_program(&mut self.ebpf)?, underlay, choice, pins)
+        links::receive(xdp_program(&mut self.ebpf, RECEIVE)?, underlay, choice, pins)
+    }
+
+    /// Lets the packets of busy sessions be opened on these CPUs too; fewer than two: where they arrive, as without
+    /// this call.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn steer(&mut self, cpus: &[u32]) -> Result<(), Error> {
+        let program = xdp_program(&mut self.ebpf, TAKE)?.fd().and_then(|fd| Ok(fd.try_clone()?));
+        let program = program.map_err(program_error(TAKE))?;
+        steering::set(&mut self.ebpf, &program, cpus)
     }
 
     /// The loaded receive program, for test runs.
@@ -193,7 +207,15 @@ impl Plane {
     /// # Errors
     /// When the object has none.
     pub fn receive_program(&mut self) -> Result<&mut Xdp, Error> {
-        receive_program(&mut self.ebpf)
+        xdp_program(&mut self.ebpf, RECEIVE)
+    }
+
+    /// The loaded program of the CPUs that received packets are handed to, for reports.
+    ///
+    /// # Errors
+    /// When the object has none.
+    pub fn take_program(&mut self) -> Result<&mut Xdp, Error> {
+        xdp_program(&mut self.ebpf, TAKE)
     }
 
     /// The loaded send program, for test runs.
@@ -329,9 +351,9 @@ fn abi_prefix(prefix: Ipv6Net) -> Prefix {
     Prefix { high: half(network, 0), low: half(network, 8), mask: half(prefix.netmask().octets(), 8) }
 }
 
-fn receive_program(ebpf: &mut Ebpf) -> Result<&mut Xdp, Error> {
-    let program = ebpf.program_mut(RECEIVE).ok_or(Error::Missing(RECEIVE))?;
-    program.try_into().map_err(program_error(RECEIVE))
+fn xdp_program<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Xdp, Error> {
+    let program = ebpf.program_mut(name).ok_or(Error::Missing(name))?;
+    program.try_into().map_err(program_error(name))
 }
 
 fn send_program(ebpf: &mut Ebpf) -> Result<&mut SchedClassifier, Error> {

@@ -8,7 +8,7 @@ use aya::programs::{ProgramError, ProgramInfo, SchedClassifier, Xdp};
 
 use super::error::Error;
 use super::maps::{cpus, memory, shapes};
-use super::object::{RECEIVE, SEND};
+use super::object::{RECEIVE, SEND, TAKE};
 use super::plane::{Capacity, Plane, program_error};
 
 /// Loads the programs once, from `object` where there is one, and says in a table what that cost.
@@ -34,6 +34,10 @@ pub fn load_report(object: Option<&[u8]>, capacity: Capacity) -> Result<String, 
     let time = load_time(program, Xdp::unload, Xdp::load).map_err(program_error(RECEIVE))?;
     let info = program.info().map_err(program_error(RECEIVE))?;
     let _ = writeln!(out, "{}", program_line(RECEIVE, &info, time));
+    let program = plane.take_program()?;
+    let time = load_time(program, Xdp::unload, Xdp::load).map_err(program_error(TAKE))?;
+    let info = program.info().map_err(program_error(TAKE))?;
+    let _ = writeln!(out, "{}", program_line(TAKE, &info, time));
     let program = plane.send_program()?;
     let time =
         load_time(program, SchedClassifier::unload, SchedClassifier::load).map_err(program_error(SEND))?;

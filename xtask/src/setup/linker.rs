@@ -98,7 +98,7 @@ fn cargo_install(llvm_major: &str, llvm_prefix: &Path, force: bool) -> Command {
 }
 
 /// cargo for tools of the host: what shapes a build of mtd must not shape theirs.
-fn cargo() -> Command {
+pub(super) fn cargo() -> Command {
     let mut command = Command::new(cargo_program());
     clean(&mut command, |name| set_by_cargo_run(name) || shapes_the_build(name));
     command

@@ -113,6 +113,7 @@ fn people_see_sections_with_aligned_values() {
         "frames",
         "  passed untouched:       0",
         "  accepted:               7",
+        "  opened on other CPUs:   0",
         "  sent:                   0",
         "  control messages:       0",
         "  solicitations answered: 0",
