@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
 
+use super::output;
 use crate::dataplane::{Capacity, report};
 
 /// Arguments of `mtd debug`.
@@ -37,6 +38,5 @@ pub(super) fn run(args: &DebugArgs) -> anyhow::Result<()> {
         None => None,
     };
     let capacity = Capacity { sessions: *sessions, slots: *slots };
-    println!("{}", report::load_report(object.as_deref(), capacity)?);
-    Ok(())
+    output::print(&(report::load_report(object.as_deref(), capacity)? + "\n"))
 }
