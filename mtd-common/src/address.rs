@@ -100,7 +100,7 @@ fn endpoint(network: Network, digest: &[u8; 32]) -> Endpoint {
 ///
 /// An end skips candidates that both ends can see to be unfit (requirement MT-07): addresses that are reserved,
 /// and, for the second end, the first end's address. Addresses that *different* sessions derive alike need no skip:
-/// the receiver tells them apart by the peer's address and ports (`abi::RxKey::chain`).
+/// the receiver tells them apart by the peer's address and ports (`crate::table`).
 pub fn endpoints(first: &End, second: &End, key: &[u8; 32], slot: u64) -> (Endpoint, Endpoint) {
     let derive = |end: &End, taken: Option<[u8; 16]>| {
         let mut candidate = 0;
