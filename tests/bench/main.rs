@@ -106,7 +106,7 @@ const BENCHMARKS: &[Benchmark] = &[
     Benchmark {
         name: "handshake",
         help: "1,000 clients that connect to one server at once; measured once, whatever the rounds",
-        about: "1,000 clients connect to one server at once; measured once.",
+        about: handshake::ABOUT,
         cases: false,
         run: |_| handshake::run(),
     },

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use aya::maps::MapInfo;
 use ipnet::Ipv6Net;
 use mtd::keys::{PublicKey, SecretKey};
 use mtd::proto::rendezvous::{Introduction, Rendezvous, Shared, window_start};
@@ -55,8 +56,10 @@ pub struct Costs {
     pub server: Duration,
     /// Handshakes a second of one core of the server.
     pub per_second_core: f64,
-    /// Memory of the kernel's maps, which have room for two sessions a client, by clients.
+    /// Memory of the kernel's maps for each session that there is room for.
     pub kernel_bytes_per_session: f64,
+    /// Memory of the kernel's maps that does not depend on the number of sessions.
+    pub kernel_bytes_fixed: u64,
     /// What the server's process grew by, by sessions: allocated memory, with what the allocator holds back.
     pub controller_bytes_per_session: f64,
     /// Half of the clients had a session after this time.
@@ -102,11 +105,13 @@ impl Scene {
         self.check(&self.status()?)?;
         let clients = self.clients as f64;
         let times = self.swarm.times();
+        let (kernel_bytes_per_session, kernel_bytes_fixed) = map_bytes(process.pid())?;
         Ok(Costs {
             wall,
             server,
             per_second_core: clients / server.as_secs_f64(),
-            kernel_bytes_per_session: map_bytes(self.server.process.pid())? as f64 / clients,
+            kernel_bytes_per_session,
+            kernel_bytes_fixed,
             controller_bytes_per_session: grown as f64 / clients,
             median: times[times.len() / 2],
             strays: self.swarm.strays(),
@@ -213,8 +218,12 @@ async fn search(bootstrap: Vec<String>, rendezvous: Vec<Rendezvous>) -> Result<V
     Ok(found.into_iter().map(|(_, introduction)| introduction).collect())
 }
 
-/// Memory of all maps that a process has open, as the kernel accounts it, in bytes.
-fn map_bytes(pid: u32) -> Result<u64> {
+/// Maps with an element, or some, for each session that there is room for.
+const SESSION_MAPS: [&str; 6] =
+    ["SESSIONS", "SESSION_STATE", "SESSION_NOTES", "SLOTS", "ADDRESSES", "FILTER"];
+
+/// Memory of the kernel's maps of a process in bytes: for each session that there is room for, and all the rest.
+fn map_bytes(pid: u32) -> Result<(f64, u64)> {
     let mut maps = HashMap::new();
     for entry in fs::read_dir(format!("/proc/{pid}/fdinfo"))? {
         // Descriptors come and go.
@@ -227,6 +236,15 @@ fn map_bytes(pid: u32) -> Result<u64> {
             maps.insert(id, bytes);
         }
     }
-    ensure!(!maps.is_empty(), "the process has no maps");
-    Ok(maps.values().sum())
+    let (mut places, mut growing, mut fixed) = (0, 0, 0);
+    for (id, bytes) in maps {
+        let info = MapInfo::from_id(id.try_into()?)?;
+        let name = info.name_as_str().context("a map without a name")?;
+        if name == "SESSIONS" {
+            places = info.max_entries();
+        }
+        *(if SESSION_MAPS.contains(&name) { &mut growing } else { &mut fixed }) += bytes;
+    }
+    ensure!(places > 0, "the process has no sessions");
+    Ok((growing as f64 / f64::from(places), fixed))
 }
