@@ -9,7 +9,6 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use ipnet::{IpNet, Ipv6Net};
 use mtd::config::Config;
-use mtd_common::slot;
 use mtd_tests::controller::{Controller, End, Session, Setup};
 use mtd_tests::link::{Veth, Via, default_route, interface_name};
 use mtd_tests::netns::Netns;
@@ -44,8 +43,7 @@ impl Slots {
     /// Distance to the nearest beginning of a slot, at a time since 1970.
     pub(crate) fn distance_to_edge(self, time: Duration) -> Duration {
         let time = time.as_nanos() as u64;
-        let begun = slot::start(slot::number(time, self.phase, self.period), self.phase, self.period);
-        let since = time - begun;
+        let since = time.wrapping_add(self.phase) % self.period;
         Duration::from_nanos(since.min(self.period - since))
     }
 }
