@@ -233,6 +233,32 @@ pub struct Session {
     pub hint: Option<String>,
 }
 
+impl Session {
+    /// A client's session of which nothing is known yet, for what is known to be filled in.
+    pub fn unknown() -> Self {
+        Self {
+            name: String::new(),
+            public_key: String::new(),
+            role: SessionRole::Client,
+            state: SessionState::Finding,
+            tunnel: Tunnel::default(),
+            mode: None,
+            period_seconds: None,
+            slot: None,
+            local: None,
+            remote: None,
+            prefix: None,
+            last_valid_seconds: None,
+            clock_offset_seconds: None,
+            age_seconds: None,
+            rekeyed_seconds: None,
+            received: Traffic::default(),
+            sent: Traffic::default(),
+            hint: None,
+        }
+    }
+}
+
 /// See [`Session::role`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

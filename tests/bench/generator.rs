@@ -9,7 +9,7 @@
 //! runs this one is attached to the loopback interface, where nothing comes by.
 
 use std::io;
-use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -19,6 +19,7 @@ use anyhow::{Context as _, Result};
 use mtd_common::packet::{ETHERNET, IPV6, UDP};
 use mtd_tests::inject::Interface;
 use mtd_tests::netns::Netns;
+use mtd_tests::xdp::{self, XDP_FLAGS_SKB_MODE, bpf};
 
 use crate::measure::pin;
 
@@ -108,16 +109,7 @@ impl<'a> Generator<'a> {
 
     /// Attaches the program to the loopback interface of the calling thread's namespace, until the result is dropped.
     fn attach(&self) -> io::Result<OwnedFd> {
-        let mut attributes = LinkCreate {
-            prog_fd: self.program.as_raw_fd().unsigned_abs(),
-            target_ifindex: LOOPBACK,
-            attach_type: BPF_XDP,
-            flags: XDP_FLAGS_SKB_MODE,
-        };
-        // SAFETY: the attributes hold no addresses.
-        let fd = unsafe { bpf(BPF_LINK_CREATE, &mut attributes) }?;
-        // SAFETY: the command returned a new descriptor, which nothing else owns.
-        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+        xdp::attach(&self.program, LOOPBACK, XDP_FLAGS_SKB_MODE)
     }
 
     fn test_run(&self, count: u32) -> io::Result<()> {
@@ -145,12 +137,7 @@ impl<'a> Generator<'a> {
     }
 }
 
-const BPF_PROG_LOAD: libc::c_int = 5;
 const BPF_PROG_TEST_RUN: libc::c_int = 10;
-const BPF_LINK_CREATE: libc::c_int = 28;
-const BPF_XDP: u32 = 37;
-const XDP_FLAGS_SKB_MODE: u32 = 1 << 1;
-const BPF_PROG_TYPE_XDP: u32 = 6;
 const BPF_F_TEST_XDP_LIVE_FRAMES: u32 = 1 << 1;
 const XDP_TX: i32 = 3;
 /// Index of the loopback interface in every namespace.
@@ -200,18 +187,7 @@ fn load(random: Random) -> io::Result<OwnedFd> {
         instructions.extend(randomise(offset.into()));
     }
     instructions.extend(TRANSMIT);
-    let license = c"GPL";
-    let mut attributes = ProgLoad {
-        prog_type: BPF_PROG_TYPE_XDP,
-        insn_cnt: instructions.len() as u32,
-        insns: instructions.as_ptr() as u64,
-        license: license.as_ptr() as u64,
-        ..ProgLoad::default()
-    };
-    // SAFETY: the addresses inside point to `instructions` and `license`, which outlive the call.
-    let fd = unsafe { bpf(BPF_PROG_LOAD, &mut attributes) }?;
-    // SAFETY: the command returned a new descriptor, which nothing else owns.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    xdp::load(&instructions, 0)
 }
 
 /// `struct xdp_md`.
@@ -223,30 +199,6 @@ struct XdpMd {
     ingress_ifindex: u32,
     rx_queue_index: u32,
     egress_ifindex: u32,
-}
-
-/// The part of `union bpf_attr` that `BPF_PROG_LOAD` needs.
-#[repr(C)]
-#[derive(Default)]
-struct ProgLoad {
-    prog_type: u32,
-    insn_cnt: u32,
-    insns: u64,
-    license: u64,
-    log_level: u32,
-    log_size: u32,
-    log_buf: u64,
-    kern_version: u32,
-    prog_flags: u32,
-}
-
-/// The part of `union bpf_attr` that `BPF_LINK_CREATE` needs.
-#[repr(C)]
-struct LinkCreate {
-    prog_fd: u32,
-    target_ifindex: u32,
-    attach_type: u32,
-    flags: u32,
 }
 
 /// The part of `union bpf_attr` that `BPF_PROG_TEST_RUN` needs.
@@ -270,21 +222,4 @@ struct TestRun {
     /// 0: the kernel's default, 64.
     batch_size: u32,
     padding: u32,
-}
-
-/// A `bpf(2)` command, which may write its results into `attributes`; returns what it returned.
-///
-/// # Safety
-/// `T` must be a prefix of the member of `union bpf_attr` for `command`, and addresses in it must stay valid meanwhile.
-unsafe fn bpf<T>(command: libc::c_int, attributes: &mut T) -> io::Result<RawFd> {
-    // SAFETY: the kernel reads and writes within `size_of::<T>()` bytes of a live exclusive reference; the rest is the
-    // caller's promise.
-    let result = unsafe {
-        libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attributes), size_of::<T>() as libc::c_uint)
-    };
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        RawFd::try_from(result).map_err(io::Error::other)
-    }
 }

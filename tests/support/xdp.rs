@@ -1,4 +1,4 @@
-//! XDP programs of two instructions that give every frame the same verdict.
+//! XDP programs of a few instructions, above all those of two that give every frame the same verdict.
 //!
 //! They need no compiler and no object file. Uses: XDP on the far end of a veth cable (see [`Verdict::Pass`]), and the
 //! bare `XDP_DROP` that benchmarks compare with.
@@ -38,10 +38,13 @@ impl ConstantXdp {
     /// When there is no such interface, it has an XDP program already, its driver has no native XDP, or without root.
     pub fn attach(netns: &Netns, ifname: &str, verdict: Verdict) -> Result<Self> {
         let interface = Interface::resolve(netns, ifname)?;
-        let program = load(verdict).context("the kernel refuses a trivial XDP program")?;
+        let instructions = [[MOV64_IMM_R0, 0, 0, 0, verdict as u8, 0, 0, 0], [EXIT, 0, 0, 0, 0, 0, 0, 0]];
+        // Without the flag the kernel limits the MTU of the other end.
+        let program =
+            load(&instructions, BPF_F_XDP_HAS_FRAGS).context("the kernel refuses a trivial XDP program")?;
         // The kernel looks the index up in the namespace of the calling thread.
         let link = netns
-            .enter(|| create_link(&program, interface.index))?
+            .enter(|| attach(&program, interface.index, XDP_FLAGS_DRV_MODE))?
             .with_context(|| format!("cannot attach XDP to {ifname} in {}", netns.name()))?;
         Ok(Self { _link: link, _program: program })
     }
@@ -53,6 +56,8 @@ const BPF_PROG_TYPE_XDP: u32 = 6;
 const BPF_XDP: u32 = 37;
 const BPF_F_XDP_HAS_FRAGS: u32 = 1 << 5;
 const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
+/// [`attach`]: generic XDP, which every interface has.
+pub const XDP_FLAGS_SKB_MODE: u32 = 1 << 1;
 
 /// `r0 = imm` (64 bit) and `exit`.
 const MOV64_IMM_R0: u8 = 0xb7;
@@ -84,11 +89,13 @@ struct LinkCreate {
     flags: u32,
 }
 
-fn load(verdict: Verdict) -> io::Result<OwnedFd> {
-    let instructions: [[u8; 8]; 2] =
-        [[MOV64_IMM_R0, 0, 0, 0, verdict as u8, 0, 0, 0], [EXIT, 0, 0, 0, 0, 0, 0, 0]];
+/// Loads an XDP program of these instructions (`struct bpf_insn`) with these flags (`prog_flags`).
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn load(instructions: &[[u8; 8]], flags: u32) -> io::Result<OwnedFd> {
     let license = c"GPL";
-    let attributes = ProgLoad {
+    let mut attributes = ProgLoad {
         prog_type: BPF_PROG_TYPE_XDP,
         insn_cnt: instructions.len() as u32,
         insns: instructions.as_ptr() as u64,
@@ -97,40 +104,50 @@ fn load(verdict: Verdict) -> io::Result<OwnedFd> {
         log_size: 0,
         log_buf: 0,
         kern_version: 0,
-        // Without it the kernel limits the MTU of the other end.
-        prog_flags: BPF_F_XDP_HAS_FRAGS,
-        prog_name: *b"mtdt_constant\0\0\0",
+        prog_flags: flags,
+        prog_name: *b"mtdt_xdp\0\0\0\0\0\0\0\0",
         prog_ifindex: 0,
         expected_attach_type: BPF_XDP,
     };
     // SAFETY: the addresses inside point to `instructions` and `license`, which outlive the call.
-    unsafe { bpf(BPF_PROG_LOAD, &attributes) }
+    let descriptor = unsafe { bpf(BPF_PROG_LOAD, &mut attributes) }?;
+    // SAFETY: the command returned a new descriptor, which nothing else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 
-fn create_link(program: &OwnedFd, index: u32) -> io::Result<OwnedFd> {
-    let attributes = LinkCreate {
+/// Attaches an XDP program to the interface with this index in the calling thread's namespace, until the result is
+/// dropped; `flags` say in which mode.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn attach(program: &OwnedFd, index: u32, flags: u32) -> io::Result<OwnedFd> {
+    let mut attributes = LinkCreate {
         prog_fd: program.as_raw_fd().unsigned_abs(),
         target_ifindex: index,
         attach_type: BPF_XDP,
-        flags: XDP_FLAGS_DRV_MODE,
+        flags,
     };
     // SAFETY: the attributes hold no addresses.
-    unsafe { bpf(BPF_LINK_CREATE, &attributes) }
+    let descriptor = unsafe { bpf(BPF_LINK_CREATE, &mut attributes) }?;
+    // SAFETY: the command returned a new descriptor, which nothing else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 
-/// A `bpf(2)` command that returns a new descriptor.
+/// A `bpf(2)` command, which may write its results into `attributes`; returns what it returned.
+///
+/// # Errors
+/// When the kernel refuses.
 ///
 /// # Safety
 /// `T` must be a prefix of the member of `union bpf_attr` for `command`, and addresses in it must stay valid meanwhile.
-unsafe fn bpf<T>(command: libc::c_int, attributes: &T) -> io::Result<OwnedFd> {
-    // SAFETY: the kernel reads `size_of::<T>()` bytes from a live reference; the rest is the caller's promise.
+pub unsafe fn bpf<T>(command: libc::c_int, attributes: &mut T) -> io::Result<RawFd> {
+    // SAFETY: the kernel reads and writes within `size_of::<T>()` bytes of a live exclusive reference; the rest is the
+    // caller's promise.
     let result = unsafe {
-        libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attributes), size_of::<T>() as libc::c_uint)
+        libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attributes), size_of::<T>() as libc::c_uint)
     };
     if result < 0 {
         return Err(io::Error::last_os_error());
     }
-    let raw = RawFd::try_from(result).map_err(io::Error::other)?;
-    // SAFETY: both commands return a new descriptor, which nothing else owns.
-    Ok(unsafe { OwnedFd::from_raw_fd(raw) })
+    RawFd::try_from(result).map_err(io::Error::other)
 }

@@ -11,7 +11,6 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::Context as _;
-use ipnet::Ipv6Net;
 use mtd_common::DropReason;
 use mtd_common::abi::{Route, Session as Element, SessionState};
 use mtd_common::event::DropEvent;
@@ -27,11 +26,6 @@ use crate::dataplane::{Plane, Settings, XdpMode};
 use crate::device::Underlay;
 use crate::proto::session::{Session, nanoseconds, network};
 use crate::state::{Past, State};
-
-/// A prefix length in bits of which packets are counted to a peer.
-fn in_prefix(prefix: Ipv6Net, address: [u8; 16]) -> bool {
-    prefix.contains(&Ipv6Addr::from(address))
-}
 
 /// Sessions, clocks and data plane of a running controller.
 pub struct Core {
@@ -216,9 +210,10 @@ impl Core {
 
     /// Takes note of a dropped packet, for the peer from whose prefix it came.
     pub fn note(&mut self, event: &DropEvent, reason: DropReason) {
-        debug!("dropped: {} from {}", reason.name(), Ipv6Addr::from(event.source));
+        let source = Ipv6Addr::from(event.source);
+        debug!("dropped: {} from {source}", reason.name());
         for peer in &mut self.peers {
-            if in_prefix(peer.config.prefix, event.source) {
+            if peer.config.prefix.contains(&source) {
                 peer.note_drop(reason);
             }
         }

@@ -24,16 +24,9 @@ pub(super) async fn watch(
     readers: broadcast::Sender<Arc<Drop>>,
     stop: impl Future<Output = ()>,
 ) -> std::io::Result<()> {
-    // SAFETY: the map owns its descriptor, which stays open and the same until the `AsyncFd` is dropped.
-    let mut ring = unsafe { AsyncFd::register(ring) }?;
-    let mut stop = std::pin::pin!(stop);
-    loop {
-        let mut ready = tokio::select! {
-            ready = ring.readable_mut() => ready?,
-            () = &mut stop => return Ok(()),
-        };
+    drain(ring, stop, |ring| {
         let mut core = lock(&core);
-        while let Some(record) = ready.get_inner_mut().next() {
+        while let Some(record) = ring.next() {
             match DropEvent::decode(&record) {
                 Ok((event, reason)) => {
                     core.note(&event, reason);
@@ -43,9 +36,8 @@ pub(super) async fn watch(
                 Err(error) => warn!("unreadable drop event: {error:?}"),
             }
         }
-        drop(core);
-        ready.clear_ready();
-    }
+    })
+    .await
 }
 
 /// Hands every control message to the core, until `stop` ends.
@@ -53,6 +45,24 @@ pub(super) async fn watch_control(
     ring: RingBuf<MapData>,
     core: Arc<Mutex<Core>>,
     stop: impl Future<Output = ()>,
+) -> std::io::Result<()> {
+    drain(ring, stop, |ring| {
+        while let Some(record) = ring.next() {
+            match ControlRecord::decode(&record) {
+                // The lock is taken anew for each one: a flood of them must not keep slots from being loaded.
+                Ok(record) => lock(&core).handle_control(&record),
+                Err(error) => warn!("unreadable control message: {error:?}"),
+            }
+        }
+    })
+    .await
+}
+
+/// Lets `take` empty a ring buffer each time that there is something in it, until `stop` ends.
+async fn drain(
+    ring: RingBuf<MapData>,
+    stop: impl Future<Output = ()>,
+    mut take: impl FnMut(&mut RingBuf<MapData>),
 ) -> std::io::Result<()> {
     // SAFETY: the map owns its descriptor, which stays open and the same until the `AsyncFd` is dropped.
     let mut ring = unsafe { AsyncFd::register(ring) }?;
@@ -62,13 +72,7 @@ pub(super) async fn watch_control(
             ready = ring.readable_mut() => ready?,
             () = &mut stop => return Ok(()),
         };
-        while let Some(record) = ready.get_inner_mut().next() {
-            match ControlRecord::decode(&record) {
-                // The lock is taken anew for each one: a flood of them must not keep slots from being loaded.
-                Ok(record) => lock(&core).handle_control(&record),
-                Err(error) => warn!("unreadable control message: {error:?}"),
-            }
-        }
+        take(ready.get_inner_mut());
         ready.clear_ready();
     }
 }

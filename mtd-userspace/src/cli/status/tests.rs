@@ -209,23 +209,9 @@ fn a_server_shows_rendezvous_clients_and_sessions() {
 fn a_client_that_has_not_found_its_server_says_so() {
     let finding = Session {
         name: "office".to_owned(),
-        role: SessionRole::Client,
-        state: SessionState::Finding,
-        tunnel: Tunnel::default(),
-        mode: None,
-        period_seconds: None,
-        slot: None,
-        local: None,
-        remote: None,
-        prefix: None,
-        last_valid_seconds: None,
-        clock_offset_seconds: None,
-        age_seconds: None,
-        rekeyed_seconds: None,
-        received: Traffic::default(),
-        sent: Traffic::default(),
         hint: Some("nothing is published for this client".to_owned()),
-        ..session()
+        public_key: session().public_key,
+        ..Session::unknown()
     };
     let rendezvous =
         Rendezvous { role: RendezvousRole::Client, network: Network::Unreachable, ..rendezvous() };

@@ -84,7 +84,7 @@ impl Core {
             state,
             tunnel: tunnel(machine.tunnel()),
             hint: hint(machine),
-            ..empty()
+            ..status::Session::unknown()
         };
         match machine.session() {
             Some((id, session, offset, started)) => {
@@ -109,7 +109,7 @@ impl Core {
             role: SessionRole::Server,
             state: if view.last_valid == 0 { SessionState::HalfOpen } else { SessionState::Open },
             tunnel: tunnel(self.negotiated.tunnel_of(Owner::Server, id)),
-            ..empty()
+            ..status::Session::unknown()
         };
         self.describe(base, &live, now)
     }
@@ -148,29 +148,6 @@ struct Live<'a> {
     session: &'a Session,
     offset: u64,
     started: u64,
-}
-
-fn empty() -> status::Session {
-    status::Session {
-        name: String::new(),
-        public_key: String::new(),
-        role: SessionRole::Client,
-        state: SessionState::Finding,
-        tunnel: status::Tunnel::default(),
-        mode: None,
-        period_seconds: None,
-        slot: None,
-        local: None,
-        remote: None,
-        prefix: None,
-        last_valid_seconds: None,
-        clock_offset_seconds: None,
-        age_seconds: None,
-        rekeyed_seconds: None,
-        received: Traffic::default(),
-        sent: Traffic::default(),
-        hint: None,
-    }
 }
 
 fn tunnel(ends: Option<(Tunnel, Tunnel)>) -> status::Tunnel {
