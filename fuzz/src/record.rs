@@ -1,7 +1,7 @@
 //! Records of the kernel, and what is kept of a session.
 
 use std::array;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use mtd_common::DropReason;
@@ -78,9 +78,8 @@ pub fn window(mut data: &[u8]) -> bool {
     let limit = sequence_seed(u64::MAX) + SEQUENCE_SLACK;
     let Some(first) = take(&mut data).map(u64::from_le_bytes) else { return false };
     let ring: [AtomicU64; WINDOW_WORDS] = array::from_fn(|_| AtomicU64::new(0));
+    let known = AtomicU64::new(0);
     let mut used = HashSet::new();
-    // The latest group that has taken each word.
-    let mut latest: HashMap<usize, u64> = HashMap::new();
     let mut highest = first % (limit + 1);
     while let Some(step) = take(&mut data).map(u16::from_le_bytes) {
         let distance = u64::from(step >> 1);
@@ -88,10 +87,9 @@ pub fn window(mut data: &[u8]) -> bool {
             0 => highest.saturating_sub(distance),
             _ => highest.saturating_add(distance).min(limit),
         };
-        let (place, group) = (place(sequence), sequence >> 4);
-        let taken_by = latest.get(&place.index).copied().unwrap_or(0);
-        let expected = if taken_by > group {
-            assert!(highest - sequence > WIDTH, "{sequence} behind {highest} is refused inside the window");
+        let place = place(sequence);
+        let before = known.load(Ordering::Relaxed);
+        let expected = if sequence < before.saturating_sub(WIDTH) {
             Err(DropReason::InvalidSequence)
         } else if used.contains(&sequence) {
             Err(DropReason::Replayed)
@@ -99,13 +97,16 @@ pub fn window(mut data: &[u8]) -> bool {
             Ok(())
         };
         let word = &ring[place.index];
-        let before = word.load(Ordering::Relaxed);
-        assert_eq!(place.check(before), expected, "check of {sequence}");
-        assert_eq!(word.load(Ordering::Relaxed), before, "a check marks nothing");
-        assert_eq!(place.mark(word), expected, "mark of {sequence}");
+        let found = word.load(Ordering::Relaxed);
+        assert_eq!(place.check(found, before), expected, "check of {sequence}");
+        assert_eq!(word.load(Ordering::Relaxed), found, "a check marks nothing");
+        assert_eq!(place.mark(word, &known), expected, "mark of {sequence}");
+        assert_eq!(
+            known.load(Ordering::Relaxed),
+            if expected.is_ok() { before.max(sequence) } else { before }
+        );
         if expected.is_ok() {
             used.insert(sequence);
-            latest.insert(place.index, group);
             highest = highest.max(sequence);
         }
     }

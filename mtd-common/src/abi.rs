@@ -12,7 +12,7 @@ use crate::table::Layout;
 use crate::window::WINDOW_WORDS;
 
 /// Version of every layout in this module. Part of the pin path, and the first field of [`Dataplane`].
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// Most protected prefixes that one data plane serves.
 pub const MAX_PREFIXES: usize = 4;
@@ -194,12 +194,16 @@ pub struct SessionState {
     pub rx_control: u64,
     /// Packets that another CPU has taken over from the receiving one: see [`Steering::handed`].
     pub rx_taken: u64,
+    /// The highest sequence number received: see [`crate::window`].
+    pub rx_highest: u64,
     /// Fills the cache line.
-    pub reserved_rx: [u64; 2],
+    pub reserved_rx: u64,
     /// Which sequence numbers are used: see [`crate::window`].
     pub window: [u64; WINDOW_WORDS],
-    /// On which CPU packets are opened. Fills the cache line.
+    /// On which CPU packets are opened.
     pub steering: Steering,
+    /// Fills the cache line.
+    pub reserved: u64,
 }
 
 /// How many control messages of one session reach the controller: 20 a second, 40 at once. A client that keeps to the
@@ -219,9 +223,11 @@ impl Default for SessionState {
             rx_not_before: 0,
             rx_control: 0,
             rx_taken: 0,
-            reserved_rx: [0; 2],
+            rx_highest: 0,
+            reserved_rx: 0,
             window: [0; WINDOW_WORDS],
             steering: Steering::default(),
+            reserved: 0,
         }
     }
 }
@@ -370,12 +376,13 @@ const _: () = {
     assert!(offset_of!(Session, rx) == 64);
     assert!(offset_of!(Session, tx) == 112);
     assert!(offset_of!(Session, peer_tunnel) == 160);
-    assert!(size_of::<SessionState>() == 704);
+    assert!(size_of::<SessionState>() == 448);
     assert!(offset_of!(SessionState, rx_packets) == 64);
     assert!(offset_of!(SessionState, rx_control) == 96);
     assert!(offset_of!(SessionState, rx_taken) == 104);
+    assert!(offset_of!(SessionState, rx_highest) == 112);
     assert!(offset_of!(SessionState, window) == 128);
-    assert!(offset_of!(SessionState, steering) == 656);
+    assert!(offset_of!(SessionState, steering) == 392);
     assert!(size_of::<Steering>() == 48);
     assert!(size_of::<SteeringCpus>() == 68);
     assert!(size_of::<Route>() == 16);

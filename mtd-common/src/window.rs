@@ -1,32 +1,43 @@
 //! Which sequence numbers of a session have been used.
 //!
-//! A ring of [`WINDOW_WORDS`] words. Sequence numbers go in groups of 16; a word holds the marks of one group (low
-//! 16 bits) and the round of the ring that this group belongs to (high 48 bits). One compare-and-swap of one word
-//! decides over one number, so any number of CPUs may receive for a session at a time, without a lock:
+//! Beside the highest number seen, a ring of [`WINDOW_WORDS`] words. Sequence numbers go in groups of 32; a word holds the
+//! marks of one group (low 32 bits) and the low 32 bits of the number of the ring's round that this group belongs to. Numbers
+//! that are more than [`WIDTH`] below the highest one are refused. So any number of CPUs may receive for a session at a time,
+//! without a lock, and a number is accepted at most once, for ever:
 //!
-//! * a word only ever moves to a later round, and within a round only gains marks; so a number is accepted at most
-//!   once, for ever;
-//! * a number is refused as too old when a later round has taken its word, at the earliest [`WIDTH`] numbers on.
+//! * the highest number is raised before a mark is set, and read after the word that is to be changed: whatever a word holds
+//!   belongs to a number that is not above the highest one as it was read;
+//! * so the word of a number inside the window cannot have gone on to a later round: if it holds another round, that is an
+//!   earlier one, whose marks are of no more use;
+//! * one compare-and-swap of the word decides over the number.
 //!
-//! An all-zero ring is a fresh one.
+//! A word that nobody has changed for a multiple of 2^32 rounds, and whose marks then look like those of the present round,
+//! refuses numbers that were not used. It takes a jump of days between two numbers, and odds of one in 2^32.
+//!
+//! An all-zero ring, with 0 for the highest number, is a fresh one.
 
 use crate::drop_reason::DropReason;
 
 /// Words of the ring.
-pub const WINDOW_WORDS: usize = 66;
+pub const WINDOW_WORDS: usize = 33;
 
-/// How far numbers may lag behind the highest one and still be accepted for certain.
-pub const WIDTH: u64 = (WINDOW_WORDS as u64 - 1) * 16;
+/// Numbers that have their marks in one word.
+const GROUP: u64 = 32;
 
-/// Tries of [`mark`]. A failed try means that another CPU marked one of the 15 other numbers of the group, or that
-/// the word moved on to a later round, which ends the matter; so this many tries always suffice.
-const TRIES: u32 = 17;
+/// How far numbers may lag behind the highest one and still be accepted.
+pub const WIDTH: u64 = (WINDOW_WORDS as u64 - 1) * GROUP;
 
-/// A word of the ring, shared between CPUs.
+/// Tries of [`Place::mark`]. A failed try means that another CPU raised the highest number or marked another number of the
+/// group in between: with so many tries, never so often in a row.
+const TRIES: u32 = 40;
+
+/// A word that several CPUs share.
 pub trait Word {
     /// Reads it.
     fn load(&self) -> u64;
-    /// Replaces `current` by `new` in one step; returns the word found, which is `current` on success.
+    /// Reads it after everything that was read before, and before everything that is read from then on.
+    fn load_in_order(&self) -> u64;
+    /// Replaces `current` by `new` in one step; returns the word found, which is `current` on success. In order, on success.
     fn compare_exchange(&self, current: u64, new: u64) -> u64;
 }
 
@@ -36,9 +47,13 @@ impl Word for core::sync::atomic::AtomicU64 {
         self.load(core::sync::atomic::Ordering::Relaxed)
     }
 
+    fn load_in_order(&self) -> u64 {
+        self.fetch_add(0, core::sync::atomic::Ordering::SeqCst)
+    }
+
     fn compare_exchange(&self, current: u64, new: u64) -> u64 {
-        use core::sync::atomic::Ordering::Relaxed;
-        match self.compare_exchange(current, new, Relaxed, Relaxed) {
+        use core::sync::atomic::Ordering::{Relaxed, SeqCst};
+        match self.compare_exchange(current, new, SeqCst, Relaxed) {
             Ok(found) | Err(found) => found,
         }
     }
@@ -49,6 +64,8 @@ impl Word for core::sync::atomic::AtomicU64 {
 pub struct Place {
     /// Index of its word, below [`WINDOW_WORDS`].
     pub index: usize,
+    sequence: u64,
+    /// The low 32 bits of the number of its round, where a word has them.
     round: u64,
     bit: u64,
 }
@@ -56,34 +73,41 @@ pub struct Place {
 /// The place of a sequence number.
 #[inline(always)]
 pub const fn place(sequence: u64) -> Place {
-    let group = sequence >> 4;
+    let group = sequence / GROUP;
+    let round = group / WINDOW_WORDS as u64;
     Place {
-        index: (group % WINDOW_WORDS as u64) as usize,
-        round: group / WINDOW_WORDS as u64,
-        bit: 1 << (sequence & 15),
+        index: (group - round * WINDOW_WORDS as u64) as usize,
+        sequence,
+        round: round << 32,
+        bit: 1 << (sequence % GROUP),
     }
 }
 
 impl Place {
-    /// Whether this number is unused and not too old, given its word. Marks nothing.
+    /// Whether this number is unused and not too old, given its word and the highest number. Marks nothing.
     ///
     /// # Errors
     /// [`DropReason::InvalidSequence`] when too old, [`DropReason::Replayed`] when used.
     #[inline(always)]
-    pub const fn check(self, word: u64) -> Result<(), DropReason> {
-        if word >> 16 > self.round {
+    pub const fn check(self, word: u64, highest: u64) -> Result<(), DropReason> {
+        if self.sequence < highest.saturating_sub(WIDTH) {
             return Err(DropReason::InvalidSequence);
         }
-        if word >> 16 == self.round && word & self.bit != 0 {
+        if self.is_round_of(word) && word & self.bit != 0 {
             return Err(DropReason::Replayed);
         }
         Ok(())
     }
 
+    #[inline(always)]
+    const fn is_round_of(self, word: u64) -> bool {
+        word >> 32 == self.round >> 32
+    }
+
     /// The word with this number marked.
     #[inline(always)]
     const fn marked(self, word: u64) -> u64 {
-        if word >> 16 == self.round { word | self.bit } else { self.round << 16 | self.bit }
+        if self.is_round_of(word) { word | self.bit } else { self.round | self.bit }
     }
 
     /// Marks this number as used, in its word. To be called only for packets whose tag verified.
@@ -91,17 +115,20 @@ impl Place {
     /// # Errors
     /// As [`Place::check`]: another CPU may have been faster since.
     #[inline(always)]
-    pub fn mark(self, word: &impl Word) -> Result<(), DropReason> {
-        let mut current = word.load();
+    pub fn mark(self, word: &impl Word, highest: &impl Word) -> Result<(), DropReason> {
         let mut tries = 0;
         while tries < TRIES {
-            self.check(current)?;
-            let found = word.compare_exchange(current, self.marked(current));
-            if found == current {
+            tries += 1;
+            let current = word.load();
+            // After the word, and raised before the mark: see the module.
+            let known = highest.load_in_order();
+            if known < self.sequence && highest.compare_exchange(known, self.sequence) != known {
+                continue;
+            }
+            self.check(current, known)?;
+            if word.compare_exchange(current, self.marked(current)) == current {
                 return Ok(());
             }
-            current = found;
-            tries += 1;
         }
         Err(DropReason::InvalidSequence)
     }
@@ -114,16 +141,19 @@ mod tests {
     use std::collections::HashSet;
     use std::sync::atomic::AtomicU64;
 
-    struct Window([AtomicU64; WINDOW_WORDS]);
+    struct Window {
+        words: [AtomicU64; WINDOW_WORDS],
+        highest: AtomicU64,
+    }
 
     impl Window {
         fn new() -> Self {
-            Self(core::array::from_fn(|_| AtomicU64::new(0)))
+            Self { words: core::array::from_fn(|_| AtomicU64::new(0)), highest: AtomicU64::new(0) }
         }
 
         fn mark(&self, sequence: u64) -> Result<(), DropReason> {
             let place = place(sequence);
-            place.mark(&self.0[place.index])
+            place.mark(&self.words[place.index], &self.highest)
         }
     }
 
@@ -153,26 +183,41 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_number_is_accepted_twice_whatever_the_order(
-            steps in prop::collection::vec((any::<bool>(), 0_u64..3_000), 1..2_000)
+        fn a_number_is_accepted_once_and_only_inside_the_window(
+            steps in prop::collection::vec((any::<bool>(), 0_u64..3_000, 0_u32..60), 1..2_000)
         ) {
             let window = Window::new();
             let mut used = HashSet::new();
             let mut highest = 1_u64 << 50;
-            for (ahead, distance) in steps {
-                let sequence = if ahead { highest + distance } else { highest - distance };
-                let fresh = !used.contains(&sequence);
-                match window.mark(sequence) {
-                    Ok(()) => { prop_assert!(fresh); used.insert(sequence); }
-                    Err(DropReason::Replayed) => prop_assert!(!fresh),
-                    Err(reason) => {
-                        prop_assert_eq!(reason, DropReason::InvalidSequence);
-                        prop_assert!(highest - sequence > WIDTH, "refused inside the window");
-                    }
-                }
+            prop_assert_eq!(window.mark(highest), Ok(()));
+            used.insert(highest);
+            for (ahead, distance, jump) in steps {
+                // Now and then the sender jumps, by as much as hours without a packet and a restart are worth.
+                let far = if jump > 0 { 0 } else { distance << 27 };
+                let sequence = if ahead { highest + distance + far } else { highest - distance };
+                let expected = match highest.checked_sub(sequence) {
+                    Some(lag) if lag > WIDTH => Err(DropReason::InvalidSequence),
+                    _ if !used.insert(sequence) => Err(DropReason::Replayed),
+                    _ => Ok(()),
+                };
+                prop_assert_eq!(window.mark(sequence), expected, "{} with {} the highest", sequence, highest);
                 highest = highest.max(sequence);
             }
         }
+    }
+
+    /// Numbers from one use of a word's round to the next use of the same 32 bits of it.
+    const TURN: u64 = (GROUP * WINDOW_WORDS as u64) << 32;
+
+    #[test]
+    fn a_round_that_looks_the_same_after_days_makes_no_used_number_new() {
+        let window = Window::new();
+        let first = 5_000_000;
+        window.mark(first).unwrap();
+        window.mark(first + TURN + 1).unwrap();
+        assert_eq!(window.mark(first), Err(DropReason::InvalidSequence), "too old");
+        assert_eq!(window.mark(first + TURN), Err(DropReason::Replayed), "refused though unused: the price");
+        assert_eq!(window.mark(first + TURN + 2), Ok(()));
     }
 
     #[test]

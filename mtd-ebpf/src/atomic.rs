@@ -44,7 +44,7 @@ impl Shared {
         {
             // SAFETY: valid and aligned by the contract of `new`; everybody else accesses it atomically.
             let shared = unsafe { core::sync::atomic::AtomicU64::from_ptr(self.0) };
-            shared.fetch_add(amount, core::sync::atomic::Ordering::Relaxed)
+            shared.fetch_add(amount, core::sync::atomic::Ordering::SeqCst)
         }
     }
 }
@@ -54,6 +54,12 @@ impl Word for Shared {
     fn load(&self) -> u64 {
         // SAFETY: valid and aligned by the contract of `new`; volatile, since others write it at the same time.
         unsafe { self.0.read_volatile() }
+    }
+
+    #[inline(always)]
+    fn load_in_order(&self) -> u64 {
+        // The kernel orders an addition that returns what was there with all around it; it has no such load before 6.15.
+        self.fetch_add(0)
     }
 
     #[inline(always)]

@@ -284,7 +284,7 @@ fn open(frame: &mut XdpFrame<'_>, stage: Stage, dataplane: &Dataplane) -> Result
     if introduction {
         control::require_new(frame)?;
     } else {
-        place.check(window::Word::load(&word))?;
+        place.check(window::Word::load(&word), window::Word::load(&state.highest()))?;
         match steer::turn(stage, state, index, inner_length, now) {
             Turn::Here => {}
             Turn::Handed => return Ok(Action::Redirect),
@@ -312,7 +312,7 @@ fn open(frame: &mut XdpFrame<'_>, stage: Stage, dataplane: &Dataplane) -> Result
     if session.mode == MODE_INTRODUCTION {
         control::remember(frame, now)?;
     } else {
-        place.mark(&word)?;
+        place.mark(&word, &state.highest())?;
     }
     if job.control {
         state.count_received(inner_length, now);

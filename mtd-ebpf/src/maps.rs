@@ -264,6 +264,13 @@ impl State {
         unsafe { Shared::new(&raw mut (*self.0).rx_taken) }.fetch_add(1);
     }
 
+    /// The highest sequence number received.
+    #[inline(always)]
+    pub(crate) fn highest(self) -> Shared {
+        // SAFETY: a field of a map value, aligned by its type.
+        unsafe { Shared::new(&raw mut (*self.0).rx_highest) }
+    }
+
     /// A word of the sequence window.
     #[inline(always)]
     pub(crate) fn window_word(self, index: usize) -> Option<Shared> {

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::files;
 
 /// Version of the file.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Longest file that is read, in bytes: room for 100,000 sessions.
 const MAX_BYTES: u64 = 256 << 20;
@@ -54,6 +54,8 @@ enum Entry {
     Clean {
         /// Next sequence number to send.
         tx_sequence: u64,
+        /// The highest sequence number received.
+        highest: u64,
         /// The words of the window.
         window: Vec<u64>,
         /// Slots before this one must not be used.
@@ -127,10 +129,11 @@ impl State {
         match self.sessions.get(fingerprint) {
             None => Past::None,
             Some(Entry::Unclean { reserved }) => Past::Lost { reserved: *reserved },
-            Some(Entry::Clean { tx_sequence, window, not_before }) => {
+            Some(Entry::Clean { tx_sequence, highest, window, not_before }) => {
                 let mut state = SessionState {
                     tx_sequence: *tx_sequence,
                     rx_not_before: *not_before,
+                    rx_highest: *highest,
                     ..SessionState::default()
                 };
                 state.window.copy_from_slice(window);
@@ -148,6 +151,7 @@ impl State {
     pub fn end(&mut self, fingerprint: String, state: &SessionState) {
         let entry = Entry::Clean {
             tx_sequence: state.tx_sequence,
+            highest: state.rx_highest,
             window: state.window.to_vec(),
             not_before: state.rx_not_before,
         };
@@ -180,8 +184,9 @@ mod tests {
         assert_eq!(state.past("a"), Past::None);
         state.begin("a".to_owned(), 7);
         state.begin("b".to_owned(), 7);
-        let mut ended = SessionState { tx_sequence: 42, rx_not_before: 9, ..SessionState::default() };
-        ended.window[65] = u64::MAX;
+        let mut ended =
+            SessionState { tx_sequence: 42, rx_not_before: 9, rx_highest: 77, ..SessionState::default() };
+        ended.window[32] = u64::MAX;
         state.end("b".to_owned(), &ended);
         state.write(&path).unwrap();
         let read = State::read(&path).unwrap().unwrap();
@@ -192,11 +197,11 @@ mod tests {
 
     #[test]
     fn a_damaged_file_is_told_from_a_missing_one() {
-        for text in ["", "{", "[]", r#"{"version":2,"sessions":{}}"#, r#"{"version":1,"sessions":{},"x":1}"#]
+        for text in ["", "{", "[]", r#"{"version":1,"sessions":{}}"#, r#"{"version":2,"sessions":{},"x":1}"#]
         {
             assert!(State::decode(text.as_bytes()).is_err(), "{text}");
         }
-        let short = r#"{"version":1,"sessions":{"a":{"stop":"clean","tx_sequence":1,"window":[1,2],"not_before":0}}}"#;
+        let short = r#"{"version":2,"sessions":{"a":{"stop":"clean","tx_sequence":1,"highest":1,"window":[1,2],"not_before":0}}}"#;
         assert_eq!(State::decode(short.as_bytes()), Err("window of another size".to_owned()));
     }
 }

@@ -112,6 +112,9 @@ pub(crate) const AIMS: &[Aim] = &[
     aim("handshake", "bytes of a session in kernel maps", AtMost(1024.0), |all| {
         at(all, "/handshake/kernel_bytes_per_session")
     }),
+    aim("handshake", "the same with room for 1,000,000", AtMost(1024.0), |all| {
+        at(all, "/handshake/kernel_bytes_of_many")
+    }),
     aim("handshake", "bytes of a session in the controller", AtMost(1024.0), |all| {
         at(all, "/handshake/controller_bytes_per_session")
     }),

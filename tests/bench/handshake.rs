@@ -1,7 +1,10 @@
 //! Handshakes of many clients with one server, and the memory that their sessions take.
 
 use anyhow::Result;
-use mtd_tests::swarm::Scene;
+use mtd::config::{DEFAULT_HORIZON_OF_MANY, DEFAULT_PERIOD, MAX_SESSIONS};
+use mtd::dataplane::{Capacity, Plane};
+use mtd::proto::slots::most_loaded;
+use mtd_tests::swarm::{Scene, map_bytes};
 use serde_json::{Map, Value};
 
 use crate::measure::Section;
@@ -10,10 +13,21 @@ pub(crate) const ABOUT: &str = "\
 1,000 clients, simulated above the wire in one process, connect to one real server at once; each then has a session and
 exchanges a packet. Measured once. `per_second_core` is handshakes by processor time of the server's process, `per_second` by
 wall time, with the clients on the same CPUs. `kernel_bytes_per_session` is the memory of all maps that grow with the number of
-sessions, by the number that there is room for, with the default horizon of 20 slots; `kernel_bytes_fixed` that of the other
-maps. `controller_bytes_per_session` is what the server's own memory grew by.";
+sessions, by the number that there is room for, with the default horizon of 20 slots (`max_sessions` up to 4,096);
+`kernel_bytes_of_many` the same for a server with room for 1,000,000 and the default horizon of 4 slots that goes with it;
+`kernel_bytes_fixed` that of the other maps. `controller_bytes_per_session` is what the server's own memory grew by.";
 
 const CLIENTS: usize = 1000;
+
+/// Memory of the maps for each session, in bytes, where there is room for very many.
+fn kernel_bytes_of_many() -> Result<f64> {
+    let horizon = DEFAULT_HORIZON_OF_MANY.as_nanos().try_into()?;
+    let slots = most_loaded(horizon, DEFAULT_PERIOD.as_nanos().try_into()?);
+    let plane = Plane::load(Capacity { sessions: MAX_SESSIONS, slots })?;
+    let (bytes, _) = map_bytes(std::process::id())?;
+    drop(plane);
+    Ok(bytes)
+}
 
 /// The section `handshake` of the results: one case, measured once. It is the mean over so many handshakes already.
 ///
@@ -32,6 +46,7 @@ pub(crate) fn run() -> Result<Section> {
         ("per_second_core", costs.per_second_core),
         ("per_second", CLIENTS as f64 / costs.wall.as_secs_f64()),
         ("kernel_bytes_per_session", costs.kernel_bytes_per_session),
+        ("kernel_bytes_of_many", kernel_bytes_of_many()?),
         ("kernel_bytes_fixed", costs.kernel_bytes_fixed as f64),
         ("controller_bytes_per_session", costs.controller_bytes_per_session),
     ];

@@ -133,11 +133,12 @@ impl Outcome {
     }
 }
 
-/// The window as documented: 66 words, of 16 numbers each, with the round of the ring above the marks.
+/// The window as documented: 33 words, of 32 numbers each, with the round of the ring above the marks.
 fn mark(state: &mut SessionState, sequence: u64) {
     let words = state.window.len() as u64;
-    let (group, bit) = (sequence / 16, 1 << (sequence % 16));
+    let (group, bit) = (sequence / 32, 1 << (sequence % 32));
     let word = &mut state.window[(group % words) as usize];
-    let round = group / words;
-    *word = if *word >> 16 == round { *word | bit } else { round << 16 | bit };
+    let round = (group / words) & 0xffff_ffff;
+    *word = if *word >> 32 == round { *word | bit } else { round << 32 | bit };
+    state.rx_highest = state.rx_highest.max(sequence);
 }

@@ -82,7 +82,9 @@ fn numbers_far_ahead_of_the_clock_are_impossible() {
         accept(&peering, SEQUENCE),
         accept(&peering, limit - PER_SECOND),
         refuse(&peering, limit - PER_SECOND, DropReason::Replayed),
-        accept(&peering, SEQUENCE + 1),
+        // The window has gone on with that one.
+        refuse(&peering, SEQUENCE + 1, DropReason::InvalidSequence),
+        accept(&peering, limit - PER_SECOND - WIDTH),
     ]);
 }
 

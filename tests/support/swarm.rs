@@ -35,7 +35,7 @@ mod meeting;
 mod scene;
 
 pub use meeting::{Meeting, NODES, Publication, WINDOW};
-pub use scene::{Costs, Scene};
+pub use scene::{Costs, Scene, map_bytes};
 
 /// How often every machine is told the time. A controller does it as often.
 const POLL: Duration = Duration::from_millis(100);

@@ -13,9 +13,10 @@ use super::tables::{
 };
 use super::{
     Client, Config, DEFAULT_CLIENTS_DIR, DEFAULT_EXPIRE, DEFAULT_GRACE, DEFAULT_HANDSHAKES,
-    DEFAULT_HANDSHAKES_PER_CLIENT, DEFAULT_HORIZON, DEFAULT_IDLE, DEFAULT_INTRODUCTION_SLOT, DEFAULT_PERIOD,
-    DEFAULT_PUBLISH_IN_FLIGHT, DEFAULT_REKEY, DEFAULT_WINDOW, Identity, Listen, MIN_SLOTS_AHEAD, Peer, Pool,
-    Rendezvous, Server, TunnelAddresses, check, tables,
+    DEFAULT_HANDSHAKES_PER_CLIENT, DEFAULT_HORIZON, DEFAULT_HORIZON_OF_MANY, DEFAULT_IDLE,
+    DEFAULT_INTRODUCTION_SLOT, DEFAULT_PERIOD, DEFAULT_PUBLISH_IN_FLIGHT, DEFAULT_REKEY, DEFAULT_WINDOW,
+    Identity, Listen, MANY_SESSIONS, MIN_SLOTS_AHEAD, Peer, Pool, Rendezvous, Server, TunnelAddresses, check,
+    tables,
 };
 use crate::keys::PublicKey;
 
@@ -85,6 +86,8 @@ fn build(file: FileFields) -> Option<Document> {
     let (peers, key_files_at): (Vec<_>, _) = peers?.into_iter().unzip();
     let periods = peers.iter().map(|peer: &Peer<()>| peer.period).chain(listen.iter().map(|l| l.period));
     let longest = periods.max().unwrap_or_default();
+    let max_sessions = value(root.max_sessions).unwrap_or(DEFAULT_MAX_SESSIONS);
+    let usual = if max_sessions > MANY_SESSIONS { DEFAULT_HORIZON_OF_MANY } else { DEFAULT_HORIZON };
     let config = Config {
         interface: root.interface?.value,
         prefixes,
@@ -95,8 +98,8 @@ fn build(file: FileFields) -> Option<Document> {
         device: value(root.device).unwrap_or_else(|| DEFAULT_DEVICE.to_owned()),
         addresses,
         mtu: root.mtu,
-        horizon: value(root.horizon).unwrap_or(DEFAULT_HORIZON.max(longest * MIN_SLOTS_AHEAD)),
-        max_sessions: value(root.max_sessions).unwrap_or(DEFAULT_MAX_SESSIONS),
+        horizon: value(root.horizon).unwrap_or(usual.max(longest * MIN_SLOTS_AHEAD)),
+        max_sessions,
         socket: root.socket,
         state_dir: root.state_dir.unwrap_or_else(|| PathBuf::from(DEFAULT_STATE_DIR)),
         rendezvous,

@@ -46,6 +46,12 @@ pub const HORIZON_RANGE: (Duration, Duration) = (Duration::from_secs(5), Duratio
 /// Time for which slots are loaded ahead when the file says nothing and no peer has slots longer than a third of it.
 pub const DEFAULT_HORIZON: Duration = Duration::from_mins(1);
 
+/// The same with room for more than [`MANY_SESSIONS`]: each slot ahead takes memory for each of them.
+pub const DEFAULT_HORIZON_OF_MANY: Duration = Duration::from_secs(12);
+
+/// Room for so many sessions still has the long horizon.
+pub const MANY_SESSIONS: u32 = 4096;
+
 /// The horizon covers at least this many slots of every peer: previous, current and next (requirement MT-05).
 pub const MIN_SLOTS_AHEAD: u32 = 3;
 

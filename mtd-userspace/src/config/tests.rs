@@ -100,6 +100,14 @@ fn what_is_left_out_has_its_default() {
 }
 
 #[test]
+fn with_room_for_many_sessions_the_default_horizon_is_shorter() {
+    for (most, horizon) in [(4096, DEFAULT_HORIZON), (4097, DEFAULT_HORIZON_OF_MANY)] {
+        let config = Config::parse(&format!("max_sessions = {most}\n{BASE}"), "mtd.toml").unwrap();
+        assert_eq!(config.horizon, horizon);
+    }
+}
+
+#[test]
 fn a_file_without_peers_is_all_dark() {
     let text = &BASE[..BASE.find("[[peer]]").unwrap()];
     assert!(Config::parse(text, "mtd.toml").unwrap().peers.is_empty());

@@ -223,7 +223,10 @@ const SESSION_MAPS: [&str; 6] =
     ["SESSIONS", "SESSION_STATE", "SESSION_NOTES", "SLOTS", "ADDRESSES", "FILTER"];
 
 /// Memory of the kernel's maps of a process in bytes: for each session that there is room for, and all the rest.
-fn map_bytes(pid: u32) -> Result<(f64, u64)> {
+///
+/// # Errors
+/// When the process has no data plane.
+pub fn map_bytes(pid: u32) -> Result<(f64, u64)> {
     let mut maps = HashMap::new();
     for entry in fs::read_dir(format!("/proc/{pid}/fdinfo"))? {
         // Descriptors come and go.
