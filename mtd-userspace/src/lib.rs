@@ -13,6 +13,7 @@ pub mod files;
 pub mod instance;
 pub mod keys;
 pub mod leases;
+pub mod privilege;
 pub mod proto;
 pub mod registry;
 pub mod rendezvous;

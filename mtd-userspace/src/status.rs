@@ -347,6 +347,19 @@ pub struct Reload {
     pub changed: Vec<String>,
     /// Files that were left out, and why.
     pub warnings: Vec<String>,
+    /// Settings of the configuration file that differ from those in force. What is about clients is in force now.
+    pub settings: Vec<Setting>,
+}
+
+/// A setting of the configuration file that is not in force: it needs a restart.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Setting {
+    /// The key, with the names of its tables.
+    pub key: String,
+    /// What is in force, in TOML; absent: the default.
+    pub in_force: Option<String>,
+    /// What the file says, in TOML; absent: the default.
+    pub in_file: Option<String>,
 }
 
 /// An outer address and UDP port.

@@ -1,5 +1,6 @@
 //! The command line: a module a subcommand.
 
+mod check;
 mod debug;
 mod dht;
 mod drops;
@@ -25,6 +26,7 @@ use crate::controller;
     max_term_width = 100,
     after_help = "Examples:
   mtd genpsk > /etc/mtd/keys/laptop.key   make a key for both ends of a session
+  mtd check                               is the configuration right?
   mtd run -c /etc/mtd/mtd.toml            run the controller until Ctrl-C
   mtd peers add laptop PUBLIC_KEY         let a client come
   mtd status                              what is going on
@@ -51,6 +53,8 @@ enum Command {
     /// Read a private key from standard input and print its public key.
     #[command(after_help = "Example: mtd pubkey < private.key > public.key")]
     Pubkey,
+    /// Check a configuration, and change nothing.
+    Check(check::CheckArgs),
     /// Run the controller in the foreground.
     Run(run::RunArgs),
     /// Make the protected prefixes dark, without a controller.
@@ -63,7 +67,7 @@ enum Command {
     Sessions(sessions::SessionsArgs),
     /// Register clients, remove them, list them.
     Peers(peers::PeersArgs),
-    /// Have the controller read the registered clients again.
+    /// Have the controller read configuration and registered clients again.
     Reload(peers::ReloadArgs),
     /// Show what was dropped and why.
     Drops(drops::DropsArgs),
@@ -91,6 +95,7 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Genkey => keys::genkey()?,
         Command::Genpsk => keys::genpsk()?,
         Command::Pubkey => keys::pubkey()?,
+        Command::Check(args) => check::run(&args)?,
         Command::Run(args) => runtime()?.block_on(run::run(args))?,
         Command::Attach(args) => runtime()?.block_on(run::attach(args))?,
         Command::Detach(args) => runtime()?.block_on(run::detach(args))?,

@@ -14,7 +14,7 @@ use crate::control::{ControlError, ControlSocket, NewPeer, client};
 use crate::instance::RUN_DIR;
 use crate::keys::{PublicKey, SecretKey};
 use crate::registry::{self, Registry, RegistryError, Sources, Warning};
-use crate::status::{Client, Registered, Reload};
+use crate::status::{Client, Registered, Reload, Setting};
 
 /// Register clients, remove them, list them
 ///
@@ -83,12 +83,13 @@ struct PlaceArgs {
     dir: Option<PathBuf>,
 }
 
-/// Have the controller read the registered clients again
+/// Have the controller read configuration and registered clients again
 ///
-/// Sessions of clients that are no longer registered end; all others go on.
+/// What is about clients takes effect: sessions of those that are no longer registered end, all others go on. Other settings
+/// that have changed are listed, and take effect with the next start.
 ///
 /// With --json: one object, {"schema": 1, "instances": [...]}, whose elements have the keys `interface`, `added`,
-/// `removed`, `changed` (names of clients) and `warnings`.
+/// `removed`, `changed` (names of clients), `warnings` and `settings` (those that need a restart: `key`, `in_force`, `in_file`).
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "Example: sudo mtd reload")]
 pub(super) struct ReloadArgs {
@@ -328,8 +329,9 @@ async fn reload_all(sockets: &[ControlSocket]) -> (Vec<Reloaded>, Vec<anyhow::Er
     let (mut reloads, mut failures) = (Vec::new(), Vec::new());
     for ControlSocket { interface, path } in sockets {
         match client::reload(path).await {
-            Ok(Reload { added, removed, changed, warnings, .. }) => {
-                reloads.push(Reloaded { interface: interface.clone(), added, removed, changed, warnings });
+            Ok(Reload { added, removed, changed, warnings, settings, .. }) => {
+                let interface = interface.clone();
+                reloads.push(Reloaded { interface, added, removed, changed, warnings, settings });
             }
             Err(error) => failures.push(error.into()),
         }
@@ -345,6 +347,7 @@ struct Reloaded {
     removed: Vec<String>,
     changed: Vec<String>,
     warnings: Vec<String>,
+    settings: Vec<Setting>,
 }
 
 impl Reloaded {
@@ -352,6 +355,10 @@ impl Reloaded {
         let changes = [("added", &self.added), ("removed", &self.removed), ("changed", &self.changed)];
         let changes = changes.into_iter().filter(|(_, names)| !names.is_empty());
         let mut lines: Vec<_> = changes.map(|(what, names)| format!("{what} {}", names.join(", "))).collect();
+        lines.extend(self.settings.iter().map(|Setting { key, in_force, in_file }| {
+            let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "(default)".to_owned());
+            format!("{key}: {} -> {} with the next start", text(in_force), text(in_file))
+        }));
         if lines.is_empty() {
             lines.push("nothing has changed".to_owned());
         }

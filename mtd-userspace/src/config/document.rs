@@ -60,7 +60,7 @@ pub(super) fn read(text: &str, mut problems: Problems) -> Result<Document, Confi
 
 /// `None` when something that must be there is not; then a problem has been reported.
 fn build(file: FileFields) -> Option<Document> {
-    let FileFields { root, rendezvous, listen, clients, servers, peers } = file;
+    let FileFields { root, hooks, rendezvous, listen, clients, servers, peers } = file;
     let prefixes: Vec<_> = root.prefixes.into_iter().map(unlocated).collect();
     let default_prefix = prefixes.first().copied();
     if default_prefix.is_none() && root.follow_at.is_none() {
@@ -102,6 +102,7 @@ fn build(file: FileFields) -> Option<Document> {
         max_sessions,
         socket: root.socket,
         state_dir: root.state_dir.unwrap_or_else(|| PathBuf::from(DEFAULT_STATE_DIR)),
+        hooks,
         rendezvous,
         listen,
         servers: servers?,

@@ -37,6 +37,14 @@ pub(super) fn device(text: &str) -> Result<String, Fault> {
     interface_name(text, MAX_INTERFACE_NAME - INSIDE_SUFFIX.len())
 }
 
+/// A command for the shell.
+pub(super) fn command(text: &str) -> Result<String, Fault> {
+    if text.trim().is_empty() || text.contains('\0') {
+        return Err(Fault::new("is no command", "write a command as for /bin/sh -c, or leave it out"));
+    }
+    Ok(text.to_owned())
+}
+
 /// The rules of the kernel's `dev_valid_name`, in ASCII, and no `%`, which the kernel takes for a pattern.
 fn interface_name(text: &str, most: usize) -> Result<String, Fault> {
     let valid = |c: char| c.is_ascii_graphic() && !matches!(c, '/' | ':' | '%');

@@ -4,6 +4,7 @@
 //! column, the key, what is wrong and the way out. `packaging/mtd.toml.example` explains each key.
 
 mod check;
+mod diff;
 mod document;
 mod error;
 mod fields;
@@ -22,6 +23,7 @@ use ipnet::{IpNet, Ipv6Net};
 use crate::keys::{SecretKey, open_regular};
 use error::Problems;
 
+pub use diff::{Change, Settings};
 pub use error::{ConfigError, Fault, Problem};
 pub use settings::*;
 
@@ -93,6 +95,8 @@ pub struct Config<K = SecretKey> {
     pub state_dir: PathBuf,
     /// The own key (requirement MT-20); there when there is `listen` or one of `servers`.
     pub identity: Option<Identity<K>>,
+    /// Commands that are run when the data plane comes and goes.
+    pub hooks: Hooks,
     /// How servers and clients find each other.
     pub rendezvous: Rendezvous,
     /// What this host does as a server with registered clients; `None`: it is none.
@@ -257,10 +261,10 @@ impl Config<()> {
     /// Makes the paths that are relative to the configuration file's `folder` what they are for this process.
     fn join_paths(&mut self, folder: &Path) {
         for peer in &mut self.peers {
-            peer.key_file = folder.join(&peer.key_file);
+            peer.key_file = secret_path(folder, &peer.key_file);
         }
         if let Some(identity) = &mut self.identity {
-            identity.key_file = folder.join(&identity.key_file);
+            identity.key_file = secret_path(folder, &identity.key_file);
         }
         if let Some(listen) = &mut self.listen {
             listen.clients_dir = folder.join(&listen.clients_dir);
@@ -280,6 +284,19 @@ impl Config {
         let mut document = document::read(&text, Problems::new(&text, &origin))?;
         document.config.join_paths(folder_of(path));
         load::keys(document, Problems::new(&text, &origin))
+    }
+}
+
+/// In front of the name of a secret that systemd hands over (`LoadCredential=` in systemd.exec(5)).
+const CREDENTIAL: &str = "credential:";
+
+/// Where a key file is: relative to the configuration, or a credential of the service.
+fn secret_path(folder: &Path, written: &Path) -> PathBuf {
+    match written.to_str().and_then(|text| text.strip_prefix(CREDENTIAL)) {
+        // Without the variable the path stays as it is written: the error about it then says what is missing.
+        Some(name) => std::env::var_os("CREDENTIALS_DIRECTORY")
+            .map_or_else(|| written.to_owned(), |credentials| Path::new(&credentials).join(name)),
+        None => folder.join(written),
     }
 }
 

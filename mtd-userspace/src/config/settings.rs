@@ -9,6 +9,19 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use super::{Encoding, Mode};
 use crate::keys::{PublicKey, SecretKey};
 
+/// Commands that are run when the data plane comes and goes, each by `/bin/sh -c`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hooks {
+    /// Before anything of the host is changed. One that fails ends the start.
+    pub pre_up: Vec<String>,
+    /// When the programs are attached. One that fails ends the start.
+    pub post_up: Vec<String>,
+    /// Before anything is taken back.
+    pub pre_down: Vec<String>,
+    /// When everything is taken back.
+    pub post_down: Vec<String>,
+}
+
 /// Shortest and longest rendezvous window; whole seconds.
 pub const WINDOW_RANGE: (Duration, Duration) = (Duration::from_mins(1), Duration::from_hours(24));
 

@@ -10,7 +10,7 @@ use mtd_common::abi::MAX_PREFIXES;
 use super::error::Problems;
 use super::section::{Key, Located, Schema, Section};
 use super::{
-    DEFAULT_KEEPALIVE, Encoding, GRACE_RANGE, HORIZON_RANGE, IDLE_RANGE, INTRODUCTION_SLOT_RANGE,
+    DEFAULT_KEEPALIVE, Encoding, GRACE_RANGE, HORIZON_RANGE, Hooks, IDLE_RANGE, INTRODUCTION_SLOT_RANGE,
     KEEPALIVE_RANGE, KEY_LIFE_RANGE, LinkMode, MAX_HANDSHAKES, MAX_HANDSHAKES_PER_CLIENT, MAX_INNER_MTU,
     MAX_PUBLISH_IN_FLIGHT, MAX_SESSIONS, MIN_INNER_MTU, Mode, PERIOD_RANGE, SteeringChoice, XdpChoice,
     fields,
@@ -31,6 +31,7 @@ pub(super) const ROOT_KEYS: &[Key] = &[
     ("socket", r#""/run/mtd/eth0.sock""#),
     ("state_dir", r#""/var/lib/mtd""#),
     ("private_key_file", r#""private.key""#),
+    ("hooks", "{}"),
     ("rendezvous", "{}"),
     ("listen", "{}"),
     ("client", "[]"),
@@ -39,6 +40,13 @@ pub(super) const ROOT_KEYS: &[Key] = &[
 ];
 
 const PUBLIC_KEY_EXAMPLE: &str = r#""vZ3S8pPLIoDKZPWkgW1i4pwP/JQZnQxsK1U0Ff9dgzY=""#;
+
+pub(super) const HOOKS_KEYS: &[Key] = &[
+    ("pre_up", r#"["logger mtd starts"]"#),
+    ("post_up", r#"["nft -f /etc/mtd/tunnel.nft"]"#),
+    ("pre_down", r#"["nft delete table inet tunnel"]"#),
+    ("post_down", r#"["logger mtd has stopped"]"#),
+];
 
 pub(super) const RENDEZVOUS_KEYS: &[Key] = &[
     ("window", r#""15m""#),
@@ -92,6 +100,7 @@ pub(super) const PEER_KEYS: &[Key] = &[
 ];
 
 pub(super) const ROOT: Schema = Schema { header: "", path: "", keys: ROOT_KEYS };
+pub(super) const HOOKS: Schema = Schema { header: "[hooks]", path: "hooks.", keys: HOOKS_KEYS };
 pub(super) const RENDEZVOUS: Schema =
     Schema { header: "[rendezvous]", path: "rendezvous.", keys: RENDEZVOUS_KEYS };
 pub(super) const LISTEN: Schema = Schema { header: "[listen]", path: "listen.", keys: LISTEN_KEYS };
@@ -100,7 +109,7 @@ pub(super) const SERVER: Schema = Schema { header: "[[server]]", path: "server."
 pub(super) const PEER: Schema = Schema { header: "[[peer]]", path: "peer.", keys: PEER_KEYS };
 
 /// The tables of the file, the root first.
-pub(super) const SCHEMAS: [&Schema; 6] = [&ROOT, &RENDEZVOUS, &LISTEN, &CLIENT, &SERVER, &PEER];
+pub(super) const SCHEMAS: [&Schema; 7] = [&ROOT, &HOOKS, &RENDEZVOUS, &LISTEN, &CLIENT, &SERVER, &PEER];
 
 /// The word that stands for the prefix of the interface.
 pub(super) const FOLLOW_INTERFACE: &str = "interface";
@@ -195,6 +204,7 @@ pub(super) struct PeerFields {
 /// Everything that the file says.
 pub(super) struct FileFields {
     pub(super) root: RootFields,
+    pub(super) hooks: Hooks,
     pub(super) rendezvous: RendezvousFields,
     pub(super) listen: Option<ListenFields>,
     pub(super) clients: Vec<ClientFields>,
@@ -204,6 +214,7 @@ pub(super) struct FileFields {
 
 /// Reads the whole file.
 pub(super) fn read(root: &Section, problems: &mut Problems) -> FileFields {
+    let hooks = root.table("hooks", &HOOKS, problems);
     let rendezvous = root.table("rendezvous", &RENDEZVOUS, problems);
     let listen = root.table("listen", &LISTEN, problems);
     let clients = root.tables("client", &CLIENT, problems);
@@ -211,6 +222,7 @@ pub(super) fn read(root: &Section, problems: &mut Problems) -> FileFields {
     let peers = root.tables("peer", &PEER, problems);
     FileFields {
         root: read_root(root, !servers.is_empty(), problems),
+        hooks: hooks.map(|table| read_hooks(&table, problems)).unwrap_or_default(),
         rendezvous: rendezvous.map(|table| read_rendezvous(&table, problems)).unwrap_or_default(),
         listen: listen.map(|table| read_listen(&table, problems)),
         clients: clients.iter().map(|table| read_client(table, problems)).collect(),
@@ -260,6 +272,17 @@ fn read_root(root: &Section, has_servers: bool, problems: &mut Problems) -> Root
         state_dir: value(root.optional("state_dir", problems, fields::absolute_path)),
         private_key_file: root.optional("private_key_file", problems, fields::private_key_file),
         has_private_key_file: root.contains("private_key_file"),
+    }
+}
+
+fn read_hooks(table: &Section, problems: &mut Problems) -> Hooks {
+    let mut commands =
+        |key| table.strings(key, problems, fields::command).into_iter().map(unlocated).collect();
+    Hooks {
+        pre_up: commands("pre_up"),
+        post_up: commands("post_up"),
+        pre_down: commands("pre_down"),
+        post_down: commands("post_down"),
     }
 }
 

@@ -4,34 +4,41 @@
 mod clock;
 mod core;
 mod events;
+mod hooks;
 mod host;
 mod machines;
 mod meeting;
 mod negotiated;
 mod peer;
 mod registrar;
+mod service;
 mod tables;
 mod wire;
 
+use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 use tracing::{info, warn};
 
+use self::hooks::When;
 use self::meeting::Meeting;
 use self::registrar::{Consequences, Registrar};
-use crate::config::Config;
+use self::service::Watchdog;
+use crate::config::{Change, Config, ConfigError, Settings};
 use crate::control::server::Answer;
 use crate::control::{self, Refusal};
 use crate::dataplane::Plane;
 use crate::device::{TunnelInfo, Underlay};
 use crate::keys::PublicKey;
-use crate::status::{self, Drop, Registered, Reload};
+use crate::privilege;
+use crate::status::{self, Drop, Registered, Reload, Setting};
 
 pub use self::core::Core;
 pub use clock::{Clock, SystemClock};
@@ -65,25 +72,47 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
     let config_file = options.config_file;
     // First of all, so that no signal finds the work half done.
     let mut signals = Signals::new()?;
+    let mut watchdog = Watchdog::new();
+    hooks::run(&config, When::PreUp).await?;
     let (host, plane, tunnel) = Host::up(&config).await?;
     let socket = config.socket.clone().unwrap_or_else(|| host.instance.socket());
-    let running = match Running::start((config, config_file), clock, &host, (plane, tunnel), &socket) {
+    let running = match Running::start((config.clone(), config_file), clock, &host, (plane, tunnel), &socket)
+    {
         Ok(running) => running,
         Err(error) => return Err(host.give_up(error).await),
     };
-    info!("ready");
-    let served = running.serve(&mut signals).await;
+    let served = match running.settle(&config).await {
+        Ok(()) => {
+            info!("ready");
+            service::ready();
+            running.serve(&mut signals, &mut watchdog).await
+        }
+        Err(error) => Err(error),
+    };
+    service::stopping();
+    hooks::run_all(&config, When::PreDown).await;
     let stopped = lock(&running.core).stop(&host);
     running.finish().await;
     let down = host.down().await;
+    hooks::run_all(&config, When::PostDown).await;
     served.and(stopped).and(down)
 }
 
-/// What asks the controller to stop.
+/// What asks the controller for something.
 struct Signals {
     interrupt: Signal,
     terminate: Signal,
     hangup: Signal,
+    /// Whether somebody sits in front of it.
+    terminal: bool,
+}
+
+/// What a signal asks for.
+enum Request {
+    /// To stop, and why.
+    Stop(&'static str),
+    /// To read the configuration again.
+    Reload,
 }
 
 impl Signals {
@@ -91,16 +120,17 @@ impl Signals {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
-            // A terminal that is closed; nothing should be left behind then either.
             hangup: signal(SignalKind::hangup())?,
+            terminal: std::io::stdin().is_terminal(),
         })
     }
 
-    async fn next(&mut self) -> &'static str {
+    async fn next(&mut self) -> Request {
         tokio::select! {
-            _ = self.interrupt.recv() => "interrupted",
-            _ = self.terminate.recv() => "terminated",
-            _ = self.hangup.recv() => "hung up",
+            _ = self.interrupt.recv() => Request::Stop("interrupted"),
+            _ = self.terminate.recv() => Request::Stop("terminated"),
+            // A terminal that is closed; nothing should be left behind then either.
+            _ = self.hangup.recv() => if self.terminal { Request::Stop("hung up") } else { Request::Reload },
         }
     }
 }
@@ -108,6 +138,7 @@ impl Signals {
 /// A controller with everything attached.
 struct Running {
     core: Arc<Mutex<Core>>,
+    source: Arc<Source>,
     interface: String,
     stop: watch::Sender<bool>,
     server: JoinHandle<Result<(), control::ControlError>>,
@@ -127,6 +158,9 @@ impl Running {
         let listener = control::server::bind(socket)?;
         let (ring, control_ring) = (plane.take_events()?, plane.take_control()?);
         events::forward_program_logs(&mut plane);
+        let settings_file =
+            config_file.clone().map(|path| Ok::<_, ConfigError>((Settings::read(&path)?, path)));
+        let settings_file = settings_file.transpose()?;
         let mut registrar = Registrar::load(&config, config_file, host.instance.leases(&config.state_dir))?;
         let (effects, requests) = mpsc::unbounded_channel();
         let clients = registrar.as_mut().map(Registrar::all).unwrap_or_default();
@@ -147,18 +181,27 @@ impl Running {
             events: events.clone(),
             meeting: meeting.clone(),
             registrar: registrar.map(Mutex::new),
+            settings: settings_file.map(Mutex::new),
         });
-        let server = tokio::spawn(control::server::serve(listener, source, until(stopped.clone())));
+        let answering = Arc::clone(&source);
+        let server = tokio::spawn(control::server::serve(listener, answering, until(stopped.clone())));
         let watchers = vec![
             tokio::spawn(events::watch(ring, Arc::clone(&core), events, until(stopped.clone()))),
             tokio::spawn(events::watch_control(control_ring, Arc::clone(&core), until(stopped))),
         ];
         let meeting = meeting.map(|meeting| tokio::spawn(meeting.serve(Arc::clone(&core), requests)));
-        Ok(Self { core, interface, stop, server, watchers, meeting })
+        Ok(Self { core, source, interface, stop, server, watchers, meeting })
+    }
+
+    /// What remains to be done once everything is attached: the administrator's commands, and giving up the privileges that
+    /// nothing needs any more.
+    async fn settle(&self, config: &Config) -> anyhow::Result<()> {
+        hooks::run(config, When::PostUp).await?;
+        privilege::give_up_all_but(privilege::NET_ADMIN).context("cannot give up privileges")
     }
 
     /// Looks after slots and clocks until a signal comes.
-    async fn serve(&self, signals: &mut Signals) -> anyhow::Result<()> {
+    async fn serve(&self, signals: &mut Signals, watchdog: &mut Watchdog) -> anyhow::Result<()> {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut looks = tokio::time::interval(LOOK);
@@ -166,7 +209,10 @@ impl Running {
         let mut lost = false;
         loop {
             tokio::select! {
-                _ = ticks.tick() => lock(&self.core).tick(),
+                _ = ticks.tick() => {
+                    lock(&self.core).tick();
+                    watchdog.feed();
+                }
                 _ = looks.tick() => match Underlay::inspect(&self.interface).await {
                     Ok(underlay) => {
                         lost = false;
@@ -179,10 +225,20 @@ impl Running {
                         lost = true;
                     }
                 },
-                what = signals.next() => {
-                    info!("{what}: stopping");
-                    return Ok(());
-                }
+                request = signals.next() => match request {
+                    Request::Stop(why) => {
+                        info!("{why}: stopping");
+                        return Ok(());
+                    }
+                    Request::Reload => {
+                        service::reloading();
+                        match self.source.read_again() {
+                            Ok(reload) => service::log(&reload),
+                            Err(refusal) => warn!("not reloaded: {refusal}"),
+                        }
+                        service::ready();
+                    }
+                },
             }
         }
     }
@@ -223,15 +279,45 @@ async fn until(mut stopped: watch::Receiver<bool>) {
     let _ = stopped.wait_for(|&stopped| stopped).await;
 }
 
+/// Whether a running server takes over a changed setting.
+fn takes_effect(key: &str) -> bool {
+    key == "client" || key.starts_with("client.") || key == "listen.clients_dir"
+}
+
 /// What the control socket serves.
 struct Source {
     core: Arc<Mutex<Core>>,
     events: broadcast::Sender<Arc<Drop>>,
     meeting: Option<Arc<Meeting>>,
     registrar: Option<Mutex<Registrar>>,
+    /// The settings in force, and the file that they came from.
+    settings: Option<Mutex<(Settings, PathBuf)>>,
 }
 
 impl Source {
+    /// Reads configuration and registry again. What is about clients takes effect, the rest is only told.
+    fn read_again(&self) -> Result<Reload, Refusal> {
+        let Some(settings) = &self.settings else { return self.change(Registrar::reload) };
+        let mut settings = settings.lock().unwrap_or_else(PoisonError::into_inner);
+        let (in_force, path) = &mut *settings;
+        // As a whole, before anything is changed.
+        Config::read(path).map_err(anyhow::Error::from)?;
+        let in_file = Settings::read(path).map_err(anyhow::Error::from)?;
+        let mut reload = match &self.registrar {
+            Some(_) => self.change(Registrar::reload)?,
+            None => Reload { schema: status::SCHEMA, ..Reload::default() },
+        };
+        for change in in_force.changes(&in_file) {
+            if self.registrar.is_some() && takes_effect(&change.key) {
+                in_force.apply(&change);
+            } else {
+                let Change { key, before, after } = change;
+                reload.settings.push(Setting { key, in_force: before, in_file: after });
+            }
+        }
+        Ok(reload)
+    }
+
     /// Works on the registry, and tells the sessions what follows from it.
     fn change<T>(
         &self,
@@ -280,6 +366,6 @@ impl control::server::Source for Source {
     }
 
     fn reload(&self) -> Answer<'_, Reload> {
-        Box::pin(async { self.change(Registrar::reload) })
+        Box::pin(async { self.read_again() })
     }
 }

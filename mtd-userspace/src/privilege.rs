@@ -1,0 +1,195 @@
+//! Giving up privileges that are no longer needed, in every thread of the process.
+//!
+//! Linux keeps capabilities for each thread, and by the time they are no longer needed there are many: the runtime's, those of
+//! libraries. Each is sent a signal whose handler gives up its own, as the C library does for `setuid`. What became of it is
+//! read from `/proc`, not taken on trust.
+
+use std::fs;
+use std::io;
+use std::mem::MaybeUninit;
+use std::process;
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use tracing::warn;
+
+/// `CAP_NET_ADMIN`: addresses and routes of the tunnel device, marked packets.
+pub const NET_ADMIN: u64 = 1 << 12;
+
+/// Highest number of a capability that a kernel may have.
+const LAST_CAPABILITY: libc::c_ulong = 63;
+
+/// `_LINUX_CAPABILITY_VERSION_3`: two words for each set.
+const VERSION: u32 = 0x2008_0522;
+
+/// Rounds of asking; each takes every thread.
+const ROUNDS: u32 = 100;
+
+/// Time for the threads to get to their signal.
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// What the signal handler is to leave. It can be told in no other way.
+static KEEP: AtomicU64 = AtomicU64::new(0);
+
+/// Errno of a thread that could not give up what it should.
+static FAILED: AtomicI32 = AtomicI32::new(0);
+
+/// `struct __user_cap_header_struct` of capset(2).
+#[repr(C)]
+struct Header {
+    version: u32,
+    pid: i32,
+}
+
+/// `struct __user_cap_data_struct` of capset(2).
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Sets {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+/// The privileges of a thread, as `/proc` tells them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Privileges {
+    permitted: u64,
+    inheritable: u64,
+    no_new: bool,
+}
+
+impl Privileges {
+    fn of(thread: &str) -> io::Result<Self> {
+        let text = fs::read_to_string(format!("/proc/self/task/{thread}/status"))?;
+        let field = |name: &str| {
+            let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+            value
+                .map(str::trim)
+                .ok_or_else(|| io::Error::other(format!("no {name} in /proc/self/task/{thread}/status")))
+        };
+        let set = |name| u64::from_str_radix(field(name)?, 16).map_err(io::Error::other);
+        Ok(Self {
+            permitted: set("CapPrm")?,
+            inheritable: set("CapInh")?,
+            no_new: field("NoNewPrivs")? == "1",
+        })
+    }
+}
+
+/// Leaves every thread, and all that they start from now on, with no capability but those of `keep` that it has, and with
+/// no way to others (`no_new_privs`).
+///
+/// # Errors
+/// When the kernel refuses, or a thread does not answer.
+pub fn give_up_all_but(keep: u64) -> io::Result<()> {
+    let signal = libc::SIGRTMIN() + 5;
+    KEEP.store(keep, Ordering::SeqCst);
+    let before = install(signal, give_up_in_this_thread)?;
+    let result = ask_until_done(signal, keep);
+    restore(signal, &before);
+    result
+}
+
+fn ask_until_done(signal: i32, keep: u64) -> io::Result<()> {
+    let mut clean = 0;
+    for _ in 0..ROUNDS {
+        let mut left = 0;
+        for entry in fs::read_dir("/proc/self/task")? {
+            let Ok(thread) = entry?.file_name().into_string() else { continue };
+            // A thread that ends meanwhile has nothing left to give up.
+            let Ok(found) = Privileges::of(&thread) else { continue };
+            if found.permitted & !keep != 0 || found.inheritable != 0 || !found.no_new {
+                left += 1;
+                ask(&thread, signal)?;
+            }
+        }
+        let errno = FAILED.load(Ordering::SeqCst);
+        if errno != 0 {
+            return Err(io::Error::from_raw_os_error(errno));
+        }
+        // Twice: a thread that had not been asked yet may have started another one behind the listing's back.
+        clean = if left == 0 { clean + 1 } else { 0 };
+        if clean == 2 {
+            return Ok(());
+        }
+        thread::sleep(PAUSE);
+    }
+    Err(io::Error::new(io::ErrorKind::TimedOut, "a thread did not give up its privileges"))
+}
+
+fn ask(thread: &str, signal: i32) -> io::Result<()> {
+    let thread: libc::pid_t = thread.parse().map_err(io::Error::other)?;
+    // SAFETY: takes numbers; a thread of this process that has a handler for the signal.
+    let sent = unsafe { libc::syscall(libc::SYS_tgkill, process::id(), thread, signal) };
+    let error = io::Error::last_os_error();
+    if sent == 0 || error.raw_os_error() == Some(libc::ESRCH) { Ok(()) } else { Err(error) }
+}
+
+/// What runs in each thread. Only system calls: nothing else is allowed in a handler.
+extern "C" fn give_up_in_this_thread(_signal: libc::c_int) {
+    // SAFETY: the address of this thread's errno, which the interrupted code may be about to read.
+    let errno = unsafe { *libc::__errno_location() };
+    let failed = give_up();
+    if failed != 0 {
+        FAILED.store(failed, Ordering::SeqCst);
+    }
+    // SAFETY: as above.
+    unsafe { *libc::__errno_location() = errno };
+}
+
+/// Errno, or 0.
+fn give_up() -> i32 {
+    // SAFETY: the address of this thread's errno.
+    let errno = || unsafe { *libc::__errno_location() };
+    // Fails without CAP_SETPCAP and behind the last capability of this kernel, and is not needed then: what follows forbids the rest.
+    for capability in 0..=LAST_CAPABILITY {
+        if KEEP.load(Ordering::SeqCst) & (1 << capability) == 0 {
+            // SAFETY: takes numbers.
+            unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) };
+        }
+    }
+    // SAFETY: takes numbers.
+    if unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) } != 0 {
+        return errno();
+    }
+    let mut header = Header { version: VERSION, pid: 0 };
+    let mut sets = [Sets { effective: 0, permitted: 0, inheritable: 0 }; 2];
+    // SAFETY: both pointers lead to what the call writes, for this version of it.
+    if unsafe { libc::syscall(libc::SYS_capget, &raw mut header, sets.as_mut_ptr()) } != 0 {
+        return errno();
+    }
+    let keep = KEEP.load(Ordering::SeqCst);
+    for (set, keep) in sets.iter_mut().zip([keep as u32, (keep >> 32) as u32]) {
+        set.permitted &= keep;
+        set.effective &= keep;
+        set.inheritable = 0;
+    }
+    // SAFETY: both pointers lead to what the call reads.
+    if unsafe { libc::syscall(libc::SYS_capset, &raw const header, sets.as_ptr()) } != 0 {
+        return errno();
+    }
+    0
+}
+
+fn install(signal: i32, handler: extern "C" fn(libc::c_int)) -> io::Result<libc::sigaction> {
+    // SAFETY: all zero is a valid value of this plain structure: no flags, an empty mask.
+    let mut action: libc::sigaction = unsafe { MaybeUninit::zeroed().assume_init() };
+    action.sa_sigaction = handler as *const () as libc::sighandler_t;
+    // What the signal interrupts goes on.
+    action.sa_flags = libc::SA_RESTART;
+    let mut before = MaybeUninit::uninit();
+    // SAFETY: both pointers are valid; the handler does nothing but system calls.
+    if unsafe { libc::sigaction(signal, &raw const action, before.as_mut_ptr()) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the call has filled it.
+    Ok(unsafe { before.assume_init() })
+}
+
+fn restore(signal: i32, before: &libc::sigaction) {
+    // SAFETY: both pointers are valid or null where that is allowed.
+    if unsafe { libc::sigaction(signal, before, std::ptr::null_mut()) } != 0 {
+        warn!("cannot restore a signal's action: {}", io::Error::last_os_error());
+    }
+}
