@@ -12,14 +12,14 @@ fn table(sessions: usize, bits: u32) -> Addresses {
     let layout = Layout {
         key: [0x1234_5678_9abc_def1, 0x9e37_79b9_7f4a_7c15, 0xd6e8_feb8_6659_fd93],
         bits,
-        reserved: 0,
+        sharing: table::sharing(bits),
     };
     Addresses::new(
         layout,
         RING_BITS,
         Shared::anonymous(sessions << RING_BITS),
         Shared::anonymous(1 << bits),
-        Shared::anonymous(1 << (bits - 1)),
+        Shared::anonymous(table::words(bits) as usize),
     )
 }
 
