@@ -175,12 +175,14 @@ fn at(
     if session.local_high != *part::<0, 8, 16>(address) {
         return Err(DropReason::UnknownAddress);
     }
-    let time = maps::tick().wrapping_add(session.clock_offset);
-    if slot::is_live(slot.slot, time, session.phase, session.period, session.until) {
-        Ok((session, slot))
-    } else {
-        Err(DropReason::StaleSlot)
-    }
+    if is_within(session, slot, maps::tick()) { Ok((session, slot)) } else { Err(DropReason::StaleSlot) }
+}
+
+/// Whether a slot of a session is live at this boot time in ns.
+#[inline(always)]
+fn is_within(session: &Session, slot: &Slot, now: u64) -> bool {
+    let time = now.wrapping_add(session.clock_offset);
+    slot::is_live(slot.slot, time, session.phase, session.period, session.until)
 }
 
 /// Whether a place has this address. A function of its own in the program too, as the ones below: see [`decrypt`].
@@ -275,6 +277,10 @@ fn open(frame: &mut XdpFrame<'_>, stage: Stage, dataplane: &Dataplane) -> Result
         return Err(DropReason::InvalidSequence);
     }
     let now = boot_time();
+    // What has come this far is worth the exact clock: nothing is accepted after its time.
+    if !is_within(session, slot, now) {
+        return Err(DropReason::StaleSlot);
+    }
     let place = window::place(sequence);
     let word = state.window_word(place.index).ok_or(DropReason::InvalidSequence)?;
     if introduction {
