@@ -327,7 +327,19 @@ pub enum Counter {
 /// Number of elements of `COUNTERS`.
 pub const COUNTER_SLOTS: u32 = 8;
 
-/// A token bucket of one CPU (maps `EVENT_LIMIT`, `NEIGHBOUR_LIMIT`, `INTRODUCTION_LIMIT`, `CONTROL_LIMIT`).
+/// What a CPU keeps for itself: the only element of the per-CPU array `LOCAL`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Local {
+    /// The kernel's count of ticks when `time` was read.
+    pub tick: u64,
+    /// Boot time in ns.
+    pub time: u64,
+    /// The limit on drop events.
+    pub events: TokenBucket,
+}
+
+/// A token bucket of one CPU ([`Local`]; maps `NEIGHBOUR_LIMIT`, `INTRODUCTION_LIMIT`, `CONTROL_LIMIT`).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TokenBucket {
@@ -388,11 +400,12 @@ const _: () = {
     assert!(size_of::<Route>() == 16);
     assert!(offset_of!(Route, peer) == 8);
     assert!(size_of::<TokenBucket>() == 16);
+    assert!(size_of::<Local>() == 32);
 };
 
 #[cfg(feature = "user")]
 mod pod {
-    use super::{Dataplane, Route, Session, SessionState, Slot, SteeringCpus, TokenBucket};
+    use super::{Dataplane, Local, Route, Session, SessionState, Slot, SteeringCpus, TokenBucket};
     use crate::table::Bucket;
 
     macro_rules! pod {
@@ -403,7 +416,7 @@ mod pod {
             )+
         };
     }
-    pod!(Bucket, Dataplane, Route, Session, SessionState, Slot, SteeringCpus, TokenBucket);
+    pod!(Bucket, Dataplane, Local, Route, Session, SessionState, Slot, SteeringCpus, TokenBucket);
 }
 
 #[cfg(test)]

@@ -28,10 +28,9 @@ pub const fn live(slot: u64, phase: u64, period: u64) -> (u64, u64) {
 /// on. Nothing is live where `period` is 0.
 #[inline(always)]
 pub const fn is_live(slot: u64, time: u64, phase: u64, period: u64, until: u64) -> bool {
-    if period == 0 || time >= until {
-        return false;
-    }
-    number(time, phase, period).wrapping_add(1).wrapping_sub(slot) <= 2
+    // A multiplication, where the number of the present slot would take a division.
+    let begin = slot.wrapping_sub(1).wrapping_mul(period);
+    time < until && time.wrapping_add(phase).wrapping_sub(begin) < period.wrapping_mul(3)
 }
 
 /// Index of the element of `SLOTS` for a slot of a session that has `1 << ring_bits` of them.

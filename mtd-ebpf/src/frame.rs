@@ -37,7 +37,7 @@ fn pointer<const OFFSET: usize, C>(ctx: *const C) -> usize {
                 pointer = out(reg) pointer,
                 ctx = in(reg) ctx,
                 offset = const OFFSET,
-                options(nostack, readonly),
+                options(pure, readonly, nostack),
             );
         }
         pointer

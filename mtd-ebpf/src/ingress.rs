@@ -12,7 +12,7 @@ use mtd_common::packet::inner::Inner;
 use mtd_common::packet::{
     self, ETHERNET, ETHERTYPE_IPV4, ETHERTYPE_IPV6, IPV6, MTD, OVERHEAD, UDP, inner, ndp, outer,
 };
-use mtd_common::table::{self, BUCKET};
+use mtd_common::table::{self, BUCKET, Hash};
 use mtd_common::{opaque, slot, window};
 
 use crate::control;
@@ -96,7 +96,7 @@ fn refuse(frame: &XdpFrame<'_>, dataplane: &Dataplane, reason: DropReason) -> Re
         return Err(reason);
     }
     let ip = frame.get::<[u8; IPV6]>(IP).ok_or(reason)?;
-    if is_live(dataplane, outer::destination(ip), boot_time()) { Err(reason) } else { Ok(pass()) }
+    if is_live(dataplane, outer::destination(ip)) { Err(reason) } else { Ok(pass()) }
 }
 
 #[inline(always)]
@@ -127,22 +127,16 @@ fn require_no_tagged_ours(frame: &XdpFrame<'_>, dataplane: &Dataplane) -> Result
     Err(DropReason::Vlan)
 }
 
-/// Whether somebody may have an address in a protected prefix. For strangers it is nearly never so, and this is all that
-/// they cost.
+/// The hash of an address in a protected prefix.
 #[inline(always)]
-fn may_be_ours(dataplane: &Dataplane, address: &[u8; 16]) -> bool {
-    maps::may_be_ours(dataplane.table.hash(part::<8, 8, 16>(address)).mark())
+fn hash(dataplane: &Dataplane, address: &[u8; 16]) -> Hash {
+    dataplane.table.hash(part::<8, 8, 16>(address))
 }
 
-/// Looks for the place in `SLOTS` of a session that has this address, and `suits`. Where several sessions have it and none
-/// suits, the reason is that of the one that came closest.
+/// Looks for the place in `SLOTS` of a session that has the address of this hash, and `suits`. Where several sessions have it
+/// and none suits, the reason is that of the one that came closest.
 #[inline(always)]
-fn find(
-    dataplane: &Dataplane,
-    address: &[u8; 16],
-    mut suits: impl FnMut(u32) -> Result<(), DropReason>,
-) -> Result<(), DropReason> {
-    let hash = dataplane.table.hash(part::<8, 8, 16>(address));
+fn find(hash: Hash, mut suits: impl FnMut(u32) -> Result<(), DropReason>) -> Result<(), DropReason> {
     let mut closest = DropReason::UnknownAddress;
     let mut nth = 0;
     while nth < 2 {
@@ -165,13 +159,12 @@ fn find(
     Err(closest)
 }
 
-/// The session and slot at a place, if the address is theirs at boot time `now`.
+/// The session and slot at a place, if the address is theirs now, as [`maps::tick`] has it.
 #[inline(always)]
 fn at(
     dataplane: &Dataplane,
     place: u32,
     address: &[u8; 16],
-    now: u64,
 ) -> Result<(&'static Session, &'static Slot), DropReason> {
     let slot = maps::slot(place).ok_or(DropReason::UnknownAddress)?;
     if slot.local_low != *part::<8, 8, 16>(address) {
@@ -182,18 +175,20 @@ fn at(
     if session.local_high != *part::<0, 8, 16>(address) {
         return Err(DropReason::UnknownAddress);
     }
+    if is_within(session, slot, maps::tick()) { Ok((session, slot)) } else { Err(DropReason::StaleSlot) }
+}
+
+/// Whether a slot of a session is live at this boot time in ns.
+#[inline(always)]
+fn is_within(session: &Session, slot: &Slot, now: u64) -> bool {
     let time = now.wrapping_add(session.clock_offset);
-    if slot::is_live(slot.slot, time, session.phase, session.period, session.until) {
-        Ok((session, slot))
-    } else {
-        Err(DropReason::StaleSlot)
-    }
+    slot::is_live(slot.slot, time, session.phase, session.period, session.until)
 }
 
 /// Whether a place has this address. A function of its own in the program too, as the ones below: see [`decrypt`].
 #[inline(never)]
-fn suits(dataplane: &Dataplane, place: u32, address: &[u8; 16], now: u64) -> Result<(), DropReason> {
-    at(dataplane, place, address, now).map(|_| ())
+fn suits(dataplane: &Dataplane, place: u32, address: &[u8; 16]) -> Result<(), DropReason> {
+    at(dataplane, place, address).map(|_| ())
 }
 
 /// Whether a place has the destination of the packet in a frame, and the packet comes from the place's peer. Then it goes
@@ -203,12 +198,11 @@ fn suits_packet(
     dataplane: &Dataplane,
     place: u32,
     frame: &XdpFrame<'_>,
-    now: u64,
     job: &mut Job,
 ) -> Result<(), DropReason> {
     let ip = frame.get::<[u8; IPV6]>(IP).ok_or(DropReason::Truncated)?;
     let udp = frame.get::<[u8; UDP]>(PAYLOAD).ok_or(DropReason::Truncated)?;
-    let (session, slot) = at(dataplane, place, outer::destination(ip), now)?;
+    let (session, slot) = at(dataplane, place, outer::destination(ip))?;
     outer::require_peer(session, slot, ip, udp)?;
     job.place = place;
     Ok(())
@@ -224,19 +218,22 @@ const fn closeness(reason: DropReason) -> u8 {
     }
 }
 
-/// Whether some session has this address at boot time `now`.
+/// Whether some session has this address now.
 #[inline(never)]
-pub(crate) fn is_live(dataplane: &Dataplane, address: &[u8; 16], now: u64) -> bool {
-    may_be_ours(dataplane, address)
-        && find(dataplane, address, |place| suits(dataplane, place, address, now)).is_ok()
+pub(crate) fn is_live(dataplane: &Dataplane, address: &[u8; 16]) -> bool {
+    let hash = hash(dataplane, address);
+    maps::may_be_ours(hash.mark()) && find(hash, |place| suits(dataplane, place, address)).is_ok()
 }
 
 /// [`find`] for the packet in a frame.
 #[inline(never)]
-fn find_peer(frame: &XdpFrame<'_>, dataplane: &Dataplane, now: u64, job: &mut Job) -> Result<(), DropReason> {
-    let ip = frame.get::<[u8; IPV6]>(IP).ok_or(DropReason::Truncated)?;
-    let address = *outer::destination(ip);
-    find(dataplane, &address, |place| suits_packet(dataplane, place, frame, now, job))
+fn find_peer(
+    frame: &XdpFrame<'_>,
+    dataplane: &Dataplane,
+    hash: &Hash,
+    job: &mut Job,
+) -> Result<(), DropReason> {
+    find(*hash, |place| suits_packet(dataplane, place, frame, job))
 }
 
 /// Whether [`find`] gives this reason where no session has the address now.
@@ -248,17 +245,17 @@ const fn is_dead(reason: DropReason) -> bool {
 /// Opens a UDP packet towards a protected prefix and hands it to the tunnel device.
 #[inline(always)]
 fn open(frame: &mut XdpFrame<'_>, stage: Stage, dataplane: &Dataplane) -> Result<Action, DropReason> {
-    let length = frame.len() - ETHERNET;
     let ip = frame.get::<[u8; IPV6]>(IP).ok_or(DropReason::Truncated)?;
     if frame.get::<[u8; UDP]>(PAYLOAD).is_none() {
         return refuse(frame, dataplane, DropReason::Truncated);
     }
-    if !may_be_ours(dataplane, outer::destination(ip)) {
+    let hash = hash(dataplane, outer::destination(ip));
+    // For strangers somebody nearly never may have the address, and this is all that they cost.
+    if !maps::may_be_ours(hash.mark()) {
         return if dataplane.is_shared() { Ok(pass()) } else { Err(DropReason::UnknownAddress) };
     }
-    let now = boot_time();
     let job = maps::job(Direction::Receive).ok_or(DropReason::ReceiveFailed)?;
-    match find_peer(frame, dataplane, now, job) {
+    match find_peer(frame, dataplane, &hash, job) {
         Ok(()) => {}
         Err(reason) if is_dead(reason) && dataplane.is_shared() => return Ok(pass()),
         Err(reason) => return Err(reason),
@@ -270,14 +267,19 @@ fn open(frame: &mut XdpFrame<'_>, stage: Stage, dataplane: &Dataplane) -> Result
     let udp = frame.get::<[u8; UDP]>(PAYLOAD).ok_or(DropReason::Truncated)?;
     let state = maps::session_state(index).ok_or(DropReason::SessionEnded)?;
     steer::arrived(stage, state);
-    let inner_length = outer::inner_length(ip, udp, length, dataplane.inner_mtu)?;
+    let inner_length = outer::inner_length(ip, udp, frame.len() - ETHERNET, dataplane.inner_mtu)?;
 
     let header = frame.get::<[u8; MTD]>(MTD_HEADER).ok_or(DropReason::Truncated)?;
     let sequence = outer::sequence(header, &session.rx.mask);
     let introduction = session.mode == MODE_INTRODUCTION;
     // Those of introductions are random.
-    if !introduction && !slot::sequence_possible(sequence, now.wrapping_add(session.clock_offset)) {
+    if !introduction && !slot::sequence_possible(sequence, maps::tick().wrapping_add(session.clock_offset)) {
         return Err(DropReason::InvalidSequence);
+    }
+    let now = boot_time();
+    // What has come this far is worth the exact clock: nothing is accepted after its time.
+    if !is_within(session, slot, now) {
+        return Err(DropReason::StaleSlot);
     }
     let place = window::place(sequence);
     let word = state.window_word(place.index).ok_or(DropReason::InvalidSequence)?;

@@ -3,12 +3,12 @@
 //! The sizes given here are the smallest of use; the loader sets those that fit the configuration.
 
 use aya_ebpf::bindings::xdp_action::XDP_ABORTED;
-use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
+use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_ktime_get_boot_ns};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::Key;
 use aya_ebpf::maps::{Array, CpuMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
 use mtd_common::abi::{
-    self, COUNTER_SLOTS, Counter, DROP_SLOTS, Dataplane, IntroductionTag, Route, RouteKey, Session,
+    self, COUNTER_SLOTS, Counter, DROP_SLOTS, Dataplane, IntroductionTag, Local, Route, RouteKey, Session,
     SessionState, Slot, Steering, SteeringCpus, TokenBucket,
 };
 use mtd_common::aead::{Pass, Sums};
@@ -65,7 +65,7 @@ static INTRODUCTION_LIMIT: PerCpuArray<TokenBucket> = PerCpuArray::with_max_entr
 #[map]
 static CONTROL_LIMIT: PerCpuArray<TokenBucket> = PerCpuArray::with_max_entries(1, 0);
 #[map]
-static EVENT_LIMIT: PerCpuArray<TokenBucket> = PerCpuArray::with_max_entries(1, 0);
+static LOCAL: PerCpuArray<Local> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 static NEIGHBOUR_LIMIT: PerCpuArray<TokenBucket> = PerCpuArray::with_max_entries(1, 0);
 
@@ -334,16 +334,47 @@ fn take(limit: &PerCpuArray<TokenBucket>, now: u64, interval: u64, burst: u64) -
     unsafe { &mut *bucket }.take(now, interval, burst)
 }
 
+/// What this CPU keeps for itself.
+#[inline(always)]
+fn local() -> Option<&'static mut Local> {
+    // SAFETY: this CPU's own element. A program is not interrupted by itself; where one interrupts another, both may take the
+    // same token, and see below for the time.
+    LOCAL.get_ptr_mut(0).map(|local| unsafe { &mut *local })
+}
+
+/// Boot time in ns of the first packet after the clock's last tick: late by a tick at most (1 to 10 ms, as the kernel was
+/// built). The exact clock costs as much as dropping a stranger's packet altogether.
+#[inline(always)]
+fn now(local: &mut Local) -> u64 {
+    // SAFETY: takes nothing, returns a number; the kernel makes one read of memory of it.
+    let tick = unsafe { bpf_jiffies64() };
+    if local.tick != tick {
+        // SAFETY: takes nothing, returns the time. Fields of a map value, aligned by its type; volatile for their order: a
+        // program that comes between the two reads the clock itself.
+        unsafe {
+            (&raw mut local.time).write_volatile(bpf_ktime_get_boot_ns());
+            (&raw mut local.tick).write_volatile(tick);
+        }
+    }
+    local.time
+}
+
+/// Boot time in ns for decisions to which a tick does not matter: see [`now`].
+#[inline(always)]
+pub(crate) fn tick() -> u64 {
+    local().map_or(0, now)
+}
+
 /// Lets `fill` write a drop event into the ring buffer, at most 100 times a second and CPU (bursts of 200). The
 /// event is all zero before.
 #[inline(always)]
 pub(crate) fn event(fill: impl FnOnce(&mut DropEvent)) {
     const INTERVAL: u64 = 10_000_000;
     const BURST: u64 = 200;
-    // The time of the last tick will do, and costs nearly nothing: most drops get no further.
-    // SAFETY: takes nothing, returns the time.
-    let now = unsafe { bpf_ktime_get_coarse_ns() };
-    if !take(&EVENT_LIMIT, now, INTERVAL, BURST) {
+    let Some(local) = local() else { return };
+    // Most drops get no further.
+    let now = now(local);
+    if !local.events.take(now, INTERVAL, BURST) {
         return count(Counter::EventsSuppressed);
     }
     match EVENTS.reserve::<DropEvent>(0) {

@@ -36,15 +36,14 @@ pub(crate) fn solicited(
 /// Makes the solicitation into its answer. A function of its own in the program too: see `ingress::decrypt`.
 #[inline(never)]
 fn answer(frame: &mut XdpFrame<'_>, dataplane: &Dataplane, target: &[u8; 16]) -> Result<(), DropReason> {
-    let now = ingress::boot_time();
-    if !dataplane.answers_solicitations() || !ingress::is_live(dataplane, target, now) {
+    if !dataplane.answers_solicitations() || !ingress::is_live(dataplane, target) {
         return Err(DropReason::NeighbourDead);
     }
     let length = frame.len() - ETHERNET;
     let ip = frame.get::<[u8; IPV6]>(ETHERNET).ok_or(DropReason::NeighbourMalformed)?;
     let icmp = frame.get::<[u8; ndp::WITH_OPTION]>(SOLICITATION).ok_or(DropReason::NeighbourMalformed)?;
     ndp::require_answerable(ip, icmp, length)?;
-    if !maps::may_advertise(now) {
+    if !maps::may_advertise(maps::tick()) {
         return Err(DropReason::NeighbourLimited);
     }
     let whole = frame.get_mut::<[u8; ndp::FRAME]>(0).ok_or(DropReason::NeighbourMalformed)?;

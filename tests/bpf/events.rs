@@ -7,7 +7,7 @@ use aya::maps::PerCpuValues;
 use aya::util::nr_cpus;
 use aya::{TestRun as _, TestRunOptions};
 use mtd_common::DropReason;
-use mtd_common::abi::TokenBucket;
+use mtd_common::abi::Local;
 use mtd_common::event::DropEvent;
 use mtd_tests::packet::{HOP_BY_HOP, echo_request, tcp_syn, udp, with_extension_header, with_vlan_tag};
 
@@ -148,10 +148,10 @@ fn a_full_ring_buffer_costs_events_only() {
     on_one_cpu(|| {
         while drops < 2 * CAPACITY {
             // As if the limit had had time to fill up again.
-            let limit = bench.plane.ebpf_mut().map_mut("EVENT_LIMIT").expect("a map");
-            let mut limit = PerCpuArray::<_, TokenBucket>::try_from(limit).expect("of token buckets");
-            let empty = PerCpuValues::try_from(vec![TokenBucket::default(); nr_cpus().expect("CPUs")]);
-            limit.set(0, empty.expect("one for each CPU"), 0).expect("an element");
+            let local = bench.plane.ebpf_mut().map_mut("LOCAL").expect("a map");
+            let mut local = PerCpuArray::<_, Local>::try_from(local).expect("with the limit");
+            let empty = PerCpuValues::try_from(vec![Local::default(); nr_cpus().expect("CPUs")]);
+            local.set(0, empty.expect("one for each CPU"), 0).expect("an element");
             let program = bench.plane.receive_program().expect("a program");
             let options =
                 TestRunOptions { data_in: Some(&frame), repeat: BURST as u32, ..TestRunOptions::new() };

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use mtd_common::DropReason;
 
+use crate::concurrency::on_one_cpu;
 use crate::harness::{Bench, Fixture, SEQUENCE, boot_time};
 use crate::inner::Version;
 use crate::peering::{CURRENT, Peering, slot_start};
@@ -96,6 +97,30 @@ fn an_address_begins_and_ends_at_the_nanosecond_of_its_slot() {
         Fixture::drop("after the end of the first", stale, packets[0][1].frame()),
         Fixture::accept("after the begin of the last", &peering, &packets[1][0]),
     ]);
+}
+
+/// Packets are refused by the time of the last tick, and accepted by the exact one.
+#[test]
+fn nothing_is_accepted_after_its_time_within_the_same_tick() {
+    /// Much less than a tick of any kernel.
+    const SOON: u64 = 300_000;
+    const ROUNDS: u64 = 8;
+    let (mut bench, peering) = Bench::with_session();
+    for round in 0..ROUNDS {
+        let (early, late) = (packet(&peering, CURRENT, 2 * round), packet(&peering, CURRENT, 2 * round + 1));
+        on_one_cpu(|| {
+            let mut session = bench.plane.session(0).expect("a session");
+            let end = boot_time() + SOON;
+            session.until = end.wrapping_add(session.clock_offset);
+            bench.plane.set_session(0, session).expect("a session");
+            // From here on this CPU knows a time at which the session lasts, unless this takes too long.
+            bench.receive(&early.frame());
+            while boot_time() < end {
+                std::hint::spin_loop();
+            }
+            bench.check(&Fixture::drop("too late", DropReason::StaleSlot, late.frame()));
+        });
+    }
 }
 
 /// A session may end before its slots do.

@@ -4,14 +4,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use mtd_common::abi::{MAX_SHARED, Slot};
 use mtd_common::slot;
-use mtd_common::table::{self, BUCKET, Bucket, Hash, Layout};
+use mtd_common::table::{self, BUCKET, Bucket, Hash, Layout, Mark};
 
 use super::error::Error;
 use super::shared::Shared;
 use crate::proto::slots::SlotMaps;
-
-/// Bits of the filter for each bucket.
-const MARKS: usize = 32;
 
 /// Table, filter and slots. There is one writer at a time.
 pub(super) struct Addresses {
@@ -33,7 +30,7 @@ impl Addresses {
         buckets: Shared<Bucket>,
         filter: Shared<u64>,
     ) -> Self {
-        let counts = vec![0; buckets.len() * MARKS].into();
+        let counts = vec![0; filter.len() * 64].into();
         Self { layout, ring_bits, slots, buckets, filter, counts }
     }
 
@@ -128,12 +125,14 @@ impl Addresses {
     }
 }
 
-/// The bits of the filter that an address sets; one where both are the same.
+/// The bits of the filter that an address sets, each once.
 fn marks(hash: Hash) -> impl Iterator<Item = usize> {
-    let mark = hash.mark();
-    let bits = [mark.mask.trailing_zeros(), mark.mask.ilog2()];
-    let distinct = if bits[0] == bits[1] { 1 } else { 2 };
-    bits.into_iter().take(distinct).map(move |bit| mark.word as usize * 64 + bit as usize)
+    let Mark { word, mut mask } = hash.mark();
+    std::iter::from_fn(move || {
+        let bit = (mask != 0).then_some(mask.trailing_zeros())?;
+        mask &= mask - 1;
+        Some(word as usize * 64 + bit as usize)
+    })
 }
 
 impl SlotMaps for Addresses {

@@ -13,7 +13,7 @@ use mtd_common::abi::{
 };
 use mtd_common::bytes::ne64;
 use mtd_common::session_note::SessionNote;
-use mtd_common::table::{Bucket, Layout};
+use mtd_common::table::{self, Bucket, Layout};
 
 use super::addresses::Addresses;
 use super::error::{Error, errno};
@@ -58,7 +58,7 @@ pub(super) fn shapes(capacity: Capacity) -> [Shape; 12] {
     let slots = capacity.sessions.saturating_mul(1 << capacity.ring_bits());
     [
         Shape::new("DATAPLANE", 4, size_of::<Dataplane>(), 1),
-        Shape::new("FILTER", 4, 8, buckets / 2),
+        Shape::new("FILTER", 4, 8, table::words(capacity.table_bits()) as u32),
         Shape::new("ADDRESSES", 4, size_of::<Bucket>(), buckets),
         Shape::new("SLOTS", 4, size_of::<Slot>(), slots),
         Shape::new("SESSIONS", 4, size_of::<Session>(), capacity.sessions),
@@ -243,7 +243,7 @@ fn new_layout(bits: u32) -> Result<Layout, Error> {
     let random = SecretKey::generate_psk()?;
     let bytes = random.as_bytes();
     let key = [ne64::<0, 32>(bytes), ne64::<8, 32>(bytes) | 1, ne64::<16, 32>(bytes) | 1];
-    Ok(Layout { key, bits, reserved: 0 })
+    Ok(Layout { key, bits, sharing: table::sharing(bits) })
 }
 
 /// Memory of a map as the kernel accounts it, in bytes.

@@ -9,17 +9,19 @@ use super::*;
 const RING_BITS: u32 = 3;
 
 fn table(sessions: usize, bits: u32) -> Addresses {
-    let layout = Layout {
-        key: [0x1234_5678_9abc_def1, 0x9e37_79b9_7f4a_7c15, 0xd6e8_feb8_6659_fd93],
-        bits,
-        reserved: 0,
-    };
+    table_with_filter(sessions, bits, table::sharing(bits))
+}
+
+/// A table in whose filter `1 << sharing` buckets share a word.
+fn table_with_filter(sessions: usize, bits: u32, sharing: u32) -> Addresses {
+    let layout =
+        Layout { key: [0x1234_5678_9abc_def1, 0x9e37_79b9_7f4a_7c15, 0xd6e8_feb8_6659_fd93], bits, sharing };
     Addresses::new(
         layout,
         RING_BITS,
         Shared::anonymous(sessions << RING_BITS),
         Shared::anonymous(1 << bits),
-        Shared::anonymous(1 << (bits - 1)),
+        Shared::anonymous(1 << (bits - sharing)),
     )
 }
 
@@ -56,9 +58,10 @@ proptest! {
     /// Few addresses, so that sessions share them.
     #[test]
     fn it_holds_what_was_loaded_and_nothing_else(
+        sharing in 1_u32..=2,
         steps in prop::collection::vec((any::<bool>(), 0_u32..4, 0_u64..8, 0_u64..6), 1..300),
     ) {
-        let mut table = table(4, 4);
+        let mut table = table_with_filter(4, 4, sharing);
         let mut model: HashMap<(u32, u64), u64> = HashMap::new();
         for (load, session, number, low) in steps {
             if load {
