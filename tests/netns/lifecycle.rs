@@ -7,3 +7,4 @@ mod commands;
 mod failures;
 mod follow;
 mod remains;
+mod status;

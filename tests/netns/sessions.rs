@@ -2,6 +2,7 @@
 
 mod clocks;
 mod crashes;
+mod metrics;
 mod restarts;
 mod steady;
 mod steering;

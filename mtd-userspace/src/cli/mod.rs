@@ -30,7 +30,7 @@ use crate::controller;
   mtd status                              what is going on
   mtd drops --follow                      who is knocking
 
-Exit status: 0 success, 1 failure, 2 wrong usage."
+Exit status: 0 success, 1 failure, 2 wrong usage; `mtd status` has more to say with it."
 )]
 struct Cli {
     /// Log more: -v for debug, -vv for trace. The environment variable `MTD_LOG` takes filters, as in `mtd=debug`.
@@ -78,15 +78,20 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     start_logging(cli.verbose);
     match dispatch(cli.command) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
-            eprintln!("mtd: {error:#}");
+            complain(&error);
             ExitCode::FAILURE
         }
     }
 }
 
-fn dispatch(command: Command) -> anyhow::Result<()> {
+/// Says what went wrong, with its causes.
+fn complain(error: &anyhow::Error) {
+    eprintln!("mtd: {error:#}");
+}
+
+fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Genkey => keys::genkey()?,
         Command::Genpsk => keys::genpsk()?,
@@ -94,7 +99,9 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Run(args) => runtime()?.block_on(run::run(args))?,
         Command::Attach(args) => runtime()?.block_on(run::attach(args))?,
         Command::Detach(args) => runtime()?.block_on(run::detach(args))?,
-        Command::Status(args) => runtime()?.block_on(status::run(&args, controller::offline_status))?,
+        Command::Status(args) => {
+            return runtime()?.block_on(status::run(&args, controller::offline_status));
+        }
         Command::Sessions(args) => {
             runtime()?.block_on(sessions::run(&args, controller::offline_status))?;
         }
@@ -104,7 +111,7 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Dht(args) => runtime()?.block_on(dht::run(&args))?,
         Command::Debug(args) => debug::run(&args)?,
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {

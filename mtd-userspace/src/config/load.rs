@@ -94,6 +94,7 @@ fn with_keys(config: Config<()>, identity: Option<Identity>, keys: Vec<SecretKey
         socket: config.socket,
         state_dir: config.state_dir,
         identity,
+        metrics: config.metrics,
         rendezvous: config.rendezvous,
         listen: config.listen,
         servers: config.servers,

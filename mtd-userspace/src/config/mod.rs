@@ -14,6 +14,7 @@ mod tables;
 
 use std::fmt;
 use std::io::{self, Read};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -87,6 +88,8 @@ pub struct Config<K = SecretKey> {
     pub state_dir: PathBuf,
     /// The own key (requirement MT-20); there when there is `listen` or one of `servers`.
     pub identity: Option<Identity<K>>,
+    /// Where metrics are served over HTTP, one address; `None`: only at the control socket.
+    pub metrics: Option<SocketAddr>,
     /// How servers and clients find each other.
     pub rendezvous: Rendezvous,
     /// What this host does as a server with registered clients; `None`: it is none.

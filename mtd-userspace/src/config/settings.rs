@@ -1,6 +1,6 @@
 //! Settings of the rendezvous, of servers with registered clients, and of the clients' side.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,6 +8,9 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::{Encoding, Mode};
 use crate::keys::{PublicKey, SecretKey};
+
+/// Where metrics are served when `[metrics]` says nothing. All ports that Prometheus' list reserves are below.
+pub const DEFAULT_METRICS: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST), 24_633);
 
 /// Shortest and longest rendezvous window; whole seconds.
 pub const WINDOW_RANGE: (Duration, Duration) = (Duration::from_mins(1), Duration::from_hours(24));
