@@ -4,6 +4,7 @@ mod clocks;
 mod crashes;
 mod metrics;
 mod restarts;
+mod secrets;
 mod steady;
 mod steering;
 mod torture;
