@@ -17,8 +17,9 @@ fn main() {
 
 /// The commit that is built, with a plus sign if there are changes beside; `unknown` outside of a repository.
 fn commit() -> String {
-    // Each commit and each switch of branches writes to this file. What changes after it is not noticed.
-    if let Some(log) = git(&["rev-parse", "--git-path", "logs/HEAD"]) {
+    // Each commit and each switch of branches writes to this file. What changes after it is not noticed. For a file that
+    // is not there, cargo would build anew each time.
+    if let Some(log) = git(&["rev-parse", "--git-path", "logs/HEAD"]).filter(|log| Path::new(log).is_file()) {
         println!("cargo::rerun-if-changed={log}");
     }
     let changed =
