@@ -2,7 +2,9 @@
 
 mod clocks;
 mod crashes;
+mod metrics;
 mod restarts;
+mod secrets;
 mod steady;
 mod steering;
 mod torture;

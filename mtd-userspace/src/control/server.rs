@@ -27,6 +27,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, UnixAddr};
 use nix::sys::stat::{Mode, fchmod};
 use serde::Serialize;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -35,6 +36,7 @@ use tokio::time::{sleep, timeout};
 
 use super::{ControlError, DROPS_PATH, DropLine, PEERS_PATH, RELOAD_PATH, Refusal, STATUS_PATH};
 use crate::keys::PublicKey;
+use crate::metrics;
 use crate::status::{self, Registered, Reload, Status};
 
 /// Connections served at a time; later ones wait in the kernel's queue.
@@ -55,6 +57,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// The future of [`Source::status`].
 pub type StatusFuture<'a> = Pin<Box<dyn Future<Output = anyhow::Result<Status>> + Send + 'a>>;
 
+/// The future of [`Source::metrics`].
+pub type MetricsFuture<'a> = Pin<Box<dyn Future<Output = anyhow::Result<String>> + Send + 'a>>;
+
 /// The future of a request that may be refused.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Refusal>> + Send + 'a>>;
 
@@ -63,6 +68,11 @@ pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Refusal>> + Send 
 pub trait Source: Send + Sync + 'static {
     /// The status as of now. An error is shown to the client, with its causes.
     fn status(&self) -> StatusFuture<'_>;
+
+    /// The metrics, in the text format of Prometheus.
+    fn metrics(&self) -> MetricsFuture<'_> {
+        Box::pin(async { Ok(metrics::render(&self.status().await?)) })
+    }
 
     /// The dropped packets from now on. A receiver that lags loses events; the sender never waits. The stream of a
     /// client ends when the sender is dropped.
@@ -238,14 +248,21 @@ pub async fn serve(
     Ok(())
 }
 
-async fn converse(stream: UnixStream, router: Router, mut closing: watch::Receiver<bool>) {
-    let connection = http1::Builder::new()
+/// One request and its answer over a stream. Ready when the answer is read, or the peer breaks the rules.
+pub(crate) fn connection<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    router: Router,
+) -> http1::Connection<TokioIo<S>, TowerToHyperService<Router>> {
+    http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
         .keep_alive(false)
         .max_buf_size(BUFFER_BYTES)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    let mut connection = pin!(connection);
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
+}
+
+async fn converse(stream: UnixStream, router: Router, mut closing: watch::Receiver<bool>) {
+    let mut connection = pin!(connection(stream, router));
     let result = tokio::select! {
         result = connection.as_mut() => result,
         () = ended(&mut closing) => {
@@ -274,6 +291,7 @@ struct Shared {
 fn router(shared: Shared) -> Router {
     Router::new()
         .route(STATUS_PATH, get(get_status))
+        .route(metrics::server::PATH, get(get_metrics))
         .route(DROPS_PATH, get(get_drop_events))
         .route(PEERS_PATH, get(peers::list).post(peers::add))
         .route(&format!("{PEERS_PATH}/{{name}}"), delete(peers::remove))
@@ -294,6 +312,10 @@ async fn get_status(State(shared): State<Shared>) -> Response {
         Ok(status) => Json(status).into_response(),
         Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, &format!("{error:#}")),
     }
+}
+
+async fn get_metrics(State(shared): State<Shared>) -> Response {
+    metrics::server::respond(&*shared.source).await
 }
 
 async fn get_drop_events(State(shared): State<Shared>) -> Response {

@@ -17,6 +17,7 @@ use tracing::{info, warn};
 use crate::config::{Config, LinkMode, SteeringChoice};
 use crate::dataplane::{self, Capacity, Plane, Settings, XdpMode, remove_pins, steering_cpus};
 use crate::device::{self, TunnelDevice, TunnelInfo, Underlay, bpffs};
+use crate::health;
 use crate::instance::{Instance, RUN_DIR};
 use crate::proto::messages::Tunnel;
 use crate::proto::session::nanoseconds;
@@ -154,7 +155,15 @@ impl Host {
     /// # Errors
     /// When the kernel refuses.
     pub fn attach(&self, config: &Config, plane: &mut Plane) -> anyhow::Result<XdpMode> {
-        let mode = plane.attach(&config.interface, &config.inside_device(), config.xdp, &self.pins)?;
+        let mode = plane.attach(&config.interface, &config.inside_device(), config.xdp, &self.pins);
+        let mode = mode.map_err(|error| match self.underlay.xdp_program.filter(|_| !self.inherited) {
+            Some(id) => anyhow::Error::new(error).context(format!(
+                "{} runs {} already",
+                config.interface,
+                health::program_label(id)
+            )),
+            None => error.into(),
+        })?;
         let prefixes: Vec<String> = config.prefixes.iter().map(ToString::to_string).collect();
         let dark = if config.link == LinkMode::Shared {
             "its moving addresses are"

@@ -17,7 +17,7 @@ use mtd_common::table;
 
 use super::error::{Error, errno};
 use super::links::{self, XdpMode};
-use super::maps::{self, Counts, Maps};
+use super::maps::{self, Counts, Maps, SessionTraffic};
 use super::object::{OBJECT, RECEIVE, SEND, TAKE};
 use super::steering;
 use crate::config::{LinkMode, XdpChoice};
@@ -269,6 +269,11 @@ impl Plane {
     /// When `index` is not below the capacity.
     pub fn session_state(&self, index: u32) -> Result<SessionState, Error> {
         self.maps.state(index)
+    }
+
+    /// What went through a session: nothing where `index` is not below the capacity.
+    pub fn session_traffic(&self, index: u32) -> SessionTraffic {
+        self.maps.traffic(index).unwrap_or_default()
     }
 
     /// Sets what the programs keep of a session. Only while no slot of the session is loaded: the programs change
