@@ -24,6 +24,13 @@ impl Shared {
         unsafe { self.0.write_volatile(value) }
     }
 
+    /// Reads it after everything before in the program, and before everything after it: atomic operations that return
+    /// something are ordered so on every CPU, plain reads are not.
+    #[inline(always)]
+    pub(crate) fn load_ordered(self) -> u64 {
+        self.fetch_add(0)
+    }
+
     /// Adds to it, and returns what it was before.
     #[inline(always)]
     pub(crate) fn fetch_add(self, amount: u64) -> u64 {

@@ -28,7 +28,7 @@ use self::registrar::{Consequences, Registrar};
 use crate::config::Config;
 use crate::control::server::Answer;
 use crate::control::{self, Refusal};
-use crate::dataplane::Plane;
+use crate::dataplane::{Maker, Plane, Worker};
 use crate::device::{TunnelInfo, Underlay};
 use crate::keys::PublicKey;
 use crate::status::{self, Drop, Registered, Reload};
@@ -113,6 +113,7 @@ struct Running {
     server: JoinHandle<Result<(), control::ControlError>>,
     watchers: Vec<JoinHandle<std::io::Result<()>>>,
     meeting: Option<JoinHandle<()>>,
+    keystream: Option<Worker>,
 }
 
 impl Running {
@@ -126,6 +127,7 @@ impl Running {
         let (events, _) = broadcast::channel(EVENT_BACKLOG);
         let listener = control::server::bind(socket)?;
         let (ring, control_ring) = (plane.take_events()?, plane.take_control()?);
+        let keystream = plane.take_maker().map(Maker::spawn).transpose()?;
         events::forward_program_logs(&mut plane);
         let mut registrar = Registrar::load(&config, config_file, host.instance.leases(&config.state_dir))?;
         let (effects, requests) = mpsc::unbounded_channel();
@@ -154,7 +156,7 @@ impl Running {
             tokio::spawn(events::watch_control(control_ring, Arc::clone(&core), until(stopped))),
         ];
         let meeting = meeting.map(|meeting| tokio::spawn(meeting.serve(Arc::clone(&core), requests)));
-        Ok(Self { core, interface, stop, server, watchers, meeting })
+        Ok(Self { core, interface, stop, server, watchers, meeting, keystream })
     }
 
     /// Looks after slots and clocks until a signal comes.
@@ -190,6 +192,7 @@ impl Running {
     /// Ends the tasks. What went wrong with them is logged: it must not keep the rest from being taken down.
     async fn finish(self) {
         self.stop.send_replace(true);
+        drop(self.keystream);
         if let Some(meeting) = self.meeting {
             meeting.abort();
         }
