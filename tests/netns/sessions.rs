@@ -2,6 +2,7 @@
 
 mod clocks;
 mod crashes;
+mod keystream;
 mod restarts;
 mod steady;
 mod steering;
