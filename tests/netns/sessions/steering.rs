@@ -36,8 +36,8 @@ impl Traffic {
         Ok(report)
     }
 
-    /// Ends both, where other programs and queues have taken the place of the first ones, and may have overtaken them: every
-    /// byte of the flow was compared.
+    /// Ends both, where packets may get lost or overtake others, as they do when other programs and queues take the place of
+    /// the first ones: every byte of the flow was compared.
     pub(super) fn stop_changed(self) -> Result<()> {
         let flow = self.flow.stop();
         ensure!(flow.broken.is_none(), "{flow:?}");
