@@ -47,7 +47,10 @@ pub async fn examine(mut status: Status) -> Status {
     env!("MTD_COMMIT").clone_into(&mut status.commit);
     status.abi = abi::VERSION;
     status.kernel = kernel();
-    status.programs = programs(&status.pins);
+    // A controller has told its own; it may not ask for others' any more.
+    if status.programs.is_empty() {
+        status.programs = programs(&status.pins);
+    }
     status.clock = wall_clock();
     status.warnings = warnings(&status, &look);
     status
@@ -226,10 +229,12 @@ fn nothing_arrives(status: &Status) -> bool {
         && !status.drops.keys().any(|reason| received(reason))
 }
 
-/// A program in words: name and number.
+/// A program in words: name and number. Without privileges nobody learns the name.
 pub fn program_label(id: u32) -> String {
-    let name = program_name(id).unwrap_or_else(|| "without a name".to_owned());
-    format!("the XDP program {name} (number {id})")
+    match program_name(id) {
+        Some(name) => format!("the XDP program {name} (number {id})"),
+        None => format!("the XDP program with the number {id}"),
+    }
 }
 
 #[cfg(test)]

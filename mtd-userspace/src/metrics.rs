@@ -100,6 +100,8 @@ fn frames(text: &mut Text, status: &Status) {
         control,
         steered,
         steering_lost,
+        sealed_ahead,
+        opened_ahead,
     } = status.frames;
     let counters = [
         (
@@ -112,6 +114,8 @@ fn frames(text: &mut Text, status: &Status) {
         ("mtd_control_messages_total", control, "Control messages handed to the controller."),
         ("mtd_neighbour_answers_total", neighbour_answered, "Neighbour solicitations answered."),
         ("mtd_steered_packets_total", steered, "Packets handed to another CPU, to be opened there."),
+        ("mtd_sealed_ahead_packets_total", sealed_ahead, "Packets sealed with key stream made ahead."),
+        ("mtd_opened_ahead_packets_total", opened_ahead, "Packets opened with key stream made ahead."),
         ("mtd_steered_packets_lost_total", steering_lost, "Of those, packets lost on the way."),
         ("mtd_drop_events_suppressed_total", events_suppressed, "Drops counted but not reported as events."),
         (

@@ -117,6 +117,12 @@ pub struct Frames {
     /// Of those, lost on the way, because that CPU's queue was full.
     #[serde(default)]
     pub steering_lost: u64,
+    /// Packets sealed with key stream that was made ahead.
+    #[serde(default)]
+    pub sealed_ahead: u64,
+    /// Packets opened with key stream that was made ahead.
+    #[serde(default)]
+    pub opened_ahead: u64,
 }
 
 /// State of the session with one peer.

@@ -2,6 +2,7 @@
 
 mod clocks;
 mod crashes;
+mod keystream;
 mod metrics;
 mod restarts;
 mod secrets;

@@ -95,6 +95,7 @@ fn build(file: FileFields) -> Option<Document> {
         link: root.link,
         xdp: root.xdp,
         steering: root.steering,
+        keystream: root.keystream,
         device: value(root.device).unwrap_or_else(|| DEFAULT_DEVICE.to_owned()),
         addresses,
         mtu: root.mtu,

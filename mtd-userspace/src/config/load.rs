@@ -86,6 +86,7 @@ fn with_keys(config: Config<()>, identity: Option<Identity>, keys: Vec<SecretKey
         link: config.link,
         xdp: config.xdp,
         steering: config.steering,
+        keystream: config.keystream,
         device: config.device,
         addresses: config.addresses,
         mtu: config.mtu,

@@ -11,9 +11,9 @@ use super::error::Problems;
 use super::section::{Key, Located, Schema, Section};
 use super::{
     DEFAULT_KEEPALIVE, Encoding, GRACE_RANGE, HORIZON_RANGE, Hooks, IDLE_RANGE, INTRODUCTION_SLOT_RANGE,
-    KEEPALIVE_RANGE, KEY_LIFE_RANGE, LinkMode, MAX_HANDSHAKES, MAX_HANDSHAKES_PER_CLIENT, MAX_INNER_MTU,
-    MAX_PUBLISH_IN_FLIGHT, MAX_SESSIONS, MIN_INNER_MTU, Mode, PERIOD_RANGE, SteeringChoice, XdpChoice,
-    fields,
+    KEEPALIVE_RANGE, KEY_LIFE_RANGE, KeyStreamChoice, LinkMode, MAX_HANDSHAKES, MAX_HANDSHAKES_PER_CLIENT,
+    MAX_INNER_MTU, MAX_PUBLISH_IN_FLIGHT, MAX_SESSIONS, MIN_INNER_MTU, Mode, PERIOD_RANGE, SteeringChoice,
+    XdpChoice, fields,
 };
 use crate::keys::PublicKey;
 
@@ -23,6 +23,7 @@ pub(super) const ROOT_KEYS: &[Key] = &[
     ("link", r#""routed""#),
     ("xdp", r#""auto""#),
     ("steering", r#""auto""#),
+    ("keystream", r#""auto""#),
     ("device", r#""mtd0""#),
     ("address", r#"["fd00:6d74::1/64", "10.66.0.1/24"]"#),
     ("mtu", "1428"),
@@ -129,6 +130,7 @@ pub(super) struct RootFields {
     pub(super) link: LinkMode,
     pub(super) xdp: XdpChoice,
     pub(super) steering: SteeringChoice,
+    pub(super) keystream: KeyStreamChoice,
     pub(super) device: Option<Located<String>>,
     pub(super) addresses: Vec<Located<IpNet>>,
     /// Whether `addresses` is all that the file lists.
@@ -275,6 +277,9 @@ fn read_root(root: &Section, has_servers: bool, problems: &mut Problems) -> Root
         ),
         steering: value_or_default(
             root.optional("steering", problems, |text| fields::choice(text, SteeringChoice::CHOICES)),
+        ),
+        keystream: value_or_default(
+            root.optional("keystream", problems, |text| fields::choice(text, KeyStreamChoice::CHOICES)),
         ),
         device: root.optional("device", problems, fields::device),
         addresses,

@@ -36,7 +36,7 @@ use self::service::Watchdog;
 use crate::config::{Change, Config, ConfigError, Settings};
 use crate::control::server::Answer;
 use crate::control::{self, Refusal};
-use crate::dataplane::Plane;
+use crate::dataplane::{Maker, Plane, Worker};
 use crate::device::{TunnelInfo, Underlay};
 use crate::keys::PublicKey;
 use crate::status::{self, Drop, Registered, Reload, Setting, Status};
@@ -163,6 +163,7 @@ struct Running {
     metrics: Option<JoinHandle<()>>,
     watchers: Vec<JoinHandle<std::io::Result<()>>>,
     meeting: Option<JoinHandle<()>>,
+    keystream: Option<Worker>,
 }
 
 impl Running {
@@ -176,6 +177,7 @@ impl Running {
         let (events, _) = broadcast::channel(EVENT_BACKLOG);
         let listener = control::server::bind(socket)?;
         let (ring, control_ring) = (plane.take_events()?, plane.take_control()?);
+        let keystream = plane.take_maker().map(Maker::spawn).transpose()?;
         events::forward_program_logs(&mut plane);
         let settings_file =
             config_file.clone().map(|path| Ok::<_, ConfigError>((Settings::read(&path)?, path)));
@@ -214,7 +216,7 @@ impl Running {
             tokio::spawn(events::watch_control(control_ring, Arc::clone(&core), until(stopped))),
         ];
         let meeting = meeting.map(|meeting| tokio::spawn(meeting.serve(Arc::clone(&core), requests)));
-        Ok(Self { core, source, interface, stop, server, metrics, watchers, meeting })
+        Ok(Self { core, source, interface, stop, server, metrics, watchers, meeting, keystream })
     }
 
     /// What remains to be done once everything is attached: the administrator's commands, and giving up the privileges that
@@ -270,6 +272,7 @@ impl Running {
     /// Ends the tasks. What went wrong with them is logged: it must not keep the rest from being taken down.
     async fn finish(self) {
         self.stop.send_replace(true);
+        drop(self.keystream);
         if let Some(meeting) = self.meeting {
             meeting.abort();
         }

@@ -111,7 +111,7 @@ impl Tables {
 
     /// How full the maps are, `loaded` being the number of addresses.
     pub(super) fn fill(&self, loaded: u64) -> Vec<MapFill> {
-        let Capacity { sessions, slots } = self.plane.capacity();
+        let Capacity { sessions, slots, .. } = self.plane.capacity();
         let fill = |name: &str, used, capacity| MapFill { name: name.to_owned(), used, capacity };
         vec![
             fill("addresses", loaded, u64::from(sessions) * u64::from(slots)),

@@ -263,6 +263,8 @@ pub(super) fn count(
         control: counter(Counter::Control)?,
         steered: counter(Counter::Steered)?,
         steering_lost: counter(Counter::SteeringLost)?,
+        sealed_ahead: counter(Counter::SealedAhead)?,
+        opened_ahead: counter(Counter::OpenedAhead)?,
     };
     Ok(counts)
 }

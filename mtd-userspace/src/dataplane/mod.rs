@@ -2,6 +2,7 @@
 
 mod addresses;
 mod error;
+mod keystream;
 mod links;
 mod maps;
 mod object;
@@ -13,6 +14,7 @@ mod shared;
 mod steering;
 
 pub use error::Error;
+pub use keystream::{Maker, Worker};
 pub use links::{XdpMode, pinned_mode};
 pub use maps::{Counts, MAX_ROUTES, SessionTraffic};
 pub use pinned::{View, view};

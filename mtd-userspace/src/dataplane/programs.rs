@@ -25,7 +25,7 @@ pub fn program_name(id: u32) -> Option<String> {
     program.name_as_str().map(str::to_owned)
 }
 
-fn describe(program: &ProgramInfo) -> Program {
+pub(super) fn describe(program: &ProgramInfo) -> Program {
     let since_epoch = |time: std::time::SystemTime| time.duration_since(UNIX_EPOCH).ok();
     Program {
         name: program.name_as_str().unwrap_or_default().to_owned(),

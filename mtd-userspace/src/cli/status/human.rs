@@ -233,6 +233,12 @@ fn frames_section(frames: &Frames, style: Style) -> Section {
         section.row("lost on the way there", frames.steering_lost);
     }
     section.row("sent", frames.sent);
+    if frames.sealed_ahead + frames.opened_ahead > 0 {
+        section.row(
+            "sealed, opened with key stream made ahead",
+            format!("{}, {}", frames.sealed_ahead, frames.opened_ahead),
+        );
+    }
     section.row("control messages", frames.control);
     section.row("solicitations answered", frames.neighbour_answered);
     section.row("drops not reported", frames.events_suppressed);

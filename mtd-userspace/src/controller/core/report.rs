@@ -53,6 +53,7 @@ impl Core {
             pins: self.facts.pins.clone(),
             frames: counts.frames,
             drops: counts.drops.iter().map(|(reason, n)| (reason.name().to_owned(), *n)).collect(),
+            programs: self.tables.plane.programs(),
             public_key: self.config.identity.as_ref().map(|identity| identity.key.public().to_string()),
             handshakes: self.negotiated.server.as_ref().map(handshakes),
             ..self.summary(now)
