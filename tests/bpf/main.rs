@@ -20,6 +20,7 @@ mod inner;
 mod inner_source;
 mod introduction;
 mod lengths;
+mod leniency;
 mod message;
 mod neighbour;
 mod outcome;

@@ -3,6 +3,7 @@
 mod debug;
 mod dht;
 mod drops;
+mod guard;
 mod keys;
 mod output;
 mod peers;
@@ -57,6 +58,13 @@ enum Command {
     Attach(run::AttachArgs),
     /// Take away whatever mtd has attached to an interface.
     Detach(run::DetachArgs),
+    /// Keep what `--confirm-within` would take back.
+    Confirm(guard::ConfirmArgs),
+    /// Change what is done to packets that are no valid ones, dropping or counting.
+    Policy(guard::PolicyArgs),
+    /// Detach an interface when nobody confirms.
+    #[command(hide = true)]
+    Guard(guard::GuardArgs),
     /// Show the state of the controller and its sessions.
     Status(status::StatusArgs),
     /// Show the sessions with registered clients and with servers.
@@ -94,6 +102,9 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Run(args) => runtime()?.block_on(run::run(args))?,
         Command::Attach(args) => runtime()?.block_on(run::attach(args))?,
         Command::Detach(args) => runtime()?.block_on(run::detach(args))?,
+        Command::Confirm(args) => runtime()?.block_on(guard::confirm(args))?,
+        Command::Policy(args) => runtime()?.block_on(guard::policy(args))?,
+        Command::Guard(args) => runtime()?.block_on(guard::guard(args))?,
         Command::Status(args) => runtime()?.block_on(status::run(&args, controller::offline_status))?,
         Command::Sessions(args) => {
             runtime()?.block_on(sessions::run(&args, controller::offline_status))?;

@@ -1,5 +1,7 @@
 //! `mtd status`: what runs on this host, after the model of `wg show`.
 
+mod guard;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddrV6;
 use std::path::{Path, PathBuf};
@@ -8,6 +10,7 @@ use std::time::SystemTime;
 use clap::Args;
 use serde::Serialize;
 
+pub(super) use self::guard::would_be_dropped;
 use super::output::{self, Section, Style};
 use crate::control::{self, ControlError, ControlSocket};
 use crate::device::bpffs;
@@ -221,6 +224,7 @@ fn human(statuses: &[Status], style: Style, now: f64) -> String {
         sections.extend(status.peers.iter().map(|peer| peer_section(peer, style).render()));
         sections.push(frames_section(&status.frames, style).render());
         sections.push(output::drop_table(style, "dropped packets", &status.drops));
+        sections.extend(would_be_dropped(status, style));
     }
     sections.join("\n")
 }
@@ -242,6 +246,7 @@ fn interface_section(status: &Status, style: Style) -> Section {
         section.row("public key", key);
     }
     section.row("prefixes", list(&status.prefixes));
+    guard::rows(&mut section, status);
     section.row("link", &status.link);
     section.row("XDP mode", &status.xdp);
     section.row("tunnel device", format!("{}, MTU {} B", status.device, status.mtu));
@@ -396,6 +401,9 @@ fn frames_section(frames: &Frames, style: Style) -> Section {
     section.row("control messages", frames.control);
     section.row("solicitations answered", frames.neighbour_answered);
     section.row("drops not reported", frames.events_suppressed);
+    if frames.allowed > 0 {
+        section.row("allowed", frames.allowed);
+    }
     section
 }
 

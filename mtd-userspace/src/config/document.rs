@@ -90,6 +90,8 @@ fn build(file: FileFields) -> Option<Document> {
         prefixes,
         follow_prefix: root.follow_at.is_some(),
         link: root.link,
+        policy: root.policy,
+        allow: root.allow.into_iter().map(unlocated).collect(),
         xdp: root.xdp,
         steering: root.steering,
         device: value(root.device).unwrap_or_else(|| DEFAULT_DEVICE.to_owned()),

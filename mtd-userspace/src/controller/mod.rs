@@ -3,8 +3,11 @@
 
 mod clock;
 mod core;
+mod detach;
 mod events;
+mod guard;
 mod host;
+mod lock;
 mod machines;
 mod meeting;
 mod negotiated;
@@ -17,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use anyhow::bail;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinHandle;
@@ -27,7 +31,7 @@ use self::meeting::Meeting;
 use self::registrar::{Consequences, Registrar};
 use crate::config::Config;
 use crate::control::server::Answer;
-use crate::control::{self, Refusal};
+use crate::control::{self, Reason, Refusal};
 use crate::dataplane::Plane;
 use crate::device::{TunnelInfo, Underlay};
 use crate::keys::PublicKey;
@@ -35,7 +39,9 @@ use crate::status::{self, Drop, Registered, Reload};
 
 pub use self::core::Core;
 pub use clock::{Clock, SystemClock};
-pub use host::{Host, Stay, attach, detach, offline_status};
+pub use detach::{detach, detach_all};
+pub use guard::{Enforcement, confirm, require_way_back, set_policy, watch};
+pub use host::{Host, Stay, attach, offline_status};
 
 /// How often slots are looked after. Every slot is loaded many ticks before it is needed.
 const TICK: Duration = Duration::from_millis(100);
@@ -54,18 +60,23 @@ pub struct Options {
     /// File with a number of ns that is added to the wall clock, read again at each tick: for rehearsals of clock
     /// faults.
     pub wall_clock_offset_file: Option<PathBuf>,
+    /// What to enforce.
+    pub enforcement: Enforcement,
 }
 
-/// Runs in the foreground until SIGINT or SIGTERM.
+/// Runs in the foreground until SIGINT or SIGTERM, or until nobody has confirmed in time that the prefixes may be dark:
+/// then everything is taken down, also what was to stay.
 ///
 /// # Errors
-/// When host, data plane or control socket cannot be set up. What had been set up by then is taken down again.
+/// When host, data plane or control socket cannot be set up: what had been set up by then is taken down again. When nobody
+/// has confirmed.
 pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
     let clock = Box::new(SystemClock::new(options.wall_clock_offset_file));
     let config_file = options.config_file;
+    let interface = config.interface.clone();
     // First of all, so that no signal finds the work half done.
     let mut signals = Signals::new()?;
-    let (host, plane, tunnel) = Host::up(&config).await?;
+    let (host, plane, tunnel) = Host::up(&config, &options.enforcement).await?;
     let socket = config.socket.clone().unwrap_or_else(|| host.instance.socket());
     let running = match Running::start((config, config_file), clock, &host, (plane, tunnel), &socket) {
         Ok(running) => running,
@@ -75,8 +86,23 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
     let served = running.serve(&mut signals).await;
     let stopped = lock(&running.core).stop(&host);
     running.finish().await;
+    if let Ok(End::Unconfirmed) = served {
+        stopped.and(host.open().await)?;
+        bail!(
+            "nobody said `mtd confirm {interface}` in time: detached from it, and nothing is dark any more"
+        );
+    }
     let down = host.down().await;
-    served.and(stopped).and(down)
+    served.map(drop).and(stopped).and(down)
+}
+
+/// Why a controller stops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// A signal.
+    Asked,
+    /// Nobody has confirmed in time.
+    Unconfirmed,
 }
 
 /// What asks the controller to stop.
@@ -157,8 +183,8 @@ impl Running {
         Ok(Self { core, interface, stop, server, watchers, meeting })
     }
 
-    /// Looks after slots and clocks until a signal comes.
-    async fn serve(&self, signals: &mut Signals) -> anyhow::Result<()> {
+    /// Looks after slots and clocks until a signal comes, or the time to confirm is over.
+    async fn serve(&self, signals: &mut Signals) -> anyhow::Result<End> {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut looks = tokio::time::interval(LOOK);
@@ -166,7 +192,13 @@ impl Running {
         let mut lost = false;
         loop {
             tokio::select! {
-                _ = ticks.tick() => lock(&self.core).tick(),
+                _ = ticks.tick() => {
+                    let mut core = lock(&self.core);
+                    core.tick();
+                    if core.is_unconfirmed() {
+                        return Ok(End::Unconfirmed);
+                    }
+                }
                 _ = looks.tick() => match Underlay::inspect(&self.interface).await {
                     Ok(underlay) => {
                         lost = false;
@@ -181,7 +213,7 @@ impl Running {
                 },
                 what = signals.next() => {
                     info!("{what}: stopping");
-                    return Ok(());
+                    return Ok(End::Asked);
                 }
             }
         }
@@ -221,6 +253,10 @@ fn lock(core: &Mutex<Core>) -> std::sync::MutexGuard<'_, Core> {
 async fn until(mut stopped: watch::Receiver<bool>) {
     // An error means that the sender has gone, which ends the wait just as well.
     let _ = stopped.wait_for(|&stopped| stopped).await;
+}
+
+fn too_late(error: &anyhow::Error) -> Refusal {
+    Refusal::new(Reason::Conflict, format!("{error:#}"))
 }
 
 /// What the control socket serves.
@@ -281,5 +317,13 @@ impl control::server::Source for Source {
 
     fn reload(&self) -> Answer<'_, Reload> {
         Box::pin(async { self.change(Registrar::reload) })
+    }
+
+    fn confirm(&self) -> Answer<'_, status::Guard> {
+        Box::pin(async { lock(&self.core).confirm().map_err(|error| too_late(&error)) })
+    }
+
+    fn set_policy(&self, asked: Enforcement) -> Answer<'_, status::Guard> {
+        Box::pin(async move { Ok(lock(&self.core).set_policy(&asked)?) })
     }
 }

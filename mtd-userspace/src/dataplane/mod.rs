@@ -2,18 +2,22 @@
 
 mod addresses;
 mod error;
+mod guard;
 mod links;
 mod maps;
 mod object;
 mod pinned;
+mod pins;
 mod plane;
 pub mod report;
 mod shared;
 mod steering;
 
 pub use error::Error;
+pub use guard::{Guard, boot_time};
 pub use links::{XdpMode, pinned_mode};
 pub use maps::Counts;
-pub use pinned::{View, view};
-pub use plane::{Capacity, Plane, Settings, remove_pins};
+pub use pinned::{View, set_guard, view};
+pub use pins::{abandon, remove_pins};
+pub use plane::{Capacity, Plane, Settings};
 pub use steering::steering_cpus;
