@@ -351,8 +351,8 @@ mod tests {
 
         let value: serde_json::Value = serde_json::from_str(&json(&statuses).unwrap()).unwrap();
         let expected = serde_json::json!({"schema": 1, "instances": [
-            {"interface": "eth0", "drops": {"bad_tag": 3}, "events_suppressed": 0},
-            {"interface": "eth1", "drops": {}, "events_suppressed": 0},
+            {"interface": "eth0", "drops": {"bad_tag": 3}, "would_drop": {}, "events_suppressed": 0},
+            {"interface": "eth1", "drops": {}, "would_drop": {}, "events_suppressed": 0},
         ]});
         assert_eq!(value, expected);
     }

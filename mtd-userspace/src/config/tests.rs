@@ -182,7 +182,7 @@ fn unknown_keys() {
             "interfce = \"eth1\"\nhorizn = \"60s\"\nxyz = 1\ninterface = ",
             "1:1: interfce: unknown key; did you mean interface?
              2:1: horizn: unknown key; did you mean horizon?
-             3:1: xyz: unknown key; remove it; the keys known here are interface, prefix, link, xdp, steering, device, \
+             3:1: xyz: unknown key; remove it; the keys known here are interface, prefix, link, policy, allow, xdp, steering, device, \
              address, mtu, horizon, max_sessions, socket, state_dir, private_key_file, rendezvous, listen, client, server, peer",
         ),
         ("mode = ", "modus = 1\nmode = ", "21:1: peer.modus: unknown key; did you mean mode?"),
