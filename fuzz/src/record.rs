@@ -19,7 +19,7 @@ pub fn event(data: &[u8]) -> bool {
         Ok((event, reason)) => {
             assert_eq!((event.version, event.reason), (EVENT_VERSION, reason as u8));
             let written = [
-                &[event.version, event.reason, event.next_header, event.reserved][..],
+                &[event.version, event.reason, event.next_header, event.passed][..],
                 &event.ifindex.to_ne_bytes(),
                 &event.time.to_ne_bytes(),
                 &event.source,

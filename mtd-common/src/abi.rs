@@ -6,6 +6,7 @@
 
 use core::mem::{offset_of, size_of};
 
+use crate::allow::{Allow, MAX_ALLOW};
 use crate::bytes::part_mut;
 use crate::meter::Meter;
 use crate::table::Layout;
@@ -34,7 +35,7 @@ pub struct Dataplane {
     pub ring_bits: u32,
     /// Number of valid elements of `prefixes`.
     pub prefix_count: u32,
-    /// [`FLAG_ON_LINK`], [`FLAG_SHARED`].
+    /// [`FLAG_ON_LINK`], [`FLAG_SHARED`], [`FLAG_MONITOR`], [`FLAG_LENIENT`].
     pub flags: u32,
     /// Longest inner packet in bytes that is sealed or opened.
     pub inner_mtu: u32,
@@ -46,6 +47,14 @@ pub struct Dataplane {
     pub prefixes: [Prefix; MAX_PREFIXES],
     /// The table of addresses.
     pub table: Layout,
+    /// Boot time in ns from which on nothing is enforced, as with [`FLAG_MONITOR`]; 0: never, somebody has confirmed.
+    pub confirm_until: u64,
+    /// Number of valid elements of `allow`.
+    pub allow_count: u32,
+    /// Padding.
+    pub reserved: u32,
+    /// What passes though it is refused; the elements after `allow_count` are zero.
+    pub allow: [Allow; MAX_ALLOW],
 }
 
 impl Dataplane {
@@ -60,6 +69,18 @@ impl Dataplane {
     pub const fn is_shared(&self) -> bool {
         self.flags & FLAG_SHARED != 0
     }
+
+    /// Whether anything that is refused may pass: only then must [`Dataplane::enforces`] and `allow` be asked.
+    #[inline(always)]
+    pub const fn is_lenient(&self) -> bool {
+        self.flags & FLAG_LENIENT != 0
+    }
+
+    /// Whether what is refused at boot time `now` (ns) is dropped, if nothing in `allow` names it.
+    #[inline(always)]
+    pub const fn enforces(&self, now: u64) -> bool {
+        self.flags & FLAG_MONITOR == 0 && (self.confirm_until == 0 || now < self.confirm_until)
+    }
 }
 
 /// Answer neighbour solicitations for live addresses ([`Dataplane::flags`], requirement MT-09).
@@ -69,6 +90,13 @@ pub const FLAG_ON_LINK: u32 = 1;
 /// sent to an address that is not live passes to the kernel. Solicitations for live addresses are answered, as with
 /// [`FLAG_ON_LINK`].
 pub const FLAG_SHARED: u32 = 2;
+
+/// What would be dropped passes to the kernel, and is counted as such ([`Dataplane::flags`]).
+pub const FLAG_MONITOR: u32 = 4;
+
+/// There is [`FLAG_MONITOR`], a time to confirm in, or something in `allow` ([`Dataplane::flags`]): one test tells the
+/// programs that there is none.
+pub const FLAG_LENIENT: u32 = 8;
 
 /// A protected prefix of 64 to 112 bits (requirement MT-06).
 ///
@@ -309,8 +337,12 @@ pub struct Route {
 /// in ns at which that was.
 pub type IntroductionTag = [u8; 16];
 
-/// Number of elements of the per-CPU array `DROPS`, indexed by [`crate::DropReason`].
+/// Room for so many drop reasons.
 pub const DROP_SLOTS: u32 = 64;
+
+/// Number of elements of the per-CPU array `DROPS`: by [`crate::DropReason`] what was dropped, and from [`DROP_SLOTS`] on
+/// what would have been, if that were enforced.
+pub const DROP_COUNTERS: u32 = 2 * DROP_SLOTS;
 
 /// Index into the per-CPU array `COUNTERS`.
 #[repr(u32)]
@@ -336,10 +368,12 @@ pub enum Counter {
     SealedAhead = 8,
     /// Packets opened with key stream that was made ahead.
     OpenedAhead = 9,
+    /// Frames that were refused, and passed to the kernel because the list of what is allowed names them.
+    Allowed = 10,
 }
 
 /// Number of elements of `COUNTERS`.
-pub const COUNTER_SLOTS: u32 = 10;
+pub const COUNTER_SLOTS: u32 = 16;
 
 /// What a CPU keeps for itself: the only element of the per-CPU array `LOCAL`.
 #[repr(C)]
@@ -385,11 +419,13 @@ impl TokenBucket {
 
 const _: () = {
     assert!(size_of::<Prefix>() == 24);
-    assert!(size_of::<Dataplane>() == 168);
+    assert!(size_of::<Dataplane>() == 824);
     assert!(offset_of!(Dataplane, version) == 0);
     assert!(offset_of!(Dataplane, tunnel_mac) == 28);
     assert!(offset_of!(Dataplane, prefixes) == 40);
     assert!(offset_of!(Dataplane, table) == 136);
+    assert!(offset_of!(Dataplane, confirm_until) == 168);
+    assert!(offset_of!(Dataplane, allow) == 184);
     assert!(size_of::<Slot>() == 32);
     assert!(offset_of!(Slot, peer_low) == 16);
     assert!(offset_of!(Slot, generation) == 28);

@@ -43,6 +43,14 @@ macro_rules! drop_reasons {
             pub const fn is_sending(self) -> bool {
                 matches!(self as u8, 32..=47)
             }
+
+            /// Whether a frame refused for this reason may go to the kernel instead, where nothing is enforced or the
+            /// frame is allowed: it is a stranger's, as far as was looked, and as it arrived. What a session's own
+            /// addresses, ports and sequence number have let in is mtd's alone, and may have been decrypted in place.
+            #[inline(always)]
+            pub const fn may_pass(self) -> bool {
+                matches!(self as u8, 2..=17 | 25..=27)
+            }
         }
     };
 }
@@ -157,5 +165,16 @@ mod tests {
         assert_eq!(DropReason::from_number(0), None);
         assert_eq!(DropReason::from_number(63), None);
         assert!(DropReason::ALL.iter().all(|r| r.is_sending() == r.name().starts_with("send_")));
+    }
+
+    #[test]
+    fn what_a_session_may_have_touched_never_passes() {
+        use DropReason::{BadTag, InvalidSequence, NeighbourDead, NeighbourLimited, SessionEnded, Truncated};
+        for reason in DropReason::ALL {
+            let strangers = (Truncated..=SessionEnded).contains(reason)
+                || (NeighbourDead..=NeighbourLimited).contains(reason);
+            assert_eq!(reason.may_pass(), strangers, "{}", reason.name());
+        }
+        assert!(!InvalidSequence.may_pass() && !BadTag.may_pass());
     }
 }

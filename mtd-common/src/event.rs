@@ -17,8 +17,8 @@ pub struct DropEvent {
     pub reason: u8,
     /// IPv6 next header of the outer packet, or 0 where it was not read.
     pub next_header: u8,
-    /// Padding.
-    pub reserved: u8,
+    /// 1: it would have been dropped, and was passed to the kernel since nothing is enforced.
+    pub passed: u8,
     /// Interface where the packet was seen.
     pub ifindex: u32,
     /// `CLOCK_BOOTTIME` in ns.

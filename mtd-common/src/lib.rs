@@ -9,6 +9,7 @@ pub mod abi;
 #[cfg(any(test, feature = "user"))]
 pub mod address;
 pub mod aead;
+pub mod allow;
 pub mod bytes;
 mod chacha20;
 pub mod checksum;

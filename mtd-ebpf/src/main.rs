@@ -11,13 +11,13 @@ mod control;
 mod egress;
 mod frame;
 mod ingress;
+mod leniency;
 mod maps;
 mod neighbour;
 mod report;
 mod steer;
 
 use aya_ebpf::bindings::TC_ACT_SHOT;
-use aya_ebpf::bindings::xdp_action::XDP_DROP;
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
 
@@ -27,10 +27,7 @@ pub fn mtd_receive(ctx: XdpContext) -> u32 {
     let mut frame = frame::XdpFrame::new(&ctx);
     match ingress::receive(&mut frame) {
         Ok(action) => action as u32,
-        Err(reason) => {
-            report::dropped_on_receipt(&frame, reason);
-            XDP_DROP
-        }
+        Err(reason) => leniency::refuse(&frame, reason),
     }
 }
 
@@ -40,10 +37,7 @@ pub fn mtd_take(ctx: XdpContext) -> u32 {
     let mut frame = frame::XdpFrame::new(&ctx);
     match ingress::take(&mut frame) {
         Ok(action) => action as u32,
-        Err(reason) => {
-            report::dropped_on_receipt(&frame, reason);
-            XDP_DROP
-        }
+        Err(reason) => leniency::refuse(&frame, reason),
     }
 }
 

@@ -8,8 +8,8 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::Key;
 use aya_ebpf::maps::{Array, CpuMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
 use mtd_common::abi::{
-    self, COUNTER_SLOTS, Counter, DROP_SLOTS, Dataplane, IntroductionTag, Local, Route, RouteKey, Session,
-    SessionState, Slot, Steering, SteeringCpus, TokenBucket,
+    self, COUNTER_SLOTS, Counter, DROP_COUNTERS, DROP_SLOTS, Dataplane, IntroductionTag, Local, Route,
+    RouteKey, Session, SessionState, Slot, Steering, SteeringCpus, TokenBucket,
 };
 use mtd_common::aead::{Pass, Sums};
 use mtd_common::control_record::ControlRecord;
@@ -52,7 +52,7 @@ static SESSION_NOTES: Array<SessionNote> = Array::with_max_entries(1, 0);
 #[map]
 static ROUTES: LpmTrie<RouteKey, Route> = LpmTrie::with_max_entries(64, NO_PREALLOC);
 #[map]
-static DROPS: PerCpuArray<u64> = PerCpuArray::with_max_entries(DROP_SLOTS, 0);
+static DROPS: PerCpuArray<u64> = PerCpuArray::with_max_entries(DROP_COUNTERS, 0);
 #[map]
 static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTER_SLOTS, 0);
 #[map]
@@ -373,10 +373,10 @@ fn add(array: &PerCpuArray<u64>, index: u32, amount: u64) {
     }
 }
 
-/// Counts a dropped packet.
+/// Counts a packet that is dropped, or that was `passed` since nothing is enforced.
 #[inline(always)]
-pub(crate) fn count_drop(reason: DropReason) {
-    add(&DROPS, reason as u32, 1);
+pub(crate) fn count_drop(reason: DropReason, passed: bool) {
+    add(&DROPS, reason as u32 + if passed { DROP_SLOTS } else { 0 }, 1);
 }
 
 /// Counts anything else.

@@ -10,14 +10,16 @@ use crate::frame::{Memory, SkbFrame, XdpFrame};
 use crate::ingress::boot_time;
 use crate::maps;
 
-/// Counts a frame dropped on receipt, and reports it with what its headers say.
+/// Counts a frame refused on receipt, and reports it with what its headers say. `passed`: it is not dropped, since
+/// nothing is enforced.
 #[inline(never)]
-pub(crate) fn dropped_on_receipt(frame: &XdpFrame<'_>, reason: DropReason) {
-    maps::count_drop(reason);
+pub(crate) fn refused_on_receipt(frame: &XdpFrame<'_>, reason: DropReason, passed: bool) {
+    maps::count_drop(reason, passed);
     #[cfg(feature = "log")]
     aya_log_ebpf::debug!(frame.ctx, "receive: drop reason {} length {}", reason as u8, frame.len());
     maps::event(|event| {
         begin(event, reason, frame.ctx.ingress_ifindex() as u32, frame.len());
+        event.passed = passed.into();
         let Some(ethernet) = frame.get::<[u8; ETHERNET]>(0) else { return };
         let Some(ip) = frame.get::<[u8; IPV6]>(ETHERNET) else { return };
         if packet::ethertype(ethernet) != ETHERTYPE_IPV6 {
@@ -37,7 +39,7 @@ pub(crate) fn dropped_on_receipt(frame: &XdpFrame<'_>, reason: DropReason) {
 /// Counts a packet dropped on sending, and reports it with its inner addresses.
 #[inline(never)]
 pub(crate) fn dropped_on_sending(frame: &SkbFrame<'_>, reason: DropReason) {
-    maps::count_drop(reason);
+    maps::count_drop(reason, false);
     #[cfg(feature = "log")]
     aya_log_ebpf::debug!(frame.ctx, "send: drop reason {} length {}", reason as u8, frame.len());
     maps::event(|event| {

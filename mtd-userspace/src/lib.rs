@@ -3,6 +3,7 @@
 //! [`proto`] decides (no I/O, no clock); [`dataplane`] is the kernel side; [`controller`] joins them; [`control`] and
 //! [`cli`] face people. `ARCHITECTURE.md` says how the pieces work together.
 
+mod caller;
 pub mod cli;
 pub mod config;
 pub mod control;

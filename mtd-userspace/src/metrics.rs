@@ -64,7 +64,7 @@ pub fn render(status: &Status) -> String {
     text.family("mtd_data_plane_info", Kind::Gauge, "How the receive program is attached: always 1.")
         .sample(&[("xdp", &status.xdp), ("link", &status.link)], 1);
     frames(&mut text, status);
-    drops(&mut text, &status.drops);
+    drops(&mut text, status);
     sessions(&mut text, status);
     if let Some(slots) = &status.slots {
         self::slots(&mut text, slots);
@@ -102,6 +102,7 @@ fn frames(text: &mut Text, status: &Status) {
         steering_lost,
         sealed_ahead,
         opened_ahead,
+        allowed,
     } = status.frames;
     let counters = [
         (
@@ -114,6 +115,11 @@ fn frames(text: &mut Text, status: &Status) {
         ("mtd_control_messages_total", control, "Control messages handed to the controller."),
         ("mtd_neighbour_answers_total", neighbour_answered, "Neighbour solicitations answered."),
         ("mtd_steered_packets_total", steered, "Packets handed to another CPU, to be opened there."),
+        (
+            "mtd_allowed_packets_total",
+            allowed,
+            "Refused packets passed to the kernel because `allow` names them.",
+        ),
         ("mtd_sealed_ahead_packets_total", sealed_ahead, "Packets sealed with key stream made ahead."),
         ("mtd_opened_ahead_packets_total", opened_ahead, "Packets opened with key stream made ahead."),
         ("mtd_steered_packets_lost_total", steering_lost, "Of those, packets lost on the way."),
@@ -134,9 +140,17 @@ fn frames(text: &mut Text, status: &Status) {
     }
 }
 
-fn drops(text: &mut Text, drops: &BTreeMap<String, u64>) {
+fn drops(text: &mut Text, status: &Status) {
     let help = "Packets dropped, by reason; `mtd drops` says what the reasons mean.";
-    let mut family = text.family("mtd_dropped_packets_total", Kind::Counter, help);
+    drops_by_reason(text, "mtd_dropped_packets_total", help, &status.drops);
+    let help = "Packets passed that would be dropped if that were enforced, by reason.";
+    drops_by_reason(text, "mtd_would_drop_packets_total", help, &status.would_drop);
+    let help = "Whether what is refused is dropped: 0 with policy monitor, or when nobody confirmed in time.";
+    text.single("mtd_enforced", Kind::Gauge, help, u8::from(status.guard.enforced));
+}
+
+fn drops_by_reason(text: &mut Text, name: &'static str, help: &str, drops: &BTreeMap<String, u64>) {
+    let mut family = text.family(name, Kind::Counter, help);
     for reason in DropReason::ALL {
         let direction = if reason.is_sending() { "send" } else { "receive" };
         let count = drops.get(reason.name()).copied().unwrap_or_default();

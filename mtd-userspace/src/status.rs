@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::path::PathBuf;
 
 use ipnet::IpNet;
+use mtd_common::DropReason;
 use serde::{Deserialize, Serialize};
 
 pub use health::{MapFill, Program, SessionCount, Slots, Totals, WallClock, Warning, WarningCode};
@@ -52,6 +53,12 @@ pub struct Status {
     pub frames: Frames,
     /// Dropped packets by reason, the reasons that occurred only.
     pub drops: BTreeMap<String, u64>,
+    /// Packets that would have been dropped if that were enforced, by reason, the reasons that occurred only.
+    #[serde(default)]
+    pub would_drop: BTreeMap<String, u64>,
+    /// What is done to what is no valid packet.
+    #[serde(default)]
+    pub guard: Guard,
     /// The peers of the configuration, in its order.
     pub peers: Vec<Peer>,
     /// The own public key, base64; absent without one.
@@ -95,6 +102,40 @@ pub struct Status {
     pub sessions: Vec<Session>,
 }
 
+/// Counts of the programs, by the names of the documents.
+pub fn by_name(counts: &BTreeMap<DropReason, u64>) -> BTreeMap<String, u64> {
+    counts.iter().map(|(reason, count)| (reason.name().to_owned(), *count)).collect()
+}
+
+/// What is done to packets towards the prefixes that are no valid ones; the document of `POST /v1/confirm` and
+/// `POST /v1/policy`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Guard {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// `dark`: they are dropped, or `monitor`: they are counted and pass.
+    pub policy: String,
+    /// Whether they are dropped now: with `dark`, unless nobody confirmed in time.
+    pub enforced: bool,
+    /// What passes all the same, as in the configuration.
+    pub allow: Vec<String>,
+    /// Seconds that are left to confirm in, 0 when they are over; absent when nothing is to be confirmed.
+    pub confirm_seconds_left: Option<f64>,
+}
+
+/// That of controllers which tell of none: they know nothing but to drop.
+impl Default for Guard {
+    fn default() -> Self {
+        Self {
+            schema: SCHEMA,
+            policy: "dark".to_owned(),
+            enforced: true,
+            allow: Vec::new(),
+            confirm_seconds_left: None,
+        }
+    }
+}
+
 /// Frames that were not dropped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Frames {
@@ -123,6 +164,9 @@ pub struct Frames {
     /// Packets opened with key stream that was made ahead.
     #[serde(default)]
     pub opened_ahead: u64,
+    /// Refused, and passed to the kernel because `allow` names them.
+    #[serde(default)]
+    pub allowed: u64,
 }
 
 /// State of the session with one peer.
@@ -445,6 +489,9 @@ pub struct Drop {
     pub time_ns: u64,
     /// Name of the reason (`mtd_common::DropReason`).
     pub reason: String,
+    /// It was not dropped: nothing is enforced.
+    #[serde(default)]
+    pub passed: bool,
     /// `receive` or `send`.
     pub direction: String,
     /// Interface index where the packet was seen.

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use aya::{TestRun as _, TestRunOptions};
 use ipnet::Ipv6Net;
 use mtd::config::LinkMode;
-use mtd::dataplane::{Capacity, Maker, Plane, Settings};
+use mtd::dataplane::{Capacity, Guard, Maker, Plane, Settings};
 use mtd::proto::session::{Session, nanoseconds};
 use mtd::proto::slots::{Loader, Place};
 use mtd_common::abi::{self, MODE_AUTHENTICATE, MODE_ENCRYPT};
@@ -54,6 +54,7 @@ impl Subject {
             prefixes: vec![Ipv6Net::new(PREFIX, 64)?],
             link: LinkMode::Routed,
             inner_mtu: MAX_TEXT as u32,
+            guard: Guard::default(),
         })?;
         let session = session(0, LASTING)?;
         let element = session.element(GENERATION, 0, 0, [[0; 16]; 2]);

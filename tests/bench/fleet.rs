@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use aya::programs::xdp::XdpMode;
 use ipnet::Ipv6Net;
 use mtd::config::LinkMode;
-use mtd::dataplane::{Capacity, Plane, Settings};
+use mtd::dataplane::{Capacity, Guard, Plane, Settings};
 use mtd::proto::session::{Ends, Keys, Parts, Session, Terms, nanoseconds, network};
 use mtd::proto::slots::{Loader, Place, most_loaded};
 use mtd_common::DropReason;
@@ -78,6 +78,7 @@ impl Fleet {
             prefixes: vec![Ipv6Net::new(PREFIX, 64)?],
             link: LinkMode::Routed,
             inner_mtu: 1428,
+            guard: Guard::default(),
         })?;
         let mut fleet = Self { plane, sessions: Vec::with_capacity(sessions.len()), horizon, advanced: 0 };
         for (index, session) in (0..).zip(sessions) {

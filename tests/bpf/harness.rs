@@ -9,7 +9,7 @@ use aya::maps::{MapData, RingBuf};
 use aya::{TestRun as _, TestRunOptions};
 use ipnet::{IpNet, Ipv6Net};
 use mtd::config::LinkMode;
-use mtd::dataplane::{Capacity, Plane, Settings};
+use mtd::dataplane::{Capacity, Guard, Plane, Settings};
 use mtd::proto::slots::SlotMaps as _;
 use mtd::status::Frames;
 use mtd_common::DropReason;
@@ -121,6 +121,7 @@ impl Bench {
             prefixes: PREFIXES.map(|(prefix, _)| prefix.parse::<Ipv6Net>().expect("a prefix")).to_vec(),
             link: LinkMode::Routed,
             inner_mtu: MTU,
+            guard: Guard::default(),
         };
         plane.configure(&settings).expect("the settings fit");
         let clock_offset = BEGIN.wrapping_sub(boot_time());
@@ -239,14 +240,13 @@ impl Bench {
             steering_lost: moved.frames.steering_lost - counts.frames.steering_lost,
             sealed_ahead: moved.frames.sealed_ahead - counts.frames.sealed_ahead,
             opened_ahead: moved.frames.opened_ahead - counts.frames.opened_ahead,
+            allowed: moved.frames.allowed - counts.frames.allowed,
         };
-        let before = |reason| counts.drops.get(&reason).copied().unwrap_or(0);
-        let mut drops: BTreeMap<_, _> = moved.drops.into_iter().map(|(r, n)| (r, n - before(r))).collect();
-        drops.retain(|_, count| *count > 0);
         Outcome {
             verdict: returned.verdict,
             frame: buffer[..returned.length].to_vec(),
-            drops,
+            drops: added(&counts.drops, moved.drops),
+            would_drop: added(&counts.would_drop, moved.would_drop),
             frames,
             events: self.events(),
             records: self.records(),
@@ -315,6 +315,13 @@ impl Bench {
     pub(crate) fn check(&mut self, fixture: &Fixture) {
         self.run_all(std::slice::from_ref(fixture));
     }
+}
+
+/// What was counted since `before`.
+fn added(before: &BTreeMap<DropReason, u64>, now: BTreeMap<DropReason, u64>) -> BTreeMap<DropReason, u64> {
+    let earlier = |reason| before.get(&reason).copied().unwrap_or(0);
+    let added = now.into_iter().map(|(reason, count)| (reason, count - earlier(reason)));
+    added.filter(|(_, count)| *count > 0).collect()
 }
 
 fn outline(expect: &Expect) -> String {

@@ -21,6 +21,7 @@ mod inner_source;
 mod introduction;
 mod keystream;
 mod lengths;
+mod leniency;
 mod message;
 mod neighbour;
 mod outcome;

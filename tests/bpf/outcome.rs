@@ -21,6 +21,8 @@ pub(crate) struct Outcome {
     pub(crate) verdict: u32,
     pub(crate) frame: Vec<u8>,
     pub(crate) drops: BTreeMap<DropReason, u64>,
+    /// What was counted as to be dropped, if that were enforced.
+    pub(crate) would_drop: BTreeMap<DropReason, u64>,
     pub(crate) frames: Frames,
     pub(crate) events: Vec<(DropEvent, DropReason)>,
     /// Records for the controller, as they are in the ring buffer.
@@ -41,6 +43,7 @@ impl Outcome {
     pub(crate) fn moved(&self, verdict: u32, frames: Frames) -> Result<()> {
         ensure!(self.verdict == verdict && self.frames == frames, "{}", self.summary());
         ensure!(self.drops.is_empty() && self.events.is_empty(), "drops beside: {}", self.summary());
+        ensure!(self.would_drop.is_empty(), "counted as to be dropped: {:?}", self.would_drop);
         ensure!(self.records.len() as u64 == frames.control, "{} records", self.records.len());
         Ok(())
     }
@@ -65,9 +68,37 @@ impl Outcome {
         self.left_sessions_alone()
     }
 
+    /// Whether the frame was passed and counted as to be dropped, not a byte changed.
+    pub(crate) fn monitored(&self, frame: &[u8], reason: DropReason) -> Result<()> {
+        ensure!(self.drops.is_empty(), "{}", self.summary());
+        self.counted(XDP_PASS, frame, (reason, &self.would_drop))?;
+        ensure!(self.events.iter().all(|(event, _)| event.passed == 1), "the event says that it was dropped");
+        ensure!(self.frame == frame, "the frame was changed");
+        ensure!(self.records.is_empty(), "a record of what was passed");
+        self.left_sessions_alone()
+    }
+
+    /// Whether the frame was passed because it is allowed, not a byte changed.
+    pub(crate) fn allowed(&self, frame: &[u8]) -> Result<()> {
+        self.moved(XDP_PASS, Frames { allowed: 1, ..Frames::default() })?;
+        ensure!(self.frame == frame, "the frame was changed");
+        self.left_sessions_alone()
+    }
+
     /// Whether a drop was counted: one drop, one event that fits (or was suppressed).
     fn reported(&self, verdict: u32, frame: &[u8], reason: DropReason) -> Result<()> {
-        ensure!(self.verdict == verdict && self.drops == BTreeMap::from([(reason, 1)]), "{}", self.summary());
+        ensure!(self.would_drop.is_empty(), "counted as to be dropped: {:?}", self.would_drop);
+        ensure!(self.events.iter().all(|(event, _)| event.passed == 0), "the event says that it passed");
+        self.counted(verdict, frame, (reason, &self.drops))
+    }
+
+    fn counted(
+        &self,
+        verdict: u32,
+        frame: &[u8],
+        (reason, counts): (DropReason, &BTreeMap<DropReason, u64>),
+    ) -> Result<()> {
+        ensure!(self.verdict == verdict && *counts == BTreeMap::from([(reason, 1)]), "{}", self.summary());
         let suppressed = 1 - self.events.len().min(1) as u64;
         ensure!(
             self.frames == Frames { events_suppressed: suppressed, ..Frames::default() }

@@ -2,7 +2,7 @@
 //! commands that an operator has for it. A client is configured, but none runs.
 
 mod attach;
-mod bench;
+pub(crate) mod bench;
 mod commands;
 mod failures;
 mod follow;

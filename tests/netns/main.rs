@@ -4,6 +4,7 @@ mod adversary;
 mod bench;
 mod demo;
 mod device;
+mod guard;
 mod lifecycle;
 mod many;
 mod rendezvous;

@@ -8,7 +8,7 @@ mod build;
 mod parse;
 mod reshape;
 
-pub use build::{Path, echo_request, neighbour_solicitation, tcp_syn, udp};
+pub use build::{Path, echo_request, icmpv6_error, neighbour_solicitation, tcp_syn, udp};
 pub use parse::{Outer, udp_checksum_is_right};
 pub use reshape::{
     DESTINATION_OPTIONS, HOP_BY_HOP, fragments, with_extension_header, with_fragment_header, with_vlan_tag,

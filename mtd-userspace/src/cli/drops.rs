@@ -35,8 +35,10 @@ const REASON_WIDTH: usize = 20;
 /// packet as it comes, until Ctrl-C; under load a sample, since drop events are limited in rate. Exit status as that
 /// of `mtd status`.
 ///
-/// With --json: one object, {"schema": 1, "instances": [...]}, whose elements have the keys `interface`, `drops` and
-/// `events_suppressed`. With --follow --json: one object a line, either a packet, or {"lost": n} where this program
+/// Where nothing is enforced (`mtd policy IFACE monitor`), the packets that would be dropped are shown as such.
+///
+/// With --json: one object, {"schema": 1, "instances": [...]}, whose elements have the keys `interface`, `drops`,
+/// `would_drop` and `events_suppressed`. With --follow --json: one object a line, either a packet, or {"lost": n} where this program
 /// was too slow to see n of them.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "Examples:\n  \
@@ -82,21 +84,25 @@ fn json(statuses: &[Status]) -> anyhow::Result<String> {
     struct Counters<'a> {
         interface: &'a str,
         drops: &'a BTreeMap<String, u64>,
+        would_drop: &'a BTreeMap<String, u64>,
         events_suppressed: u64,
     }
     let counters = statuses.iter().map(|status| Counters {
         interface: &status.interface,
         drops: &status.drops,
+        would_drop: &status.would_drop,
         events_suppressed: status.frames.events_suppressed,
     });
     status::json(counters.collect())
 }
 
 fn human(statuses: &[Status], style: Style) -> String {
-    let table = |status: &Status| {
-        output::drop_table(style, &format!("dropped packets at {}", status.interface), &status.drops)
+    let tables = |status: &Status| {
+        let title = format!("dropped packets at {}", status.interface);
+        let dropped = output::drop_table(style, &title, &status.drops);
+        [Some(dropped), status::would_be_dropped(status, style)].into_iter().flatten().collect::<Vec<_>>()
     };
-    statuses.iter().map(table).collect::<Vec<_>>().join("\n")
+    statuses.iter().flat_map(tables).collect::<Vec<_>>().join("\n")
 }
 
 /// Ready at Ctrl-C.
@@ -215,6 +221,9 @@ fn describe(line: &DropLine) -> String {
         let _ = write!(text, " {}", protocol(number));
     }
     let _ = write!(text, " length {length}");
+    if drop.passed {
+        text += " (passed: nothing is enforced)";
+    }
     text
 }
 
@@ -342,8 +351,8 @@ mod tests {
 
         let value: serde_json::Value = serde_json::from_str(&json(&statuses).unwrap()).unwrap();
         let expected = serde_json::json!({"schema": 1, "instances": [
-            {"interface": "eth0", "drops": {"bad_tag": 3}, "events_suppressed": 0},
-            {"interface": "eth1", "drops": {}, "events_suppressed": 0},
+            {"interface": "eth0", "drops": {"bad_tag": 3}, "would_drop": {}, "events_suppressed": 0},
+            {"interface": "eth1", "drops": {}, "would_drop": {}, "events_suppressed": 0},
         ]});
         assert_eq!(value, expected);
     }

@@ -4,6 +4,7 @@ mod check;
 mod debug;
 mod dht;
 mod drops;
+mod guard;
 mod keys;
 mod logging;
 mod output;
@@ -64,6 +65,13 @@ enum Command {
     Attach(run::AttachArgs),
     /// Take away whatever mtd has attached to an interface.
     Detach(run::DetachArgs),
+    /// Keep what `--confirm-within` would take back.
+    Confirm(guard::ConfirmArgs),
+    /// Change what is done to packets that are no valid ones, dropping or counting.
+    Policy(guard::PolicyArgs),
+    /// Detach an interface when nobody confirms.
+    #[command(hide = true)]
+    Guard(guard::GuardArgs),
     /// Show the state of the controller and its sessions.
     Status(status::StatusArgs),
     /// Show the sessions with registered clients and with servers.
@@ -108,6 +116,9 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Status(args) => {
             return runtime()?.block_on(status::run(&args, controller::offline_status));
         }
+        Command::Confirm(args) => runtime()?.block_on(guard::confirm(args))?,
+        Command::Policy(args) => runtime()?.block_on(guard::policy(args))?,
+        Command::Guard(args) => runtime()?.block_on(guard::guard(args))?,
         Command::Sessions(args) => {
             runtime()?.block_on(sessions::run(&args, controller::offline_status))?;
         }

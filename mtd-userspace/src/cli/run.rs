@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use anyhow::bail;
 use clap::Args;
 
+use super::guard::{self, EnforceArgs, PolicyArg};
+use super::output;
 use crate::config::Config;
 use crate::controller;
 
@@ -21,6 +23,11 @@ pub(super) struct RunArgs {
     /// Configuration file.
     #[arg(short, long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
     config: PathBuf,
+    /// What is done to packets for the protected prefixes that are no valid ones [default: as configured, or as it is].
+    #[arg(long, value_enum)]
+    policy: Option<PolicyArg>,
+    #[command(flatten)]
+    enforce: EnforceArgs,
     /// File with a number of ns that is added to the wall clock, read again four times a second: for rehearsals.
     #[arg(long, value_name = "FILE", hide = true)]
     wall_clock_offset_file: Option<PathBuf>,
@@ -28,14 +35,25 @@ pub(super) struct RunArgs {
 
 /// Arguments of `mtd attach`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example: mtd attach eth0
+#[command(after_help = "Examples:
+  mtd attach eth0 --policy monitor        see with `mtd drops` what would be lost
+  mtd attach eth0 --confirm-within 60s    try it; `mtd confirm` keeps it
+  mtd attach eth0
 
 From then on everything towards the protected prefixes is dropped, also while no controller runs. `mtd run` adds the
-sessions; when it ends, the prefixes stay dark until `mtd detach`.")]
+sessions; when it ends, the prefixes stay dark until `mtd detach`.
+
+Where that would cut the SSH connection that this is typed over, it is refused. With --confirm-within the programs open
+by themselves when the time is over, whatever else has died by then.")]
 pub(super) struct AttachArgs {
     /// The underlay interface; must be the one of the configuration.
     #[arg(value_name = "IFACE")]
     interface: String,
+    /// What is done to packets for the protected prefixes that are no valid ones [default: as configured, or as it is].
+    #[arg(long, value_enum)]
+    policy: Option<PolicyArg>,
+    #[command(flatten)]
+    enforce: EnforceArgs,
     /// Configuration file.
     #[arg(short, long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
     config: PathBuf,
@@ -43,13 +61,22 @@ pub(super) struct AttachArgs {
 
 /// Arguments of `mtd detach`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example: mtd detach eth0
+#[command(after_help = "Examples:
+  mtd detach eth0
+  mtd detach --all            whatever is left of mtd in this network namespace; nothing is no error
+  mtd detach --all --force    and ends controllers that run
 
-Removes programs, links, maps and tunnel device of the interface. Refuses while a controller runs: stop that first.")]
+Removes programs, links, maps, control socket and tunnel device. Refuses while a controller runs: stop that first.")]
 pub(super) struct DetachArgs {
     /// The underlay interface.
-    #[arg(value_name = "IFACE")]
-    interface: String,
+    #[arg(value_name = "IFACE", required_unless_present = "all")]
+    interface: Option<String>,
+    /// Everything of mtd in this network namespace, also what is half removed.
+    #[arg(long, conflicts_with = "interface")]
+    all: bool,
+    /// End controllers that run: ask first, kill after ten seconds.
+    #[arg(long, requires = "all")]
+    force: bool,
 }
 
 pub(super) async fn run(args: RunArgs) -> anyhow::Result<()> {
@@ -58,6 +85,7 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<()> {
         // Also when this process is told to read it again, from wherever.
         config_file: Some(std::path::absolute(&args.config)?),
         wall_clock_offset_file: args.wall_clock_offset_file,
+        enforcement: args.enforce.with(args.policy),
     };
     controller::run(config, options).await
 }
@@ -72,13 +100,22 @@ pub(super) async fn attach(args: AttachArgs) -> anyhow::Result<()> {
             args.interface
         );
     }
-    controller::attach(&config).await?;
+    if controller::attach(&config, &args.enforce.with(args.policy)).await? {
+        guard::spawn(&args.interface)?;
+    }
     Ok(())
 }
 
 pub(super) async fn detach(args: DetachArgs) -> anyhow::Result<()> {
-    if !controller::detach(&args.interface).await? {
-        bail!("nothing of mtd is attached to {}", args.interface);
+    if let Some(interface) = args.interface {
+        if !controller::detach(&interface).await? {
+            bail!("nothing of mtd is attached to {interface}");
+        }
+        return Ok(());
     }
-    Ok(())
+    let (interfaces, devices) = controller::detach_all(args.force).await?;
+    let detached = interfaces.iter().map(|interface| format!("detached from {interface}\n"));
+    let removed = devices.iter().map(|device| format!("removed {device}\n"));
+    let text = detached.chain(removed).collect::<Vec<_>>().concat();
+    output::print(if text.is_empty() { "nothing of mtd is here\n" } else { &text })
 }

@@ -1,5 +1,6 @@
 //! `mtd status`: what runs on this host, after the model of `wg show`.
 
+mod guard;
 mod human;
 mod watch;
 
@@ -11,7 +12,8 @@ use std::time::{Duration, SystemTime};
 use clap::Args;
 use serde::Serialize;
 
-use self::human::human;
+pub(super) use self::guard::would_be_dropped;
+use self::human::{human, list};
 use super::output::{self, Style};
 use crate::control::{self, ControlError, ControlSocket};
 use crate::device::bpffs;

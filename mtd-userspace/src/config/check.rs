@@ -11,6 +11,7 @@ use std::time::Duration;
 use humantime::format_duration;
 use ipnet::{IpNet, Ipv6Net};
 use mtd_common::abi::MAX_PREFIXES;
+use mtd_common::allow::MAX_ALLOW;
 
 use super::document::DEFAULT_DEVICE;
 use super::error::{Fault, Problems};
@@ -23,6 +24,7 @@ pub(super) fn file(file: &FileFields, problems: &mut Problems) {
     let FileFields { root, clients, servers, peers, .. } = file;
     check_prefixes(root, problems);
     check_follow(file, problems);
+    check_allow(root, problems);
     check_device(root, problems);
     check_addresses(root, problems);
     check_horizon(file, problems);
@@ -112,6 +114,17 @@ fn check_prefixes(root: &RootFields, problems: &mut Problems) {
             problems.add(*at, "prefix", Fault::new(what, "keep the one that is routed to this host"));
         }
     }
+}
+
+/// At most as many as the data plane has room for, and none twice.
+fn check_allow(root: &RootFields, problems: &mut Problems) {
+    if let Some(surplus) = root.allow.get(MAX_ALLOW) {
+        let what = format!("more than {MAX_ALLOW} rules");
+        problems.add(surplus.at, "allow", Fault::new(what, "name whole networks instead of hosts"));
+    }
+    each_once(root.allow.iter().map(|rule| ("allow", rule)), problems, |rule, line| {
+        Fault::new(format!("{rule} is in line {line} already"), "keep one of them")
+    });
 }
 
 fn check_device(root: &RootFields, problems: &mut Problems) {

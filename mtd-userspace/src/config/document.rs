@@ -93,6 +93,8 @@ fn build(file: FileFields) -> Option<Document> {
         prefixes,
         follow_prefix: root.follow_at.is_some(),
         link: root.link,
+        policy: root.policy,
+        allow: root.allow.into_iter().map(unlocated).collect(),
         xdp: root.xdp,
         steering: root.steering,
         keystream: root.keystream,

@@ -85,6 +85,8 @@ fn with_keys(config: Config<()>, identity: Option<Identity>, keys: Vec<SecretKey
         follow_prefix: config.follow_prefix,
         link: config.link,
         xdp: config.xdp,
+        policy: config.policy,
+        allow: config.allow,
         steering: config.steering,
         keystream: config.keystream,
         device: config.device,

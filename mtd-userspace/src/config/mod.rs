@@ -3,6 +3,7 @@
 //! TOML. Reading it goes on after an error, so that one run shows every problem of the file, each with its line and
 //! column, the key, what is wrong and the way out. `packaging/mtd.toml.example` explains each key.
 
+mod allow;
 mod check;
 mod diff;
 mod document;
@@ -24,6 +25,7 @@ use ipnet::{IpNet, Ipv6Net};
 use crate::keys::{SecretKey, open_regular};
 use error::Problems;
 
+pub use allow::{Allow, Protocol};
 pub use diff::{Change, Settings};
 pub use error::{ConfigError, Fault, Problem};
 pub use settings::*;
@@ -75,6 +77,10 @@ pub struct Config<K = SecretKey> {
     pub follow_prefix: bool,
     /// How packets for the prefixes reach this host.
     pub link: LinkMode,
+    /// What is done to what is refused; `None`: as it was, and [`Policy::Dark`] where nothing was attached.
+    pub policy: Option<Policy>,
+    /// What passes though it is refused; at most [`mtd_common::allow::MAX_ALLOW`], none twice.
+    pub allow: Vec<Allow>,
     /// How the receive program is attached.
     pub xdp: XdpChoice,
     /// Whether packets of busy sessions are handed to other CPUs.
@@ -174,6 +180,17 @@ choice! {
         /// The prefix is that of the link, shared with other hosts and with this host's own addresses: mtd answers
         /// solicitations for its live addresses and leaves all other packets to the kernel.
         Shared = "shared",
+    }
+}
+
+choice! {
+    /// What is done to packets towards the protected prefixes that are no valid ones.
+    Policy {
+        /// They are dropped.
+        #[default]
+        Dark = "dark",
+        /// They are counted, and pass to the kernel.
+        Monitor = "monitor",
     }
 }
 

@@ -10,10 +10,10 @@ use mtd_common::abi::MAX_PREFIXES;
 use super::error::Problems;
 use super::section::{Key, Located, Schema, Section};
 use super::{
-    DEFAULT_KEEPALIVE, Encoding, GRACE_RANGE, HORIZON_RANGE, Hooks, IDLE_RANGE, INTRODUCTION_SLOT_RANGE,
-    KEEPALIVE_RANGE, KEY_LIFE_RANGE, KeyStreamChoice, LinkMode, MAX_HANDSHAKES, MAX_HANDSHAKES_PER_CLIENT,
-    MAX_INNER_MTU, MAX_PUBLISH_IN_FLIGHT, MAX_SESSIONS, MIN_INNER_MTU, Mode, PERIOD_RANGE, SteeringChoice,
-    XdpChoice, fields,
+    Allow, DEFAULT_KEEPALIVE, Encoding, GRACE_RANGE, HORIZON_RANGE, Hooks, IDLE_RANGE,
+    INTRODUCTION_SLOT_RANGE, KEEPALIVE_RANGE, KEY_LIFE_RANGE, KeyStreamChoice, LinkMode, MAX_HANDSHAKES,
+    MAX_HANDSHAKES_PER_CLIENT, MAX_INNER_MTU, MAX_PUBLISH_IN_FLIGHT, MAX_SESSIONS, MIN_INNER_MTU, Mode,
+    PERIOD_RANGE, Policy, SteeringChoice, XdpChoice, fields,
 };
 use crate::keys::PublicKey;
 
@@ -21,6 +21,8 @@ pub(super) const ROOT_KEYS: &[Key] = &[
     ("interface", r#""eth0""#),
     ("prefix", r#""2001:db8:1::/64""#),
     ("link", r#""routed""#),
+    ("policy", r#""dark""#),
+    ("allow", r#"["tcp/22"]"#),
     ("xdp", r#""auto""#),
     ("steering", r#""auto""#),
     ("keystream", r#""auto""#),
@@ -128,6 +130,8 @@ pub(super) struct RootFields {
     /// Where the prefix is said to be that of the interface.
     pub(super) follow_at: Option<usize>,
     pub(super) link: LinkMode,
+    pub(super) policy: Option<Policy>,
+    pub(super) allow: Vec<Located<Allow>>,
     pub(super) xdp: XdpChoice,
     pub(super) steering: SteeringChoice,
     pub(super) keystream: KeyStreamChoice,
@@ -272,6 +276,8 @@ fn read_root(root: &Section, has_servers: bool, problems: &mut Problems) -> Root
         link: value_or_default(
             root.optional("link", problems, |text| fields::choice(text, LinkMode::CHOICES)),
         ),
+        policy: value(root.optional("policy", problems, |text| fields::choice(text, Policy::CHOICES))),
+        allow: root.strings("allow", problems, str::parse),
         xdp: value_or_default(
             root.optional("xdp", problems, |text| fields::choice(text, XdpChoice::CHOICES)),
         ),

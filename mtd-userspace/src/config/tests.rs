@@ -89,11 +89,31 @@ fn every_value_arrives() {
 }
 
 #[test]
+fn the_policy_and_what_is_allowed() {
+    let text = format!("policy = \"monitor\"\nallow = [\"2001:db8:f::/48 tcp/22\", \"icmpv6\"]\n{BASE}");
+    let config = Config::parse(&text, "mtd.toml").unwrap();
+    assert_eq!(config.policy, Some(Policy::Monitor));
+    let allow: Vec<_> = config.allow.iter().map(ToString::to_string).collect();
+    assert_eq!(allow, ["2001:db8:f::/48 tcp/22", "icmpv6"]);
+    let refused =
+        |lines: &str| Config::parse(&format!("{lines}\n{BASE}"), "mtd.toml").unwrap_err().to_string();
+    assert!(refused("policy = \"open\"").contains("1:10: policy: \"open\" is not one of"));
+    assert!(
+        refused("allow = [\"tcp/22\", \"tcp\", \"tcp/22\"]")
+            .contains("1:27: allow: tcp/22 is in line 1 already")
+    );
+    assert!(refused("allow = \"ssh\"").contains("1:9: allow: \"ssh\" is no protocol"));
+    let many: Vec<_> = (1..=17).map(|port| format!("\"tcp/{port}\"")).collect();
+    assert!(refused(&format!("allow = [{}]", many.join(", "))).contains("allow: more than 16 rules"));
+}
+
+#[test]
 fn what_is_left_out_has_its_default() {
     let config = Config::parse(BASE, "mtd.toml").unwrap();
     assert_eq!((config.link, config.xdp), (LinkMode::Routed, XdpChoice::Auto));
     assert_eq!(config.steering, SteeringChoice::Auto);
     assert_eq!(config.keystream, KeyStreamChoice::Auto);
+    assert_eq!((config.policy, config.allow.len()), (None, 0));
     assert_eq!((config.device.as_str(), config.mtu), ("mtd0", None));
     assert_eq!((config.horizon, config.max_sessions), (DEFAULT_HORIZON, 1024));
     assert_eq!((config.socket, config.state_dir), (None, "/var/lib/mtd".into()));
@@ -141,6 +161,7 @@ fn the_example_parses_and_states_the_true_defaults() {
         (explicit.mtu.take(), explicit.socket.take().as_deref(), explicit.rendezvous.port.take()),
         (Some(1428), Some(Path::new("/run/mtd/eth0.sock")), Some(6881))
     );
+    assert_eq!(explicit.policy.take(), Some(Policy::Dark));
     assert_eq!(explicit, example);
     for schema in tables::SCHEMAS {
         let header = format!("\n{}", schema.header);
@@ -172,7 +193,7 @@ fn unknown_keys() {
             "interfce = \"eth1\"\nhorizn = \"60s\"\nxyz = 1\ninterface = ",
             "1:1: interfce: unknown key; did you mean interface?
              2:1: horizn: unknown key; did you mean horizon?
-             3:1: xyz: unknown key; remove it; the keys known here are interface, prefix, link, xdp, steering, keystream, device, \
+             3:1: xyz: unknown key; remove it; the keys known here are interface, prefix, link, policy, allow, xdp, steering, keystream, device, \
              address, mtu, horizon, max_sessions, socket, state_dir, private_key_file, hooks, metrics, rendezvous, listen, client, \
              server, peer",
         ),

@@ -16,8 +16,11 @@ use tokio::net::UnixStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::{ControlError, DROPS_PATH, NewPeer, PEERS_PATH, RELOAD_PATH, STATUS_PATH, owner};
-use crate::status::{Client, Registered, Reload, SCHEMA, Status};
+use super::{
+    CONFIRM_PATH, ControlError, DROPS_PATH, NewPeer, NewPolicy, PEERS_PATH, POLICY_PATH, RELOAD_PATH,
+    STATUS_PATH, owner,
+};
+use crate::status::{Client, Guard, Registered, Reload, SCHEMA, Status};
 
 /// How long a controller may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -76,6 +79,26 @@ pub async fn remove_peer(socket: &Path, name: &str) -> Result<Client, ControlErr
 /// As [`status`], the time-out being a minute.
 pub async fn reload(socket: &Path) -> Result<Reload, ControlError> {
     document(socket, RELOAD_TIMEOUT, Method::POST, RELOAD_PATH).await
+}
+
+/// Confirms what the controller behind `socket` enforces.
+///
+/// # Errors
+/// As [`status`]; [`ControlError::Refused`] when it is too late.
+pub async fn confirm(socket: &Path) -> Result<Guard, ControlError> {
+    document(socket, ANSWER_TIMEOUT, Method::POST, CONFIRM_PATH).await
+}
+
+/// Has the controller behind `socket` enforce something else.
+///
+/// # Errors
+/// As [`status`].
+pub async fn set_policy(socket: &Path, policy: &NewPolicy) -> Result<Guard, ControlError> {
+    in_time(socket, ANSWER_TIMEOUT, async {
+        let exchange = Exchange::send(socket, Method::POST, POLICY_PATH, json(socket, policy)?).await?;
+        parse(socket, &collect(socket, exchange.answer).await?)
+    })
+    .await
 }
 
 /// The document, with a schema, that answers a request without a body.

@@ -8,6 +8,8 @@
 //! | `GET /v1/peers` | [`Registered`](crate::status::Registered): the registered clients |
 //! | `POST /v1/peers` with [`NewPeer`] | registers a client; [`Client`](crate::status::Client) |
 //! | `DELETE /v1/peers/{name}` | removes a registered client, ends its session; [`Client`](crate::status::Client) |
+//! | `POST /v1/confirm` | keeps what is enforced; [`Guard`](crate::status::Guard) |
+//! | `POST /v1/policy` with [`NewPolicy`] | changes what is enforced; [`Guard`](crate::status::Guard) |
 //! | `POST /v1/reload` | reads the registry again; [`Reload`](crate::status::Reload) |
 //!
 //! Everything else, and every failure, is answered by `{"error": "…"}` with a status of 4xx or 5xx. A connection
@@ -44,6 +46,12 @@ pub const PEERS_PATH: &str = "/v1/peers";
 /// Path that makes the controller read the registry again.
 pub const RELOAD_PATH: &str = "/v1/reload";
 
+/// Path that confirms what is enforced.
+pub const CONFIRM_PATH: &str = "/v1/confirm";
+
+/// Path that changes what is enforced.
+pub const POLICY_PATH: &str = "/v1/policy";
+
 /// How names of control sockets end.
 const SOCKET_SUFFIX: &str = ".sock";
 
@@ -68,6 +76,16 @@ pub struct NewPeer {
     pub name: String,
     /// Its public key, base64.
     pub public_key: String,
+}
+
+/// The body of `POST /v1/policy`: what to enforce.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewPolicy {
+    /// `dark` or `monitor`.
+    pub policy: String,
+    /// After so many milliseconds nothing is enforced any more, unless somebody confirms.
+    pub confirm_within_ms: Option<u64>,
 }
 
 /// A control socket and whose it is.

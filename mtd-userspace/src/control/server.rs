@@ -1,5 +1,6 @@
 //! The controller's end of the control socket.
 
+mod guard;
 mod peers;
 
 use std::convert::Infallible;
@@ -34,7 +35,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::{ControlError, DROPS_PATH, DropLine, PEERS_PATH, RELOAD_PATH, Refusal, STATUS_PATH};
+use super::{
+    CONFIRM_PATH, ControlError, DROPS_PATH, DropLine, PEERS_PATH, POLICY_PATH, RELOAD_PATH, Refusal,
+    STATUS_PATH,
+};
+use crate::controller::Enforcement;
 use crate::keys::PublicKey;
 use crate::metrics;
 use crate::status::{self, Registered, Reload, Status};
@@ -97,6 +102,12 @@ pub trait Source: Send + Sync + 'static {
     fn reload(&self) -> Answer<'_, Reload> {
         Box::pin(async { Err(Refusal::not_a_server()) })
     }
+
+    /// Keeps what is enforced. Refuses when it is too late.
+    fn confirm(&self) -> Answer<'_, status::Guard>;
+
+    /// Changes what is enforced.
+    fn set_policy(&self, asked: Enforcement) -> Answer<'_, status::Guard>;
 }
 
 /// A bound control socket; its file is removed when this is dropped.
@@ -296,6 +307,8 @@ fn router(shared: Shared) -> Router {
         .route(PEERS_PATH, get(peers::list).post(peers::add))
         .route(&format!("{PEERS_PATH}/{{name}}"), delete(peers::remove))
         .route(RELOAD_PATH, post(peers::reload))
+        .route(CONFIRM_PATH, post(guard::confirm))
+        .route(POLICY_PATH, post(guard::set_policy))
         .fallback(|| async { refuse(StatusCode::NOT_FOUND, "no such path") })
         .method_not_allowed_fallback(|| async {
             refuse(StatusCode::METHOD_NOT_ALLOWED, "this path has no such method")

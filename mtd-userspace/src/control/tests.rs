@@ -18,6 +18,7 @@ use tokio::time::{sleep, timeout};
 use super::*;
 use crate::control::client::unconnected;
 use crate::control::server::{Answer, Source, StatusFuture, bind, serve};
+use crate::controller::Enforcement;
 use crate::keys::{PublicKey, SecretKey};
 use crate::registry::{Registry, RegistryError, Sources};
 use crate::status::{Drop, Frames, Registered, Reload, SCHEMA, Status};
@@ -77,6 +78,20 @@ impl Source for FakeSource {
     fn reload(&self) -> Answer<'_, Reload> {
         self.with_registry(|sources, registry| Ok(registry.reload(sources.clone())?.document()))
     }
+
+    fn confirm(&self) -> Answer<'_, status::Guard> {
+        Box::pin(async { Err(Refusal::new(Reason::Conflict, "too late")) })
+    }
+
+    fn set_policy(&self, asked: Enforcement) -> Answer<'_, status::Guard> {
+        Box::pin(async move {
+            Ok(status::Guard {
+                policy: asked.policy.unwrap_or_default().to_string(),
+                confirm_seconds_left: asked.confirm_within.map(|within| within.as_secs_f64()),
+                ..status::Guard::default()
+            })
+        })
+    }
 }
 
 pub(crate) fn sample() -> Status {
@@ -102,6 +117,7 @@ pub(crate) fn event(number: u64) -> Drop {
     Drop {
         time_ns: number,
         reason: "unknown_address".to_owned(),
+        passed: false,
         direction: "receive".to_owned(),
         ifindex: 2,
         source: Some("2001:db8:2::1".parse().unwrap()),
@@ -238,6 +254,20 @@ async fn errors_are_json_and_reach_the_client() {
     assert!(matches!(&error, ControlError::Refused { message, .. }
         if message == "cannot read the counters: no such map"));
     assert_eq!(running.get(STATUS_PATH).await.0, "HTTP/1.1 500 Internal Server Error");
+}
+
+#[tokio::test]
+async fn what_is_enforced_is_confirmed_and_changed() {
+    let running = Running::start();
+    let socket = running.socket();
+    let error = client::confirm(&socket).await.unwrap_err();
+    assert!(matches!(&error, ControlError::Refused { message, .. } if message == "too late"), "{error}");
+    let policy = |policy: &str| NewPolicy { policy: policy.to_owned(), confirm_within_ms: Some(1500) };
+    let guard = client::set_policy(&socket, &policy("monitor")).await.unwrap();
+    assert_eq!((guard.policy.as_str(), guard.confirm_seconds_left), ("monitor", Some(1.5)));
+    let error = client::set_policy(&socket, &policy("open")).await.unwrap_err().to_string();
+    assert!(error.contains("no policy is called"), "{error}");
+    running.stop().await;
 }
 
 #[tokio::test]

@@ -18,16 +18,17 @@ use mtd_common::event::DropEvent;
 use tracing::{debug, error, info, warn};
 
 use super::clock::Clock;
+use super::guard::{self, Enforcement};
 use super::host::{Host, protected_prefixes};
 use super::negotiated::Negotiated;
 use super::peer::Peer;
 use super::tables::{Destination, GRACE, Tables};
 use crate::config::Config;
-use crate::dataplane::{Plane, Settings, XdpMode};
+use crate::dataplane::{Guard, Plane, Settings, XdpMode, boot_time};
 use crate::device::Underlay;
 use crate::proto::session::{Session, nanoseconds, network};
 use crate::state::{Past, State};
-use crate::status::Totals;
+use crate::status::{self, Totals};
 
 /// Sessions, clocks and data plane of a running controller.
 pub struct Core {
@@ -216,6 +217,36 @@ impl Core {
             let now = self.clock.read();
             self.negotiated.set_network(prefix.map(network), now, &mut self.tables);
         }
+    }
+
+    /// Confirms what is enforced.
+    ///
+    /// # Errors
+    /// When it is too late, or the maps fail.
+    pub fn confirm(&mut self) -> anyhow::Result<status::Guard> {
+        self.set_guard(guard::confirmed(&self.settings.guard, boot_time())?)
+    }
+
+    /// Changes what is enforced. What is allowed stays.
+    ///
+    /// # Errors
+    /// When the maps fail.
+    pub fn set_policy(&mut self, asked: &Enforcement) -> anyhow::Result<status::Guard> {
+        let now = &self.settings.guard;
+        self.set_guard(asked.decide(None, now.allow.clone(), Some(now), boot_time()))
+    }
+
+    fn set_guard(&mut self, guard: Guard) -> anyhow::Result<status::Guard> {
+        let settings = Settings { guard, ..self.settings.clone() };
+        self.tables.plane.configure(&settings)?;
+        self.settings = settings;
+        guard::announce(&self.settings.guard, &self.config.interface, "the prefixes are");
+        Ok(guard::document(&self.settings.guard, boot_time()))
+    }
+
+    /// Whether nobody has confirmed in time what is enforced.
+    pub fn is_unconfirmed(&self) -> bool {
+        self.settings.guard.is_over(boot_time())
     }
 
     /// Takes note of a dropped packet, for the peer from whose prefix it came.

@@ -88,6 +88,7 @@ fn document(event: &DropEvent, reason: DropReason, time_ns: u64) -> Drop {
     Drop {
         time_ns,
         reason: reason.name().to_owned(),
+        passed: event.passed != 0,
         direction: if reason.is_sending() { "send" } else { "receive" }.to_owned(),
         ifindex: event.ifindex,
         source: address(event.source),

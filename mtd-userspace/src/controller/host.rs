@@ -1,7 +1,6 @@
 //! What the controller changes on the host: lock, tunnel device, pins. And taking it back.
 
-use std::fs::{self, File};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
@@ -11,19 +10,21 @@ use mtd_common::aead::MAX_TEXT;
 use mtd_common::keystream::LANES;
 use mtd_common::packet::OVERHEAD;
 use mtd_common::session_note::ROLE_CLIENT;
-use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
 use tracing::{info, warn};
 
+use super::guard::{self, Enforcement};
+use super::lock::Lock;
 use crate::config::{Config, KeyStreamChoice, LinkMode, SteeringChoice};
-use crate::dataplane::{self, Capacity, Plane, Settings, XdpMode, remove_pins, steering_cpus};
+use crate::dataplane::{
+    self, Capacity, Guard, Plane, Settings, XdpMode, boot_time, remove_pins, steering_cpus,
+};
 use crate::device::{self, TunnelDevice, TunnelInfo, Underlay, bpffs};
 use crate::health;
-use crate::instance::{Instance, RUN_DIR};
+use crate::instance::Instance;
 use crate::proto::messages::Tunnel;
 use crate::proto::session::nanoseconds;
 use crate::proto::slots::most_loaded;
-use crate::status::{SCHEMA, Status};
+use crate::status::{self, SCHEMA, Status};
 
 /// Folder beside the pins that says: attached by `mtd attach`, to stay when the controller goes.
 const STAY_MARKER: &str = "stay";
@@ -52,6 +53,8 @@ pub struct Host {
     pins: PathBuf,
     /// The data plane was there before this controller.
     inherited: bool,
+    /// What is done with what is no valid packet.
+    guard: Guard,
     _lock: Lock,
 }
 
@@ -59,9 +62,9 @@ impl Host {
     /// Prepares the host and loads the data plane; attaches nothing yet.
     ///
     /// # Errors
-    /// When another controller runs, the underlay does not fit, or the kernel refuses. Nothing is left behind then,
-    /// but what an earlier controller had left.
-    pub async fn up(config: &Config) -> anyhow::Result<(Self, Plane, TunnelInfo)> {
+    /// When another controller runs, the underlay does not fit, the caller's own SSH connection would be cut, or the
+    /// kernel refuses. Nothing is left behind then, but what an earlier controller had left.
+    pub async fn up(config: &Config, asked: &Enforcement) -> anyhow::Result<(Self, Plane, TunnelInfo)> {
         let instance = Instance::of(&config.interface)?;
         let lock = Lock::take(&instance)?;
         let underlay = Underlay::inspect(&config.interface).await?;
@@ -69,7 +72,14 @@ impl Host {
             warn!("{} is down: nothing will come through until it is up", config.interface);
         }
         let pins = instance.pins();
-        let host = Self {
+        let earlier = dataplane::view(&pins);
+        let guard = asked.decide(
+            config.policy,
+            config.allow.clone(),
+            earlier.as_ref().map(|view| &view.guard),
+            boot_time(),
+        );
+        let mut host = Self {
             mtu: inner_mtu(config, underlay.mtu)?,
             inherited: pins.exists(),
             pins,
@@ -78,9 +88,14 @@ impl Host {
             device: config.device.clone(),
             underlay,
             instance,
+            guard,
             _lock: lock,
         };
-        match host.prepare(config).await {
+        if !earlier.is_some_and(|view| view.guard.enforces(boot_time()) && view.guard.confirm_until == 0) {
+            let prefixes = protected_prefixes(config, &host.underlay, &[]);
+            asked.require_way_back(&host.guard, config.link, &prefixes)?;
+        }
+        match host.prepare(config, asked).await {
             Ok((plane, tunnel)) => Ok((host, plane, tunnel)),
             Err(error) => Err(host.give_up(error).await),
         }
@@ -90,6 +105,9 @@ impl Host {
     /// may carry traffic for as long as its slots last, and keeps the prefixes dark after that.
     pub async fn give_up(self, error: anyhow::Error) -> anyhow::Error {
         if self.inherited {
+            if let Err(second) = dataplane::abandon(&self.pins) {
+                warn!("cleaning up after a failed start: {second}");
+            }
             return error.context(format!(
                 "the start failed; what was attached to {0} before stays (`mtd detach {0}` takes it away)",
                 self.interface
@@ -101,7 +119,7 @@ impl Host {
         error
     }
 
-    async fn prepare(&self, config: &Config) -> anyhow::Result<(Plane, TunnelInfo)> {
+    async fn prepare(&mut self, config: &Config, asked: &Enforcement) -> anyhow::Result<(Plane, TunnelInfo)> {
         if bpffs::ensure_mounted(bpffs::DEFAULT_PATH)? {
             info!("mounted the BPF file system at {}", bpffs::DEFAULT_PATH);
         }
@@ -116,6 +134,10 @@ impl Host {
             warn!("the attached data plane does not fit and is replaced; sessions start anew ({why})");
         } else if plane.adopted() {
             info!("taking over the data plane that is attached to {}", config.interface);
+        }
+        // Only now: loading took its time.
+        if let Some(within) = asked.confirm_within {
+            self.guard.confirm_until = boot_time().saturating_add(within.as_nanos() as u64);
         }
         plane.configure(&self.settings(config, &self.underlay, &tunnel))?;
         if config.steering == SteeringChoice::Auto {
@@ -148,6 +170,7 @@ impl Host {
             prefixes: protected_prefixes(config, underlay, &[]),
             link: config.link,
             inner_mtu: self.mtu,
+            guard: self.guard.clone(),
         }
     }
 
@@ -156,7 +179,7 @@ impl Host {
     /// # Errors
     /// When the kernel refuses.
     pub fn attach(&self, config: &Config, plane: &mut Plane) -> anyhow::Result<XdpMode> {
-        let mode = plane.attach(&config.interface, &config.inside_device(), config.xdp, &self.pins);
+        let mode = plane.attach(&config.interface, &config.inside_device(), config.xdp);
         let mode = mode.map_err(|error| match self.underlay.xdp_program.filter(|_| !self.inherited) {
             Some(id) => anyhow::Error::new(error).context(format!(
                 "{} runs {} already",
@@ -166,12 +189,13 @@ impl Host {
             None => error.into(),
         })?;
         let prefixes: Vec<String> = config.prefixes.iter().map(ToString::to_string).collect();
-        let dark = if config.link == LinkMode::Shared {
+        let what = if config.link == LinkMode::Shared {
             "its moving addresses are"
         } else {
             &format!("{} is", prefixes.join(", "))
         };
-        info!("attached to {} ({} XDP): {dark} dark", config.interface, mode.name());
+        info!("attached to {} ({} XDP)", config.interface, mode.name());
+        guard::announce(&self.guard, &config.interface, what);
         Ok(mode)
     }
 
@@ -191,9 +215,17 @@ impl Host {
     /// When something cannot be removed; the rest is removed all the same.
     pub async fn down(self) -> anyhow::Result<()> {
         if self.stay() == Stay::Yes {
-            info!("{} stays attached and dark; `mtd detach {0}` ends that", self.interface);
+            info!("{} stays attached; `mtd detach {0}` ends that", self.interface);
             return Ok(());
         }
+        self.open().await
+    }
+
+    /// Takes back what [`Host::up`] did, also if the data plane was to stay.
+    ///
+    /// # Errors
+    /// As [`Host::down`].
+    pub async fn open(self) -> anyhow::Result<()> {
         self.remove().await?;
         info!("detached from {}", self.interface);
         Ok(())
@@ -207,43 +239,20 @@ impl Host {
     }
 }
 
-/// `mtd attach`: makes the prefixes dark, without a controller.
+/// `mtd attach`: makes the prefixes dark, without a controller. Returns whether somebody has to confirm it.
 ///
 /// # Errors
 /// As [`Host::up`].
-pub async fn attach(config: &Config) -> anyhow::Result<XdpMode> {
-    let (host, mut plane, _) = Host::up(config).await?;
+pub async fn attach(config: &Config, asked: &Enforcement) -> anyhow::Result<bool> {
+    let (host, mut plane, _) = Host::up(config, asked).await?;
     match host.attach(config, &mut plane) {
-        Ok(mode) => {
+        Ok(_) => {
             let marker = host.pins.join(STAY_MARKER);
             fs::create_dir_all(&marker).with_context(|| marker.display().to_string())?;
-            Ok(mode)
+            Ok(host.guard.confirm_until != 0)
         }
         Err(error) => Err(host.give_up(error).await),
     }
-}
-
-/// `mtd detach`: takes away whatever is attached to an interface. False when nothing was.
-///
-/// # Errors
-/// When a controller runs, or something cannot be removed.
-pub async fn detach(interface: &str) -> anyhow::Result<bool> {
-    let instance = Instance::of(interface)?;
-    let _lock = Lock::take(&instance)?;
-    let pins = instance.pins();
-    let device = dataplane::view(&pins).map(|view| view.device);
-    let mut found = remove_pins(&pins)?;
-    if let Some(device) = device {
-        found |= device::remove(&device).await?;
-    }
-    // A killed controller has left it, and we hold the lock: nobody serves it.
-    let socket = instance.socket();
-    match fs::remove_file(&socket) {
-        Ok(()) => found = true,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error).with_context(|| socket.display().to_string()),
-    }
-    Ok(found)
 }
 
 /// What can be said of an attached data plane while no controller runs. `None`: nothing is attached.
@@ -263,53 +272,11 @@ pub fn offline_status(instance: &Instance) -> Option<Status> {
         mtu: view.inner_mtu,
         pins,
         frames: view.counts.frames,
-        drops: view.counts.drops.iter().map(|(reason, n)| (reason.name().to_owned(), *n)).collect(),
+        drops: status::by_name(&view.counts.drops),
+        would_drop: status::by_name(&view.counts.would_drop),
+        guard: guard::document(&view.guard, boot_time()),
         ..Status::default()
     })
-}
-
-/// Only one process may change an instance: the one that holds this. Its file goes when it is dropped.
-struct Lock {
-    path: PathBuf,
-    _file: Flock<File>,
-}
-
-impl Lock {
-    fn take(instance: &Instance) -> anyhow::Result<Self> {
-        fs::create_dir_all(RUN_DIR)
-            .with_context(|| format!("cannot create {RUN_DIR}; run as root (sudo)"))?;
-        let path = instance.lock();
-        loop {
-            let file = File::options()
-                .create(true)
-                .truncate(false)
-                .write(true)
-                // Who can open it can lock it.
-                .mode(0o600)
-                .open(&path)
-                .with_context(|| format!("cannot open {}; run as root (sudo)", path.display()))?;
-            let file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-                Ok(file) => file,
-                Err((_, Errno::EWOULDBLOCK)) => {
-                    bail!("a controller already runs for {}; stop it first", instance.name())
-                }
-                Err((_, error)) => return Err(error).with_context(|| path.display().to_string()),
-            };
-            // Its last holder may have removed it between our opening and locking it: then it excludes nobody.
-            let same = |there: fs::Metadata, ours: fs::Metadata| there.ino() == ours.ino();
-            if fs::metadata(&path).ok().zip(file.metadata().ok()).is_some_and(|(a, b)| same(a, b)) {
-                return Ok(Self { path, _file: file });
-            }
-        }
-    }
-}
-
-impl Drop for Lock {
-    fn drop(&mut self) {
-        if let Err(error) = fs::remove_file(&self.path) {
-            warn!("{}: {error}", self.path.display());
-        }
-    }
 }
 
 /// The prefixes to protect: those of the configuration, or the one that the interface has now (requirement MT-45).

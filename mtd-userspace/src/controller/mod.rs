@@ -3,9 +3,12 @@
 
 mod clock;
 mod core;
+mod detach;
 mod events;
+mod guard;
 mod hooks;
 mod host;
+mod lock;
 mod machines;
 mod meeting;
 mod negotiated;
@@ -20,7 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use ipnet::IpNet;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -35,7 +38,7 @@ use self::registrar::{Consequences, Registrar};
 use self::service::Watchdog;
 use crate::config::{Change, Config, ConfigError, Settings};
 use crate::control::server::Answer;
-use crate::control::{self, Refusal};
+use crate::control::{self, Reason, Refusal};
 use crate::dataplane::{Maker, Plane, Worker};
 use crate::device::{TunnelInfo, Underlay};
 use crate::keys::PublicKey;
@@ -44,7 +47,9 @@ use crate::{health, metrics, privilege};
 
 pub use self::core::Core;
 pub use clock::{Clock, SystemClock};
-pub use host::{Host, Stay, attach, detach, offline_status};
+pub use detach::{detach, detach_all};
+pub use guard::{Enforcement, confirm, require_way_back, set_policy, watch};
+pub use host::{Host, Stay, attach, offline_status};
 
 /// How often slots are looked after. Every slot is loaded many ticks before it is needed.
 const TICK: Duration = Duration::from_millis(100);
@@ -63,20 +68,25 @@ pub struct Options {
     /// File with a number of ns that is added to the wall clock, read again at each tick: for rehearsals of clock
     /// faults.
     pub wall_clock_offset_file: Option<PathBuf>,
+    /// What to enforce.
+    pub enforcement: Enforcement,
 }
 
-/// Runs in the foreground until SIGINT or SIGTERM.
+/// Runs in the foreground until SIGINT or SIGTERM, or until nobody has confirmed in time that the prefixes may be dark:
+/// then everything is taken down, also what was to stay.
 ///
 /// # Errors
-/// When host, data plane or control socket cannot be set up. What had been set up by then is taken down again.
+/// When host, data plane or control socket cannot be set up: what had been set up by then is taken down again. When nobody
+/// has confirmed.
 pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
     let clock = Box::new(SystemClock::new(options.wall_clock_offset_file));
     let config_file = options.config_file;
+    let interface = config.interface.clone();
     // First of all, so that no signal finds the work half done.
     let mut signals = Signals::new()?;
     let mut watchdog = Watchdog::new();
     hooks::run(&config, When::PreUp).await?;
-    let (host, plane, tunnel) = Host::up(&config).await?;
+    let (host, plane, tunnel) = Host::up(&config, &options.enforcement).await?;
     let socket = config.socket.clone().unwrap_or_else(|| host.instance.socket());
     let metrics = match metrics_listener(&config, &host).await {
         Ok(metrics) => metrics,
@@ -99,9 +109,25 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
     hooks::run_all(&config, When::PreDown).await;
     let stopped = lock(&running.core).stop(&host);
     running.finish().await;
+    if let Ok(End::Unconfirmed) = served {
+        stopped.and(host.open().await)?;
+        hooks::run_all(&config, When::PostDown).await;
+        bail!(
+            "nobody said `mtd confirm {interface}` in time: detached from it, and nothing is dark any more"
+        );
+    }
     let down = host.down().await;
     hooks::run_all(&config, When::PostDown).await;
-    served.and(stopped).and(down)
+    served.map(drop).and(stopped).and(down)
+}
+
+/// Why a controller stops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// A signal.
+    Asked,
+    /// Nobody has confirmed in time.
+    Unconfirmed,
 }
 
 /// Where metrics are served over TCP, if they are.
@@ -109,7 +135,7 @@ async fn metrics_listener(config: &Config, host: &Host) -> anyhow::Result<Option
     let Some(address) = config.metrics else { return Ok(None) };
     let prefixes = host::protected_prefixes(config, &host.underlay, &[]);
     if prefixes.iter().any(|prefix| IpNet::V6(*prefix).contains(&address.ip())) {
-        anyhow::bail!(
+        bail!(
             "metrics cannot be served at {address}, which lies in the protected prefix; choose another one"
         );
     }
@@ -226,8 +252,8 @@ impl Running {
         privilege::give_up_all_but(privilege::NET_ADMIN).context("cannot give up privileges")
     }
 
-    /// Looks after slots and clocks until a signal comes.
-    async fn serve(&self, signals: &mut Signals, watchdog: &mut Watchdog) -> anyhow::Result<()> {
+    /// Looks after slots and clocks until a signal comes, or the time to confirm is over.
+    async fn serve(&self, signals: &mut Signals, watchdog: &mut Watchdog) -> anyhow::Result<End> {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut looks = tokio::time::interval(LOOK);
@@ -236,8 +262,12 @@ impl Running {
         loop {
             tokio::select! {
                 _ = ticks.tick() => {
-                    lock(&self.core).tick();
+                    let mut core = lock(&self.core);
+                    core.tick();
                     watchdog.feed();
+                    if core.is_unconfirmed() {
+                        return Ok(End::Unconfirmed);
+                    }
                 }
                 _ = looks.tick() => match Underlay::inspect(&self.interface).await {
                     Ok(underlay) => {
@@ -254,7 +284,7 @@ impl Running {
                 request = signals.next() => match request {
                     Request::Stop(why) => {
                         info!("{why}: stopping");
-                        return Ok(());
+                        return Ok(End::Asked);
                     }
                     Request::Reload => {
                         service::reloading();
@@ -314,6 +344,10 @@ async fn until(mut stopped: watch::Receiver<bool>) {
 /// Whether a running server takes over a changed setting.
 fn takes_effect(key: &str) -> bool {
     key == "client" || key.starts_with("client.") || key == "listen.clients_dir"
+}
+
+fn too_late(error: &anyhow::Error) -> Refusal {
+    Refusal::new(Reason::Conflict, format!("{error:#}"))
 }
 
 /// What the control socket serves.
@@ -407,5 +441,13 @@ impl control::server::Source for Source {
 
     fn reload(&self) -> Answer<'_, Reload> {
         Box::pin(async { self.read_again() })
+    }
+
+    fn confirm(&self) -> Answer<'_, status::Guard> {
+        Box::pin(async { lock(&self.core).confirm().map_err(|error| too_late(&error)) })
+    }
+
+    fn set_policy(&self, asked: Enforcement) -> Answer<'_, status::Guard> {
+        Box::pin(async move { Ok(lock(&self.core).set_policy(&asked)?) })
     }
 }

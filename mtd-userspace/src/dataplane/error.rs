@@ -86,6 +86,12 @@ pub enum Error {
         /// What the kernel said.
         source: io::Error,
     },
+    /// What is to be attached must be pinned, or it goes with this process.
+    #[error("the maps are not pinned; load them with a folder of pins")]
+    NotPinned,
+    /// Nothing that this version of mtd can read is pinned.
+    #[error("nothing is attached that this version of mtd knows; `mtd detach` takes away what is there")]
+    NothingPinned,
     /// A map has no such element.
     #[error("map {0} has no element {1}")]
     NoElement(&'static str, u32),

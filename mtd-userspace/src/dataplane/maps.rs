@@ -10,7 +10,8 @@ use aya::maps::{Array, LpmTrie, Map, MapData, MapError, MapInfo, PerCpuArray, Ri
 use aya::util::nr_cpus;
 use mtd_common::DropReason;
 use mtd_common::abi::{
-    COUNTER_SLOTS, Counter, DROP_SLOTS, Dataplane, Route, RouteKey, Session, SessionState, Slot,
+    COUNTER_SLOTS, Counter, DROP_COUNTERS, DROP_SLOTS, Dataplane, Route, RouteKey, Session, SessionState,
+    Slot,
 };
 use mtd_common::bytes::ne64;
 use mtd_common::session_note::SessionNote;
@@ -66,7 +67,7 @@ pub(super) fn shapes(capacity: Capacity) -> [Shape; 12] {
         Shape::new("SESSIONS", 4, size_of::<Session>(), capacity.sessions),
         Shape::new("SESSION_STATE", 4, size_of::<SessionState>(), capacity.sessions),
         Shape::new("ROUTES", size_of::<Key<RouteKey>>(), size_of::<Route>(), MAX_ROUTES),
-        Shape::new("DROPS", 4, 8, DROP_SLOTS),
+        Shape::new("DROPS", 4, 8, DROP_COUNTERS),
         Shape::new("COUNTERS", 4, 8, COUNTER_SLOTS),
         Shape::new("EVENTS", 0, 0, EVENT_BYTES),
         Shape::new("CONTROL", 0, 0, CONTROL_BYTES),
@@ -91,6 +92,8 @@ pub(super) struct Maps {
 pub struct Counts {
     /// Drops, the reasons that occurred only.
     pub drops: BTreeMap<DropReason, u64>,
+    /// What would have been dropped where nothing was enforced, the reasons that occurred only.
+    pub would_drop: BTreeMap<DropReason, u64>,
     /// Everything else.
     pub frames: Frames,
 }
@@ -159,7 +162,7 @@ impl Maps {
         self.addresses.layout()
     }
 
-    pub(super) fn set_dataplane(&mut self, value: Dataplane) -> Result<(), Error> {
+    pub(super) fn set_dataplane(&mut self, value: &Dataplane) -> Result<(), Error> {
         self.dataplane.set(0, value, 0).map_err(Error::map("DATAPLANE"))
     }
 
@@ -248,9 +251,11 @@ pub(super) fn count(
     };
     let mut counts = Counts::default();
     for &reason in DropReason::ALL {
-        let count = sum(drops, reason as u32, "DROPS")?;
-        if count > 0 {
-            counts.drops.insert(reason, count);
+        for (first, counted) in [(0, &mut counts.drops), (DROP_SLOTS, &mut counts.would_drop)] {
+            let count = sum(drops, first + reason as u32, "DROPS")?;
+            if count > 0 {
+                counted.insert(reason, count);
+            }
         }
     }
     let counter = |counter: Counter| sum(counters, counter as u32, "COUNTERS");
@@ -265,6 +270,7 @@ pub(super) fn count(
         steering_lost: counter(Counter::SteeringLost)?,
         sealed_ahead: counter(Counter::SealedAhead)?,
         opened_ahead: counter(Counter::OpenedAhead)?,
+        allowed: counter(Counter::Allowed)?,
     };
     Ok(counts)
 }

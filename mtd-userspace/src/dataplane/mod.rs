@@ -2,11 +2,13 @@
 
 mod addresses;
 mod error;
+mod guard;
 mod keystream;
 mod links;
 mod maps;
 mod object;
 mod pinned;
+mod pins;
 mod plane;
 mod programs;
 pub mod report;
@@ -14,10 +16,12 @@ mod shared;
 mod steering;
 
 pub use error::Error;
+pub use guard::{Guard, boot_time};
 pub use keystream::{Maker, Worker};
 pub use links::{XdpMode, pinned_mode};
 pub use maps::{Counts, MAX_ROUTES, SessionTraffic};
-pub use pinned::{View, view};
-pub use plane::{Capacity, Plane, Settings, remove_pins};
+pub use pinned::{View, set_guard, view};
+pub use pins::{abandon, remove_pins};
+pub use plane::{Capacity, Plane, Settings};
 pub use programs::{program_name, programs};
 pub use steering::steering_cpus;

@@ -8,6 +8,8 @@ use ipnet::Ipv6Net;
 use mtd_common::abi::{self, Dataplane, FLAG_ON_LINK, FLAG_SHARED, Prefix};
 use nix::net::if_::if_indextoname;
 
+use super::error::Error;
+use super::guard::Guard;
 use super::maps::{Counts, count};
 use crate::config::LinkMode;
 
@@ -24,14 +26,34 @@ pub struct View {
     pub link: LinkMode,
     /// Longest inner packet in bytes.
     pub inner_mtu: u32,
+    /// What is done with what is no valid packet.
+    pub guard: Guard,
     /// What the programs counted.
     pub counts: Counts,
 }
 
-fn dataplane(pins: &Path) -> Option<Dataplane> {
+fn settings(pins: &Path) -> Option<Array<MapData, Dataplane>> {
     let map = Map::Array(MapData::from_pin(pins.join("maps").join("DATAPLANE")).ok()?);
-    let array = Array::<_, Dataplane>::try_from(map).ok()?;
-    array.get(&0, 0).ok()
+    Array::try_from(map).ok()
+}
+
+fn dataplane(pins: &Path) -> Option<Dataplane> {
+    settings(pins)?.get(&0, 0).ok()
+}
+
+/// Changes what the programs pinned under `pins` do with what is no valid packet. Nobody else may change their settings
+/// meanwhile: the caller holds the lock of the instance.
+///
+/// # Errors
+/// When nothing is pinned that this version of mtd knows, or the kernel refuses.
+pub fn set_guard(pins: &Path, guard: &Guard) -> Result<(), Error> {
+    let mut map = settings(pins).ok_or(Error::NothingPinned)?;
+    let mut value = map.get(&0, 0).map_err(Error::map("DATAPLANE"))?;
+    if value.version != abi::VERSION {
+        return Err(Error::NothingPinned);
+    }
+    guard.write(&mut value);
+    map.set(0, value, 0).map_err(Error::map("DATAPLANE"))
 }
 
 /// Layout version of the maps pinned under `pins`.
@@ -53,6 +75,7 @@ pub fn view(pins: &Path) -> Option<View> {
         prefixes: found.prefixes.iter().take(found.prefix_count as usize).filter_map(prefix).collect(),
         link: link(found.flags),
         inner_mtu: found.inner_mtu,
+        guard: Guard::read(&found),
         counts: count(&array("DROPS")?, &array("COUNTERS")?).ok()?,
     })
 }

@@ -1,7 +1,5 @@
 //! A loaded data plane.
 
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use aya::maps::{MapData, RingBuf};
@@ -17,10 +15,12 @@ use mtd_common::session_note::SessionNote;
 use mtd_common::table;
 
 use super::error::{Error, errno};
+use super::guard::Guard;
 use super::keystream::{self, Maker};
 use super::links::{self, XdpMode};
 use super::maps::{self, Counts, Maps, SessionTraffic};
 use super::object::{OBJECT, RECEIVE, SEND, TAKE};
+use super::pins::{self, Place};
 use super::programs::describe;
 use super::steering;
 use crate::config::{LinkMode, XdpChoice};
@@ -67,6 +67,8 @@ pub struct Settings {
     pub link: LinkMode,
     /// Longest inner packet in bytes.
     pub inner_mtu: u32,
+    /// What is done with what is no valid packet.
+    pub guard: Guard,
 }
 
 /// The programs and maps, loaded into the kernel. Dropping it closes the descriptors: what is pinned stays.
@@ -76,6 +78,8 @@ pub struct Plane {
     capacity: Capacity,
     adopted: bool,
     maker: Option<Maker>,
+    /// Where the maps are pinned.
+    pins: Option<PathBuf>,
 }
 
 impl Plane {
@@ -95,35 +99,35 @@ impl Plane {
         Self::load_with(EbpfLoader::new(), object, capacity, false)
     }
 
-    /// Loads the programs, with the maps pinned under `pins`: those that are there, if they fit, else new ones.
-    /// Returns, beside, why what was there did not fit.
+    /// Loads the programs, with the maps pinned under `pins`: those that are there, if they fit, else new ones, which
+    /// take the place of those when the programs are attached. Returns, beside, why what was there did not fit.
     ///
     /// # Errors
     /// When the kernel refuses.
     pub fn load_pinned(capacity: Capacity, pins: &Path) -> Result<(Self, Option<String>), Error> {
-        let folder = pins.join("maps");
-        let mut misfit = None;
-        let mut adopted = false;
-        if pins.exists() {
-            match check_pins(capacity, &folder) {
-                Ok(()) => adopted = true,
-                Err(why) => {
-                    // The links stay, and with them the old programs: the prefixes are dark until the new ones take
-                    // their place.
-                    remove_folder(&folder)?;
-                    misfit = Some(why);
-                }
-            }
-        }
-        for folder in [&folder, &pins.join("links")] {
-            fs::create_dir_all(folder).map_err(Error::file(folder))?;
-        }
-        let shapes = maps::shapes(capacity);
+        Self::load_pinned_object(OBJECT, capacity, pins)
+    }
+
+    /// The same with another object than the one that is built in.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn load_pinned_object(
+        object: &[u8],
+        capacity: Capacity,
+        pins: &Path,
+    ) -> Result<(Self, Option<String>), Error> {
+        let place = Place::prepare(capacity, pins)?;
         let mut loader = EbpfLoader::new();
-        for shape in &shapes {
-            loader.map_pin_path(shape.name, folder.join(shape.name));
+        for shape in &maps::shapes(capacity) {
+            loader.map_pin_path(shape.name, place.maps.join(shape.name));
         }
-        Ok((Self::load_with(loader, OBJECT, capacity, adopted)?, misfit))
+        let mut plane = Self::load_with(loader, object, capacity, place.adopted).inspect_err(|_| {
+            // The error to report is the first one.
+            let _ = place.give_up();
+        })?;
+        plane.pins = Some(pins.to_owned());
+        Ok((plane, place.misfit))
     }
 
     fn load_with(
@@ -143,7 +147,7 @@ impl Plane {
         send_program(&mut ebpf)?.load().map_err(program_error(SEND))?;
         let maker = if capacity.lanes > 0 { Some(Maker::new(&mut ebpf)?) } else { None };
         let maps = Maps::new(&mut ebpf, capacity, adopted)?;
-        Ok(Self { ebpf, maps, capacity, adopted, maker })
+        Ok(Self { ebpf, maps, capacity, adopted, maker, pins: None })
     }
 
     /// Whether the maps are those of an earlier controller.
@@ -177,11 +181,13 @@ impl Plane {
             underlay_mac: settings.underlay_mac,
             prefixes: Default::default(),
             table: self.maps.layout(),
+            ..Dataplane::default()
         };
+        settings.guard.write(&mut value);
         for (element, prefix) in value.prefixes.iter_mut().zip(&settings.prefixes) {
             *element = abi_prefix(*prefix);
         }
-        self.maps.set_dataplane(value)
+        self.maps.set_dataplane(&value)
     }
 
     /// Attaches the programs and pins them: the send program to the inside end of the tunnel device, the receive
@@ -189,15 +195,12 @@ impl Plane {
     ///
     /// # Errors
     /// When the kernel refuses; what was attached until then stays, [`remove_pins`] takes it away.
-    pub fn attach(
-        &mut self,
-        underlay: &str,
-        inside: &str,
-        choice: XdpChoice,
-        pins: &Path,
-    ) -> Result<XdpMode, Error> {
+    pub fn attach(&mut self, underlay: &str, inside: &str, choice: XdpChoice) -> Result<XdpMode, Error> {
+        let pins = self.pins.as_deref().ok_or(Error::NotPinned)?;
         links::send(send_program(&mut self.ebpf)?, inside, pins)?;
-        links::receive(xdp_program(&mut self.ebpf, RECEIVE)?, underlay, choice, pins)
+        let mode = links::receive(xdp_program(&mut self.ebpf, RECEIVE)?, underlay, choice, pins)?;
+        pins::settle(pins)?;
+        Ok(mode)
     }
 
     /// Lets the packets of busy sessions be opened on these CPUs too; fewer than two: where they arrive, as without
@@ -397,48 +400,4 @@ pub(super) fn program_error(program: &'static str) -> impl FnOnce(ProgramError) 
         }
         source => Error::Program { program, source: Box::new(source) },
     }
-}
-
-/// Whether all maps under `folder` are there and of the right shape and version; otherwise, what differs.
-fn check_pins(capacity: Capacity, folder: &Path) -> Result<(), String> {
-    for shape in maps::shapes(capacity) {
-        shape.check(&folder.join(shape.name))?;
-    }
-    match folder.parent().and_then(super::pinned::version) {
-        Some(abi::VERSION) => Ok(()),
-        found => Err(format!("layout version {found:?} instead of {}", abi::VERSION)),
-    }
-}
-
-/// Removes everything pinned under `pins`, which detaches the programs. False when there was nothing.
-///
-/// # Errors
-/// When something cannot be removed.
-pub fn remove_pins(pins: &Path) -> Result<bool, Error> {
-    let mut found = false;
-    // Links first: what is not attached any more needs no maps.
-    for folder in ["links", "maps", ""] {
-        found |= remove_folder(&pins.join(folder))?;
-    }
-    // The folder above goes with its last instance; while there are others it is not empty, and stays.
-    if let Some(parent) = pins.parent().filter(|_| found) {
-        let _ = fs::remove_dir(parent);
-    }
-    Ok(found)
-}
-
-/// Removes a folder with the pins and empty folders in it. False when there was none.
-fn remove_folder(folder: &Path) -> Result<bool, Error> {
-    let entries = match fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-        Err(error) => return Err(Error::file(folder)(error)),
-    };
-    for entry in entries {
-        let path: PathBuf = entry.map_err(Error::file(folder))?.path();
-        let removed = if path.is_dir() { fs::remove_dir(&path) } else { fs::remove_file(&path) };
-        removed.map_err(Error::file(path))?;
-    }
-    fs::remove_dir(folder).map_err(Error::file(folder))?;
-    Ok(true)
 }

@@ -63,13 +63,18 @@ impl Netlink {
 
     /// The names of all links, by ifindex.
     pub(super) async fn link_names(&self) -> Result<Vec<String>> {
+        Ok(self.links().await?.into_iter().map(|link| link.name).collect())
+    }
+
+    /// All links, by ifindex.
+    pub(super) async fn links(&self) -> Result<Vec<Link>> {
         let mut links: Vec<_> = collect("list the interfaces", self.handle.link().get().execute())
             .await?
             .into_iter()
             .map(Link::from)
             .collect();
         links.sort_by_key(|link| link.index);
-        Ok(links.into_iter().map(|link| link.name).collect())
+        Ok(links)
     }
 
     /// Changes a link as `message` says; `action` completes "cannot …".

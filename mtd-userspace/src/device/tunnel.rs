@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
 use ipnet::IpNet;
-use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth};
+use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkFlags};
 use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth};
 
 use super::error::{Error, Result};
@@ -21,6 +21,9 @@ pub const MTU_RANGE: RangeInclusive<u32> = 1280..=65535;
 
 /// What the name of the outer end is extended by to name the inner one.
 const PEER_SUFFIX: &str = "x";
+
+/// How MAC addresses of tunnel devices begin: locally administered, unicast.
+const MAC_PREFIX: [u8; 4] = [0x02, b'm', b't', b'd'];
 
 /// The wanted state of a tunnel device.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,7 +87,7 @@ impl TunnelDevice {
         if fresh {
             self.add_pair(&netlink).await?;
         }
-        let result = self.configure(&netlink, fresh).await;
+        let result = self.configure(&netlink).await;
         if fresh && result.is_err() {
             // The first error is the one to report.
             let _ = delete(&netlink, &self.name).await;
@@ -124,14 +127,15 @@ impl TunnelDevice {
         request(action, netlink.handle.link().add(outer).execute()).await
     }
 
-    async fn configure(&self, netlink: &Netlink, fresh: bool) -> Result<TunnelInfo> {
+    async fn configure(&self, netlink: &Netlink) -> Result<TunnelInfo> {
         let name = &self.name;
-        if fresh {
-            // The kernel takes no alias at creation.
-            mark(netlink, name).await?;
-            mark(netlink, &self.peer_name()).await?;
-        }
         let Pair { outer, inner } = Pair::find(netlink, name).await?;
+        // The kernel takes no alias at creation.
+        for end in [&outer, &inner] {
+            if end.alias.is_none() {
+                mark(netlink, &end.name).await?;
+            }
+        }
         let mac = outer.mac.ok_or_else(|| inner.broken(name))?;
 
         sysctl::configure_inner(&inner.name)?;
@@ -158,6 +162,26 @@ pub async fn remove(name: &str) -> Result<bool> {
     link.require_marker()?;
     delete(&netlink, name).await?;
     Ok(true)
+}
+
+/// Removes every tunnel device of mtd's in this network namespace. Returns their names.
+///
+/// # Errors
+/// [`Error::Netlink`].
+pub async fn remove_marked() -> Result<Vec<String>> {
+    let netlink = Netlink::open()?;
+    let mut links = netlink.links().await?;
+    links.retain(|link| link.require_marker().is_ok());
+    // Outer ends first: the inner ones go with them.
+    links.sort_by_key(|link| link.name.ends_with(PEER_SUFFIX));
+    let mut removed = Vec::new();
+    for Link { name, .. } in links {
+        if netlink.link(&name).await?.is_some() {
+            delete(&netlink, &name).await?;
+            removed.push(name);
+        }
+    }
+    Ok(removed)
 }
 
 /// Changes the MTU, in bytes, of both ends of the tunnel device `name`.
@@ -194,8 +218,16 @@ impl Link {
     fn require_marker(&self) -> Result<()> {
         match self.alias.as_deref() {
             Some(MARKER) => Ok(()),
+            None if self.is_half_made() => Ok(()),
             _ => Err(Error::Foreign { name: self.name.clone() }),
         }
+    }
+
+    /// Whether mtd made it and was killed before it marked it: nothing else has such an address.
+    fn is_half_made(&self) -> bool {
+        self.is_veth
+            && !self.flags.contains(LinkFlags::Up)
+            && self.mac.is_some_and(|mac| mac[..4] == MAC_PREFIX)
     }
 
     fn broken(&self, outer: &str) -> Error {
@@ -260,12 +292,14 @@ fn is_unicast(address: IpAddr) -> bool {
     !(address.is_unspecified() || address.is_multicast() || address.is_loopback() || broadcast)
 }
 
-/// A locally administered unicast address.
+/// A locally administered unicast address that tells whose it is.
 fn random_mac(name: &str) -> Result<[u8; 6]> {
-    let mut mac = [0; 6];
-    getrandom::fill(&mut mac).map_err(|cause| Error::Random { name: name.to_owned(), cause })?;
-    mac[0] = mac[0] & 0xfc | 0x02;
-    Ok(mac)
+    let mut random = [0; 2];
+    getrandom::fill(&mut random).map_err(|cause| Error::Random { name: name.to_owned(), cause })?;
+    // Opened packets come from the address whose random part is 0.
+    let [.., high, low] = u16::from_ne_bytes(random).max(1).to_be_bytes();
+    let [a, b, c, d] = MAC_PREFIX;
+    Ok([a, b, c, d, high, low])
 }
 
 #[cfg(test)]
@@ -305,8 +339,8 @@ mod tests {
 
     #[test]
     fn random_macs_are_local_unicast_and_differ() {
-        let (a, b) = (random_mac("mtd0").unwrap(), random_mac("mtd0").unwrap());
-        assert_eq!(a[0] & 3, 2);
-        assert_ne!(a, b);
+        let all: std::collections::HashSet<_> = (0..64).map(|_| random_mac("mtd0").unwrap()).collect();
+        assert!(all.iter().all(|mac| mac[0] & 3 == 2 && mac[4..] != [0, 0]));
+        assert!(all.len() > 32, "{} of 64 differ", all.len());
     }
 }

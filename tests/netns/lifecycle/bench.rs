@@ -17,30 +17,30 @@ use mtd_tests::topology::{Delivery, Topology, TopologyOptions};
 use mtd_tests::wait_until;
 
 /// How long a command, or the kernel's clean-up, may take.
-pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The server of a topology, with a configuration for it.
-pub(super) struct Bench {
+pub(crate) struct Bench {
     /// The configuration.
-    pub(super) setup: Setup,
+    pub(crate) setup: Setup,
     /// The network.
-    pub(super) topology: Topology,
+    pub(crate) topology: Topology,
 }
 
 /// What a host has that mtd changes, by kind, as text.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Inventory(BTreeMap<&'static str, String>);
+pub(crate) struct Inventory(BTreeMap<&'static str, String>);
 
 /// Ids of BPF programs and maps.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub(super) struct Objects {
-    pub(super) programs: BTreeSet<u32>,
-    pub(super) maps: BTreeSet<u32>,
+pub(crate) struct Objects {
+    pub(crate) programs: BTreeSet<u32>,
+    pub(crate) maps: BTreeSet<u32>,
 }
 
 impl Bench {
     /// A fresh network, and a configuration of the server with one peer.
-    pub(super) fn new() -> Result<Self> {
+    pub(crate) fn new() -> Result<Self> {
         mtd_tests::require_root();
         let topology = Topology::standard(&TopologyOptions::default())?;
         let (near, far) = (End::new(1, &topology.client), End::new(2, &topology.server));
@@ -50,23 +50,28 @@ impl Bench {
     }
 
     /// The server's namespace.
-    pub(super) fn netns(&self) -> &Netns {
+    pub(crate) fn netns(&self) -> &Netns {
         &self.topology.server.netns
     }
 
     /// The server's underlay interface.
-    pub(super) fn ifname(&self) -> &str {
+    pub(crate) fn ifname(&self) -> &str {
         &self.topology.server.ifname
     }
 
     /// Starts the controller.
-    pub(super) fn start(&self) -> Result<Controller> {
+    pub(crate) fn start(&self) -> Result<Controller> {
         self.setup.start(self.netns())
     }
 
     /// Runs `mtd ARGUMENTS…` on the server to its end, which it must reach by itself.
-    pub(super) fn mtd(&self, arguments: &[&str]) -> Result<Output> {
-        let mut command = self.netns().command(mtd_program()?)?;
+    pub(crate) fn mtd(&self, arguments: &[&str]) -> Result<Output> {
+        self.run_program(&mtd_program()?, arguments)
+    }
+
+    /// The same with another `mtd`.
+    pub(crate) fn run_program(&self, program: &Path, arguments: &[&str]) -> Result<Output> {
+        let mut command = self.netns().command(program)?;
         command.args(arguments);
         let mut process = Running::spawn(&format!("mtd {arguments:?}"), command)?;
         let status = process.wait(PATIENCE).with_context(|| process.log())?;
@@ -74,19 +79,19 @@ impl Bench {
     }
 
     /// The same with `-c` and the configuration.
-    pub(super) fn mtd_with_config(&self, arguments: &[&str]) -> Result<Output> {
+    pub(crate) fn mtd_with_config(&self, arguments: &[&str]) -> Result<Output> {
         let config = self.setup.write()?;
         let config = config.to_str().context("path of the configuration")?;
         self.mtd(&[arguments, &["-c", config]].concat())
     }
 
     /// The folder of the pins, existing or not.
-    pub(super) fn pins(&self) -> Result<PathBuf> {
+    pub(crate) fn pins(&self) -> Result<PathBuf> {
         Ok(self.netns().enter(|| Instance::of(self.ifname()))??.pins())
     }
 
     /// The BPF objects of this instance: the pinned maps, the programs that use one of them, and all maps of those.
-    pub(super) fn objects(&self) -> Result<Objects> {
+    pub(crate) fn objects(&self) -> Result<Objects> {
         let mut objects = Objects::default();
         for pin in fs::read_dir(self.pins()?.join("maps")).context("no pinned maps")? {
             objects.maps.insert(MapInfo::from_pin(pin?.path())?.id());
@@ -107,7 +112,7 @@ impl Bench {
     }
 
     /// What is there now.
-    pub(super) fn inventory(&self) -> Result<Inventory> {
+    pub(crate) fn inventory(&self) -> Result<Inventory> {
         let (netns, ifname) = (self.netns(), self.ifname());
         let tool = |program: &str, arguments: &[&str]| -> Result<String> {
             let output =
@@ -134,7 +139,7 @@ impl Bench {
     ///
     /// Programs and maps live as long as a process, a pin or an attachment holds them. The processes have ended, pins
     /// and links are in the inventory; so no others of ours can be left either.
-    pub(super) fn assert_nothing_remains(&self, before: &Inventory, objects: &Objects) -> Result<()> {
+    pub(crate) fn assert_nothing_remains(&self, before: &Inventory, objects: &Objects) -> Result<()> {
         before.assert_same(&self.inventory()?);
         // The kernel frees them a moment after their last user has gone.
         wait_until("BPF programs and maps to be freed", PATIENCE, || {
@@ -148,14 +153,14 @@ impl Bench {
 
 impl Inventory {
     /// Panics with what differs.
-    pub(super) fn assert_same(&self, after: &Self) {
+    pub(crate) fn assert_same(&self, after: &Self) {
         for (kind, before) in &self.0 {
             assert_eq!(before, &after.0[kind], "{kind}, before and after");
         }
     }
 
     /// The kinds that differ.
-    pub(super) fn changes(&self, after: &Self) -> Vec<&'static str> {
+    pub(crate) fn changes(&self, after: &Self) -> Vec<&'static str> {
         self.0.iter().filter(|(kind, text)| after.0[*kind] != **text).map(|(kind, _)| *kind).collect()
     }
 }
@@ -196,12 +201,12 @@ fn settings(ifname: &str) -> Result<String> {
 }
 
 /// The command failed as commands should: exit code 1, and as the last words one line with all of `parts`.
-pub(super) fn assert_error(output: &Output, parts: &[&str]) {
+pub(crate) fn assert_error(output: &Output, parts: &[&str]) {
     assert_error_with(1, output, parts);
 }
 
 /// The same with another exit code.
-pub(super) fn assert_error_with(code: i32, output: &Output, parts: &[&str]) {
+pub(crate) fn assert_error_with(code: i32, output: &Output, parts: &[&str]) {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(code), "{stderr}");
     let errors: Vec<&str> = stderr.lines().filter(|line| line.starts_with("mtd: ")).collect();
@@ -214,6 +219,6 @@ pub(super) fn assert_error_with(code: i32, output: &Output, parts: &[&str]) {
 }
 
 /// The command did what it was asked to.
-pub(super) fn assert_success(output: &Output) {
+pub(crate) fn assert_success(output: &Output) {
     assert!(output.status.success(), "{output:?}");
 }

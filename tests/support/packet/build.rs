@@ -101,6 +101,15 @@ pub fn echo_request(path: &Path, identifier: u16, sequence: u16, payload: &[u8])
     path.frame(PROTOCOL_ICMPV6, segment, 2)
 }
 
+/// An ICMPv6 error of this type (RFC 4443) about the packet in the frame `about`; `detail` is what follows the checksum,
+/// the MTU in a Packet Too Big.
+pub fn icmpv6_error(path: &Path, kind: u8, detail: u32, about: &[u8]) -> Vec<u8> {
+    let mut segment = vec![kind, 0, 0, 0];
+    segment.extend_from_slice(&detail.to_be_bytes());
+    segment.extend_from_slice(&about[ETHERNET_LEN..]);
+    path.frame(PROTOCOL_ICMPV6, segment, 2)
+}
+
 /// A neighbour solicitation (RFC 4861) with a source link-layer option and hop limit 255.
 ///
 /// With `to` the address of a neighbour it is unicast to the target, otherwise it goes to the solicited-node multicast

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddrV6;
 
+use super::guard::{self, would_be_dropped};
 use crate::cli::output::{self, Section, Style};
 use crate::status::{
     Endpoint, Frames, Handshakes, Network, Peer, PeerState, Rendezvous, RendezvousRole, Session, SessionRole,
@@ -28,6 +29,7 @@ pub(super) fn human(statuses: &[Status], style: Style, now: f64) -> String {
         sections.extend(status.peers.iter().map(|peer| peer_section(peer, style).render()));
         sections.push(frames_section(&status.frames, style).render());
         sections.push(output::drop_table(style, "dropped packets", &status.drops));
+        sections.extend(would_be_dropped(status, style));
     }
     sections.join("\n")
 }
@@ -49,6 +51,7 @@ fn interface_section(status: &Status, style: Style, now: f64) -> Section {
         section.row("public key", key);
     }
     section.row("prefixes", list(&status.prefixes));
+    guard::rows(&mut section, status);
     section.row("link", &status.link);
     section.row("XDP mode", &status.xdp);
     section.row("tunnel device", format!("{}, MTU {} B", status.device, status.mtu));
@@ -242,6 +245,9 @@ fn frames_section(frames: &Frames, style: Style) -> Section {
     section.row("control messages", frames.control);
     section.row("solicitations answered", frames.neighbour_answered);
     section.row("drops not reported", frames.events_suppressed);
+    if frames.allowed > 0 {
+        section.row("allowed", frames.allowed);
+    }
     section
 }
 

@@ -6,8 +6,8 @@ use clap::Parser;
 use super::*;
 use crate::control::tests::{Running, sample};
 use crate::status::{
-    Endpoint, Handshakes, MapFill, Network, Peer, PeerState, Program, Rendezvous, RendezvousRole, Session,
-    SessionRole, SessionState, Slots, Traffic, Tunnel, WallClock,
+    Endpoint, Guard, Handshakes, MapFill, Network, Peer, PeerState, Program, Rendezvous, RendezvousRole,
+    Session, SessionRole, SessionState, Slots, Traffic, Tunnel, WallClock,
 };
 
 #[derive(Parser)]
@@ -97,6 +97,7 @@ fn people_see_sections_with_aligned_values() {
         "interface: eth0",
         "  controller:    process 42, version 0.1.0, up 1 min 1 s",
         "  prefixes:      2001:db8:1::/64",
+        "  policy:        dark",
         "  link:          routed",
         "  XDP mode:      native",
         "  tunnel device: mtd0, MTU 1428 B",
@@ -317,6 +318,31 @@ fn a_data_plane_without_controller_is_pointed_out() {
     );
     assert_eq!(lines[3], "  controller:    not running");
     assert_eq!(lines.last().unwrap(), "dropped packets: none");
+}
+
+#[test]
+fn that_nothing_is_enforced_is_said_aloud() {
+    let with = |enforced, confirm_seconds_left, allow: &[&str]| {
+        let allow = allow.iter().map(ToString::to_string).collect();
+        let guard = Guard { enforced, allow, confirm_seconds_left, ..Guard::default() };
+        shown(Status { guard, ..sample() }).join("\n")
+    };
+    let dark = with(true, None, &["tcp/22", "icmpv6"]);
+    assert!(dark.contains("policy:        dark\n  allowed:       tcp/22, icmpv6"), "{dark}");
+    assert!(!dark.contains("hint") && !dark.contains("would be dropped"), "{dark}");
+    let monitor = with(false, None, &[]);
+    assert!(
+        monitor.contains("NOT DARK: policy monitor") && monitor.contains("`mtd policy eth0 dark`"),
+        "{monitor}"
+    );
+    assert!(monitor.contains("would be dropped at eth0, passed: none"), "{monitor}");
+    let unconfirmed = with(true, Some(41.6), &[]);
+    assert!(unconfirmed.contains("open again in 42 s unless you say `mtd confirm eth0`"), "{unconfirmed}");
+    let over = with(false, Some(0.0), &[]);
+    assert!(
+        over.contains("NOT DARK: nobody confirmed in time") && over.contains("`mtd detach eth0`"),
+        "{over}"
+    );
 }
 
 #[test]

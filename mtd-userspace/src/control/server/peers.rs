@@ -8,6 +8,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
 use super::{Shared, refuse};
@@ -44,25 +45,30 @@ pub(super) async fn reload(State(shared): State<Shared>) -> Response {
 
 /// The client that a body asks to register: a possible name, a usable key.
 async fn new_peer(body: Body) -> Result<(String, PublicKey), Refusal> {
+    let NewPeer { name, public_key } = read(body, "new peer").await?;
+    registry::check_name(&name)?;
+    Ok((name, registry::parse_key(&public_key)?))
+}
+
+/// What the body of a request says; `what` names it.
+pub(super) async fn read<T: DeserializeOwned>(body: Body, what: &str) -> Result<T, Refusal> {
     let invalid = |message: String| Refusal::new(Reason::Invalid, message);
     let body = timeout(BODY_TIMEOUT, axum::body::to_bytes(body, MAX_BODY_BYTES)).await;
     let body = body
         .map_err(|_| invalid("the body of the request did not come in time".to_owned()))?
         .map_err(|_| invalid(format!("the body of the request is longer than {MAX_BODY_BYTES} bytes")))?;
-    let NewPeer { name, public_key } = serde_json::from_slice(&body)
-        .map_err(|error| invalid(format!("the body of the request is not a new peer: {error}")))?;
-    registry::check_name(&name)?;
-    Ok((name, registry::parse_key(&public_key)?))
+    serde_json::from_slice(&body)
+        .map_err(|error| invalid(format!("the body of the request is not a {what}: {error}")))
 }
 
-fn answer<T: Serialize>(result: Result<T, Refusal>) -> Response {
+pub(super) fn answer<T: Serialize>(result: Result<T, Refusal>) -> Response {
     match result {
         Ok(value) => Json(value).into_response(),
         Err(refusal) => refuse_as(&refusal),
     }
 }
 
-fn refuse_as(refusal: &Refusal) -> Response {
+pub(super) fn refuse_as(refusal: &Refusal) -> Response {
     let code = match refusal.reason {
         Reason::Invalid => StatusCode::BAD_REQUEST,
         Reason::NotFound => StatusCode::NOT_FOUND,

@@ -7,9 +7,10 @@ use mtd_common::slot;
 use tracing::warn;
 
 use super::Core;
+use crate::controller::guard;
 use crate::controller::negotiated::{Connection, Owner};
 use crate::controller::peer::Peer;
-use crate::dataplane::{Counts, XdpMode};
+use crate::dataplane::{Counts, XdpMode, boot_time};
 use crate::keys::PublicKey;
 use crate::proto::client::{Client, Phase, Trouble};
 use crate::proto::clock::{self, Reading};
@@ -52,7 +53,9 @@ impl Core {
             mtu: self.facts.mtu,
             pins: self.facts.pins.clone(),
             frames: counts.frames,
-            drops: counts.drops.iter().map(|(reason, n)| (reason.name().to_owned(), *n)).collect(),
+            drops: status::by_name(&counts.drops),
+            would_drop: status::by_name(&counts.would_drop),
+            guard: guard::document(&self.settings.guard, boot_time()),
             programs: self.tables.plane.programs(),
             public_key: self.config.identity.as_ref().map(|identity| identity.key.public().to_string()),
             handshakes: self.negotiated.server.as_ref().map(handshakes),

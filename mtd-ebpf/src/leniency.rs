@@ -1,0 +1,68 @@
+//! What passes though it is refused: everything where nothing is enforced, and what is on the list of the allowed.
+
+use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
+use mtd_common::DropReason;
+use mtd_common::abi::{Counter, Dataplane};
+use mtd_common::allow::{self, ERROR, Flow};
+use mtd_common::packet::{self, ETHERNET, ETHERTYPE_IPV6, IPV6};
+
+use crate::frame::{Memory, XdpFrame};
+use crate::ingress::{IP, PAYLOAD, boot_time};
+use crate::maps;
+use crate::report;
+
+/// What becomes of a frame that is refused.
+#[repr(u8)]
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Dropped,
+    /// Passed, since nothing is enforced.
+    Passed,
+    /// Passed, since the list names it.
+    Allowed,
+}
+
+/// Decides on a frame that is refused for `reason`, counts and reports it. Returns the verdict.
+#[inline(always)]
+pub(crate) fn refuse(frame: &XdpFrame<'_>, reason: DropReason) -> u32 {
+    // All that this costs where everything is enforced is one test.
+    let fate = match maps::dataplane() {
+        Some(dataplane) if dataplane.is_lenient() && reason.may_pass() => fate(frame, dataplane),
+        _ => Fate::Dropped,
+    };
+    if fate == Fate::Allowed {
+        maps::count(Counter::Allowed);
+        return XDP_PASS;
+    }
+    let passed = fate == Fate::Passed;
+    report::refused_on_receipt(frame, reason, passed);
+    if passed { XDP_PASS } else { XDP_DROP }
+}
+
+/// A function of its own in the program too: see `ingress::decrypt`.
+#[inline(never)]
+fn fate(frame: &XdpFrame<'_>, dataplane: &Dataplane) -> Fate {
+    if dataplane.allow_count > 0 && is_allowed(frame, dataplane) {
+        Fate::Allowed
+    } else if dataplane.enforces(boot_time()) {
+        Fate::Dropped
+    } else {
+        Fate::Passed
+    }
+}
+
+#[inline(always)]
+fn is_allowed(frame: &XdpFrame<'_>, dataplane: &Dataplane) -> bool {
+    let Some(ethernet) = frame.get::<[u8; ETHERNET]>(0) else { return false };
+    let Some(ip) = frame.get::<[u8; IPV6]>(IP) else { return false };
+    // Behind a VLAN tag, the addresses are elsewhere.
+    if packet::ethertype(ethernet) != ETHERTYPE_IPV6 {
+        return false;
+    }
+    let payload = frame.get::<[u8; 4]>(PAYLOAD).copied().unwrap_or_default();
+    if allow::is_neighbour_discovery(ip, payload) || dataplane.allows(&Flow::of(ip, payload)) {
+        return true;
+    }
+    let Some(message) = frame.get::<[u8; ERROR]>(PAYLOAD) else { return false };
+    Flow::of_error(ip, message).is_some_and(|flow| dataplane.allows(&flow))
+}

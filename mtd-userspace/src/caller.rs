@@ -1,0 +1,137 @@
+//! Who runs this program: the SSH connection that it was started over, which a dark prefix may cut.
+
+use std::fs;
+use std::net::{IpAddr, Ipv6Addr};
+
+use anyhow::bail;
+use ipnet::Ipv6Net;
+
+use crate::config::Allow;
+
+/// What sshd tells the programs of a session: client address and port, server address and port.
+const VARIABLE: &str = "SSH_CONNECTION";
+
+/// So many ancestors are looked at. There are rarely ten.
+const MAX_ANCESTORS: usize = 64;
+
+/// An SSH connection over IPv6.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SshConnection {
+    client: Ipv6Addr,
+    server: Ipv6Addr,
+    /// The server's port.
+    port: u16,
+}
+
+/// The SSH connection that this process was started over, as its environment tells; else that of its nearest ancestor
+/// (sudo hides it from its children). `None`: none, or not over IPv6.
+pub(crate) fn ssh_connection() -> Option<SshConnection> {
+    let text = std::env::var(VARIABLE).ok().or_else(of_ancestors)?;
+    parse(&text)
+}
+
+fn of_ancestors() -> Option<String> {
+    let mut id = "self".to_owned();
+    for _ in 0..MAX_ANCESTORS {
+        id = parent(&fs::read_to_string(format!("/proc/{id}/stat")).ok()?)?;
+        // One whose environment cannot be read has parents all the same.
+        let environment = fs::read(format!("/proc/{id}/environ")).unwrap_or_default();
+        if let Some(found) = variable(&environment) {
+            return Some(found);
+        }
+    }
+    None
+}
+
+/// The parent's id in the text of `/proc/PID/stat`. The name, in brackets, may hold anything.
+fn parent(stat: &str) -> Option<String> {
+    let (_, fields) = stat.rsplit_once(')')?;
+    fields.split_whitespace().nth(1).filter(|&id| id != "0").map(str::to_owned)
+}
+
+fn variable(environment: &[u8]) -> Option<String> {
+    let mut lines = environment.split(|&byte| byte == 0);
+    let value = lines.find_map(|line| line.strip_prefix(VARIABLE.as_bytes())?.strip_prefix(b"="))?;
+    String::from_utf8(value.to_vec()).ok()
+}
+
+fn parse(text: &str) -> Option<SshConnection> {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let [client, _, server, port] = words.as_slice() else { return None };
+    let address = |text: &str| {
+        // A link-local one has its interface behind it.
+        let text = text.split('%').next().unwrap_or_default();
+        match text.parse().ok()? {
+            IpAddr::V6(address) if address.to_ipv4_mapped().is_none() => Some(address),
+            _ => None,
+        }
+    };
+    Some(SshConnection { client: address(client)?, server: address(server)?, port: port.parse().ok()? })
+}
+
+impl SshConnection {
+    /// Whether it goes on when `prefixes` are dark and the rules of `allow` pass.
+    ///
+    /// # Errors
+    /// When it does not; says what to do.
+    pub(crate) fn require_open(&self, prefixes: &[Ipv6Net], allow: &[Allow]) -> anyhow::Result<()> {
+        let Self { client, server, port } = *self;
+        let Some(prefix) = prefixes.iter().find(|prefix| prefix.contains(&server)) else { return Ok(()) };
+        if allow.iter().any(|rule| rule.covers_tcp(client, port)) {
+            return Ok(());
+        }
+        bail!(
+            "this would cut your own SSH connection: {server} port {port} is in {prefix}. Add allow = [\"{client} \
+             tcp/{port}\"] to the configuration, or try --policy monitor or --confirm-within 60s first; --force does \
+             it all the same"
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_over_ipv6_are_understood() {
+        let expected = SshConnection {
+            client: "2001:db8:9::9".parse().unwrap(),
+            server: "2001:db8:5:1::7".parse().unwrap(),
+            port: 22,
+        };
+        assert_eq!(parse("2001:db8:9::9 50000 2001:db8:5:1::7 22"), Some(expected));
+        assert!(parse("fe80::1%eth0 50000 fe80::2%eth0 22").is_some());
+        for text in
+            ["", "10.0.0.1 1 10.0.0.2 22", "::ffff:10.0.0.1 1 ::ffff:10.0.0.2 22", "2001:db8::1 1 x 22"]
+        {
+            assert_eq!(parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn only_what_lies_in_a_prefix_and_is_not_allowed_is_cut() {
+        let connection = parse("2001:db8:9::9 50000 2001:db8:5:1::7 22").unwrap();
+        let inside: Ipv6Net = "2001:db8:5:1::/64".parse().unwrap();
+        let outside: Ipv6Net = "2001:db8:5:2::/64".parse().unwrap();
+        let rule = |text: &str| -> Allow { text.parse().unwrap() };
+        assert!(connection.require_open(&[outside], &[]).is_ok());
+        for rule in [rule("tcp/22"), rule("2001:db8:9::/48"), rule("2001:db8:9::9 tcp")] {
+            assert!(connection.require_open(&[outside, inside], &[rule]).is_ok(), "{rule}");
+        }
+        let error = connection.require_open(&[outside, inside], &[rule("tcp/23"), rule("2001:db8:8::/48")]);
+        let error = error.unwrap_err().to_string();
+        for part in
+            ["2001:db8:5:1::7", "\"2001:db8:9::9 tcp/22\"", "--policy monitor", "--confirm-within", "--force"]
+        {
+            assert!(error.contains(part), "{part}: {error}");
+        }
+    }
+
+    #[test]
+    fn names_of_processes_may_hold_anything() {
+        assert_eq!(parent("7 (a) b (c)) S 42 7 7 0").as_deref(), Some("42"));
+        assert_eq!(parent("1 (init) S 0 1 1 0"), None);
+        assert_eq!(variable(b"A=1\0SSH_CONNECTION=x y\0B=2").as_deref(), Some("x y"));
+        assert_eq!(variable(b"NOT_SSH_CONNECTION=x\0SSH_CONNECTIONS=y"), None);
+    }
+}

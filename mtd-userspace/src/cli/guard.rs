@@ -1,0 +1,227 @@
+//! `mtd confirm`, `mtd policy`, and the process that detaches what nobody confirms.
+
+use std::io::{BufRead as _, BufReader, Write as _, stdout};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+
+use super::output;
+use crate::config::Policy;
+use crate::control::{self, ControlError, ControlSocket, NewPolicy, own_interfaces};
+use crate::controller::{self, Enforcement};
+use crate::device::bpffs;
+use crate::instance::RUN_DIR;
+use crate::status::Guard;
+
+/// Shortest and longest time to confirm in.
+const CONFIRM_RANGE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_hours(24));
+
+/// What the process that detaches says when it is on its own.
+const READY: &str = "ready";
+
+/// A policy in the words of the command line.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum PolicyArg {
+    /// What is no valid packet vanishes.
+    Dark,
+    /// It is counted by reason, and passes to the kernel.
+    Monitor,
+}
+
+impl From<PolicyArg> for Policy {
+    fn from(policy: PolicyArg) -> Self {
+        match policy {
+            PolicyArg::Dark => Self::Dark,
+            PolicyArg::Monitor => Self::Monitor,
+        }
+    }
+}
+
+/// How to make prefixes dark.
+#[derive(Args, Clone, Copy, Debug)]
+pub(super) struct EnforceArgs {
+    /// Take it back after this time unless `mtd confirm` comes, 1s to 24h.
+    #[arg(long, value_name = "TIME", value_parser = confirm_within)]
+    confirm_within: Option<Duration>,
+    /// Do it even where it cuts the SSH connection that this is typed over.
+    #[arg(long)]
+    force: bool,
+}
+
+impl EnforceArgs {
+    /// What is asked for with this policy; `None`: the one of the configuration, or in force.
+    pub(super) fn with(self, policy: Option<PolicyArg>) -> Enforcement {
+        Enforcement { policy: policy.map(Into::into), confirm_within: self.confirm_within, force: self.force }
+    }
+}
+
+fn confirm_within(text: &str) -> Result<Duration, String> {
+    let (least, most) = CONFIRM_RANGE;
+    match humantime::parse_duration(text) {
+        Ok(time) if (least..=most).contains(&time) => Ok(time),
+        _ => Err("write a time from 1s to 24h, such as 60s".to_owned()),
+    }
+}
+
+/// Arguments of `mtd confirm`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  mtd attach eth0 --confirm-within 60s    then see from elsewhere that you still get in, and
+  mtd confirm                             or after 60 seconds everything is as it was
+
+Exit status: 0 if what is attached stays, 1 if it is too late or nothing is attached.")]
+pub(super) struct ConfirmArgs {
+    /// The underlay interface [default: every one that waits].
+    #[arg(value_name = "IFACE")]
+    interface: Option<String>,
+    /// Control socket, if the configuration moved it.
+    #[arg(long, value_name = "PATH", conflicts_with = "interface")]
+    socket: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Arguments of `mtd policy`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  mtd policy eth0 monitor                 what would be dropped passes, and is counted: see `mtd drops`
+  mtd policy eth0 dark --confirm-within 60s
+
+Programs and sessions stay as they are: no packet sees a gap. Works with and without a controller. A configuration with a
+line policy = \"...\" has its own way again at the next start.")]
+pub(super) struct PolicyArgs {
+    /// The underlay interface.
+    #[arg(value_name = "IFACE")]
+    interface: String,
+    /// What is done to packets for the protected prefixes that are no valid ones.
+    #[arg(value_enum)]
+    policy: PolicyArg,
+    #[command(flatten)]
+    enforce: EnforceArgs,
+    /// Control socket, if the configuration moved it.
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Arguments of `mtd guard`.
+#[derive(Args, Debug)]
+pub(super) struct GuardArgs {
+    /// The underlay interface.
+    #[arg(value_name = "IFACE")]
+    interface: String,
+}
+
+/// One interface in what `--json` prints.
+#[derive(Serialize)]
+struct Changed<'a> {
+    interface: &'a str,
+    guard: &'a Guard,
+}
+
+pub(super) async fn confirm(args: ConfirmArgs) -> anyhow::Result<()> {
+    let sockets = match (&args.socket, &args.interface) {
+        (Some(path), _) => {
+            vec![ControlSocket { interface: path.display().to_string(), path: path.clone() }]
+        }
+        (None, Some(interface)) => vec![ControlSocket::of(Path::new(RUN_DIR), interface)?],
+        (None, None) => all()?,
+    };
+    ensure!(!sockets.is_empty(), "nothing of mtd is attached in this network namespace");
+    let mut changed = Vec::new();
+    for socket in sockets {
+        let guard = match control::client::confirm(&socket.path).await {
+            Err(ControlError::NotRunning { .. }) if args.socket.is_none() => {
+                controller::confirm(&socket.interface)?
+            }
+            answer => answer?,
+        };
+        changed.push((socket.interface, guard));
+    }
+    report(&changed, args.json, |guard| format!("confirmed: {} to stay", guard.policy))
+}
+
+/// Everything that is attached in this network namespace.
+fn all() -> Result<Vec<ControlSocket>, ControlError> {
+    let pins = own_interfaces(&Path::new(bpffs::DEFAULT_PATH).join("mtd"), "")?;
+    // Names in bpffs have colons for dots.
+    pins.iter().map(|name| ControlSocket::of(Path::new(RUN_DIR), &name.replace(':', "."))).collect()
+}
+
+pub(super) async fn policy(args: PolicyArgs) -> anyhow::Result<()> {
+    let asked = args.enforce.with(Some(args.policy));
+    controller::require_way_back(&args.interface, &asked)?;
+    let socket = match args.socket {
+        Some(path) => path,
+        None => ControlSocket::of(Path::new(RUN_DIR), &args.interface)?.path,
+    };
+    let document = NewPolicy {
+        policy: Policy::from(args.policy).to_string(),
+        confirm_within_ms: asked.confirm_within.map(|within| within.as_millis() as u64),
+    };
+    let guard = match control::client::set_policy(&socket, &document).await {
+        Err(ControlError::NotRunning { .. }) => {
+            let guard = controller::set_policy(&args.interface, &asked)?;
+            if guard.confirm_seconds_left.is_some() {
+                spawn(&args.interface)?;
+            }
+            guard
+        }
+        answer => answer?,
+    };
+    report(&[(args.interface, guard)], args.json, |guard| format!("policy {}", guard.policy))
+}
+
+fn report(changed: &[(String, Guard)], json: bool, say: impl Fn(&Guard) -> String) -> anyhow::Result<()> {
+    if json {
+        let instances: Vec<_> =
+            changed.iter().map(|(interface, guard)| Changed { interface, guard }).collect();
+        return output::print(&super::status::json(instances)?);
+    }
+    let line = |(interface, guard): &(String, Guard)| {
+        let left = guard.confirm_seconds_left.map_or_else(String::new, |left| {
+            format!("; open again in {left:.0} s unless you say `mtd confirm {interface}`")
+        });
+        format!("{interface}: {}{left}\n", say(guard))
+    };
+    output::print(&changed.iter().map(line).collect::<Vec<_>>().concat())
+}
+
+/// Starts the process that detaches an interface when nobody confirms. It outlives this one, its terminal and its session.
+pub(super) fn spawn(interface: &str) -> anyhow::Result<()> {
+    // This program, also where its file has been replaced.
+    let mut child = Command::new("/proc/self/exe")
+        .arg0("mtd")
+        .args(["guard", interface])
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .context("cannot start the process that detaches when nobody confirms")?;
+    let mut line = String::new();
+    if let Some(output) = child.stdout.take() {
+        BufReader::new(output).read_line(&mut line)?;
+    }
+    if line.trim() != READY {
+        bail!("the process that detaches when nobody confirms has ended at once ({})", child.wait()?);
+    }
+    Ok(())
+}
+
+/// `mtd guard`.
+pub(super) async fn guard(args: GuardArgs) -> anyhow::Result<()> {
+    // Hangs up with nobody.
+    nix::unistd::setsid().context("cannot begin a session")?;
+    let mut output = stdout();
+    writeln!(output, "{READY}").and_then(|()| output.flush()).context("nobody waits for this process")?;
+    controller::watch(&args.interface).await
+}

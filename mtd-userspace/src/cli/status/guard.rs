@@ -1,0 +1,36 @@
+//! What `mtd status` and `mtd drops` say of what is enforced.
+
+use super::list;
+use crate::cli::output::{self, Section, Style};
+use crate::status::{Guard, Status};
+
+/// What is enforced, loudly when it is nothing.
+pub(super) fn rows(section: &mut Section, status: &Status) {
+    let Guard { policy, enforced, allow, confirm_seconds_left, .. } = &status.guard;
+    let interface = &status.interface;
+    let hint = match confirm_seconds_left {
+        Some(left) if *left > 0.0 => {
+            Some(format!("open again in {left:.0} s unless you say `mtd confirm {interface}`"))
+        }
+        Some(_) => Some(format!(
+            "NOT DARK: nobody confirmed in time, what would be dropped passes; `mtd detach {interface}` takes away \
+             what is left"
+        )),
+        None if !enforced => Some(format!(
+            "NOT DARK: policy monitor, what would be dropped passes (see `mtd drops`); `mtd policy {interface} dark` \
+             changes that"
+        )),
+        None => None,
+    };
+    section.hint(hint.as_deref());
+    section.row("policy", policy);
+    if !allow.is_empty() {
+        section.row("allowed", list(allow));
+    }
+}
+
+/// What passed because nothing is, or was, enforced.
+pub(in crate::cli) fn would_be_dropped(status: &Status, style: Style) -> Option<String> {
+    let counts = Some(&status.would_drop).filter(|counts| !status.guard.enforced || !counts.is_empty())?;
+    Some(output::drop_table(style, &format!("would be dropped at {}, passed", status.interface), counts))
+}

@@ -1,0 +1,106 @@
+//! What keeps operators from locking themselves out: the policy, what is allowed, and the time to confirm in.
+
+use std::time::Duration;
+
+use mtd_common::abi::{Dataplane, FLAG_LENIENT, FLAG_MONITOR};
+use mtd_common::allow::MAX_ALLOW;
+use nix::time::{ClockId, clock_gettime};
+
+use crate::config::{Allow, Policy};
+
+/// What the programs do with what is no valid packet.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Guard {
+    /// Whether it is dropped.
+    pub policy: Policy,
+    /// What passes all the same, at most [`MAX_ALLOW`].
+    pub allow: Vec<Allow>,
+    /// Boot time in ns from which on it passes whatever the policy is; 0: never.
+    pub confirm_until: u64,
+}
+
+impl Guard {
+    /// Whether it is dropped at boot time `now` (ns).
+    pub fn enforces(&self, now: u64) -> bool {
+        self.policy == Policy::Dark && !self.is_over(now)
+    }
+
+    /// Whether nobody has confirmed in time, at boot time `now` (ns).
+    pub const fn is_over(&self, now: u64) -> bool {
+        self.confirm_until != 0 && now >= self.confirm_until
+    }
+
+    /// The time that is left to confirm in at boot time `now` (ns); zero when it is over. `None`: nothing is to be
+    /// confirmed.
+    pub fn left(&self, now: u64) -> Option<Duration> {
+        (self.confirm_until != 0).then(|| Duration::from_nanos(self.confirm_until.saturating_sub(now)))
+    }
+
+    /// Puts it into the settings of the programs.
+    pub(super) fn write(&self, value: &mut Dataplane) {
+        let lenient = self.policy == Policy::Monitor || self.confirm_until != 0 || !self.allow.is_empty();
+        value.flags &= !(FLAG_MONITOR | FLAG_LENIENT);
+        if self.policy == Policy::Monitor {
+            value.flags |= FLAG_MONITOR;
+        }
+        if lenient {
+            value.flags |= FLAG_LENIENT;
+        }
+        value.confirm_until = self.confirm_until;
+        value.allow_count = self.allow.len().min(MAX_ALLOW) as u32;
+        value.allow = Default::default();
+        for (element, rule) in value.allow.iter_mut().zip(&self.allow) {
+            *element = rule.element();
+        }
+    }
+
+    /// What the settings of the programs say.
+    pub(super) fn read(value: &Dataplane) -> Self {
+        Self {
+            policy: if value.flags & FLAG_MONITOR == 0 { Policy::Dark } else { Policy::Monitor },
+            allow: value
+                .allow
+                .iter()
+                .take(value.allow_count as usize)
+                .filter_map(Allow::of_element)
+                .collect(),
+            confirm_until: value.confirm_until,
+        }
+    }
+}
+
+/// Boot time in ns, as the programs read it. A kernel without this clock does not run mtd; 0 then.
+pub fn boot_time() -> u64 {
+    clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(0, |time| Duration::from(time).as_nanos() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_again_and_asked_for_only_where_there_is_something() {
+        let rule: Allow = "2001:db8:f::7 tcp/22".parse().unwrap();
+        let dark = Guard::default();
+        let monitor = Guard { policy: Policy::Monitor, ..Guard::default() };
+        let allow = Guard { allow: vec![rule; MAX_ALLOW], ..Guard::default() };
+        let unconfirmed = Guard { confirm_until: 5, ..Guard::default() };
+        let mut value = Dataplane { flags: mtd_common::abi::FLAG_ON_LINK, ..Dataplane::default() };
+        for (guard, lenient) in
+            [(&allow, true), (&monitor, true), (&unconfirmed, true), (&dark, false), (&allow, true)]
+        {
+            guard.write(&mut value);
+            assert_eq!(Guard::read(&value), *guard);
+            assert_eq!(value.is_lenient(), lenient, "{guard:?}");
+            assert!(value.answers_solicitations(), "the other flags stay");
+            for now in [0, 4, 5, 6] {
+                assert_eq!(guard.enforces(now), value.enforces(now), "{guard:?} at {now}");
+            }
+        }
+        assert!(
+            dark.enforces(0) && !monitor.enforces(0) && unconfirmed.enforces(4) && !unconfirmed.enforces(5)
+        );
+        assert_eq!((dark.left(1), unconfirmed.left(1)), (None, Some(Duration::from_nanos(4))));
+        assert!(unconfirmed.is_over(5) && !unconfirmed.is_over(4) && !dark.is_over(u64::MAX));
+    }
+}

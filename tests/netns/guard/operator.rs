@@ -1,0 +1,139 @@
+//! An operator at the scanner's place, connected to an ordinary service in the protected prefix.
+
+use std::fs;
+use std::io::{self, Read as _, Write as _};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use ipnet::{IpNet, Ipv6Net};
+use mtd::status::Status;
+use mtd_tests::netns::Netns;
+
+use crate::lifecycle::bench::{Bench, assert_success};
+
+/// Port of the service.
+pub(super) const SSH: u16 = 22;
+
+/// So long nothing comes where everything is dropped. TCP sends again after 0.2, 0.4, 0.8 … seconds.
+const SILENCE: Duration = Duration::from_secs(1);
+
+/// A host with a service on an address of its protected prefix.
+pub(super) struct Site {
+    pub(super) bench: Bench,
+    pub(super) host: Ipv6Addr,
+}
+
+impl Site {
+    /// A network with a service on [`SSH`] and the port after it.
+    pub(super) fn new() -> Result<Self> {
+        let bench = Bench::new()?;
+        let host = Ipv6Addr::from(u128::from(bench.topology.server.prefix.network()) | 1);
+        bench.netns().add_address("lo", IpNet::V6(Ipv6Net::new_assert(host, 128)))?;
+        for port in [SSH, SSH + 1] {
+            let listener =
+                bench.netns().enter(|| TcpListener::bind(SocketAddr::new(host.into(), port)))??;
+            thread::spawn(move || serve(&listener));
+        }
+        Ok(Self { bench, host })
+    }
+
+    pub(super) fn operator(&self) -> &Netns {
+        &self.bench.topology.scanner.netns
+    }
+
+    /// Where the operator sits.
+    pub(super) fn desk(&self) -> Ipv6Addr {
+        self.bench.topology.scanner.address
+    }
+
+    /// Connects to the service, if that can be done in a second.
+    pub(super) fn connect(&self, from: &Netns, port: u16) -> Result<Option<Login>> {
+        let to = SocketAddr::new(IpAddr::V6(self.host), port);
+        match from.enter(|| TcpStream::connect_timeout(&to, SILENCE))? {
+            Ok(stream) => Ok(Some(Login { stream, sent: 0 })),
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => Ok(None),
+            Err(error) => Err(error).context("an answer, and not the one of the service"),
+        }
+    }
+
+    /// A connection of the operator.
+    pub(super) fn login(&self) -> Result<Login> {
+        self.connect(self.operator(), SSH)?.context("the operator does not get in")
+    }
+
+    /// Whether the operator gets in.
+    pub(super) fn is_open(&self) -> Result<bool> {
+        Ok(self.connect(self.operator(), SSH)?.is_some())
+    }
+
+    /// What `mtd status --json` says of the only interface.
+    pub(super) fn status(&self) -> Result<Status> {
+        let output = self.bench.mtd(&["status", "--json"])?;
+        assert_success(&output);
+        let mut document: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+        Ok(serde_json::from_value(document["instances"].get_mut(0).context("no instance")?.take())?)
+    }
+
+    /// What an `mtd` command prints.
+    pub(super) fn says(&self, arguments: &[&str]) -> Result<String> {
+        let output = self.bench.mtd(arguments)?;
+        assert_success(&output);
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
+    /// The process that detaches when nobody confirms.
+    pub(super) fn guard_process(&self) -> Result<Option<i32>> {
+        let wanted = ["mtd", "guard", self.bench.ifname(), ""].join("\0");
+        for entry in fs::read_dir("/proc")? {
+            let entry = entry?;
+            let Some(id) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+            // It may have ended meanwhile.
+            if fs::read(entry.path().join("cmdline")).is_ok_and(|line| line == wanted.as_bytes()) {
+                return Ok(Some(id));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// A TCP connection to the service, which sends back what comes.
+pub(super) struct Login {
+    stream: TcpStream,
+    /// What has been sent and not come back.
+    sent: u8,
+}
+
+impl Login {
+    /// Types something. Whether all that was typed so far has come back in time.
+    pub(super) fn types(&mut self, patience: Duration) -> Result<bool> {
+        self.stream.write_all(b"x")?;
+        self.sent += 1;
+        self.stream.set_read_timeout(Some(patience))?;
+        while self.sent > 0 {
+            match self.stream.read(&mut [0]) {
+                Ok(1) => self.sent -= 1,
+                Ok(_) => anyhow::bail!("the service hung up"),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Types something into a connection that is cut.
+    pub(super) fn is_stuck(&mut self) -> Result<bool> {
+        Ok(!self.types(SILENCE)?)
+    }
+}
+
+fn serve(listener: &TcpListener) {
+    for stream in listener.incoming() {
+        let Ok(mut stream) = stream else { return };
+        thread::spawn(move || {
+            let mut byte = [0];
+            while matches!(stream.read(&mut byte), Ok(1)) && stream.write_all(&byte).is_ok() {}
+        });
+    }
+}

@@ -1,0 +1,70 @@
+//! Nobody cuts the SSH connection that they are typing over, unless they insist.
+
+use std::process::Output;
+
+use anyhow::{Context as _, Result};
+use mtd_tests::controller::mtd_program;
+
+use super::operator::{SSH, Site};
+use crate::lifecycle::bench::{assert_error, assert_success};
+
+/// Runs `mtd ARGUMENTS… -c CONFIG` over an SSH connection to `server`. `sudo`: behind a program that hides it.
+fn over_ssh(site: &Site, server: &str, sudo: bool, arguments: &[&str]) -> Result<Output> {
+    let mut command = site.bench.netns().command("/bin/sh")?;
+    // The shell stays in between, with its environment.
+    let hide = if sudo { "env -u SSH_CONNECTION " } else { "" };
+    command.arg("-c").arg(format!("{hide}\"$0\" \"$@\"; code=$?; exit $code")).arg(mtd_program()?);
+    command.args(arguments);
+    if arguments[0] != "policy" {
+        command.arg("-c").arg(site.bench.setup.write()?);
+    }
+    command.env("SSH_CONNECTION", format!("{} 50000 {server} {SSH}", site.desk()));
+    command.output().context("sh")
+}
+
+#[test]
+fn what_would_cut_the_callers_connection_is_refused_with_the_ways_out() -> Result<()> {
+    let mut site = Site::new()?;
+    let host = site.host.to_string();
+    let ifname = site.bench.ifname().to_owned();
+    let before = site.bench.inventory()?;
+    let ways = ["your own SSH connection", "allow = [", "--policy monitor", "--confirm-within", "--force"];
+    for sudo in [false, true] {
+        for command in [&["attach", &ifname][..], &["run"], &["attach", &ifname, "--policy", "dark"]] {
+            let output = over_ssh(&site, &host, sudo, command)?;
+            assert_error(&output, &ways);
+            assert_error(&output, &[&format!("{} tcp/{SSH}", site.desk()), &host]);
+            before.assert_same(&site.bench.inventory()?);
+        }
+    }
+    assert!(site.is_open()?);
+
+    // Each way out is one.
+    let attach = |site: &Site, more: &[&str]| -> Result<()> {
+        assert_success(&over_ssh(site, &host, true, &[&["attach", &ifname][..], more].concat())?);
+        assert_success(&site.bench.mtd(&["detach", &ifname])?);
+        Ok(())
+    };
+    attach(&site, &["--confirm-within", "60s"])?;
+    attach(&site, &["--force"])?;
+    assert_success(&over_ssh(&site, &host, true, &["attach", &ifname, "--policy", "monitor"])?);
+    assert_error(&over_ssh(&site, &host, true, &["policy", &ifname, "dark"])?, &ways);
+    assert!(site.is_open()?, "still monitoring");
+    assert_success(&over_ssh(&site, &host, true, &["policy", &ifname, "dark", "--force"])?);
+    // It is dark already, and the caller is there all the same: by another way.
+    assert_success(&over_ssh(&site, &host, true, &["attach", &ifname])?);
+    assert_success(&site.bench.mtd(&["detach", &ifname])?);
+    site.bench.setup.extra = format!("allow = [\"tcp/{SSH}\"]\n");
+    attach(&site, &[])
+}
+
+#[test]
+fn other_connections_are_no_reason() -> Result<()> {
+    let site = Site::new()?;
+    let outside = site.bench.topology.server.address.to_string();
+    for server in [outside.as_str(), "192.0.2.1", "::ffff:192.0.2.1"] {
+        assert_success(&over_ssh(&site, server, false, &["attach", site.bench.ifname()])?);
+        assert_success(&site.bench.mtd(&["detach", site.bench.ifname()])?);
+    }
+    Ok(())
+}

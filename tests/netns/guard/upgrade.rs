@@ -1,0 +1,134 @@
+//! Another version, or another layout, takes over; or cannot, and what was there goes on.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+use std::process::Output;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use aya::maps::{Array, Map, MapData};
+use mtd_common::abi::{self, Dataplane};
+use mtd_tests::controller::mtd_program;
+use tempfile::TempDir;
+
+use super::operator::Site;
+use crate::lifecycle::bench::{Bench, assert_error, assert_success};
+
+/// A service in the dark, which the operator tries all the while.
+fn dark() -> Result<Site> {
+    let site = Site::new()?;
+    assert_success(&site.bench.mtd_with_config(&["attach", site.bench.ifname()])?);
+    assert!(!site.is_open()?);
+    Ok(site)
+}
+
+#[test]
+fn another_layout_takes_over_and_back_in_the_dark() -> Result<()> {
+    let mut site = dark()?;
+    for (sessions, replaced) in [(64, true), (64, false), (1024, true)] {
+        site.bench.setup.extra = format!("max_sessions = {sessions}\n");
+        let mut controller = site.bench.start()?;
+        let log = controller.process.log();
+        assert_eq!(log.contains("does not fit and is replaced"), replaced, "{sessions}: {log}");
+        assert_eq!(log.contains("taking over the data plane"), !replaced, "{sessions}: {log}");
+        assert!(!site.is_open()?, "dark with {sessions} sessions");
+        assert!(!site.bench.pins()?.join("next").exists());
+        site.bench.objects()?;
+        controller.stop()?;
+        assert!(!site.is_open()?, "dark after {sessions} sessions");
+    }
+    assert_success(&site.bench.mtd(&["detach", site.bench.ifname()])?);
+    assert!(site.is_open()?);
+    Ok(())
+}
+
+#[test]
+fn another_version_is_replaced_with_an_announcement() -> Result<()> {
+    let site = dark()?;
+    let before = site.bench.objects()?;
+    set_version(&site.bench, abi::VERSION + 1)?;
+    assert_error(
+        &site.bench.mtd(&["policy", site.bench.ifname(), "monitor"])?,
+        &["nothing of mtd is attached"],
+    );
+    let mut controller = site.bench.start()?;
+    let log = controller.process.log();
+    let said = format!("layout version {} instead of {}", abi::VERSION + 1, abi::VERSION);
+    assert!(log.contains(&said) && log.contains("sessions start anew"), "{log}");
+    assert!(!site.is_open()?, "dark");
+    assert!(site.bench.objects()?.maps.is_disjoint(&before.maps), "other maps");
+    controller.stop()?;
+    // What is of another version can be taken away, with its device.
+    set_version(&site.bench, abi::VERSION + 1)?;
+    assert_success(&site.bench.mtd(&["detach", site.bench.ifname()])?);
+    assert!(site.is_open()?);
+    let links = site.bench.netns().run(&["link"])?;
+    ensure!(!links.contains("mtd0"), "the device has gone: {links}");
+    Ok(())
+}
+
+#[test]
+fn where_the_new_programs_do_not_load_the_old_ones_go_on() -> Result<()> {
+    let mut site = dark()?;
+    let folder = TempDir::new()?;
+    let broken = broken_program(&folder)?;
+    let (objects, attached) = (site.bench.objects()?, site.bench.inventory()?);
+    let run = |site: &Site| -> Result<Output> {
+        let config = site.bench.setup.write()?;
+        site.bench.run_program(&broken, &["run", "-c", config.to_str().context("path")?])
+    };
+    // The same layout, another one, and another version.
+    assert_refused(&run(&site)?);
+    site.bench.setup.extra = "max_sessions = 64\n".to_owned();
+    assert_refused(&run(&site)?);
+    site.bench.setup.extra.clear();
+    set_version(&site.bench, abi::VERSION + 1)?;
+    assert_refused(&run(&site)?);
+    set_version(&site.bench, abi::VERSION)?;
+
+    assert!(!site.is_open()?, "dark");
+    attached.assert_same(&site.bench.inventory()?);
+    assert!(!site.bench.pins()?.join("next").exists());
+    assert_eq!(site.bench.objects()?, objects, "the programs and maps from before");
+    // The way back: the old version goes on with what it had.
+    let mut controller = site.bench.start()?;
+    let log = controller.process.log();
+    assert!(log.contains("taking over the data plane"), "{log}");
+    controller.stop()?;
+    assert_success(&site.bench.mtd(&["detach", site.bench.ifname()])?);
+    Ok(())
+}
+
+/// The start failed because of the program, and says what stays. What the verifier said takes many lines.
+fn assert_refused(output: &Output) {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    let line = stderr.lines().find(|line| line.starts_with("mtd: "));
+    let said = |part| line.is_some_and(|line| line.contains(part));
+    assert!(
+        said("the kernel refused the program mtd_send") && said("stays") && said("mtd detach"),
+        "{stderr}"
+    );
+}
+
+/// Makes what is attached that of another version.
+fn set_version(bench: &Bench, version: u32) -> Result<()> {
+    let map = Map::Array(MapData::from_pin(bench.pins()?.join("maps/DATAPLANE"))?);
+    let mut settings = Array::<_, Dataplane>::try_from(map)?;
+    let value = settings.get(&0, 0)?;
+    Ok(settings.set(0, Dataplane { version, ..value }, 0)?)
+}
+
+/// `mtd` with a program that the kernel does not load: it calls a helper that there is not.
+fn broken_program(folder: &TempDir) -> Result<PathBuf> {
+    /// The instruction that calls `bpf_redirect_neigh`, helper 152.
+    const CALL: &[u8] = &[0x85, 0, 0, 0, 152, 0, 0, 0];
+    let mut program = fs::read(mtd_program()?)?;
+    let mut places = program.windows(CALL.len()).enumerate().filter(|(_, window)| *window == CALL);
+    let (Some((at, _)), None) = (places.next(), places.next()) else { bail!("not one such call in mtd") };
+    program[at + 6] = 0x7f;
+    let path = folder.path().join("mtd");
+    fs::write(&path, program)?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).context("chmod")?;
+    Ok(path)
+}
