@@ -105,15 +105,14 @@ fn what_a_killed_service_left_goes_with_the_package() -> Result<()> {
     with_root(&host.netns, |root| {
         install(root)?;
         configure(root)?;
-        let before = host.interfaces()?;
+        let before = (root.pins()?, host.interfaces()?);
         let mut service = Service::start(root, &Unit::installed(root)?)?;
         service.wait_for("READY=1")?;
         service.process.kill()?;
-        assert_ne!(host.interfaces()?, before, "nothing was left that could go");
+        let left = (root.pins()?, host.interfaces()?);
+        assert!(left.0 != before.0 && left.1 != before.1, "nothing was left that could go: {left:?}");
         root.run(&["dpkg", "--remove", "mtd"])?;
-        assert_eq!(host.interfaces()?, before);
-        let pins: Vec<_> = fs::read_dir(root.path("/sys/fs/bpf"))?.collect();
-        assert!(pins.is_empty(), "{pins:?}");
+        assert_eq!((root.pins()?, host.interfaces()?), before);
         assert!(root.has("/etc/mtd/private.key"), "a removal that is no purge keeps keys");
         Ok(())
     })

@@ -2,12 +2,13 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Context as _, Result, ensure};
 use mtd_tests::netns::Netns;
 use mtd_tests::process::Running;
 use mtd_tests::require_root;
@@ -49,7 +50,7 @@ pub(crate) fn with_root(netns: &Netns, work: impl FnOnce(&Root<'_>) -> Result<()
         let root = Root { path: overlay(&lower, folder.path())?, netns };
         work(&root)
     };
-    thread::scope(|scope| scope.spawn(inside).join().map_err(|_| anyhow!("the test panicked"))?)
+    thread::scope(|scope| scope.spawn(inside).join().unwrap_or_else(|panic| resume_unwind(panic)))
 }
 
 impl Root<'_> {
@@ -79,7 +80,19 @@ impl Root<'_> {
         self.path(inside).symlink_metadata().is_ok()
     }
 
+    /// What is pinned in the BPF file system, or always there.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub(crate) fn pins(&self) -> Result<Vec<String>> {
+        let entries = fs::read_dir(self.path("/sys/fs/bpf"))?;
+        entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+    }
+
     /// Every file and folder that a package could have left.
+    ///
+    /// # Errors
+    /// When `find` fails.
     pub(crate) fn listing(&self) -> Result<Vec<String>> {
         let mut words = vec!["find", "/", "-xdev", "("];
         for place in NOT_LISTED {
