@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use mtd_tests::process::Running;
@@ -17,8 +17,11 @@ const UNIT: &str = "/usr/lib/systemd/system/mtd.service";
 /// The socket for notifications, in the system with the package.
 const NOTIFICATIONS: &str = "/run/notify";
 
-/// Time between two notifications.
+/// Time for a notification to come.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Time after which it is looked whether the service still runs.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// The unit's settings.
 #[derive(Debug)]
@@ -80,20 +83,36 @@ impl Service {
     /// Waits until it notifies the service manager of something.
     ///
     /// # Errors
-    /// When it does not, or ends; with what it said.
-    pub(crate) fn wait_for(&self, assignment: &str) -> Result<()> {
+    /// When it does not, or has ended without; with what it said.
+    pub(crate) fn wait_for(&mut self, assignment: &str) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
         let mut buffer = [0; 4096];
         let mut heard = Vec::new();
         loop {
-            let Ok(length) = self.notifications.recv(&mut buffer) else {
-                bail!("no {assignment} among {heard:?}; the service said:\n{}", self.process.log());
+            // The state first: what an ended service has sent has arrived by then.
+            let over = self.process.try_wait()?.is_some() || Instant::now() > deadline;
+            let message = match self.notifications.recv(&mut buffer) {
+                Ok(length) => String::from_utf8_lossy(&buffer[..length]).into_owned(),
+                Err(_) if over => {
+                    bail!("no {assignment} among {heard:?}; the service said:\n{}", self.process.log())
+                }
+                Err(_) => continue,
             };
-            let message = String::from_utf8_lossy(&buffer[..length]).into_owned();
             if message.lines().any(|line| line == assignment) {
                 return Ok(());
             }
             heard.push(message);
         }
+    }
+
+    /// A line of what the kernel says about the process, without its name.
+    ///
+    /// # Errors
+    /// When there is none, or the process has ended.
+    pub(crate) fn told(&self, name: &str) -> Result<String> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process.pid()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        Ok(line.with_context(|| format!("no {name}"))?.trim().to_owned())
     }
 }
 
@@ -114,6 +133,6 @@ fn bind(path: PathBuf) -> Result<UnixDatagram> {
         fs::remove_file(&path)?;
     }
     let socket = UnixDatagram::bind(&path).with_context(|| format!("cannot bind {}", path.display()))?;
-    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.set_read_timeout(Some(LOOK))?;
     Ok(socket)
 }

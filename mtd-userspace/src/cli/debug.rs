@@ -14,11 +14,11 @@ use crate::dataplane::{Capacity, report};
 #[derive(Debug, Args)]
 pub(super) struct DebugArgs {
     #[command(subcommand)]
-    report: Report,
+    command: Command,
 }
 
 #[derive(Debug, Subcommand)]
-enum Report {
+enum Command {
     /// Load the programs once and print what that cost: time, verifier work, memory.
     LoadReport {
         /// Sessions that the maps have room for.
@@ -52,12 +52,12 @@ enum Report {
 /// # Errors
 /// When the kernel refuses the programs, or a file or standard output cannot be written.
 pub(super) fn run(args: &DebugArgs) -> anyhow::Result<()> {
-    match &args.report {
-        Report::LoadReport { sessions, slots, object } => {
+    match &args.command {
+        Command::LoadReport { sessions, slots, object } => {
             load_report(Capacity { sessions: *sessions, slots: *slots }, object.as_deref())
         }
-        Report::Man { folder } => man(folder),
-        Report::Completions { folder } => completions(folder),
+        Command::Man { folder } => man(folder),
+        Command::Completions { folder } => completions(folder),
     }
 }
 
