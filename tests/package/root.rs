@@ -19,7 +19,7 @@ use nix::sched::{CloneFlags, unshare};
 const BOOTSTRAP: Duration = Duration::from_mins(8);
 
 /// Time for a command in it.
-const COMMAND: Duration = Duration::from_secs(60);
+const COMMAND: Duration = Duration::from_mins(1);
 
 /// What stays out of a listing of the system: file systems of the kernel, and dpkg's own notes.
 const NOT_LISTED: [&str; 5] = ["/proc", "/sys", "/var/lib/dpkg", "/var/log", "/var/cache"];

@@ -1,9 +1,10 @@
 //! The service as its unit has it, as far as that goes without systemd.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixDatagram;
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
@@ -65,11 +66,11 @@ impl Service {
             fs::set_permissions(root.path(folder), fs::Permissions::from_mode(0o700))?;
         }
         writable.extend(unit.words("ReadWritePaths")?.into_iter().map(str::to_owned));
-        let notifications = bind(root.path(NOTIFICATIONS))?;
+        let notifications = bind(&root.path(NOTIFICATIONS))?;
         let mut bounding = "--bounding-set=-all".to_owned();
         for capability in unit.words("CapabilityBoundingSet")? {
             let name = capability.strip_prefix("CAP_").context("a capability")?;
-            bounding += &format!(",+{}", name.to_lowercase());
+            write!(bounding, ",+{}", name.to_lowercase())?;
         }
         let mut words = vec!["unshare", "--mount", "sh", "-euc", READ_ONLY, "sh"];
         words.extend(writable.iter().map(String::as_str));
@@ -128,11 +129,11 @@ umask 0077
 exec "$@"
 "#;
 
-fn bind(path: PathBuf) -> Result<UnixDatagram> {
+fn bind(path: &Path) -> Result<UnixDatagram> {
     if path.exists() {
-        fs::remove_file(&path)?;
+        fs::remove_file(path)?;
     }
-    let socket = UnixDatagram::bind(&path).with_context(|| format!("cannot bind {}", path.display()))?;
+    let socket = UnixDatagram::bind(path).with_context(|| format!("cannot bind {}", path.display()))?;
     socket.set_read_timeout(Some(LOOK))?;
     Ok(socket)
 }
