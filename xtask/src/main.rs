@@ -1,4 +1,4 @@
-//! `cargo xtask`: set-up, build, demonstration and tests of mtd, one module per subcommand.
+//! `cargo xtask`: set-up, build, demonstration, tests and packaging of mtd, one module per subcommand.
 //!
 //! To add a subcommand: a module with `Args` (clap) and `run(Args) -> anyhow::Result<()>`, a variant of
 //! [`Command`] whose docstring is its help, and an arm in [`main`]. What a subcommand says goes to stderr;
@@ -9,6 +9,7 @@ mod build;
 mod console;
 mod demo;
 mod fuzz;
+mod package;
 mod privilege;
 mod process;
 mod run;
@@ -21,7 +22,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Set-up, build, demonstration and tests of mtd.
+/// Set-up, build, demonstration, tests and packaging of mtd.
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", disable_help_subcommand = true)]
 struct Cli {
@@ -39,6 +40,8 @@ enum Command {
     Run(run::Args),
     /// Run the lints and all tests, from unit tests to network namespaces.
     Test(test::Args),
+    /// Make a Debian package.
+    Package(package::Args),
     /// Measure mtd against the bare kernel, in network namespaces.
     Bench(bench::Args),
     /// Fuzz every decoder with libFuzzer.
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
         Command::Build(args) => build::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Test(args) => test::run(&args),
+        Command::Package(args) => package::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Torture(args) => torture::run(&args),

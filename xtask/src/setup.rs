@@ -40,6 +40,8 @@ pub(crate) struct Args {
 pub(crate) enum Need {
     /// The BPF tool chain: enough to build.
     ToolChain,
+    /// Also the programs that make a package.
+    Packaging,
     /// Also the programs that tests and demonstration drive.
     Everything,
     /// Also the tunnels that the benchmarks measure beside mtd, where they can be had.
@@ -61,14 +63,17 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// The BPF tool chain, and with [`Need::Everything`] the programs, with [`Need::Peers`] other tunnels too, installed where
-/// they are missing. Says nothing when all is there.
+/// The BPF tool chain, and the programs and tunnels that are needed beside it, installed where they are missing. Says nothing when all is there.
 ///
 /// # Errors
 /// Something could not be installed; the error names what, and the way out.
 pub(crate) fn ensure(workspace: &Workspace, need: Need) -> Result<ToolChain> {
     let found = ToolChain::find();
-    let missing = if need == Need::ToolChain { Vec::new() } else { programs::missing() };
+    let missing = match need {
+        Need::ToolChain => Vec::new(),
+        Need::Packaging => programs::missing_for_packaging(),
+        Need::Everything | Need::Peers => programs::missing(),
+    };
     let peers = if need == Need::Peers { peers::missing() } else { Vec::new() };
     if let (Some(tool_chain), true) = (&found, missing.is_empty() && peers.is_empty()) {
         return Ok(tool_chain.clone());

@@ -4,10 +4,13 @@ mod closing;
 mod privileged;
 mod runner;
 
+use std::path::PathBuf;
+
 use anyhow::{Result, bail};
 
 use crate::build::{self, Artifacts, Profile};
 use crate::console::{say, stage};
+use crate::package;
 use crate::privilege::Privilege;
 use crate::process::{self, find_program};
 use crate::setup::{self, Need};
@@ -48,8 +51,14 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let need = if root_tests && privilege.is_available() { Need::Everything } else { Need::ToolChain };
     setup::ensure(&workspace, need)?;
     let artifacts = build::ensure(&workspace, Profile::Release)?;
-    let mut session =
-        Session { workspace, artifacts, filter: &args.filter, tally: Tally::default(), failed: vec![] };
+    let mut session = Session {
+        workspace,
+        artifacts,
+        filter: &args.filter,
+        package: None,
+        tally: Tally::default(),
+        failed: vec![],
+    };
     if args.filter.is_empty() {
         session.lint();
     }
@@ -58,6 +67,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         session.log_lines(privilege);
     }
     if root_tests {
+        session.package();
         session.tests("tests as root", |session| privileged::run(session, privilege));
     }
     session.close()
@@ -68,6 +78,8 @@ struct Session<'a> {
     workspace: Workspace,
     artifacts: Artifacts,
     filter: &'a [String],
+    /// The Debian package of the artifacts, once it is made.
+    package: Option<PathBuf>,
     tally: Tally,
     failed: Vec<&'static str>,
 }
@@ -100,6 +112,18 @@ impl Session<'_> {
         self.stage("BPF programs with log lines", |session| {
             build::check_log_lines(&session.workspace, &session.artifacts, privilege)
         });
+    }
+
+    /// The tests that want a package fail without one; the others need not.
+    fn package(&mut self) {
+        let name = "Debian package";
+        match stage(name, || package::make(&self.workspace, &self.artifacts)) {
+            Ok(package) => self.package = Some(package),
+            Err(error) => {
+                say(&format!("FAILED: {name}: {error:#}"));
+                self.failed.push(name);
+            }
+        }
     }
 
     fn stage(&mut self, name: &'static str, work: impl FnOnce(&Self) -> Result<()>) {

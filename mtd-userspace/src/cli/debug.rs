@@ -1,9 +1,11 @@
-//! `mtd debug`: reports for developers.
+//! `mtd debug`: reports for developers, and what a package is made of.
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use clap::{Args, Subcommand};
+use clap::{Args, CommandFactory as _, Subcommand};
+use clap_complete::Shell;
 use mtd_common::keystream::LANES;
 
 use super::output;
@@ -13,11 +15,11 @@ use crate::dataplane::{Capacity, report};
 #[derive(Debug, Args)]
 pub(super) struct DebugArgs {
     #[command(subcommand)]
-    report: Report,
+    command: Command,
 }
 
 #[derive(Debug, Subcommand)]
-enum Report {
+enum Command {
     /// Load the programs once and print what that cost: time, verifier work, memory.
     LoadReport {
         /// Sessions that the maps have room for.
@@ -30,14 +32,55 @@ enum Report {
         #[arg(long, value_name = "FILE")]
         object: Option<PathBuf>,
     },
+    /// Write the manual pages: mtd.1, and one for each subcommand.
+    #[command(hide = true)]
+    Man {
+        /// Folder; made where it is missing.
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
+    },
+    /// Write the completions for bash (mtd.bash), zsh (_mtd) and fish (mtd.fish).
+    #[command(hide = true)]
+    Completions {
+        /// Folder; made where it is missing.
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
+    },
 }
 
+/// Runs `mtd debug`.
+///
+/// # Errors
+/// When the kernel refuses the programs, or a file or standard output cannot be written.
 pub(super) fn run(args: &DebugArgs) -> anyhow::Result<()> {
-    let Report::LoadReport { sessions, slots, object } = &args.report;
+    match &args.command {
+        Command::LoadReport { sessions, slots, object } => {
+            load_report(Capacity { sessions: *sessions, slots: *slots, lanes: LANES }, object.as_deref())
+        }
+        Command::Man { folder } => man(folder),
+        Command::Completions { folder } => completions(folder),
+    }
+}
+
+fn load_report(capacity: Capacity, object: Option<&Path>) -> anyhow::Result<()> {
     let object = match object {
-        Some(path) => Some(std::fs::read(path).with_context(|| path.display().to_string())?),
+        Some(path) => Some(fs::read(path).with_context(|| path.display().to_string())?),
         None => None,
     };
-    let capacity = Capacity { sessions: *sessions, slots: *slots, lanes: LANES };
     output::print(&(report::load_report(object.as_deref(), capacity)? + "\n"))
+}
+
+fn man(folder: &Path) -> anyhow::Result<()> {
+    fs::create_dir_all(folder)
+        .and_then(|()| clap_mangen::generate_to(super::Cli::command(), folder))
+        .with_context(|| format!("cannot write manual pages to {}", folder.display()))
+}
+
+fn completions(folder: &Path) -> anyhow::Result<()> {
+    let cannot = || format!("cannot write completions to {}", folder.display());
+    fs::create_dir_all(folder).with_context(cannot)?;
+    for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
+        clap_complete::generate_to(shell, &mut super::Cli::command(), "mtd", folder).with_context(cannot)?;
+    }
+    Ok(())
 }

@@ -23,6 +23,7 @@ use crate::controller;
 /// Moving-target network defence: servers that strangers cannot find.
 #[derive(Debug, Parser)]
 #[command(
+    name = "mtd",
     version,
     max_term_width = 100,
     after_help = "Examples:

@@ -12,6 +12,8 @@ pub(super) struct Program {
     pub(super) purpose: &'static str,
     /// Helps people; nothing fails without it.
     pub(super) optional: bool,
+    /// Makes packages; of no use to the tests else.
+    packaging: bool,
 }
 
 impl Program {
@@ -21,7 +23,11 @@ impl Program {
 }
 
 const fn required(name: &'static str, package: &'static str, purpose: &'static str) -> Program {
-    Program { name, package, purpose, optional: false }
+    Program { name, package, purpose, optional: false, packaging: false }
+}
+
+const fn packaging(name: &'static str, package: &'static str, purpose: &'static str) -> Program {
+    Program { name, package, purpose, optional: false, packaging: true }
 }
 
 /// Everything that set-up looks for.
@@ -44,12 +50,22 @@ pub(super) const PROGRAMS: &[Program] = &[
         package: "bpftool",
         purpose: "a look at loaded programs and maps",
         optional: true,
+        packaging: false,
     },
+    packaging("dpkg-shlibdeps", "dpkg-dev", "dependencies of the package"),
+    packaging("strip", "binutils", "the packaged program without debug information"),
+    required("debootstrap", "debootstrap", "a clean Debian in which the package is installed"),
+    required("systemd-analyze", "systemd", "a judgement of the service's unit"),
 ];
 
 /// The programs that are not there, optional ones excepted.
 pub(super) fn missing() -> Vec<&'static Program> {
     PROGRAMS.iter().filter(|program| !program.optional && !program.is_present()).collect()
+}
+
+/// The programs that make a package and are not there.
+pub(super) fn missing_for_packaging() -> Vec<&'static Program> {
+    missing().into_iter().filter(|program| program.packaging).collect()
 }
 
 /// Installs the packages of `missing`, and on that occasion the optional programs that apt offers.
