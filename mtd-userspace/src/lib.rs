@@ -19,3 +19,4 @@ pub mod registry;
 pub mod rendezvous;
 pub mod state;
 pub mod status;
+pub mod web;

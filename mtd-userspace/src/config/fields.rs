@@ -1,6 +1,6 @@
 //! The values of single keys: text to type, or what is wrong with it.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -165,6 +165,28 @@ pub(super) fn pool(text: &str) -> Result<IpNet, Fault> {
     check_host_bits(net)?;
     check_unicast(net.addr(), "those in fd00:6d74::/64 or 10.66.0.0/24")?;
     Ok(net)
+}
+
+/// Where the web view is served: on loopback only, since it shows the moving addresses.
+pub(super) fn web_address(text: &str) -> Result<SocketAddr, Fault> {
+    const EXAMPLE: &str = "[::1]:8674";
+    let address = text.parse::<SocketAddr>().map_err(|_| {
+        let what = format!("\"{}\" is not an address with a port", shown(text));
+        Fault::new(what, format!("write it like {EXAMPLE}"))
+    })?;
+    if address.port() == 0 {
+        return Err(Fault::new("port 0 is another one at each start", format!("write it like {EXAMPLE}")));
+    }
+    if !address.ip().is_loopback() {
+        let what =
+            format!("{} is no loopback address, and the web view shows moving addresses", address.ip());
+        let remedy = format!(
+            "write {EXAMPLE}, and from elsewhere come with ssh -L {port}:[::1]:{port} HOST",
+            port = address.port()
+        );
+        return Err(Fault::new(what, remedy));
+    }
+    Ok(address)
 }
 
 /// Whether a network has the length of a pool.

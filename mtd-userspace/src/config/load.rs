@@ -95,6 +95,7 @@ fn with_keys(config: Config<()>, identity: Option<Identity>, keys: Vec<SecretKey
         state_dir: config.state_dir,
         identity,
         hooks: config.hooks,
+        web: config.web,
         rendezvous: config.rendezvous,
         listen: config.listen,
         servers: config.servers,

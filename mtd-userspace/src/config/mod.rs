@@ -15,6 +15,7 @@ mod tables;
 
 use std::fmt;
 use std::io::{self, Read};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -97,6 +98,8 @@ pub struct Config<K = SecretKey> {
     pub identity: Option<Identity<K>>,
     /// Commands that are run when the data plane comes and goes.
     pub hooks: Hooks,
+    /// Where the web view is served, a loopback address; `None`: nowhere.
+    pub web: Option<SocketAddr>,
     /// How servers and clients find each other.
     pub rendezvous: Rendezvous,
     /// What this host does as a server with registered clients; `None`: it is none.

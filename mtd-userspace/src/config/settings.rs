@@ -1,6 +1,6 @@
 //! Settings of the rendezvous, of servers with registered clients, and of the clients' side.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -21,6 +21,9 @@ pub struct Hooks {
     /// When everything is taken back.
     pub post_down: Vec<String>,
 }
+
+/// Where the web view is served when `[web]` says nothing.
+pub const DEFAULT_WEB: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST), 8674);
 
 /// Shortest and longest rendezvous window; whole seconds.
 pub const WINDOW_RANGE: (Duration, Duration) = (Duration::from_mins(1), Duration::from_hours(24));

@@ -1,6 +1,6 @@
 //! The tables of the file: which keys each has, and their values, less those that have a problem of their own.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -32,6 +32,7 @@ pub(super) const ROOT_KEYS: &[Key] = &[
     ("state_dir", r#""/var/lib/mtd""#),
     ("private_key_file", r#""private.key""#),
     ("hooks", "{}"),
+    ("web", "{}"),
     ("rendezvous", "{}"),
     ("listen", "{}"),
     ("client", "[]"),
@@ -47,6 +48,8 @@ pub(super) const HOOKS_KEYS: &[Key] = &[
     ("pre_down", r#"["nft delete table inet tunnel"]"#),
     ("post_down", r#"["logger mtd has stopped"]"#),
 ];
+
+pub(super) const WEB_KEYS: &[Key] = &[("listen", r#""[::1]:8674""#)];
 
 pub(super) const RENDEZVOUS_KEYS: &[Key] = &[
     ("window", r#""15m""#),
@@ -101,6 +104,7 @@ pub(super) const PEER_KEYS: &[Key] = &[
 
 pub(super) const ROOT: Schema = Schema { header: "", path: "", keys: ROOT_KEYS };
 pub(super) const HOOKS: Schema = Schema { header: "[hooks]", path: "hooks.", keys: HOOKS_KEYS };
+pub(super) const WEB: Schema = Schema { header: "[web]", path: "web.", keys: WEB_KEYS };
 pub(super) const RENDEZVOUS: Schema =
     Schema { header: "[rendezvous]", path: "rendezvous.", keys: RENDEZVOUS_KEYS };
 pub(super) const LISTEN: Schema = Schema { header: "[listen]", path: "listen.", keys: LISTEN_KEYS };
@@ -109,7 +113,7 @@ pub(super) const SERVER: Schema = Schema { header: "[[server]]", path: "server."
 pub(super) const PEER: Schema = Schema { header: "[[peer]]", path: "peer.", keys: PEER_KEYS };
 
 /// The tables of the file, the root first.
-pub(super) const SCHEMAS: [&Schema; 7] = [&ROOT, &HOOKS, &RENDEZVOUS, &LISTEN, &CLIENT, &SERVER, &PEER];
+pub(super) const SCHEMAS: [&Schema; 8] = [&ROOT, &HOOKS, &WEB, &RENDEZVOUS, &LISTEN, &CLIENT, &SERVER, &PEER];
 
 /// The word that stands for the prefix of the interface.
 pub(super) const FOLLOW_INTERFACE: &str = "interface";
@@ -137,6 +141,11 @@ pub(super) struct RootFields {
     pub(super) private_key_file: Option<Located<PathBuf>>,
     /// Whether the file has a `private_key_file`, good or bad.
     pub(super) has_private_key_file: bool,
+}
+
+/// `[web]`.
+pub(super) struct WebFields {
+    pub(super) listen: Option<Located<SocketAddr>>,
 }
 
 /// `[rendezvous]`, which may be missing.
@@ -205,6 +214,7 @@ pub(super) struct PeerFields {
 pub(super) struct FileFields {
     pub(super) root: RootFields,
     pub(super) hooks: Hooks,
+    pub(super) web: Option<WebFields>,
     pub(super) rendezvous: RendezvousFields,
     pub(super) listen: Option<ListenFields>,
     pub(super) clients: Vec<ClientFields>,
@@ -215,6 +225,7 @@ pub(super) struct FileFields {
 /// Reads the whole file.
 pub(super) fn read(root: &Section, problems: &mut Problems) -> FileFields {
     let hooks = root.table("hooks", &HOOKS, problems);
+    let web = root.table("web", &WEB, problems);
     let rendezvous = root.table("rendezvous", &RENDEZVOUS, problems);
     let listen = root.table("listen", &LISTEN, problems);
     let clients = root.tables("client", &CLIENT, problems);
@@ -223,6 +234,7 @@ pub(super) fn read(root: &Section, problems: &mut Problems) -> FileFields {
     FileFields {
         root: read_root(root, !servers.is_empty(), problems),
         hooks: hooks.map(|table| read_hooks(&table, problems)).unwrap_or_default(),
+        web: web.map(|table| WebFields { listen: table.optional("listen", problems, fields::web_address) }),
         rendezvous: rendezvous.map(|table| read_rendezvous(&table, problems)).unwrap_or_default(),
         listen: listen.map(|table| read_listen(&table, problems)),
         clients: clients.iter().map(|table| read_client(table, problems)).collect(),

@@ -4,6 +4,7 @@ mod load;
 mod networks;
 mod random;
 mod registered;
+mod web;
 
 use super::*;
 
@@ -170,7 +171,8 @@ fn unknown_keys() {
             "1:1: interfce: unknown key; did you mean interface?
              2:1: horizn: unknown key; did you mean horizon?
              3:1: xyz: unknown key; remove it; the keys known here are interface, prefix, link, xdp, steering, device, \
-             address, mtu, horizon, max_sessions, socket, state_dir, private_key_file, hooks, rendezvous, listen, client, server, peer",
+             address, mtu, horizon, max_sessions, socket, state_dir, private_key_file, hooks, web, rendezvous, listen, client, \
+             server, peer",
         ),
         ("mode = ", "modus = 1\nmode = ", "21:1: peer.modus: unknown key; did you mean mode?"),
         ("mode = ", "Mode = 1\nmode = ", "21:1: peer.Mode: unknown key; did you mean mode?"),

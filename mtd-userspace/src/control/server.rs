@@ -27,6 +27,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, UnixAddr};
 use nix::sys::stat::{Mode, fchmod};
 use serde::Serialize;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -238,14 +239,21 @@ pub async fn serve(
     Ok(())
 }
 
-async fn converse(stream: UnixStream, router: Router, mut closing: watch::Receiver<bool>) {
-    let connection = http1::Builder::new()
+/// One request and its answer over a stream. Ready when the answer is read, or the peer breaks the rules.
+pub(crate) fn connection<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    router: Router,
+) -> http1::Connection<TokioIo<S>, TowerToHyperService<Router>> {
+    http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
         .keep_alive(false)
         .max_buf_size(BUFFER_BYTES)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    let mut connection = pin!(connection);
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
+}
+
+async fn converse(stream: UnixStream, router: Router, mut closing: watch::Receiver<bool>) {
+    let mut connection = pin!(connection(stream, router));
     let result = tokio::select! {
         result = connection.as_mut() => result,
         () = ended(&mut closing) => {

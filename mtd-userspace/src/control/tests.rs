@@ -25,7 +25,7 @@ use crate::status::{Drop, Frames, Registered, Reload, SCHEMA, Status};
 /// Events that the source of the tests keeps for slow readers.
 const EVENTS_KEPT: usize = 16;
 
-struct FakeSource {
+pub(crate) struct FakeSource {
     events: broadcast::Sender<Arc<Drop>>,
     failing: AtomicBool,
     /// The registered clients; `None`: this one is no server.
@@ -33,6 +33,10 @@ struct FakeSource {
 }
 
 impl FakeSource {
+    pub(crate) fn new(registry: Option<(Sources, Mutex<Registry>)>) -> Self {
+        Self { events: broadcast::channel(EVENTS_KEPT).0, failing: AtomicBool::new(false), registry }
+    }
+
     fn with_registry<'a, T: Send + 'a>(
         &'a self,
         work: impl FnOnce(&Sources, &mut Registry) -> Result<T, RegistryError> + Send + 'a,
@@ -133,11 +137,7 @@ impl Running {
     fn with(registry: Option<(Sources, Mutex<Registry>)>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let listener = bind(&folder.path().join("run/eth0.sock")).unwrap();
-        let source = Arc::new(FakeSource {
-            events: broadcast::channel(EVENTS_KEPT).0,
-            failing: AtomicBool::new(false),
-            registry,
-        });
+        let source = Arc::new(FakeSource::new(registry));
         let (stop, stopped) = oneshot::channel();
         let server = tokio::spawn(serve(listener, source.clone(), async move {
             let _ = stopped.await;

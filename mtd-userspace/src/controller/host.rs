@@ -226,12 +226,13 @@ pub async fn detach(interface: &str) -> anyhow::Result<bool> {
     if let Some(device) = device {
         found |= device::remove(&device).await?;
     }
-    // A killed controller has left it, and we hold the lock: nobody serves it.
-    let socket = instance.socket();
-    match fs::remove_file(&socket) {
-        Ok(()) => found = true,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error).with_context(|| socket.display().to_string()),
+    // A killed controller has left them, and we hold the lock: nobody serves them.
+    for left in [instance.socket(), instance.web_link()] {
+        match fs::remove_file(&left) {
+            Ok(()) => found = true,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error).with_context(|| left.display().to_string()),
+        }
     }
     Ok(found)
 }

@@ -39,6 +39,7 @@ use crate::device::{TunnelInfo, Underlay};
 use crate::keys::PublicKey;
 use crate::privilege;
 use crate::status::{self, Drop, Registered, Reload, Setting};
+use crate::web;
 
 pub use self::core::Core;
 pub use clock::{Clock, SystemClock};
@@ -142,6 +143,7 @@ struct Running {
     interface: String,
     stop: watch::Sender<bool>,
     server: JoinHandle<Result<(), control::ControlError>>,
+    web: Option<JoinHandle<()>>,
     watchers: Vec<JoinHandle<std::io::Result<()>>>,
     meeting: Option<JoinHandle<()>>,
 }
@@ -156,6 +158,8 @@ impl Running {
     ) -> anyhow::Result<Self> {
         let (events, _) = broadcast::channel(EVENT_BACKLOG);
         let listener = control::server::bind(socket)?;
+        let web = config.web.map(|address| web::server::bind(address, &host.instance.web_link()));
+        let web = web.transpose()?;
         let (ring, control_ring) = (plane.take_events()?, plane.take_control()?);
         events::forward_program_logs(&mut plane);
         let settings_file =
@@ -183,6 +187,10 @@ impl Running {
             registrar: registrar.map(Mutex::new),
             settings: settings_file.map(Mutex::new),
         });
+        let web = web.map(|listener| {
+            let shown = Arc::clone(&source) as Arc<dyn control::server::Source>;
+            tokio::spawn(web::server::serve(listener, shown, until(stopped.clone())))
+        });
         let answering = Arc::clone(&source);
         let server = tokio::spawn(control::server::serve(listener, answering, until(stopped.clone())));
         let watchers = vec![
@@ -190,7 +198,7 @@ impl Running {
             tokio::spawn(events::watch_control(control_ring, Arc::clone(&core), until(stopped))),
         ];
         let meeting = meeting.map(|meeting| tokio::spawn(meeting.serve(Arc::clone(&core), requests)));
-        Ok(Self { core, source, interface, stop, server, watchers, meeting })
+        Ok(Self { core, source, interface, stop, server, web, watchers, meeting })
     }
 
     /// What remains to be done once everything is attached: the administrator's commands, and giving up the privileges that
@@ -255,6 +263,11 @@ impl Running {
                 Ok(Err(error)) => warn!("event watcher: {error}"),
                 Err(error) => warn!("event watcher: {error}"),
             }
+        }
+        if let Some(web) = self.web
+            && let Err(error) = web.await
+        {
+            warn!("web view: {error}");
         }
         match self.server.await {
             Ok(Ok(())) => {}

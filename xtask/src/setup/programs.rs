@@ -35,6 +35,7 @@ pub(super) const PROGRAMS: &[Program] = &[
     required("curl", "curl", "HTTP through the tunnel, the control socket"),
     required("ethtool", "ethtool", "offloads of test links"),
     required("nft", "nftables", "NAT and packet filters of test routers"),
+    required("chromium", "chromium", "the web view in a browser"),
     required("ps", "procps", "processes left behind"),
     required("sysctl", "procps", "forwarding in test namespaces"),
     Program {
