@@ -74,12 +74,12 @@ impl Browser {
             complaints: Vec::new(),
             _folder: folder,
         };
-        let target = browser.call("Target.createTarget", json!({ "url": "about:blank" }))?;
+        let target = browser.call("Target.createTarget", &json!({ "url": "about:blank" }))?;
         let attach = json!({ "targetId": target["targetId"], "flatten": true });
-        let attached = browser.call("Target.attachToTarget", attach)?;
+        let attached = browser.call("Target.attachToTarget", &attach)?;
         browser.session = Some(attached["sessionId"].as_str().context("no session")?.to_owned());
         for domain in ["Page", "Runtime", "Log"] {
-            browser.call(&format!("{domain}.enable"), json!({}))?;
+            browser.call(&format!("{domain}.enable"), &json!({}))?;
         }
         Ok(browser)
     }
@@ -89,7 +89,7 @@ impl Browser {
     /// # Errors
     /// When the browser refuses, or nobody answers there.
     pub fn visit(&mut self, url: &str) -> Result<()> {
-        let answer = self.call("Page.navigate", json!({ "url": url }))?;
+        let answer = self.call("Page.navigate", &json!({ "url": url }))?;
         ensure!(answer["errorText"].is_null(), "{url}: {answer}");
         Ok(())
     }
@@ -100,7 +100,7 @@ impl Browser {
     /// When it throws.
     pub fn evaluate(&mut self, expression: &str) -> Result<Value> {
         let wanted = json!({ "expression": expression, "returnByValue": true, "awaitPromise": true });
-        let mut answer = self.call("Runtime.evaluate", wanted)?;
+        let mut answer = self.call("Runtime.evaluate", &wanted)?;
         ensure!(answer["exceptionDetails"].is_null(), "{expression}: {answer}");
         Ok(answer["result"]["value"].take())
     }
@@ -125,10 +125,10 @@ impl Browser {
     /// When the browser refuses.
     pub fn look(&mut self, width: u32, height: u32, dark: bool) -> Result<()> {
         let size = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600 });
-        self.call("Emulation.setDeviceMetricsOverride", size)?;
+        self.call("Emulation.setDeviceMetricsOverride", &size)?;
         let scheme = if dark { "dark" } else { "light" };
         let media = json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }] });
-        self.call("Emulation.setEmulatedMedia", media).map(drop)
+        self.call("Emulation.setEmulatedMedia", &media).map(drop)
     }
 
     /// Presses and releases a key: `Tab`, `Enter`.
@@ -146,7 +146,7 @@ impl Browser {
             if kind == "keyDown" && !text.is_empty() {
                 event["text"] = text.into();
             }
-            self.call("Input.dispatchKeyEvent", event)?;
+            self.call("Input.dispatchKeyEvent", &event)?;
         }
         Ok(())
     }
@@ -156,7 +156,7 @@ impl Browser {
     /// # Errors
     /// When the browser or the file system refuse.
     pub fn screenshot(&mut self, file: &Path) -> Result<()> {
-        let answer = self.call("Page.captureScreenshot", json!({ "format": "png" }))?;
+        let answer = self.call("Page.captureScreenshot", &json!({ "format": "png" }))?;
         let image = answer["data"].as_str().context("no image")?;
         fs::create_dir_all(file.parent().context("a file without a folder")?)?;
         let image = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, image)?;
@@ -173,7 +173,7 @@ impl Browser {
         Ok(std::mem::take(&mut self.complaints))
     }
 
-    fn call(&mut self, method: &str, parameters: Value) -> Result<Value> {
+    fn call(&mut self, method: &str, parameters: &Value) -> Result<Value> {
         self.sent += 1;
         let mut request = json!({ "id": self.sent, "method": method, "params": parameters });
         if let Some(session) = &self.session {

@@ -73,10 +73,7 @@ enum Command {
     /// Show what was dropped and why.
     Drops(drops::DropsArgs),
     /// Print the link to the web view.
-    #[command(after_help = "For a browser elsewhere: ssh -L 8674:[::1]:8674 HOST, and there: sudo mtd web
-
-Whoever has the token in the link sees the moving addresses; another one is made at the next start.")]
-    Web,
+    Web(web::WebArgs),
     /// Look into the DHT, put things into it, or serve a private one.
     Dht(dht::DhtArgs),
     /// Reports for developers.
@@ -112,7 +109,7 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Peers(args) => runtime()?.block_on(peers::run(args))?,
         Command::Reload(args) => runtime()?.block_on(peers::reload(&args))?,
         Command::Drops(args) => runtime()?.block_on(drops::run(&args, controller::offline_status))?,
-        Command::Web => web::run()?,
+        Command::Web(args) => web::run(&args)?,
         Command::Dht(args) => runtime()?.block_on(dht::run(&args))?,
         Command::Debug(args) => debug::run(&args)?,
     }

@@ -95,9 +95,65 @@ fn sample(mut status: Status) -> Sample {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures_util::StreamExt as _;
+    use tokio::sync::{Semaphore, broadcast};
+    use tokio::time::sleep;
+
     use super::*;
+    use crate::control::server::StatusFuture;
     use crate::control::tests::sample as status;
-    use crate::status::Session;
+    use crate::status::{Drop, Session};
+
+    /// Counts how often it is asked.
+    #[derive(Default)]
+    struct Counting(AtomicUsize);
+
+    impl Source for Counting {
+        fn status(&self) -> StatusFuture<'_> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            Box::pin(async { Ok(status()) })
+        }
+
+        fn subscribe(&self) -> broadcast::Receiver<Arc<Drop>> {
+            broadcast::channel(1).1
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn samples_are_taken_once_for_all_and_only_while_somebody_looks() {
+        let (feed, source) = (Arc::new(Feed::new()), Arc::new(Counting::default()));
+        let asked = || source.0.load(Ordering::Relaxed);
+        let producer = tokio::spawn({
+            let (feed, source) = (Arc::clone(&feed), Arc::clone(&source));
+            async move { feed.produce(&*source).await }
+        });
+        sleep(PERIOD * 10).await;
+        assert_eq!(asked(), 0);
+        let permits = Arc::new(Semaphore::new(2));
+        let follow =
+            || Box::pin(feed.follow(Arc::default(), Arc::clone(&permits).try_acquire_owned().unwrap()));
+        let mut followers = [follow(), follow()];
+        for _ in 0..3 {
+            for follower in &mut followers {
+                assert!(follower.next().await.unwrap().unwrap().starts_with(b"event: sample\n"));
+            }
+        }
+        assert_eq!(asked(), 3);
+        // Whoever was away for long gets the latest one, not all.
+        sleep(PERIOD * 10).await;
+        let so_far = asked();
+        followers[0].next().await;
+        assert_eq!(asked(), so_far);
+        drop(followers);
+        sleep(PERIOD * 2).await;
+        let so_far = asked();
+        sleep(PERIOD * 10).await;
+        assert_eq!(asked(), so_far);
+        assert_eq!(permits.available_permits(), 2);
+        producer.abort();
+    }
 
     #[test]
     fn a_sample_stays_small_and_says_what_it_leaves_out() {

@@ -84,7 +84,7 @@ fn new_token() -> anyhow::Result<String> {
 
 /// The token of a file that others cannot have read.
 fn left_token(path: &Path, page: &str) -> Option<String> {
-    let private = fs::symlink_metadata(path).is_ok_and(|file| file.is_file() && file.mode() & 0o077 == 0);
+    let private = fs::symlink_metadata(path).is_ok_and(|file| file.is_file() && file.mode() & 0o777 == 0o600);
     let text = private.then(|| fs::read_to_string(path).ok()).flatten()?;
     let token = text.strip_prefix(page)?.trim_end();
     let right = token.len() == 2 * TOKEN_BYTES && token.bytes().all(|byte| byte.is_ascii_hexdigit());

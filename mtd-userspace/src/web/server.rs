@@ -28,6 +28,8 @@ use crate::control::server::{self, Source};
 
 /// Path of the events.
 const EVENTS_PATH: &str = "/events";
+/// The port of HTTP.
+const HTTP_PORT: u16 = 80;
 /// Connections served at a time; later ones wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 16;
 /// Followers of the events at a time: less than the connections, so that a page can say that there are too many.
@@ -143,12 +145,14 @@ struct Shared {
 
 fn router(address: SocketAddr, token: Token, feed: Arc<Feed>) -> Router {
     let port = address.port();
-    let hosts = [
-        format!("localhost:{port}"),
-        format!("127.0.0.1:{port}"),
-        format!("[::1]:{port}"),
-        address.to_string(),
-    ];
+    let own = address.to_string();
+    let own = own.trim_end_matches(&format!(":{port}"));
+    let names = ["localhost", "127.0.0.1", "[::1]", own];
+    let mut hosts: Vec<String> = names.iter().map(|name| format!("{name}:{port}")).collect();
+    if port == HTTP_PORT {
+        // Browsers leave it out.
+        hosts.extend(names.map(str::to_owned));
+    }
     let followers = Arc::new(Semaphore::new(MAX_FOLLOWERS));
     let shared = Shared { token, feed, followers, hosts: hosts.into() };
     let mut router = Router::new()

@@ -72,7 +72,8 @@ fn the_page_shows_addresses_as_they_move() -> Result<()> {
     let scanner = &world.topology().scanner.netns;
     let dark = u128::from(world.host(Role::Server).prefix.network()) | 0xdead;
     scanner.ping(std::net::Ipv6Addr::from(dark).into(), 10)?;
-    browser.wait_for("/bit\\/s \\([0-9.]+ [MG]iB\\)/.test(document.getElementById('overview').innerText)")?;
+    browser
+        .wait_for("/bit\\/s \\([0-9.]+\\s[MG]iB\\)/.test(document.getElementById('overview').innerText)")?;
     browser.wait_for(
         "[...document.querySelectorAll('#drop-rows tr')].some((row) => /^icmpv6\\s+\\S+\\s+10\\s+ICMPv6 .+/s.test(row.innerText))",
     )?;

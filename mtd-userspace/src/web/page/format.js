@@ -9,7 +9,7 @@ export function bytes(count) {
     count /= 1024;
     unit += 1;
   }
-  return `${unit === 0 ? Math.round(count) : count.toFixed(count < 10 ? 2 : 1)} ${UNITS[unit]}`;
+  return `${unit === 0 ? Math.round(count) : count.toFixed(count < 10 ? 2 : 1)}\u00a0${UNITS[unit]}`;
 }
 
 /** Bytes a second as bits a second, as links are measured. */

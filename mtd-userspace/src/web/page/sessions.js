@@ -49,7 +49,7 @@ function row() {
       state.firstElementChild.className = `state-${one.state}`;
       local.update(one.local);
       remote.update(one.remote);
-      lines(slot, one.slot === null ? "–" : String(one.slot), one.period_seconds ? `every ${span(one.period_seconds)}` : "");
+      lines(slot, one.slot === null ? "–" : String(one.slot), one.period_seconds ? `every ${one.period_seconds} s` : "");
     },
     rates(one, seconds) {
       const rate = (now, before) => (last && seconds ? bitRate(Math.max(0, now - before) / seconds) : "");
