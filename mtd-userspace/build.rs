@@ -12,6 +12,29 @@ fn main() {
         process::exit(1);
     }
     println!("cargo::rustc-env=MTD_EBPF_OBJECT={}", object.display());
+    println!("cargo::rustc-env=MTD_COMMIT={}", commit());
+}
+
+/// The commit that is built, with a plus sign if there are changes beside; `unknown` outside of a repository.
+fn commit() -> String {
+    // Each commit and each switch of branches writes to this file. What changes after it is not noticed. For a file that
+    // is not there, cargo would build anew each time.
+    if let Some(log) = git(&["rev-parse", "--git-path", "logs/HEAD"]).filter(|log| Path::new(log).is_file()) {
+        println!("cargo::rerun-if-changed={log}");
+    }
+    let changed =
+        git(&["status", "--porcelain", "--untracked-files=no"]).is_some_and(|list| !list.is_empty());
+    match git(&["rev-parse", "--short=12", "HEAD"]) {
+        Some(commit) if changed => format!("{commit}+"),
+        Some(commit) => commit,
+        None => "unknown".to_owned(),
+    }
+}
+
+/// What a git command prints, if it succeeds.
+fn git(arguments: &[&str]) -> Option<String> {
+    let output = process::Command::new("git").args(arguments).output().ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
 /// `mtd-ebpf.o` in the target directory, in which cargo puts `<profile>/build/<package>/out`.

@@ -168,8 +168,8 @@ pub const MODE_AUTHENTICATE: u32 = 2;
 /// recognised by their tag, and nothing but control messages is carried.
 pub const MODE_INTRODUCTION: u32 = 3;
 
-/// Element of the array map `SESSION_STATE`; written by the programs, by atomic operations only. Sending and
-/// receiving have cache lines of their own.
+/// Element of the array map `SESSION_STATE`; written by the programs, by atomic operations only, but for what is said to be
+/// the controller's. Sending and receiving have cache lines of their own.
 #[repr(C, align(64))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SessionState {
@@ -179,8 +179,15 @@ pub struct SessionState {
     pub tx_packets: u64,
     /// Bytes of inner packets sent.
     pub tx_bytes: u64,
+    /// Written by the controller: the lane in which the key stream of packets to send is made ahead, plus 1; 0: none
+    /// (see [`crate::keystream`]).
+    pub tx_lane: u64,
+    /// `CLOCK_BOOTTIME` in ns at which a packet sent was last [`crate::keystream::is_turn`]'s.
+    pub tx_turn: u64,
+    /// The same of packets received. Here, since it is seldom written, and the next cache line is full.
+    pub rx_turn: u64,
     /// Fills the cache line.
-    pub reserved_tx: [u64; 5],
+    pub reserved_tx: [u64; 2],
     /// Inner packets received.
     pub rx_packets: u64,
     /// Bytes of inner packets received.
@@ -196,8 +203,8 @@ pub struct SessionState {
     pub rx_taken: u64,
     /// The highest sequence number received: see [`crate::window`].
     pub rx_highest: u64,
-    /// Fills the cache line.
-    pub reserved_rx: u64,
+    /// Written by the controller: as `tx_lane`, for packets received.
+    pub rx_lane: u64,
     /// Which sequence numbers are used: see [`crate::window`].
     pub window: [u64; WINDOW_WORDS],
     /// On which CPU packets are opened.
@@ -216,7 +223,10 @@ impl Default for SessionState {
             tx_sequence: 0,
             tx_packets: 0,
             tx_bytes: 0,
-            reserved_tx: [0; 5],
+            tx_lane: 0,
+            tx_turn: 0,
+            rx_turn: 0,
+            reserved_tx: [0; 2],
             rx_packets: 0,
             rx_bytes: 0,
             rx_last_valid: 0,
@@ -224,7 +234,7 @@ impl Default for SessionState {
             rx_control: 0,
             rx_taken: 0,
             rx_highest: 0,
-            reserved_rx: 0,
+            rx_lane: 0,
             window: [0; WINDOW_WORDS],
             steering: Steering::default(),
             reserved: 0,
@@ -322,10 +332,14 @@ pub enum Counter {
     Steered = 6,
     /// Of those, packets that the kernel lost on the way: its queue was full.
     SteeringLost = 7,
+    /// Packets sealed with key stream that was made ahead.
+    SealedAhead = 8,
+    /// Packets opened with key stream that was made ahead.
+    OpenedAhead = 9,
 }
 
 /// Number of elements of `COUNTERS`.
-pub const COUNTER_SLOTS: u32 = 8;
+pub const COUNTER_SLOTS: u32 = 10;
 
 /// What a CPU keeps for itself: the only element of the per-CPU array `LOCAL`.
 #[repr(C)]
@@ -389,10 +403,12 @@ const _: () = {
     assert!(offset_of!(Session, tx) == 112);
     assert!(offset_of!(Session, peer_tunnel) == 160);
     assert!(size_of::<SessionState>() == 448);
+    assert!(offset_of!(SessionState, tx_lane) == 24);
     assert!(offset_of!(SessionState, rx_packets) == 64);
     assert!(offset_of!(SessionState, rx_control) == 96);
     assert!(offset_of!(SessionState, rx_taken) == 104);
     assert!(offset_of!(SessionState, rx_highest) == 112);
+    assert!(offset_of!(SessionState, rx_lane) == 120);
     assert!(offset_of!(SessionState, window) == 128);
     assert!(offset_of!(SessionState, steering) == 392);
     assert!(size_of::<Steering>() == 48);

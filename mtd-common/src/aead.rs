@@ -10,6 +10,7 @@
 
 use crate::bytes::{le64, part_mut};
 use crate::chacha20::{self, KeyStream};
+use crate::keystream::Ready;
 use crate::opaque;
 use crate::poly1305::{Poly1305, sum, words};
 
@@ -71,67 +72,116 @@ static TAIL_MASK: [u8; 2 * BLOCK] = {
     mask
 };
 
+/// Where a pass has its key stream from.
+pub trait Source {
+    /// Poly1305's key: the first half of block 0.
+    fn authenticator(&mut self) -> [u32; 8];
+    /// Goes on to the block of this number, from 1 on, one after the other. `last`: none comes behind it.
+    fn reach(&mut self, number: usize, last: bool);
+    /// Encrypts or decrypts a block of text by the block of this number, which is the one reached last. `None`: there
+    /// is none.
+    fn apply(&self, number: usize, text: &mut [u8; BLOCK]) -> Option<()>;
+}
+
+/// The cipher itself.
+impl Source for KeyStream {
+    #[inline(always)]
+    fn authenticator(&mut self) -> [u32; 8] {
+        *self.blocks[0].first_chunk().unwrap_or(&[0; 8])
+    }
+
+    #[inline(always)]
+    fn reach(&mut self, number: usize, last: bool) {
+        if !number.is_multiple_of(chacha20::BLOCKS) {
+            return;
+        }
+        if last {
+            opaque::mutable(self).one();
+        } else {
+            // Never fewer, which would save little: the verifier walks each choice from here to the end.
+            opaque::mutable(self).four();
+        }
+    }
+
+    #[inline(always)]
+    fn apply(&self, number: usize, text: &mut [u8; BLOCK]) -> Option<()> {
+        let block = &opaque::reference(self).blocks[number % chacha20::BLOCKS];
+        let two = |word: usize| block[word] as u64 | (block[word + 1] as u64) << 32;
+        apply_eight::<0>(two(0), text);
+        apply_eight::<8>(two(2), text);
+        apply_eight::<16>(two(4), text);
+        apply_eight::<24>(two(6), text);
+        apply_eight::<32>(two(8), text);
+        apply_eight::<40>(two(10), text);
+        apply_eight::<48>(two(12), text);
+        apply_eight::<56>(two(14), text);
+        Some(())
+    }
+}
+
+/// Encrypts or decrypts the 8 bytes from `AT` by as many bytes of key stream.
+#[inline(always)]
+pub(crate) const fn apply_eight<const AT: usize>(stream: u64, text: &mut [u8; BLOCK]) {
+    let eight = part_mut::<AT, 8, BLOCK>(text);
+    *eight = (le64::<0, 8>(eight) ^ stream).to_le_bytes();
+}
+
 /// Working memory of a pass: given by the caller, since a BPF stack has no room for it.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Pass {
+    stream: KeyStream,
+    sums: Running,
+}
+
+/// What a pass has so far.
+#[derive(Debug)]
+struct Running {
     poly: Poly1305,
     checksum: u64,
-    stream: KeyStream,
     /// The bytes behind the last whole block, then zeros.
     tail: [u8; BLOCK],
 }
 
-impl Default for Pass {
+impl Default for Running {
     #[inline(always)]
     fn default() -> Self {
-        Self { poly: Poly1305::default(), checksum: 0, stream: KeyStream::default(), tail: [0; BLOCK] }
+        Self { poly: Poly1305::default(), checksum: 0, tail: [0; BLOCK] }
     }
 }
 
-/// Encrypts or decrypts a block.
-/// Encrypts or decrypts the 8 bytes from `AT`, which are the words of the block from `WORD`.
-#[inline(always)]
-const fn apply_eight<const AT: usize, const WORD: usize>(stream: &chacha20::Block, text: &mut [u8; BLOCK]) {
-    let eight = part_mut::<AT, 8, BLOCK>(text);
-    let key = stream[WORD] as u64 | (stream[WORD + 1] as u64) << 32;
-    *eight = (le64::<0, 8>(eight) ^ key).to_le_bytes();
-}
-
-/// Encrypts or decrypts a block.
-#[inline(always)]
-const fn apply(stream: &chacha20::Block, text: &mut [u8; BLOCK]) {
-    apply_eight::<0, 0>(stream, text);
-    apply_eight::<8, 2>(stream, text);
-    apply_eight::<16, 4>(stream, text);
-    apply_eight::<24, 6>(stream, text);
-    apply_eight::<32, 8>(stream, text);
-    apply_eight::<40, 10>(stream, text);
-    apply_eight::<48, 12>(stream, text);
-    apply_eight::<56, 14>(stream, text);
-}
-
-impl Pass {
+impl Running {
     /// Works on a whole block, `number` of the key stream.
     #[inline(always)]
-    fn full_block(&mut self, operation: Operation, number: usize, text: &mut [u8; BLOCK]) {
-        let place = number % chacha20::BLOCKS;
+    fn full_block(
+        &mut self,
+        operation: Operation,
+        source: &impl Source,
+        number: usize,
+        text: &mut [u8; BLOCK],
+    ) -> Option<()> {
         if let Operation::Seal = operation {
-            apply(&self.stream.blocks[place], text);
+            source.apply(number, text)?;
         }
         // Opaque, so that the compiler does not hold key stream and state on the stack once more.
-        let pass = opaque::mutable(self);
-        pass.checksum += pass.poly.blocks(text);
+        let sums = opaque::mutable(self);
+        sums.checksum += sums.poly.blocks(text);
         if let Operation::Open = operation {
-            apply(&opaque::mutable(pass).stream.blocks[place], text);
+            source.apply(number, text)?;
         }
+        Some(())
     }
 
     /// Works on the last `length` (1–63) bytes, which are in `tail`.
     #[inline(always)]
-    fn part_block(&mut self, operation: Operation, number: usize, length: usize) {
-        let place = number % chacha20::BLOCKS;
+    fn part_block(
+        &mut self,
+        operation: Operation,
+        source: &impl Source,
+        number: usize,
+        length: usize,
+    ) -> Option<()> {
         if let Operation::Seal = operation {
-            apply(&self.stream.blocks[place], &mut self.tail);
+            source.apply(number, &mut self.tail)?;
             self.clear_behind::<0>(length);
             self.clear_behind::<16>(length);
             self.clear_behind::<32>(length);
@@ -148,9 +198,9 @@ impl Pass {
             opaque::mutable(self).authenticate_sixteen::<48>();
         }
         if let Operation::Open = operation {
-            let pass = opaque::mutable(self);
-            apply(&pass.stream.blocks[place], &mut pass.tail);
+            source.apply(number, &mut opaque::mutable(self).tail)?;
         }
+        Some(())
     }
 
     #[inline(always)]
@@ -201,46 +251,70 @@ pub fn pass(
     if length > MAX_TEXT {
         return None;
     }
+    pass.stream.start(key, nonce);
+    pass.stream.generate(if matches!(operation, Operation::Authenticate) { BLOCK } else { BLOCK + length });
+    let pass = opaque::mutable(pass);
+    run(operation, &mut pass.stream, text, length, &mut pass.sums)
+}
+
+/// [`pass`] with key stream that was made before.
+#[inline(always)]
+pub fn pass_ready(
+    operation: Operation,
+    mut ready: Ready,
+    text: &mut impl Text,
+    length: usize,
+    pass: &mut Pass,
+) -> Option<Sums> {
+    run(operation, &mut ready, text, length, &mut pass.sums)
+}
+
+#[inline(always)]
+fn run(
+    operation: Operation,
+    source: &mut impl Source,
+    text: &mut impl Text,
+    length: usize,
+    sums: &mut Running,
+) -> Option<Sums> {
+    if length > MAX_TEXT {
+        return None;
+    }
     let encrypted = !matches!(operation, Operation::Authenticate);
     let (full, rest) = (length / BLOCK, length % BLOCK);
-    pass.stream.start(key, nonce);
-    // Block 0 of the key stream is Poly1305's key.
-    pass.stream.generate(if encrypted { BLOCK + length } else { BLOCK });
-    let pass = opaque::mutable(pass);
-    pass.poly = Poly1305::new(&pass.stream.blocks[0]);
-    pass.checksum = 0;
+    sums.poly = Poly1305::new(source.authenticator());
+    sums.checksum = 0;
     let mut index = 0;
     while index < MAX_FULL_BLOCKS {
         if index >= full {
             break;
         }
         let number = index + 1;
-        if encrypted && number % chacha20::BLOCKS == 0 {
-            // Never fewer, which would save little: the verifier walks each choice from here to the end.
-            opaque::mutable(pass).stream.four();
+        if encrypted {
+            source.reach(number, false);
         }
-        opaque::mutable(pass).full_block(operation, number, text.block(index * BLOCK)?);
+        opaque::mutable(sums).full_block(operation, source, number, text.block(index * BLOCK)?)?;
         index += 1;
     }
     if rest > 0 {
         let number = full + 1;
-        if encrypted && number % chacha20::BLOCKS == 0 {
-            opaque::mutable(pass).stream.one();
+        if encrypted {
+            source.reach(number, true);
         }
         let offset = length - rest;
-        pass.tail = [0; BLOCK];
-        text.load(offset, rest, &mut pass.tail)?;
-        opaque::mutable(pass).part_block(operation, number, rest);
+        sums.tail = [0; BLOCK];
+        text.load(offset, rest, &mut sums.tail)?;
+        opaque::mutable(sums).part_block(operation, source, number, rest)?;
         if encrypted {
-            text.store(offset, rest, &pass.tail)?;
+            text.store(offset, rest, &sums.tail)?;
         }
     }
-    let pass = opaque::mutable(pass);
+    let sums = opaque::mutable(sums);
     match operation {
-        Operation::Authenticate => pass.poly.block([length as u32, 0, 0, 0]),
-        Operation::Seal | Operation::Open => pass.poly.block([0, 0, length as u32, 0]),
+        Operation::Authenticate => sums.poly.block([length as u32, 0, 0, 0]),
+        Operation::Seal | Operation::Open => sums.poly.block([0, 0, length as u32, 0]),
     }
-    Some(Sums { tag: pass.poly.finish(), checksum: pass.checksum })
+    Some(Sums { tag: sums.poly.finish(), checksum: sums.checksum })
 }
 
 /// Compares two tags in constant time.

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::bytes::le32;
 use crate::checksum;
+use crate::keystream::Element;
 
 fn nonce_words(nonce: &[u8; 12]) -> [u32; 3] {
     [le32::<0, 12>(nonce), le32::<4, 12>(nonce), le32::<8, 12>(nonce)]
@@ -27,6 +28,41 @@ fn run(
     length: usize,
 ) -> Option<Sums> {
     pass(operation, key, nonce, &mut Buffer(text), length, &mut Pass::default())
+}
+
+/// The same with key stream made ahead.
+fn run_ready(
+    operation: Operation,
+    key: &[u8; 32],
+    nonce: [u32; 3],
+    text: &mut [u8],
+    length: usize,
+) -> Option<Sums> {
+    let element = element(key, nonce);
+    // SAFETY: an element, alive as long as the value.
+    let ready = unsafe { Ready::new(&raw const element) };
+    pass_ready(operation, ready, &mut Buffer(text), length, &mut Pass::default())
+}
+
+/// Key stream of one packet, made block by block.
+fn element(key: &[u8; 32], nonce: [u32; 3]) -> Element {
+    let mut stream = KeyStream::default();
+    stream.start(key, nonce);
+    let mut block = || -> [u64; 8] {
+        stream.one();
+        std::array::from_fn(|n| {
+            u64::from(stream.blocks[0][2 * n]) | u64::from(stream.blocks[0][2 * n + 1]) << 32
+        })
+    };
+    let first = block();
+    Element {
+        stamp: 1,
+        sequence: 0,
+        slot_session: 0,
+        generation_direction: 0,
+        authenticator: *first.first_chunk().unwrap(),
+        text: std::array::from_fn(|_| block()),
+    }
 }
 
 fn oracle_encrypt(key: [u8; 32], nonce: [u8; 12], aad: &[u8], text: &mut [u8]) -> [u8; 16] {
@@ -59,9 +95,20 @@ fn check_against_oracle(key: [u8; 32], nonce: [u8; 12], text: &[u8]) {
         &mut Pass::default(),
     )
     .unwrap();
+    check_ready(&key, words, text);
     assert_eq!(sealed, text, "authenticate mode leaves the text alone");
     assert_eq!(tag_bytes(sums.tag), expected_tag);
     assert_eq!(checksum::fold(sums.checksum), plain_sum(text));
+}
+
+/// With key stream made ahead, everything is the same.
+fn check_ready(key: &[u8; 32], nonce: [u32; 3], text: &[u8]) {
+    for operation in [Operation::Seal, Operation::Open, Operation::Authenticate] {
+        let (mut plain, mut ready) = (text.to_vec(), text.to_vec());
+        let sums = run(operation, key, nonce, &mut plain, text.len()).unwrap();
+        assert_eq!(run_ready(operation, key, nonce, &mut ready, text.len()), Some(sums), "{operation:?}");
+        assert_eq!(plain, ready, "{operation:?} of {} bytes", text.len());
+    }
 }
 
 fn plain_sum(bytes: &[u8]) -> u16 {
@@ -113,7 +160,9 @@ fn a_text_longer_than_its_memory_or_the_limit_is_refused() {
     let mut long = vec![0; MAX_TEXT + 1];
     let length = long.len();
     assert_eq!(run(Operation::Seal, &[0; 32], [0; 3], &mut long, length), None);
+    assert_eq!(run_ready(Operation::Seal, &[0; 32], [0; 3], &mut long, length), None);
     let mut short = [0; 100];
+    assert_eq!(run_ready(Operation::Seal, &[0; 32], [0; 3], &mut short, 101), None);
     assert_eq!(run(Operation::Seal, &[0; 32], [0; 3], &mut short, 101), None);
     assert_eq!(run(Operation::Seal, &[0; 32], [0; 3], &mut short, 200), None);
 }

@@ -122,10 +122,14 @@ drop_reasons! {
         "The kernel refused to reshape a packet to be sent.";
     SendControl = 38, "send_control",
         "Packet of next header 254 into the tunnel device that is not the controller's.";
+    SendStreamChanged = 39, "send_stream_changed",
+        "Key stream made ahead was replaced while a packet was sealed with it: this CPU was held up for long.";
     ControlFull = 48, "control_full",
         "Authentic control message, but the controller has not read those before it: it is overloaded or away.";
     SteeringFull = 49, "steering_full",
         "More packets of a session than the CPU that opens them can keep up with.";
+    StreamChanged = 50, "stream_changed",
+        "Key stream made ahead was replaced while a packet was opened with it: this CPU was held up for long.";
 }
 
 const _: () = {

@@ -15,6 +15,7 @@ pub mod checksum;
 pub mod control_record;
 pub mod drop_reason;
 pub mod event;
+pub mod keystream;
 pub mod meter;
 pub mod opaque;
 pub mod packet;

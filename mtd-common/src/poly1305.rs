@@ -23,14 +23,13 @@ pub(crate) struct Poly1305 {
 impl Poly1305 {
     /// From the first 32 bytes of the key stream's block 0 (RFC 8439 section 2.6).
     #[inline(always)]
-    pub(crate) const fn new(block: &[u32; 16]) -> Self {
-        let r =
-            [block[0] & 0x0fff_ffff, block[1] & 0x0fff_fffc, block[2] & 0x0fff_fffc, block[3] & 0x0fff_fffc];
+    pub(crate) const fn new(key: [u32; 8]) -> Self {
+        let r = [key[0] & 0x0fff_ffff, key[1] & 0x0fff_fffc, key[2] & 0x0fff_fffc, key[3] & 0x0fff_fffc];
         Self {
             r,
             s: [r[1] + (r[1] >> 2), r[2] + (r[2] >> 2), r[3] + (r[3] >> 2)],
             h: [0; 5],
-            pad: [block[4], block[5], block[6], block[7]],
+            pad: [key[4], key[5], key[6], key[7]],
         }
     }
 
@@ -170,9 +169,7 @@ mod tests {
     }
 
     fn poly(key: &[u32; 8]) -> Poly1305 {
-        let mut block = [0; 16];
-        block[..8].copy_from_slice(key);
-        Poly1305::new(&block)
+        Poly1305::new(*key)
     }
 
     fn check(key: &[u32; 8], message: &[[u32; 4]]) {

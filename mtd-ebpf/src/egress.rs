@@ -7,13 +7,15 @@ use aya_ebpf::helpers::generated::{
 };
 use mtd_common::abi::{Counter, MODE_AUTHENTICATE, MODE_ENCRYPT, Session};
 use mtd_common::aead::{self, Operation};
+use mtd_common::keystream::Direction;
 use mtd_common::packet::inner::{self, CONTROL_MARK, Inner};
 use mtd_common::packet::{self, ETHERNET, ETHERTYPE_IPV4, ETHERTYPE_IPV6, IPV6, OVERHEAD, outer};
-use mtd_common::{DropReason, slot};
+use mtd_common::{DropReason, opaque, slot};
 
+use crate::ahead::{self, Failure};
 use crate::frame::{Memory, SkbFrame, Unsealed};
 use crate::ingress;
-use crate::maps::{self, Direction, Job};
+use crate::maps::{self, Job};
 
 /// `BPF_ADJ_ROOM_MAC`: make room between the link-layer and the network header.
 const ADJUST_AT_MAC: u32 = 1;
@@ -29,12 +31,17 @@ pub(crate) fn send(frame: &mut SkbFrame<'_>) -> Result<i32, DropReason> {
     let sequence = state.next_sequence();
     job.nonce = aead::nonce(job.nonce[0], sequence);
     match session.mode {
+        MODE_ENCRYPT if ahead::find(state.lane(Direction::Send), Direction::Send, job) => {
+            encrypt_ahead(frame, job)?;
+        }
         MODE_ENCRYPT => encrypt(frame, &session.tx.seal, job)?,
         MODE_AUTHENTICATE => authenticate(frame, &session.tx.seal, job)?,
         _ => return Err(DropReason::SendNoPeer),
     }
     write_headers(frame, session, job, sequence)?;
-    state.count_sent(job.length);
+    if state.count_sent(job.length, job.now) && opaque::reference(session).mode == MODE_ENCRYPT {
+        ahead::want(job, Direction::Send);
+    }
     maps::count(Counter::Sent);
     transmit()
 }
@@ -60,7 +67,8 @@ fn choose(frame: &SkbFrame<'_>, job: &mut Job) -> Result<(), DropReason> {
     if session.period == 0 {
         return Err(DropReason::SendNoPeer);
     }
-    let time = ingress::boot_time().wrapping_add(session.clock_offset);
+    job.now = ingress::boot_time();
+    let time = job.now.wrapping_add(session.clock_offset);
     let number = slot::number(time, session.phase, session.period);
     let place = slot::place(route.session, number, dataplane.ring_bits);
     let found = maps::slot(place).ok_or(DropReason::SendNoSlot)?;
@@ -160,6 +168,15 @@ fn encrypt(frame: &mut SkbFrame<'_>, key: &[u8; 32], job: &mut Job) -> Result<()
     let sums = aead::pass(Operation::Seal, key, nonce, &mut Unsealed(frame), length, &mut job.pass);
     job.sums = sums.ok_or(DropReason::SendFailed)?;
     Ok(())
+}
+
+/// The same with key stream that was made ahead.
+#[inline(never)]
+fn encrypt_ahead(frame: &mut SkbFrame<'_>, job: &mut Job) -> Result<(), DropReason> {
+    ahead::pass(Operation::Seal, &mut Unsealed(frame), job).map_err(|failure| match failure {
+        Failure::Text => DropReason::SendFailed,
+        Failure::Changed => DropReason::SendStreamChanged,
+    })
 }
 
 /// Authenticates the inner packet.

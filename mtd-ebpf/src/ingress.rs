@@ -8,6 +8,7 @@ use mtd_common::abi::{
 };
 use mtd_common::aead::{self, Operation};
 use mtd_common::bytes::part;
+use mtd_common::keystream::Direction;
 use mtd_common::packet::inner::Inner;
 use mtd_common::packet::{
     self, ETHERNET, ETHERTYPE_IPV4, ETHERTYPE_IPV6, IPV6, MTD, OVERHEAD, UDP, inner, ndp, outer,
@@ -15,9 +16,10 @@ use mtd_common::packet::{
 use mtd_common::table::{self, BUCKET, Hash};
 use mtd_common::{opaque, slot, window};
 
+use crate::ahead::{self, Failure};
 use crate::control;
 use crate::frame::{Memory, Sealed, XdpFrame};
-use crate::maps::{self, Direction, Job};
+use crate::maps::{self, Job};
 use crate::neighbour;
 use crate::steer::{self, Stage, Turn};
 
@@ -300,6 +302,9 @@ fn open(frame: &mut XdpFrame<'_>, stage: Stage, dataplane: &Dataplane) -> Result
     job.session = index;
     job.generation = session.generation;
     match session.mode {
+        MODE_ENCRYPT if ahead::find(state.lane(Direction::Receive), Direction::Receive, job) => {
+            decrypt_ahead(frame, job)?;
+        }
         MODE_ENCRYPT | MODE_INTRODUCTION => decrypt(frame, &session.rx.seal, job)?,
         MODE_AUTHENTICATE => authenticate(frame, &session.rx.seal, job)?,
         _ => return Err(DropReason::SessionEnded),
@@ -323,7 +328,10 @@ fn open(frame: &mut XdpFrame<'_>, stage: Stage, dataplane: &Dataplane) -> Result
         return Ok(Action::Consume);
     }
     deliver(frame)?;
-    state.count_received(inner_length, now);
+    // Only now: what could not be opened must not say where the session is.
+    if state.count_received(inner_length, now) && session.mode == MODE_ENCRYPT {
+        ahead::want(job, Direction::Receive);
+    }
     maps::count(Counter::Accepted);
     Ok(Action::Redirect)
 }
@@ -336,6 +344,15 @@ fn decrypt(frame: &mut XdpFrame<'_>, key: &[u8; 32], job: &mut Job) -> Result<()
     let sums = aead::pass(Operation::Open, key, nonce, &mut Sealed(frame), length, &mut job.pass);
     job.sums = sums.ok_or(DropReason::Oversized)?;
     Ok(())
+}
+
+/// The same with key stream that was made ahead.
+#[inline(never)]
+fn decrypt_ahead(frame: &mut XdpFrame<'_>, job: &mut Job) -> Result<(), DropReason> {
+    ahead::pass(Operation::Open, &mut Sealed(frame), job).map_err(|failure| match failure {
+        Failure::Text => DropReason::Oversized,
+        Failure::Changed => DropReason::StreamChanged,
+    })
 }
 
 /// Authenticates the inner packet.

@@ -5,6 +5,7 @@
 // What aya's macros make of the entry points, and ask of them.
 #![expect(missing_docs, unreachable_pub, clippy::needless_pass_by_value, reason = "aya's macros")]
 
+mod ahead;
 mod atomic;
 mod control;
 mod egress;

@@ -14,6 +14,7 @@ use mtd_common::abi::{
 use mtd_common::aead::{Pass, Sums};
 use mtd_common::control_record::ControlRecord;
 use mtd_common::event::DropEvent;
+use mtd_common::keystream::{self, Direction, Element, Ready, Wanted};
 use mtd_common::session_note::SessionNote;
 use mtd_common::table::{BUCKET, Bucket, Mark};
 use mtd_common::window::{WINDOW_WORDS, Word};
@@ -76,6 +77,12 @@ static CPUS: CpuMap = CpuMap::with_max_entries(1, 0);
 #[map]
 static STEERING_CPUS: Array<SteeringCpus> = Array::with_max_entries(1, 0);
 
+/// Key stream made ahead, and what the thread that makes it is told. Not pinned either: what is in them is as secret as keys.
+#[map]
+static KEYSTREAM: Array<Element> = Array::with_max_entries(1, MMAPABLE);
+#[map]
+static WANTED: RingBuf = RingBuf::with_byte_size(64 * 1024, 0);
+
 #[map]
 static JOBS: PerCpuArray<Job> = PerCpuArray::with_max_entries(2, 0);
 
@@ -98,20 +105,19 @@ pub(crate) struct Job {
     pub(crate) version: u8,
     /// Received: whether the inner packet is a control message.
     pub(crate) control: bool,
+    /// Boot time in ns at which the packet came.
+    pub(crate) now: u64,
+    /// Where key stream made ahead is in `KEYSTREAM`.
+    pub(crate) element: u32,
+    /// Stamp of that element when it was found.
+    pub(crate) stamp: u64,
     /// What came out.
     pub(crate) sums: Sums,
     /// Working memory.
     pub(crate) pass: Pass,
 }
 
-/// Which program asks for a job: they may interrupt each other.
-#[derive(Clone, Copy)]
-pub(crate) enum Direction {
-    Receive = 0,
-    Send = 1,
-}
-
-/// The job of this CPU and program.
+/// The job of this CPU and of the program for a direction: programs may interrupt each other.
 #[inline(always)]
 pub(crate) fn job(direction: Direction) -> Option<&'static mut Job> {
     // SAFETY: this CPU's and this program's own element; a program is not interrupted by itself, and asks once.
@@ -182,24 +188,38 @@ impl State {
         unsafe { Shared::new(&raw mut (*self.0).tx_sequence) }.fetch_add(1)
     }
 
-    /// Counts an inner packet sent.
+    /// Counts an inner packet sent at `now` (boot time in ns). Whether it is time to ask for key stream.
     #[inline(always)]
-    pub(crate) fn count_sent(self, bytes: usize) {
+    pub(crate) fn count_sent(self, bytes: usize, now: u64) -> bool {
         // SAFETY: fields of a map value, aligned by its type.
         unsafe {
-            Shared::new(&raw mut (*self.0).tx_packets).fetch_add(1);
+            let before = Shared::new(&raw mut (*self.0).tx_packets).fetch_add(1);
             Shared::new(&raw mut (*self.0).tx_bytes).fetch_add(bytes as u64);
+            is_busy(before, Shared::new(&raw mut (*self.0).tx_turn), now)
         }
     }
 
-    /// Counts an inner packet received at `now` (boot time in ns).
+    /// Counts an inner packet received at `now` (boot time in ns). Whether it is time to ask for key stream.
     #[inline(always)]
-    pub(crate) fn count_received(self, bytes: usize, now: u64) {
+    pub(crate) fn count_received(self, bytes: usize, now: u64) -> bool {
         // SAFETY: fields of a map value, aligned by its type.
         unsafe {
-            Shared::new(&raw mut (*self.0).rx_packets).fetch_add(1);
+            let before = Shared::new(&raw mut (*self.0).rx_packets).fetch_add(1);
             Shared::new(&raw mut (*self.0).rx_bytes).fetch_add(bytes as u64);
             Shared::new(&raw mut (*self.0).rx_last_valid).store(now);
+            is_busy(before, Shared::new(&raw mut (*self.0).rx_turn), now)
+        }
+    }
+
+    /// The lane with the key stream for this direction, plus 1; 0: none.
+    #[inline(always)]
+    pub(crate) fn lane(self, direction: Direction) -> u64 {
+        // SAFETY: fields of a map value, aligned by its type; volatile, since the controller writes them meanwhile.
+        unsafe {
+            match direction {
+                Direction::Receive => (&raw const (*self.0).rx_lane).read_volatile(),
+                Direction::Send => (&raw const (*self.0).tx_lane).read_volatile(),
+            }
         }
     }
 
@@ -281,6 +301,50 @@ impl State {
         // SAFETY: inside the window (checked), aligned by its type.
         Some(unsafe { Shared::new((&raw mut (*self.0).window).cast::<u64>().add(index)) })
     }
+}
+
+/// Whether the packets since the last turn came fast, if it is the turn of this one.
+#[inline(always)]
+fn is_busy(before: u64, turn: Shared, now: u64) -> bool {
+    if !keystream::is_turn(before) {
+        return false;
+    }
+    let last = Word::load(&turn);
+    turn.store(now);
+    keystream::is_busy(last, now)
+}
+
+/// An element of `KEYSTREAM`.
+#[derive(Clone, Copy)]
+pub(crate) struct Stream(*mut Element);
+
+/// The element at an index, if there is one.
+#[inline(always)]
+pub(crate) fn element(index: u32) -> Option<Stream> {
+    KEYSTREAM.get_ptr_mut(index).map(Stream)
+}
+
+impl Stream {
+    /// Its stamp, in the order in which the program says.
+    #[inline(always)]
+    pub(crate) fn stamp(self) -> u64 {
+        // SAFETY: the field of a map value, aligned by its type.
+        unsafe { Shared::new(&raw mut (*self.0).stamp) }.load_in_order()
+    }
+
+    /// What is in it.
+    #[inline(always)]
+    pub(crate) fn ready(self) -> Ready {
+        // SAFETY: a map value, which is aligned and lives as long as the program runs.
+        unsafe { Ready::new(self.0) }
+    }
+}
+
+/// Tells the thread that makes key stream of a packet. Where it is away, or has much to do, that is lost.
+#[inline(always)]
+pub(crate) fn want(wanted: &Wanted) {
+    // Nothing comes of an error but that the cipher works.
+    let _ = WANTED.output::<Wanted>(wanted, 0);
 }
 
 /// The session that an inner address belongs to.

@@ -1,11 +1,15 @@
 //! What the controller tells about itself: the documents of the control socket, and of `--json`.
 
+mod health;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::path::PathBuf;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+
+pub use health::{MapFill, Program, SessionCount, Slots, Totals, WallClock, Warning, WarningCode};
 
 /// Version of the documents in this module. Fields may be added to a version, never changed or removed.
 pub const SCHEMA: u32 = 1;
@@ -17,6 +21,15 @@ pub struct Status {
     pub schema: u32,
     /// Version of the controller.
     pub version: String,
+    /// Commit that the controller was built from; `unknown` for a build outside of its repository.
+    #[serde(default)]
+    pub commit: String,
+    /// Version of the layout that controller and programs share.
+    #[serde(default)]
+    pub abi: u32,
+    /// Release of the running kernel.
+    #[serde(default)]
+    pub kernel: String,
     /// Process id of the controller; absent when the data plane is attached and no controller runs.
     pub pid: Option<u32>,
     /// Time since the controller started, in seconds.
@@ -49,6 +62,34 @@ pub struct Status {
     pub handshakes: Option<Handshakes>,
     /// Number of registered clients; absent when this host is no server.
     pub clients_registered: Option<u64>,
+    /// What the operator should look at.
+    #[serde(default)]
+    pub warnings: Vec<Warning>,
+    /// The programs in the kernel that work on the maps of this data plane.
+    #[serde(default)]
+    pub programs: Vec<Program>,
+    /// How full the maps are; empty when no controller runs.
+    #[serde(default)]
+    pub maps: Vec<MapFill>,
+    /// How well slots are kept loaded; absent when no controller runs.
+    #[serde(default)]
+    pub slots: Option<Slots>,
+    /// The wall clock; absent where the kernel does not tell.
+    #[serde(default)]
+    pub clock: Option<WallClock>,
+    /// Seconds since the last valid packet of any session; absent before the first one.
+    #[serde(default)]
+    pub last_valid_seconds: Option<f64>,
+    /// The largest difference between a session's clock and the wall clock, either way, in seconds; absent without
+    /// sessions.
+    #[serde(default)]
+    pub clock_offset_seconds: Option<f64>,
+    /// Number of sessions by role and state, those there can be without those there are not.
+    #[serde(default)]
+    pub session_counts: Vec<SessionCount>,
+    /// What went through all sessions.
+    #[serde(default)]
+    pub traffic: Totals,
     /// The sessions with clients and with servers, servers first.
     #[serde(default)]
     pub sessions: Vec<Session>,
@@ -76,6 +117,12 @@ pub struct Frames {
     /// Of those, lost on the way, because that CPU's queue was full.
     #[serde(default)]
     pub steering_lost: u64,
+    /// Packets sealed with key stream that was made ahead.
+    #[serde(default)]
+    pub sealed_ahead: u64,
+    /// Packets opened with key stream that was made ahead.
+    #[serde(default)]
+    pub opened_ahead: u64,
 }
 
 /// State of the session with one peer.
@@ -122,6 +169,17 @@ pub enum PeerState {
     Open,
     /// Valid packets arrived once, none lately.
     Silent,
+}
+
+impl PeerState {
+    /// The state in the word of the documents.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Open => "open",
+            Self::Silent => "silent",
+        }
+    }
 }
 
 /// What is published for clients and fetched from servers.

@@ -44,7 +44,7 @@ const HORIZON: Duration = Duration::from_mins(1);
 const SHORTEST_HORIZON: Duration = PERIOD.saturating_mul(3);
 
 /// Slot length of the session whose live addresses are known to the attacker: they are to last.
-const LASTING: Duration = Duration::from_hours(1);
+pub(crate) const LASTING: Duration = Duration::from_hours(1);
 
 /// A random sequence number is possible once in 2^29 frames, and is then refused for its tag.
 const POSSIBLE: f64 = 1e-6;
@@ -151,15 +151,19 @@ impl Guarded {
 }
 
 /// The live addresses and ports of a session, and the key of its sequence mask.
-struct Known {
+pub(crate) struct Known {
     headers: Headers,
     mask: [u8; 16],
     /// Session time in ns.
-    time: u64,
+    pub(crate) time: u64,
 }
 
 impl Known {
-    fn of(session: &Session) -> Result<Self> {
+    /// Of a session, now.
+    ///
+    /// # Errors
+    /// When the clock cannot be read.
+    pub(crate) fn of(session: &Session) -> Result<Self> {
         let time = boot_time()?;
         let (local, remote) = session.endpoints(slot::number(time, session.phase, session.period));
         let end = |end: mtd_common::address::Endpoint| (Ipv6Addr::from(end.address), end.port);
@@ -167,12 +171,13 @@ impl Known {
         Ok(Self { headers, mask: session.rx.0.mask, time })
     }
 
-    fn with(&self, mtd: [u8; MTD]) -> Headers {
+    /// The headers of a packet to the session, with this one of mtd.
+    pub(crate) fn with(&self, mtd: [u8; MTD]) -> Headers {
         Headers { mtd, ..self.headers }
     }
 
     /// A sequence number that an honest peer could send now, masked as it would be with a tag that is wrong.
-    fn with_possible_sequence(&self) -> Headers {
+    pub(crate) fn with_possible_sequence(&self) -> Headers {
         let tag = [0x5a5a_5a5a_5a5a_5a5a; 2];
         let masked = slot::sequence_seed(self.time) ^ siphash::hash16(&self.mask, tag);
         let mut mtd = [0x5a; MTD];

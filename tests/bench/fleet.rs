@@ -68,7 +68,7 @@ impl Fleet {
     pub(crate) fn new(cable: &Cable, sessions: Vec<Session>, horizon: Duration) -> Result<Self> {
         let horizon = nanoseconds(horizon);
         let slots = most_loaded(horizon, nanoseconds(PERIOD));
-        let mut plane = Plane::load(Capacity { sessions: sessions.len() as u32, slots })?;
+        let mut plane = Plane::load(Capacity { sessions: sessions.len() as u32, slots, lanes: 0 })?;
         let underlay = Interface::resolve(&cable.receiver, &cable.veth.right)?;
         plane.configure(&Settings {
             tunnel_ifindex: underlay.index,

@@ -5,6 +5,7 @@
 
 mod aims;
 mod cable;
+mod cipher;
 mod drop;
 mod fleet;
 mod flood;
@@ -81,6 +82,13 @@ const BENCHMARKS: &[Benchmark] = &[
         about: drop::ABOUT,
         cases: true,
         run: drop::run,
+    },
+    Benchmark {
+        name: "cipher",
+        help: "Opening one packet in the program: with the cipher in BPF, with key stream made ahead, authenticating only",
+        about: cipher::ABOUT,
+        cases: true,
+        run: cipher::run,
     },
     Benchmark {
         name: "tunnel",

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use anyhow::Result;
 use mtd::dataplane::{Capacity, report::load_report};
+use mtd_common::keystream::LANES;
 use serde_json::Value;
 
 use crate::Benchmark;
@@ -66,7 +67,7 @@ pub(crate) fn page(about: &Circumstances<'_>, measured: &[Measured<'_>], results
     let _ = write!(
         page,
         "\n## Verifier and memory\n\nWhat `mtd debug load-report` says:\n\n```text\n{}\n```\n",
-        load_report(None, Capacity { sessions: 1024, slots: 24 })?.trim_end()
+        load_report(None, Capacity { sessions: 1024, slots: 24, lanes: LANES })?.trim_end()
     );
     Ok(page)
 }

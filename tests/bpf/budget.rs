@@ -32,7 +32,7 @@ fn maps(capacity: Capacity) -> BTreeMap<String, (u64, u64, u64)> {
 #[test]
 fn a_session_takes_what_was_planned() {
     for (sessions, slots) in [(1, 4), (1000, 24), (15_000, 5)] {
-        let capacity = Capacity { sessions, slots };
+        let capacity = Capacity { sessions, slots, lanes: 0 };
         let maps = maps(capacity);
         let grown = ["SESSIONS", "SESSION_STATE", "SLOTS", "ADDRESSES", "FILTER"];
         let bytes: u64 = grown
@@ -50,8 +50,10 @@ fn a_session_takes_what_was_planned() {
 
 #[test]
 fn nothing_else_grows_with_the_sessions() {
-    let (small, big) =
-        (maps(Capacity { sessions: 1, slots: 8 }), maps(Capacity { sessions: 4000, slots: 8 }));
+    let (small, big) = (
+        maps(Capacity { sessions: 1, slots: 8, lanes: 0 }),
+        maps(Capacity { sessions: 4000, slots: 8, lanes: 0 }),
+    );
     let grown: Vec<_> =
         small.iter().filter(|(name, shape)| big[*name] != **shape).map(|(name, _)| name).collect();
     assert_eq!(grown, ["ADDRESSES", "FILTER", "SESSIONS", "SESSION_STATE", "SLOTS"]);

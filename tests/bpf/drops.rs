@@ -17,7 +17,7 @@ use crate::send_drops;
 use crate::wire::{Mode, ROUTER_MAC, with_right_checksum};
 
 /// Reasons that have tests of their own, because one frame alone does not bring them about.
-const ELSEWHERE: [(DropReason, &str); 5] = [
+const ELSEWHERE: [(DropReason, &str); 7] = [
     (DropReason::NeighbourLimited, "neighbour::answers_are_rate_limited needs hundreds of frames"),
     (DropReason::IntroductionLimited, "introduction::they_are_rate_limited needs thousands of frames"),
     (
@@ -26,6 +26,8 @@ const ELSEWHERE: [(DropReason, &str); 5] = [
     ),
     (DropReason::ControlFull, "control::a_full_ring_buffer_costs_messages_only needs a thousand of frames"),
     (DropReason::SteeringFull, "steering::a_session_that_waits… needs thousands of frames that nobody takes"),
+    (DropReason::StreamChanged, "keystream::what_changes… needs a second thread"),
+    (DropReason::SendStreamChanged, "keystream::what_changes… needs a second thread"),
 ];
 
 /// Reasons that no frame brings about.

@@ -15,6 +15,7 @@ use mtd::status::Frames;
 use mtd_common::DropReason;
 use mtd_common::abi::{ROUTE_KEY_FAMILY_BITS, Route, RouteKey, SessionState, route_key};
 use mtd_common::event::DropEvent;
+use mtd_common::keystream::LANES;
 use nix::time::{ClockId, clock_gettime};
 
 use crate::message::Message;
@@ -108,8 +109,8 @@ impl Bench {
     /// Loads programs and maps, in routed mode, without a session.
     pub(crate) fn new() -> Self {
         mtd_tests::require_root();
-        let mut plane =
-            Plane::load(Capacity { sessions: SESSIONS, slots: SLOTS }).expect("the programs load");
+        let mut plane = Plane::load(Capacity { sessions: SESSIONS, slots: SLOTS, lanes: LANES })
+            .expect("the programs load");
         let events = plane.take_events().expect("a ring buffer");
         let control = plane.take_control().expect("a ring buffer");
         let settings = Settings {
@@ -236,6 +237,8 @@ impl Bench {
             control: moved.frames.control - counts.frames.control,
             steered: moved.frames.steered - counts.frames.steered,
             steering_lost: moved.frames.steering_lost - counts.frames.steering_lost,
+            sealed_ahead: moved.frames.sealed_ahead - counts.frames.sealed_ahead,
+            opened_ahead: moved.frames.opened_ahead - counts.frames.opened_ahead,
         };
         let before = |reason| counts.drops.get(&reason).copied().unwrap_or(0);
         let mut drops: BTreeMap<_, _> = moved.drops.into_iter().map(|(r, n)| (r, n - before(r))).collect();

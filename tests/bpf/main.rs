@@ -19,6 +19,7 @@ mod harness;
 mod inner;
 mod inner_source;
 mod introduction;
+mod keystream;
 mod lengths;
 mod message;
 mod neighbour;

@@ -87,7 +87,8 @@ impl Outcome {
     /// Whether the frame was opened: the inner packet in an Ethernet header for the tunnel device, all counters and the
     /// mark in the window.
     pub(crate) fn accepted(&self, session: u32, sequence: u64, inner: &[u8]) -> Result<()> {
-        self.moved(XDP_REDIRECT, Frames { accepted: 1, ..Frames::default() })?;
+        let opened_ahead = self.frames.opened_ahead.min(1);
+        self.moved(XDP_REDIRECT, Frames { accepted: 1, opened_ahead, ..Frames::default() })?;
         let expected = [&TUNNEL_MAC, INSIDE_MAC.as_slice(), &ethertype(inner), inner].concat();
         ensure!(self.frame == expected, "out came {:02x?} instead of {expected:02x?}", self.frame);
         self.received(session, Some(sequence), inner.len(), false)
@@ -117,6 +118,9 @@ impl Outcome {
         state.rx_packets += 1;
         state.rx_bytes += bytes as u64;
         state.rx_last_valid = after[session as usize].rx_last_valid;
+        if state.rx_packets.is_multiple_of(64) {
+            state.rx_turn = state.rx_last_valid;
+        }
         ensure!((self.time.0..=self.time.1).contains(&state.rx_last_valid), "time of the last valid packet");
         if let Some(sequence) = sequence {
             mark(state, sequence);

@@ -23,7 +23,8 @@ pub(crate) struct Sealed {
 /// Opens what the send program made, after checking everything that is the same in every packet: verdict, counters,
 /// session state, header fields, checksum.
 pub(crate) fn sealed(peering: &Peering, slot: u64, outcome: &Outcome) -> Result<Sealed> {
-    outcome.moved(TC_ACT_REDIRECT, Frames { sent: 1, ..Frames::default() })?;
+    let sealed_ahead = outcome.frames.sealed_ahead.min(1);
+    outcome.moved(TC_ACT_REDIRECT, Frames { sent: 1, sealed_ahead, ..Frames::default() })?;
     // The link-layer header is written when the kernel has found the next hop, with the protocol of the outer packet.
     let mut frame = outcome.frame.clone();
     frame.get_mut(12..14).context("no frame")?.copy_from_slice(&[0x86, 0xdd]);
@@ -42,6 +43,11 @@ pub(crate) fn sealed(peering: &Peering, slot: u64, outcome: &Outcome) -> Result<
     state.tx_sequence += 1;
     state.tx_packets += 1;
     state.tx_bytes += inner.len() as u64;
+    if state.tx_packets.is_multiple_of(64) {
+        let turn = outcome.states.1[peering.index as usize].tx_turn;
+        ensure!((outcome.time.0..=outcome.time.1).contains(&turn), "time of the last turn");
+        state.tx_turn = turn;
+    }
     ensure!(model == outcome.states.1, "session state");
     Ok(Sealed { sequence, inner, traffic_class: outer.traffic_class })
 }

@@ -8,3 +8,4 @@ mod failures;
 mod follow;
 mod remains;
 mod service;
+mod status;

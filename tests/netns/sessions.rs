@@ -2,7 +2,10 @@
 
 mod clocks;
 mod crashes;
+mod keystream;
+mod metrics;
 mod restarts;
+mod secrets;
 mod steady;
 mod steering;
 mod torture;

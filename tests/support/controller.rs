@@ -35,6 +35,12 @@ pub fn mtd_program() -> Result<PathBuf> {
     Ok(path)
 }
 
+/// Whether `mtd status` or its like has told what there is to tell: of a controller, or of the data plane that a killed one
+/// left, which has an exit status of its own.
+pub fn answered(output: &Output) -> bool {
+    matches!(output.status.code(), Some(0 | 3))
+}
+
 /// One end of a statically configured session.
 #[derive(Clone, Debug)]
 pub struct End {
@@ -273,7 +279,7 @@ impl Controller {
     fn json(&self, netns: &Netns, args: &[&str]) -> Result<serde_json::Value> {
         let output = self.command(netns, &[args, &["--json"]].concat())?;
         let text = String::from_utf8_lossy(&output.stdout);
-        ensure!(output.status.success(), "mtd {args:?} failed: {}", String::from_utf8_lossy(&output.stderr));
+        ensure!(answered(&output), "mtd {args:?} failed: {}", String::from_utf8_lossy(&output.stderr));
         let mut document: serde_json::Value = serde_json::from_str(&text)?;
         let instance =
             document["instances"].get_mut(0).with_context(|| format!("no instance in mtd {args:?}"))?;

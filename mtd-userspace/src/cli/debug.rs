@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
+use mtd_common::keystream::LANES;
 
 use super::output;
 use crate::dataplane::{Capacity, report};
@@ -37,6 +38,6 @@ pub(super) fn run(args: &DebugArgs) -> anyhow::Result<()> {
         Some(path) => Some(std::fs::read(path).with_context(|| path.display().to_string())?),
         None => None,
     };
-    let capacity = Capacity { sessions: *sessions, slots: *slots };
+    let capacity = Capacity { sessions: *sessions, slots: *slots, lanes: LANES };
     output::print(&(report::load_report(object.as_deref(), capacity)? + "\n"))
 }

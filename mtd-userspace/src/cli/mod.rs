@@ -5,6 +5,7 @@ mod debug;
 mod dht;
 mod drops;
 mod keys;
+mod logging;
 mod output;
 mod peers;
 mod run;
@@ -12,12 +13,11 @@ mod sessions;
 mod status;
 mod web;
 
-use std::io::{IsTerminal as _, stderr};
 use std::process::ExitCode;
 
 use clap::{ArgAction, Parser, Subcommand};
-use tracing_subscriber::EnvFilter;
 
+use self::logging::{LogFormat, complain};
 use crate::controller;
 
 /// Moving-target network defence: servers that strangers cannot find.
@@ -33,12 +33,15 @@ use crate::controller;
   mtd status                              what is going on
   mtd drops --follow                      who is knocking
 
-Exit status: 0 success, 1 failure, 2 wrong usage."
+Exit status: 0 success, 1 failure, 2 wrong usage; `mtd status` has more to say with it."
 )]
 struct Cli {
     /// Log more: -v for debug, -vv for trace. The environment variable `MTD_LOG` takes filters, as in `mtd=debug`.
     #[arg(short, long, action = ArgAction::Count, global = true)]
     verbose: u8,
+    /// How the log is written.
+    #[arg(long, value_name = "FORMAT", value_enum, default_value = "human", global = true)]
+    log_format: LogFormat,
     #[command(subcommand)]
     command: Command,
 }
@@ -83,17 +86,20 @@ enum Command {
 /// Runs the command that the arguments name.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    start_logging(cli.verbose);
+    logging::start(cli.verbose, cli.log_format);
+    if let Err(error) = logging::forbid_core_dumps() {
+        tracing::warn!("keys may get into core dumps: {error}");
+    }
     match dispatch(cli.command) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
-            eprintln!("mtd: {error:#}");
+            complain(&error);
             ExitCode::FAILURE
         }
     }
 }
 
-fn dispatch(command: Command) -> anyhow::Result<()> {
+fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Genkey => keys::genkey()?,
         Command::Genpsk => keys::genpsk()?,
@@ -102,7 +108,9 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Run(args) => runtime()?.block_on(run::run(args))?,
         Command::Attach(args) => runtime()?.block_on(run::attach(args))?,
         Command::Detach(args) => runtime()?.block_on(run::detach(args))?,
-        Command::Status(args) => runtime()?.block_on(status::run(&args, controller::offline_status))?,
+        Command::Status(args) => {
+            return runtime()?.block_on(status::run(&args, controller::offline_status));
+        }
         Command::Sessions(args) => {
             runtime()?.block_on(sessions::run(&args, controller::offline_status))?;
         }
@@ -113,28 +121,11 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Dht(args) => runtime()?.block_on(dht::run(&args))?,
         Command::Debug(args) => debug::run(&args)?,
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?)
-}
-
-fn start_logging(verbose: u8) {
-    let default = match verbose {
-        // What the DHT's nodes do wrong is the DHT's affair; that it is out of reach, mtd says itself.
-        0 => "mtd=info,warn,mainline=off",
-        1 => "mtd=debug,info",
-        _ => "trace",
-    };
-    let filter = EnvFilter::try_from_env("MTD_LOG").unwrap_or_else(|_| EnvFilter::new(default));
-    let colours = stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(stderr)
-        .with_ansi(colours)
-        .with_target(false)
-        .init();
 }
 
 #[cfg(test)]

@@ -75,6 +75,11 @@ impl Section {
         self.rows.extend(hint.map(|hint| Row { label: "hint", value: hint.to_owned(), is_hint: true }));
     }
 
+    /// Adds a row that warns.
+    pub(super) fn warning(&mut self, text: &str) {
+        self.rows.push(Row { label: "warning", value: text.to_owned(), is_hint: true });
+    }
+
     /// The section as lines.
     pub(super) fn render(&self) -> String {
         let width = self.rows.iter().map(|row| row.label.len()).max().unwrap_or(0) + ":".len();

@@ -10,8 +10,8 @@ use crate::status::{Session, SessionRole, Status};
 
 /// Show the sessions with registered clients and with servers
 ///
-/// One line each; `mtd status` says more. Statically configured peers are in `mtd status` only. Exit status as that of
-/// `mtd status`.
+/// One line each; `mtd status` says more. Statically configured peers are in `mtd status` only. Exit status: 0 if all is
+/// well, 1 if a controller is missing or does not answer, 2 for a wrong command line.
 ///
 /// With --json: one object, {"schema": 1, "instances": [...]}, whose elements have the keys `interface` and `sessions`.
 #[derive(Args, Clone, Debug)]

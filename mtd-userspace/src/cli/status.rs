@@ -1,37 +1,49 @@
 //! `mtd status`: what runs on this host, after the model of `wg show`.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddrV6;
+mod human;
+mod watch;
+
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime};
 
 use clap::Args;
 use serde::Serialize;
 
-use super::output::{self, Section, Style};
+use self::human::human;
+use super::output::{self, Style};
 use crate::control::{self, ControlError, ControlSocket};
 use crate::device::bpffs;
+use crate::health;
 use crate::instance::{Instance, RUN_DIR};
-use crate::status::{
-    Endpoint, Frames, Handshakes, Network, Peer, PeerState, Rendezvous, RendezvousRole, SCHEMA, Session,
-    SessionRole, SessionState, Status, Traffic,
-};
+use crate::status::{SCHEMA, Status};
 
-/// So many sessions are shown; of more, only the number.
-const MAX_SESSIONS_SHOWN: usize = 32;
+/// Exit status: the programs are attached somewhere, and no controller runs there.
+const NO_CONTROLLER: u8 = 3;
+
+/// Exit status: nothing of mtd is here.
+const NOTHING: u8 = 4;
 
 /// Show interfaces, peers, slots, traffic and drops
 ///
 /// Without --interface or --socket: everything in this network namespace. A data plane whose controller is gone is
-/// shown too. Exit status: 0 if all is well, 1 if a controller is missing or does not answer, 2 for a wrong command
-/// line.
+/// shown too.
+///
+/// Exit status: 0 if all controllers answer, whatever they warn of; 1 if one does not answer; 2 for a wrong command
+/// line; 3 if programs are attached without a controller; 4 if nothing is attached.
 ///
 /// With --json: one object, {"schema": 1, "instances": [...]}, with one element an interface that answered, whether
-/// there are none, one or several. Fields may be added to a schema, never changed or removed.
+/// there are none, one or several. Fields may be added to a schema, never changed or removed; docs/status.md says what
+/// they mean.
+///
+/// With --watch, on a terminal: a view that renews itself, with rates and the addresses of sessions as they move; `q`
+/// or Ctrl-C ends it. Elsewhere: the same, printed again and again.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "Examples:\n  \
     sudo mtd status\n  \
     sudo mtd status --interface eth0\n  \
+    sudo mtd status --watch\n  \
     sudo mtd status --json | jq '.instances[].peers[] | {name, state}'")]
 pub(super) struct StatusArgs {
     /// Which controllers.
@@ -39,8 +51,18 @@ pub(super) struct StatusArgs {
     pub select: Select,
 
     /// Print JSON
-    #[arg(long)]
+    #[arg(long, conflicts_with = "watch")]
     pub json: bool,
+
+    /// Show it again every so many seconds, 0.1 to 3600
+    #[arg(short, long, value_name = "SECS", num_args = 0..=1, default_missing_value = "1", value_parser = interval)]
+    pub watch: Option<Duration>,
+}
+
+/// A number of seconds between two looks.
+fn interval(text: &str) -> Result<Duration, &'static str> {
+    let seconds = text.parse().ok().filter(|seconds| (0.1..=3600.0).contains(seconds));
+    seconds.map(Duration::from_secs_f64).ok_or("not a number of seconds from 0.1 to 3600")
 }
 
 /// Which controllers a command asks.
@@ -86,20 +108,37 @@ fn interface_name(name: &str) -> Result<String, &'static str> {
 /// is attached and whose controller does not run.
 ///
 /// # Errors
-/// A controller is missing or does not answer (what the others say is printed all the same), or standard output
-/// cannot be written.
+/// Standard output cannot be written. That a controller is missing or does not answer is told by the exit status, and on
+/// standard error.
 pub(super) async fn run(
     args: &StatusArgs,
     offline: impl Fn(&Instance) -> Option<Status>,
-) -> anyhow::Result<()> {
-    let Answers { statuses, failures } = Answers::collect(&args.select, &Places::default(), offline).await;
-    if args.json {
-        output::print(&json(statuses)?)?;
-    } else if !statuses.is_empty() {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        output::print(&human(&statuses, Style::of_stdout(), now.as_secs_f64()))?;
+) -> anyhow::Result<ExitCode> {
+    let look = async || {
+        let mut answers = Answers::collect(&args.select, &Places::default(), &offline).await;
+        for status in answers.statuses.iter_mut().filter(|status| status.pid.is_none()) {
+            *status = health::examine(std::mem::take(status)).await;
+        }
+        answers
+    };
+    if let Some(every) = args.watch {
+        return watch::run(every, look).await;
     }
-    joined(failures.into_iter().map(Into::into).collect())
+    let answers = look().await;
+    let code = answers.exit_code();
+    if args.json {
+        output::print(&json(answers.statuses)?)?;
+    } else if !answers.statuses.is_empty() {
+        output::print(&human(&answers.statuses, Style::of_stdout(), unix_now()))?;
+    }
+    if let Err(error) = joined(answers.failures.into_iter().map(Into::into).collect()) {
+        super::complain(&error);
+    }
+    Ok(code)
+}
+
+fn unix_now() -> f64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }
 
 /// Where instances leave their traces.
@@ -169,6 +208,20 @@ impl Answers {
         if interfaces.is_empty() { Err(nothing_runs()) } else { Ok(answers) }
     }
 
+    /// What the exit status says of them.
+    fn exit_code(&self) -> ExitCode {
+        let absent = |failure: &ControlError| matches!(failure, ControlError::NotRunning { .. });
+        if !self.failures.iter().all(absent) {
+            ExitCode::FAILURE
+        } else if self.statuses.is_empty() {
+            NOTHING.into()
+        } else if !self.failures.is_empty() || self.statuses.iter().any(|status| status.pid.is_none()) {
+            NO_CONTROLLER.into()
+        } else {
+            ExitCode::SUCCESS
+        }
+    }
+
     fn add(&mut self, answer: Result<Status, ControlError>) {
         match answer {
             Ok(status) => self.statuses.push(status),
@@ -203,223 +256,6 @@ pub(super) fn json<T: Serialize>(instances: Vec<T>) -> anyhow::Result<String> {
         instances: Vec<T>,
     }
     Ok(serde_json::to_string_pretty(&Document { schema: SCHEMA, instances })? + "\n")
-}
-
-/// `now`: unix seconds, to tell how long ago something was.
-fn human(statuses: &[Status], style: Style, now: f64) -> String {
-    let mut sections = Vec::new();
-    for status in statuses {
-        sections.push(interface_section(status, style).render());
-        let rendezvous = status.rendezvous.as_ref();
-        sections.extend(rendezvous.map(|rendezvous| rendezvous_section(rendezvous, style, now).render()));
-        sections.extend(clients_section(status, style).map(|section| section.render()));
-        let sessions = status.sessions.iter().take(MAX_SESSIONS_SHOWN);
-        sections.extend(sessions.map(|session| session_section(session, style).render()));
-        if let Some(more @ 1..) = status.sessions.len().checked_sub(MAX_SESSIONS_SHOWN) {
-            sections.push(format!("and {more} more sessions: `mtd sessions` shows all\n"));
-        }
-        sections.extend(status.peers.iter().map(|peer| peer_section(peer, style).render()));
-        sections.push(frames_section(&status.frames, style).render());
-        sections.push(output::drop_table(style, "dropped packets", &status.drops));
-    }
-    sections.join("\n")
-}
-
-fn interface_section(status: &Status, style: Style) -> Section {
-    let mut section = Section::new(style, format!("interface: {}", status.interface));
-    let version = &status.version;
-    if let Some(pid) = status.pid {
-        let uptime = output::span(status.uptime_seconds);
-        section.row("controller", format!("process {pid}, version {version}, up {uptime}"));
-    } else {
-        section.hint(Some(
-            "the programs are attached, but no controller is running: once the loaded slots are over, nothing \
-             passes; start one with `mtd run -c FILE`, or remove them with `mtd detach`",
-        ));
-        section.row("controller", "not running");
-    }
-    if let Some(key) = &status.public_key {
-        section.row("public key", key);
-    }
-    section.row("prefixes", list(&status.prefixes));
-    section.row("link", &status.link);
-    section.row("XDP mode", &status.xdp);
-    section.row("tunnel device", format!("{}, MTU {} B", status.device, status.mtu));
-    section.row("pins", status.pins.display());
-    section
-}
-
-fn peer_section(peer: &Peer, style: Style) -> Section {
-    let mut section = Section::new(style, format!("peer: {}", peer.name));
-    section.hint(peer.hint.as_deref());
-    section.row(
-        "state",
-        match peer.state {
-            PeerState::Waiting => "waiting: no valid packet yet",
-            PeerState::Open => "open",
-            PeerState::Silent => "silent: no valid packet lately",
-        },
-    );
-    section.row("last valid packet", ago(peer.last_valid_seconds));
-    section.row("mode", &peer.mode);
-    section.row(
-        "slot",
-        format!("{} of {} s, {} loaded ahead", peer.slot, peer.period_seconds, peer.slots_ahead),
-    );
-    section.row("local", endpoint(peer.local));
-    section.row("remote", endpoint(peer.remote));
-    section.row("clock offset", format!("{:+.3} s", peer.clock_offset_seconds));
-    section.row("received", traffic(peer.received));
-    section.row("sent", traffic(peer.sent));
-    if !peer.dropped_from_prefix.is_empty() {
-        let sampled = reasons(&peer.dropped_from_prefix);
-        section.row("dropped, sampled", format!("{sampled} (from the peer's prefix)"));
-    }
-    section
-}
-
-fn rendezvous_section(rendezvous: &Rendezvous, style: Style, now: f64) -> Section {
-    let mut section = Section::new(style, "rendezvous");
-    let Rendezvous { role, network, pending, failed, .. } = rendezvous;
-    section.hint((*network == Network::Unreachable).then_some(
-        "no node of the DHT answers: is there a way to the Internet for UDP over IPv4, and is bootstrap right?",
-    ));
-    section.row(
-        "network",
-        match network {
-            Network::Ok => "ok",
-            Network::Unreachable => "unreachable",
-            Network::Unknown => "not asked yet",
-        },
-    );
-    let since = |unix: f64| format!("{} ago", output::span(now - unix));
-    let length = output::span(rendezvous.window_seconds as f64);
-    section.row("window", format!("{length}, began {}", since(rendezvous.window_start as f64)));
-    let last = |unix: Option<f64>| unix.map_or("never".to_owned(), since);
-    if matches!(role, RendezvousRole::Server | RendezvousRole::Both) {
-        let at = last(rendezvous.last_publication);
-        section.row("published", format!("{}, last {at}", rendezvous.published));
-    }
-    if matches!(role, RendezvousRole::Client | RendezvousRole::Both) {
-        let median = rendezvous.median_fetch_ms.map_or(String::new(), |ms| format!(", median {ms:.0} ms"));
-        section
-            .row("fetched", format!("{}, last {}{median}", rendezvous.fetched, last(rendezvous.last_fetch)));
-    }
-    let next = rendezvous.next_seconds.map(|seconds| format!(", next in {}", output::span(seconds)));
-    section.row("pending", format!("{pending}{}", next.unwrap_or_default()));
-    section.row("failed", failed);
-    if !rendezvous.rejected.is_empty() {
-        section.row("rejected", reasons(&rendezvous.rejected));
-    }
-    section
-}
-
-/// What a server with registered clients has to say.
-fn clients_section(status: &Status, style: Style) -> Option<Section> {
-    if status.clients_registered.is_none() && status.handshakes.is_none() {
-        return None;
-    }
-    let mut section = Section::new(style, "clients");
-    if let Some(registered) = status.clients_registered {
-        section.row("registered", registered);
-    }
-    let open =
-        |session: &&Session| session.role == SessionRole::Server && session.state == SessionState::Open;
-    section.row("sessions open", status.sessions.iter().filter(open).count());
-    if let Some(Handshakes { received, answered, refused, half_open }) = &status.handshakes {
-        section.row("handshakes", format!("{received} received, {answered} answered, {half_open} half open"));
-        if !refused.is_empty() {
-            section.row("refused", reasons(refused));
-        }
-    }
-    Some(section)
-}
-
-fn session_section(session: &Session, style: Style) -> Section {
-    let title = match session.role {
-        SessionRole::Client => format!("session with server: {}", session.name),
-        SessionRole::Server => format!("session with client: {}", session.name),
-    };
-    let mut section = Section::new(style, title);
-    section.hint(session.hint.as_deref());
-    section.row(
-        "state",
-        match session.state {
-            SessionState::Finding => "finding: looking for the server's introduction",
-            SessionState::Connecting => "connecting: the handshake is under way",
-            SessionState::HalfOpen => "half-open: no data packet from the client yet",
-            SessionState::Open => "open",
-            SessionState::Silent => "silent: no valid packet lately",
-            SessionState::Closing => "closing",
-        },
-    );
-    section.row("public key", &session.public_key);
-    section.row("last valid packet", ago(session.last_valid_seconds));
-    section.row("tunnel", format!("{} to {}", list(&session.tunnel.local), list(&session.tunnel.remote)));
-    // Before the handshake there is nothing to tell.
-    if let Some(mode) = &session.mode {
-        section.row("mode", mode);
-    }
-    if let (Some(slot), Some(period)) = (session.slot, session.period_seconds) {
-        section.row("slot", format!("{slot} of {period} s"));
-    }
-    if let Some(local) = session.local {
-        section.row("local", endpoint(local));
-    }
-    if let Some(remote) = session.remote {
-        section.row("remote", endpoint(remote));
-    }
-    if let Some(prefix) = session.prefix {
-        section.row("prefix", prefix);
-    }
-    if let Some(age) = session.age_seconds {
-        let keys = session.rekeyed_seconds.map(|age| format!(", keys {} old", output::span(age)));
-        section.row("age", format!("{}{}", output::span(age), keys.unwrap_or_default()));
-    }
-    if let Some(offset) = session.clock_offset_seconds {
-        section.row("clock offset", format!("{offset:+.3} s"));
-    }
-    section.row("received", traffic(session.received));
-    section.row("sent", traffic(session.sent));
-    section
-}
-
-fn frames_section(frames: &Frames, style: Style) -> Section {
-    let mut section = Section::new(style, "frames");
-    section.row("passed untouched", frames.passed);
-    section.row("accepted", frames.accepted);
-    section.row("opened on other CPUs", frames.steered);
-    if frames.steering_lost > 0 {
-        section.row("lost on the way there", frames.steering_lost);
-    }
-    section.row("sent", frames.sent);
-    section.row("control messages", frames.control);
-    section.row("solicitations answered", frames.neighbour_answered);
-    section.row("drops not reported", frames.events_suppressed);
-    section
-}
-
-fn list<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
-    let items: Vec<_> = items.into_iter().map(|item| item.to_string()).collect();
-    if items.is_empty() { "none".to_owned() } else { items.join(", ") }
-}
-
-fn ago(seconds: Option<f64>) -> String {
-    seconds.map_or("never".to_owned(), |seconds| format!("{} ago", output::span(seconds)))
-}
-
-/// Counts by reason, the most frequent one first.
-fn reasons(counts: &BTreeMap<String, u64>) -> String {
-    list(output::by_count(counts).iter().map(|(reason, count)| format!("{count} {reason}")))
-}
-
-fn endpoint(Endpoint { address, port }: Endpoint) -> SocketAddrV6 {
-    SocketAddrV6::new(address, port, 0, 0)
-}
-
-fn traffic(Traffic { packets, bytes }: Traffic) -> String {
-    let noun = if packets == 1 { "packet" } else { "packets" };
-    format!("{} in {packets} {noun}", output::bytes(bytes))
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use mtd_common::abi::MAX_PREFIXES;
 use super::document::DEFAULT_DEVICE;
 use super::error::{Fault, Problems};
 use super::section::Located;
-use super::tables::{FileFields, PeerFields, RootFields};
+use super::tables::{FileFields, MetricsFields, PeerFields, RootFields};
 use super::{DEFAULT_PERIOD, LinkMode, MIN_SLOTS_AHEAD, fields};
 
 /// What must hold for the file.
@@ -26,6 +26,7 @@ pub(super) fn file(file: &FileFields, problems: &mut Problems) {
     check_device(root, problems);
     check_addresses(root, problems);
     check_horizon(file, problems);
+    check_metrics(root, file.metrics.as_ref(), problems);
     let others = peers.len() + servers.len() + clients.len();
     if let Some(most) = &root.max_sessions
         && (most.value as usize) < others
@@ -170,6 +171,19 @@ fn check_horizon(file: &FileFields, problems: &mut Problems) {
             "horizon",
             Fault::new(what, format!("write at least \"{}\"", format_duration(least))),
         );
+    }
+}
+
+/// In a protected prefix nobody could read them or, where the prefix is shared, strangers could.
+fn check_metrics(root: &RootFields, metrics: Option<&MetricsFields>, problems: &mut Problems) {
+    let Some(Located { value: listen, at }) = metrics.and_then(|metrics| metrics.listen.as_ref()) else {
+        return;
+    };
+    let inside = |prefix: &&Located<Ipv6Net>| IpNet::V6(prefix.value).contains(&listen.ip());
+    if let Some(prefix) = own_prefixes(root).iter().find(inside) {
+        let what = format!("{} lies in the protected prefix {}", listen.ip(), prefix.value);
+        let remedy = "write an address that strangers do not reach, such as [::1]:24633";
+        problems.add(*at, "metrics.listen", Fault::new(what, remedy));
     }
 }
 

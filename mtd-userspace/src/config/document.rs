@@ -14,9 +14,9 @@ use super::tables::{
 use super::{
     Client, Config, DEFAULT_CLIENTS_DIR, DEFAULT_EXPIRE, DEFAULT_GRACE, DEFAULT_HANDSHAKES,
     DEFAULT_HANDSHAKES_PER_CLIENT, DEFAULT_HORIZON, DEFAULT_HORIZON_OF_MANY, DEFAULT_IDLE,
-    DEFAULT_INTRODUCTION_SLOT, DEFAULT_PERIOD, DEFAULT_PUBLISH_IN_FLIGHT, DEFAULT_REKEY, DEFAULT_WEB,
-    DEFAULT_WINDOW, Identity, Listen, MANY_SESSIONS, MIN_SLOTS_AHEAD, Peer, Pool, Rendezvous, Server,
-    TunnelAddresses, check, tables,
+    DEFAULT_INTRODUCTION_SLOT, DEFAULT_METRICS, DEFAULT_PERIOD, DEFAULT_PUBLISH_IN_FLIGHT, DEFAULT_REKEY,
+    DEFAULT_WEB, DEFAULT_WINDOW, Identity, Listen, MANY_SESSIONS, MIN_SLOTS_AHEAD, Peer, Pool, Rendezvous,
+    Server, TunnelAddresses, check, tables,
 };
 use crate::keys::PublicKey;
 
@@ -60,7 +60,7 @@ pub(super) fn read(text: &str, mut problems: Problems) -> Result<Document, Confi
 
 /// `None` when something that must be there is not; then a problem has been reported.
 fn build(file: FileFields) -> Option<Document> {
-    let FileFields { root, hooks, web, rendezvous, listen, clients, servers, peers } = file;
+    let FileFields { root, hooks, metrics, web, rendezvous, listen, clients, servers, peers } = file;
     let prefixes: Vec<_> = root.prefixes.into_iter().map(unlocated).collect();
     let default_prefix = prefixes.first().copied();
     if default_prefix.is_none() && root.follow_at.is_none() {
@@ -95,6 +95,7 @@ fn build(file: FileFields) -> Option<Document> {
         link: root.link,
         xdp: root.xdp,
         steering: root.steering,
+        keystream: root.keystream,
         device: value(root.device).unwrap_or_else(|| DEFAULT_DEVICE.to_owned()),
         addresses,
         mtu: root.mtu,
@@ -103,6 +104,7 @@ fn build(file: FileFields) -> Option<Document> {
         socket: root.socket,
         state_dir: root.state_dir.unwrap_or_else(|| PathBuf::from(DEFAULT_STATE_DIR)),
         hooks,
+        metrics: metrics.map(|fields| value(fields.listen).unwrap_or(DEFAULT_METRICS)),
         web: web.map(|fields| value(fields.listen).unwrap_or(DEFAULT_WEB)),
         rendezvous,
         listen,

@@ -279,6 +279,26 @@ pub(super) fn window(text: &str) -> Result<Duration, Fault> {
     Err(Fault::new(what, format!("write \"{}s\"", window.as_secs())))
 }
 
+/// Where metrics are served: one address, so that nobody serves them to strangers without meaning to.
+pub(super) fn metrics_address(text: &str) -> Result<SocketAddr, Fault> {
+    const EXAMPLE: &str = "[::1]:24633 or 127.0.0.1:24633";
+    let address = text.parse::<SocketAddr>().map_err(|_| {
+        let what = format!("\"{}\" is not an address with a port", shown(text));
+        Fault::new(what, format!("write it like {EXAMPLE}"))
+    })?;
+    if address.port() == 0 {
+        return Err(Fault::new("port 0 is another one at each start", format!("write it like {EXAMPLE}")));
+    }
+    if address.ip().is_unspecified() {
+        let what = format!("{address} stands for every address of this host, those on the Internet included");
+        return Err(Fault::new(what, format!("write one address, such as {EXAMPLE}")));
+    }
+    if !address.ip().is_loopback() {
+        check_unicast(address.ip(), EXAMPLE)?;
+    }
+    Ok(address)
+}
+
 /// A public key. A text that is none is not shown: it may be a secret in the wrong place.
 pub(super) fn public_key(text: &str) -> Result<PublicKey, Fault> {
     let print = "write the 44 characters that mtd pubkey prints at the other end";

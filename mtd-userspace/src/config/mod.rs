@@ -79,6 +79,8 @@ pub struct Config<K = SecretKey> {
     pub xdp: XdpChoice,
     /// Whether packets of busy sessions are handed to other CPUs.
     pub steering: SteeringChoice,
+    /// Whether key stream of busy sessions is made ahead.
+    pub keystream: KeyStreamChoice,
     /// Name of the tunnel device, at most 14 bytes; its inside end is [`Config::inside_device`].
     pub device: String,
     /// Own tunnel addresses with the length of their network, none twice; at least one unless there are `servers`,
@@ -98,6 +100,8 @@ pub struct Config<K = SecretKey> {
     pub identity: Option<Identity<K>>,
     /// Commands that are run when the data plane comes and goes.
     pub hooks: Hooks,
+    /// Where metrics are served over HTTP, one address; `None`: only at the control socket.
+    pub metrics: Option<SocketAddr>,
     /// Where the web view is served, a loopback address; `None`: nowhere.
     pub web: Option<SocketAddr>,
     /// How servers and clients find each other.
@@ -195,6 +199,17 @@ choice! {
         #[default]
         Auto = "auto",
         /// Every packet is opened on the CPU that receives it.
+        Off = "off",
+    }
+}
+
+choice! {
+    /// Whether key stream of busy sessions is made ahead of their packets.
+    KeyStreamChoice {
+        /// It is, by a thread of the controller.
+        #[default]
+        Auto = "auto",
+        /// All of it is made in the kernel, when a packet comes.
         Off = "off",
     }
 }

@@ -22,6 +22,9 @@ pub struct Hooks {
     pub post_down: Vec<String>,
 }
 
+/// Where metrics are served when `[metrics]` says nothing. Exporters of others crowd around 9100; this is well away from them.
+pub const DEFAULT_METRICS: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST), 24_633);
+
 /// Where the web view is served when `[web]` says nothing.
 pub const DEFAULT_WEB: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST), 8674);
 

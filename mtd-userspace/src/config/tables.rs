@@ -11,9 +11,9 @@ use super::error::Problems;
 use super::section::{Key, Located, Schema, Section};
 use super::{
     DEFAULT_KEEPALIVE, Encoding, GRACE_RANGE, HORIZON_RANGE, Hooks, IDLE_RANGE, INTRODUCTION_SLOT_RANGE,
-    KEEPALIVE_RANGE, KEY_LIFE_RANGE, LinkMode, MAX_HANDSHAKES, MAX_HANDSHAKES_PER_CLIENT, MAX_INNER_MTU,
-    MAX_PUBLISH_IN_FLIGHT, MAX_SESSIONS, MIN_INNER_MTU, Mode, PERIOD_RANGE, SteeringChoice, XdpChoice,
-    fields,
+    KEEPALIVE_RANGE, KEY_LIFE_RANGE, KeyStreamChoice, LinkMode, MAX_HANDSHAKES, MAX_HANDSHAKES_PER_CLIENT,
+    MAX_INNER_MTU, MAX_PUBLISH_IN_FLIGHT, MAX_SESSIONS, MIN_INNER_MTU, Mode, PERIOD_RANGE, SteeringChoice,
+    XdpChoice, fields,
 };
 use crate::keys::PublicKey;
 
@@ -23,6 +23,7 @@ pub(super) const ROOT_KEYS: &[Key] = &[
     ("link", r#""routed""#),
     ("xdp", r#""auto""#),
     ("steering", r#""auto""#),
+    ("keystream", r#""auto""#),
     ("device", r#""mtd0""#),
     ("address", r#"["fd00:6d74::1/64", "10.66.0.1/24"]"#),
     ("mtu", "1428"),
@@ -32,6 +33,7 @@ pub(super) const ROOT_KEYS: &[Key] = &[
     ("state_dir", r#""/var/lib/mtd""#),
     ("private_key_file", r#""private.key""#),
     ("hooks", "{}"),
+    ("metrics", "{}"),
     ("web", "{}"),
     ("rendezvous", "{}"),
     ("listen", "{}"),
@@ -48,6 +50,7 @@ pub(super) const HOOKS_KEYS: &[Key] = &[
     ("pre_down", r#"["nft delete table inet tunnel"]"#),
     ("post_down", r#"["logger mtd has stopped"]"#),
 ];
+pub(super) const METRICS_KEYS: &[Key] = &[("listen", r#""[::1]:24633""#)];
 
 pub(super) const WEB_KEYS: &[Key] = &[("listen", r#""[::1]:8674""#)];
 
@@ -104,6 +107,7 @@ pub(super) const PEER_KEYS: &[Key] = &[
 
 pub(super) const ROOT: Schema = Schema { header: "", path: "", keys: ROOT_KEYS };
 pub(super) const HOOKS: Schema = Schema { header: "[hooks]", path: "hooks.", keys: HOOKS_KEYS };
+pub(super) const METRICS: Schema = Schema { header: "[metrics]", path: "metrics.", keys: METRICS_KEYS };
 pub(super) const WEB: Schema = Schema { header: "[web]", path: "web.", keys: WEB_KEYS };
 pub(super) const RENDEZVOUS: Schema =
     Schema { header: "[rendezvous]", path: "rendezvous.", keys: RENDEZVOUS_KEYS };
@@ -113,7 +117,8 @@ pub(super) const SERVER: Schema = Schema { header: "[[server]]", path: "server."
 pub(super) const PEER: Schema = Schema { header: "[[peer]]", path: "peer.", keys: PEER_KEYS };
 
 /// The tables of the file, the root first.
-pub(super) const SCHEMAS: [&Schema; 8] = [&ROOT, &HOOKS, &WEB, &RENDEZVOUS, &LISTEN, &CLIENT, &SERVER, &PEER];
+pub(super) const SCHEMAS: [&Schema; 9] =
+    [&ROOT, &HOOKS, &METRICS, &WEB, &RENDEZVOUS, &LISTEN, &CLIENT, &SERVER, &PEER];
 
 /// The word that stands for the prefix of the interface.
 pub(super) const FOLLOW_INTERFACE: &str = "interface";
@@ -129,6 +134,7 @@ pub(super) struct RootFields {
     pub(super) link: LinkMode,
     pub(super) xdp: XdpChoice,
     pub(super) steering: SteeringChoice,
+    pub(super) keystream: KeyStreamChoice,
     pub(super) device: Option<Located<String>>,
     pub(super) addresses: Vec<Located<IpNet>>,
     /// Whether `addresses` is all that the file lists.
@@ -141,6 +147,11 @@ pub(super) struct RootFields {
     pub(super) private_key_file: Option<Located<PathBuf>>,
     /// Whether the file has a `private_key_file`, good or bad.
     pub(super) has_private_key_file: bool,
+}
+
+/// `[metrics]`.
+pub(super) struct MetricsFields {
+    pub(super) listen: Option<Located<SocketAddr>>,
 }
 
 /// `[web]`.
@@ -214,6 +225,7 @@ pub(super) struct PeerFields {
 pub(super) struct FileFields {
     pub(super) root: RootFields,
     pub(super) hooks: Hooks,
+    pub(super) metrics: Option<MetricsFields>,
     pub(super) web: Option<WebFields>,
     pub(super) rendezvous: RendezvousFields,
     pub(super) listen: Option<ListenFields>,
@@ -225,6 +237,7 @@ pub(super) struct FileFields {
 /// Reads the whole file.
 pub(super) fn read(root: &Section, problems: &mut Problems) -> FileFields {
     let hooks = root.table("hooks", &HOOKS, problems);
+    let metrics = root.table("metrics", &METRICS, problems);
     let web = root.table("web", &WEB, problems);
     let rendezvous = root.table("rendezvous", &RENDEZVOUS, problems);
     let listen = root.table("listen", &LISTEN, problems);
@@ -234,6 +247,9 @@ pub(super) fn read(root: &Section, problems: &mut Problems) -> FileFields {
     FileFields {
         root: read_root(root, !servers.is_empty(), problems),
         hooks: hooks.map(|table| read_hooks(&table, problems)).unwrap_or_default(),
+        metrics: metrics.map(|table| MetricsFields {
+            listen: table.optional("listen", problems, fields::metrics_address),
+        }),
         web: web.map(|table| WebFields { listen: table.optional("listen", problems, fields::web_address) }),
         rendezvous: rendezvous.map(|table| read_rendezvous(&table, problems)).unwrap_or_default(),
         listen: listen.map(|table| read_listen(&table, problems)),
@@ -273,6 +289,9 @@ fn read_root(root: &Section, has_servers: bool, problems: &mut Problems) -> Root
         ),
         steering: value_or_default(
             root.optional("steering", problems, |text| fields::choice(text, SteeringChoice::CHOICES)),
+        ),
+        keystream: value_or_default(
+            root.optional("keystream", problems, |text| fields::choice(text, KeyStreamChoice::CHOICES)),
         ),
         device: root.optional("device", problems, fields::device),
         addresses,

@@ -1,6 +1,7 @@
 //! Tests of the configuration: what arrives, and one case for each kind of error.
 
 mod load;
+mod metrics;
 mod networks;
 mod random;
 mod registered;
@@ -58,13 +59,14 @@ fn ip<T: std::str::FromStr<Err: fmt::Debug>>(text: &str) -> T {
 
 #[test]
 fn every_value_arrives() {
-    let head = "link = \"on-link\"\nxdp = \"generic\"\nsteering = \"off\"\ndevice = \"tun\"\nmtu = 1_300\nhorizon = \"2min\"\n\
+    let head = "link = \"on-link\"\nxdp = \"generic\"\nsteering = \"off\"\nkeystream = \"off\"\ndevice = \"tun\"\nmtu = 1_300\nhorizon = \"2min\"\n\
                 max_sessions = 0x10\nsocket = \"/run/s\"\nstate_dir = \"/srv/mtd\"\n";
     let config = Config::parse(&format!("{head}{BASE}"), "mtd.toml").unwrap();
     assert_eq!(config.interface, "eth0");
     assert_eq!(config.prefixes, [ip("2001:db8:1::/64"), ip("2001:db8:3::/80")]);
     assert_eq!((config.link, config.xdp), (LinkMode::OnLink, XdpChoice::Generic));
     assert_eq!(config.steering, SteeringChoice::Off);
+    assert_eq!(config.keystream, KeyStreamChoice::Off);
     assert_eq!((config.device.as_str(), config.inside_device().as_str()), ("tun", "tunx"));
     assert_eq!(config.addresses, [ip("fd00:6d74::1/64"), ip("10.66.0.1/24")]);
     assert_eq!((config.mtu, config.horizon), (Some(1300), Duration::from_mins(2)));
@@ -92,6 +94,7 @@ fn what_is_left_out_has_its_default() {
     let config = Config::parse(BASE, "mtd.toml").unwrap();
     assert_eq!((config.link, config.xdp), (LinkMode::Routed, XdpChoice::Auto));
     assert_eq!(config.steering, SteeringChoice::Auto);
+    assert_eq!(config.keystream, KeyStreamChoice::Auto);
     assert_eq!((config.device.as_str(), config.mtu), ("mtd0", None));
     assert_eq!((config.horizon, config.max_sessions), (DEFAULT_HORIZON, 1024));
     assert_eq!((config.socket, config.state_dir), (None, "/var/lib/mtd".into()));
@@ -170,8 +173,8 @@ fn unknown_keys() {
             "interfce = \"eth1\"\nhorizn = \"60s\"\nxyz = 1\ninterface = ",
             "1:1: interfce: unknown key; did you mean interface?
              2:1: horizn: unknown key; did you mean horizon?
-             3:1: xyz: unknown key; remove it; the keys known here are interface, prefix, link, xdp, steering, device, \
-             address, mtu, horizon, max_sessions, socket, state_dir, private_key_file, hooks, web, rendezvous, listen, client, \
+             3:1: xyz: unknown key; remove it; the keys known here are interface, prefix, link, xdp, steering, keystream, device, \
+             address, mtu, horizon, max_sessions, socket, state_dir, private_key_file, hooks, metrics, web, rendezvous, listen, client, \
              server, peer",
         ),
         ("mode = ", "modus = 1\nmode = ", "21:1: peer.modus: unknown key; did you mean mode?"),

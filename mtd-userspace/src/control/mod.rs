@@ -3,6 +3,7 @@
 //! | request | answer |
 //! |---|---|
 //! | `GET /v1/status` | [`Status`](crate::status::Status) as JSON |
+//! | `GET /metrics` | [`metrics`](crate::metrics), in the text format of Prometheus |
 //! | `GET /v1/drops/events` | an endless `application/x-ndjson` body, one [`DropLine`] a line |
 //! | `GET /v1/peers` | [`Registered`](crate::status::Registered): the registered clients |
 //! | `POST /v1/peers` with [`NewPeer`] | registers a client; [`Client`](crate::status::Client) |

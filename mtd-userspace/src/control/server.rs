@@ -36,6 +36,7 @@ use tokio::time::{sleep, timeout};
 
 use super::{ControlError, DROPS_PATH, DropLine, PEERS_PATH, RELOAD_PATH, Refusal, STATUS_PATH};
 use crate::keys::PublicKey;
+use crate::metrics;
 use crate::status::{self, Registered, Reload, Status};
 
 /// Connections served at a time; later ones wait in the kernel's queue.
@@ -56,6 +57,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// The future of [`Source::status`].
 pub type StatusFuture<'a> = Pin<Box<dyn Future<Output = anyhow::Result<Status>> + Send + 'a>>;
 
+/// The future of [`Source::metrics`].
+pub type MetricsFuture<'a> = Pin<Box<dyn Future<Output = anyhow::Result<String>> + Send + 'a>>;
+
 /// The future of a request that may be refused.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Refusal>> + Send + 'a>>;
 
@@ -64,6 +68,11 @@ pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Refusal>> + Send 
 pub trait Source: Send + Sync + 'static {
     /// The status as of now. An error is shown to the client, with its causes.
     fn status(&self) -> StatusFuture<'_>;
+
+    /// The metrics, in the text format of Prometheus.
+    fn metrics(&self) -> MetricsFuture<'_> {
+        Box::pin(async { Ok(metrics::render(&self.status().await?)) })
+    }
 
     /// The dropped packets from now on. A receiver that lags loses events; the sender never waits. The stream of a
     /// client ends when the sender is dropped.
@@ -282,6 +291,7 @@ struct Shared {
 fn router(shared: Shared) -> Router {
     Router::new()
         .route(STATUS_PATH, get(get_status))
+        .route(metrics::server::PATH, get(get_metrics))
         .route(DROPS_PATH, get(get_drop_events))
         .route(PEERS_PATH, get(peers::list).post(peers::add))
         .route(&format!("{PEERS_PATH}/{{name}}"), delete(peers::remove))
@@ -302,6 +312,10 @@ async fn get_status(State(shared): State<Shared>) -> Response {
         Ok(status) => Json(status).into_response(),
         Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, &format!("{error:#}")),
     }
+}
+
+async fn get_metrics(State(shared): State<Shared>) -> Response {
+    metrics::server::respond(&*shared.source).await
 }
 
 async fn get_drop_events(State(shared): State<Shared>) -> Response {

@@ -4,6 +4,7 @@ mod fixed;
 mod install;
 mod negotiation;
 mod report;
+mod summary;
 
 use std::collections::HashMap;
 use std::net::Ipv6Addr;
@@ -26,6 +27,7 @@ use crate::dataplane::{Plane, Settings, XdpMode};
 use crate::device::Underlay;
 use crate::proto::session::{Session, nanoseconds, network};
 use crate::state::{Past, State};
+use crate::status::Totals;
 
 /// Sessions, clocks and data plane of a running controller.
 pub struct Core {
@@ -41,6 +43,10 @@ pub struct Core {
     tables: Tables,
     /// The routes are not those of the peers yet.
     routes_due: bool,
+    /// Boot time in ns at which slots were last looked after.
+    refreshed: Option<u64>,
+    /// What had gone through the sessions that an earlier controller left.
+    traffic_before: Totals,
 }
 
 /// What the status repeats.
@@ -76,6 +82,8 @@ impl Core {
             mode: None,
             facts,
             routes_due: false,
+            refreshed: None,
+            traffic_before: Totals::default(),
         };
         let mut state = State::read(&host.state)?.unwrap_or_else(|why| {
             warn!(
@@ -101,6 +109,7 @@ impl Core {
         // Before the first slot is live, so that a crash from now on is known as one.
         state.write(&host.state)?;
         core.load()?;
+        core.traffic_before = core.tables.totals();
         Ok(core)
     }
 
@@ -181,6 +190,7 @@ impl Core {
         {
             error!("{error}");
         }
+        self.refreshed = Some(now.boot);
     }
 
     /// The underlay is not what it was: other addresses, another MAC address (requirement MT-45).

@@ -8,15 +8,17 @@ use anyhow::{Context as _, bail};
 use ipnet::{IpNet, Ipv6Net};
 use mtd_common::abi::MODE_INTRODUCTION;
 use mtd_common::aead::MAX_TEXT;
+use mtd_common::keystream::LANES;
 use mtd_common::packet::OVERHEAD;
 use mtd_common::session_note::ROLE_CLIENT;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use tracing::{info, warn};
 
-use crate::config::{Config, LinkMode, SteeringChoice};
+use crate::config::{Config, KeyStreamChoice, LinkMode, SteeringChoice};
 use crate::dataplane::{self, Capacity, Plane, Settings, XdpMode, remove_pins, steering_cpus};
 use crate::device::{self, TunnelDevice, TunnelInfo, Underlay, bpffs};
+use crate::health;
 use crate::instance::{Instance, RUN_DIR};
 use crate::proto::messages::Tunnel;
 use crate::proto::session::nanoseconds;
@@ -154,7 +156,15 @@ impl Host {
     /// # Errors
     /// When the kernel refuses.
     pub fn attach(&self, config: &Config, plane: &mut Plane) -> anyhow::Result<XdpMode> {
-        let mode = plane.attach(&config.interface, &config.inside_device(), config.xdp, &self.pins)?;
+        let mode = plane.attach(&config.interface, &config.inside_device(), config.xdp, &self.pins);
+        let mode = mode.map_err(|error| match self.underlay.xdp_program.filter(|_| !self.inherited) {
+            Some(id) => anyhow::Error::new(error).context(format!(
+                "{} runs {} already",
+                config.interface,
+                health::program_label(id)
+            )),
+            None => error.into(),
+        })?;
         let prefixes: Vec<String> = config.prefixes.iter().map(ToString::to_string).collect();
         let dark = if config.link == LinkMode::Shared {
             "its moving addresses are"
@@ -357,7 +367,8 @@ fn capacity(config: &Config) -> Capacity {
     // Introductions, and sessions whose keys are being replaced.
     let spare = if negotiates { config.max_sessions / 8 + 16 } else { 0 };
     let sessions = config.max_sessions.saturating_add(spare);
-    Capacity { sessions, slots: most_loaded(horizon, nanoseconds(shortest)) }
+    let lanes = if config.keystream == KeyStreamChoice::Auto { LANES } else { 0 };
+    Capacity { sessions, slots: most_loaded(horizon, nanoseconds(shortest)), lanes }
 }
 
 /// The MTU of the tunnel device for an underlay's MTU.

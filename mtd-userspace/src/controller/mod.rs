@@ -21,6 +21,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use ipnet::IpNet;
+use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinHandle;
@@ -34,12 +36,11 @@ use self::service::Watchdog;
 use crate::config::{Change, Config, ConfigError, Settings};
 use crate::control::server::Answer;
 use crate::control::{self, Refusal};
-use crate::dataplane::Plane;
+use crate::dataplane::{Maker, Plane, Worker};
 use crate::device::{TunnelInfo, Underlay};
 use crate::keys::PublicKey;
-use crate::privilege;
-use crate::status::{self, Drop, Registered, Reload, Setting};
-use crate::web;
+use crate::status::{self, Drop, Registered, Reload, Setting, Status};
+use crate::{health, metrics, privilege, web};
 
 pub use self::core::Core;
 pub use clock::{Clock, SystemClock};
@@ -77,8 +78,12 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
     hooks::run(&config, When::PreUp).await?;
     let (host, plane, tunnel) = Host::up(&config).await?;
     let socket = config.socket.clone().unwrap_or_else(|| host.instance.socket());
-    let running = match Running::start((config.clone(), config_file), clock, &host, (plane, tunnel), &socket)
-    {
+    let metrics = match metrics_listener(&config, &host).await {
+        Ok(metrics) => metrics,
+        Err(error) => return Err(host.give_up(error).await),
+    };
+    let settings = (config.clone(), config_file);
+    let running = match Running::start(settings, clock, &host, (plane, tunnel), (&socket, metrics)) {
         Ok(running) => running,
         Err(error) => return Err(host.give_up(error).await),
     };
@@ -97,6 +102,18 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
     let down = host.down().await;
     hooks::run_all(&config, When::PostDown).await;
     served.and(stopped).and(down)
+}
+
+/// Where metrics are served over TCP, if they are.
+async fn metrics_listener(config: &Config, host: &Host) -> anyhow::Result<Option<TcpListener>> {
+    let Some(address) = config.metrics else { return Ok(None) };
+    let prefixes = host::protected_prefixes(config, &host.underlay, &[]);
+    if prefixes.iter().any(|prefix| IpNet::V6(*prefix).contains(&address.ip())) {
+        anyhow::bail!(
+            "metrics cannot be served at {address}, which lies in the protected prefix; choose another one"
+        );
+    }
+    metrics::server::bind(address).await.map(Some)
 }
 
 /// What asks the controller for something.
@@ -143,9 +160,11 @@ struct Running {
     interface: String,
     stop: watch::Sender<bool>,
     server: JoinHandle<Result<(), control::ControlError>>,
+    metrics: Option<JoinHandle<()>>,
     web: Option<JoinHandle<()>>,
     watchers: Vec<JoinHandle<std::io::Result<()>>>,
     meeting: Option<JoinHandle<()>>,
+    keystream: Option<Worker>,
 }
 
 impl Running {
@@ -154,13 +173,14 @@ impl Running {
         clock: Box<dyn Clock>,
         host: &Host,
         (mut plane, tunnel): (Plane, TunnelInfo),
-        socket: &Path,
+        (socket, metrics): (&Path, Option<TcpListener>),
     ) -> anyhow::Result<Self> {
         let (events, _) = broadcast::channel(EVENT_BACKLOG);
         let listener = control::server::bind(socket)?;
         let web = config.web.map(|address| web::server::bind(address, &host.instance.web_link()));
         let web = web.transpose()?;
         let (ring, control_ring) = (plane.take_events()?, plane.take_control()?);
+        let keystream = plane.take_maker().map(Maker::spawn).transpose()?;
         events::forward_program_logs(&mut plane);
         let settings_file =
             config_file.clone().map(|path| Ok::<_, ConfigError>((Settings::read(&path)?, path)));
@@ -186,6 +206,11 @@ impl Running {
             meeting: meeting.clone(),
             registrar: registrar.map(Mutex::new),
             settings: settings_file.map(Mutex::new),
+            metrics: metrics::Cache::default(),
+        });
+        let metrics = metrics.map(|listener| {
+            let source = Arc::clone(&source) as Arc<dyn control::server::Source>;
+            tokio::spawn(metrics::server::serve(listener, source, until(stopped.clone())))
         });
         let web = web.map(|listener| {
             let shown = Arc::clone(&source) as Arc<dyn control::server::Source>;
@@ -198,7 +223,7 @@ impl Running {
             tokio::spawn(events::watch_control(control_ring, Arc::clone(&core), until(stopped))),
         ];
         let meeting = meeting.map(|meeting| tokio::spawn(meeting.serve(Arc::clone(&core), requests)));
-        Ok(Self { core, source, interface, stop, server, web, watchers, meeting })
+        Ok(Self { core, source, interface, stop, server, metrics, web, watchers, meeting, keystream })
     }
 
     /// What remains to be done once everything is attached: the administrator's commands, and giving up the privileges that
@@ -254,6 +279,7 @@ impl Running {
     /// Ends the tasks. What went wrong with them is logged: it must not keep the rest from being taken down.
     async fn finish(self) {
         self.stop.send_replace(true);
+        drop(self.keystream);
         if let Some(meeting) = self.meeting {
             meeting.abort();
         }
@@ -263,6 +289,11 @@ impl Running {
                 Ok(Err(error)) => warn!("event watcher: {error}"),
                 Err(error) => warn!("event watcher: {error}"),
             }
+        }
+        if let Some(metrics) = self.metrics
+            && let Err(error) = metrics.await
+        {
+            warn!("metrics: {error}");
         }
         if let Some(web) = self.web
             && let Err(error) = web.await
@@ -305,6 +336,7 @@ struct Source {
     registrar: Option<Mutex<Registrar>>,
     /// The settings in force, and the file that they came from.
     settings: Option<Mutex<(Settings, PathBuf)>>,
+    metrics: metrics::Cache,
 }
 
 impl Source {
@@ -342,24 +374,31 @@ impl Source {
         lock(&self.core).apply(consequences);
         Ok(answer)
     }
+
+    /// What this process knows; with the single sessions, whose addresses have to be derived, if `all`.
+    fn collect(&self, all: bool) -> Status {
+        let registrar =
+            self.registrar.as_ref().map(|registrar| registrar.lock().unwrap_or_else(PoisonError::into_inner));
+        let name_of = |key: &PublicKey| {
+            registrar.as_ref().and_then(|registrar| registrar.name_of(key)).map(str::to_owned)
+        };
+        let core = lock(&self.core);
+        let mut status = if all { core.status(&name_of) } else { core.overview() };
+        let now = core.unix_now();
+        drop(core);
+        status.clients_registered = registrar.as_ref().map(|registrar| registrar.count() as u64);
+        status.rendezvous = self.meeting.as_ref().map(|meeting| meeting.status(now));
+        status
+    }
 }
 
 impl control::server::Source for Source {
     fn status(&self) -> control::server::StatusFuture<'_> {
-        Box::pin(async {
-            let registrar = self
-                .registrar
-                .as_ref()
-                .map(|registrar| registrar.lock().unwrap_or_else(PoisonError::into_inner));
-            let name_of = |key: &PublicKey| {
-                registrar.as_ref().and_then(|registrar| registrar.name_of(key)).map(str::to_owned)
-            };
-            let mut status = lock(&self.core).status(&name_of);
-            status.clients_registered = registrar.as_ref().map(|registrar| registrar.count() as u64);
-            let now = lock(&self.core).unix_now();
-            status.rendezvous = self.meeting.as_ref().map(|meeting| meeting.status(now));
-            Ok(status)
-        })
+        Box::pin(async { Ok(health::examine(self.collect(true)).await) })
+    }
+
+    fn metrics(&self) -> control::server::MetricsFuture<'_> {
+        Box::pin(self.metrics.get(async || Ok(metrics::render(&health::examine(self.collect(false)).await))))
     }
 
     fn subscribe(&self) -> broadcast::Receiver<Arc<Drop>> {

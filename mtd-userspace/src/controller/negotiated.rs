@@ -11,6 +11,7 @@ use mtd_common::session_note::{ROLE_CLIENT, ROLE_SERVER};
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
+pub(super) use self::entries::horizon;
 use self::entries::{Entry, control_route, from_note, load, rank};
 use super::tables::{Destination, Tables};
 use super::wire::Wire;
@@ -357,6 +358,11 @@ impl Negotiated {
     pub(super) fn state(&self, owner: Owner, id: SessionId, plane: &Plane) -> SessionState {
         let place = self.entries.get(&(owner, id)).map(|entry| entry.place());
         place.and_then(|place| plane.session_state(place.index).ok()).unwrap_or_default()
+    }
+
+    /// The sessions and introductions that are in the maps.
+    pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.values().map(AsRef::as_ref)
     }
 
     /// Own and the peer's tunnel addresses.

@@ -154,15 +154,7 @@ impl Peer {
             port: end.port,
         };
         let silent_for = (state.rx_last_valid > 0).then(|| now.boot.saturating_sub(state.rx_last_valid));
-        let peer_state = match silent_for {
-            None => status::PeerState::Waiting,
-            Some(ns)
-                if Duration::from_nanos(ns) > SILENT_AFTER && ns > clock::silence(self.session.period) =>
-            {
-                status::PeerState::Silent
-            }
-            Some(_) => status::PeerState::Open,
-        };
+        let peer_state = self::state(state.rx_last_valid, self.session.period, now);
         status::Peer {
             name: self.config.name.clone(),
             state: peer_state,
@@ -207,6 +199,18 @@ impl Peer {
             }
             Some(reason) => format!("packets come from the peer's prefix, but are dropped: {}", reason.help()),
         })
+    }
+}
+
+/// The state of a session with slots of `period` ns whose last valid packet came at boot time `last_valid` (0: none yet).
+pub(super) fn state(last_valid: u64, period: u64, now: Reading) -> status::PeerState {
+    let silent_for = now.boot.saturating_sub(last_valid);
+    if last_valid == 0 {
+        status::PeerState::Waiting
+    } else if Duration::from_nanos(silent_for) > SILENT_AFTER && silent_for > clock::silence(period) {
+        status::PeerState::Silent
+    } else {
+        status::PeerState::Open
     }
 }
 

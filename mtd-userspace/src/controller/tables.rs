@@ -8,7 +8,8 @@ use mtd_common::abi::{Route, RouteKey, Session, SessionState};
 use mtd_common::session_note::SessionNote;
 
 use super::core::revoked;
-use crate::dataplane::{Error, Plane};
+use crate::dataplane::{Capacity, Error, MAX_ROUTES, Plane, SessionTraffic};
+use crate::status::{MapFill, Totals};
 
 /// How long a program may still be at work with what it found in the maps: it takes microseconds.
 pub(super) const GRACE: Duration = Duration::from_millis(10);
@@ -23,12 +24,21 @@ pub(super) struct Tables {
     routes: HashMap<Destination, (u32, u32)>,
     /// Sessions that are over, since when, and whose keys are still in the maps.
     revoked: Vec<(u32, Instant)>,
+    /// What went through sessions whose elements are wiped.
+    wiped: Totals,
 }
 
 impl Tables {
     pub(super) fn new(plane: Plane, horizon: u64) -> Self {
         let indexes = Indexes::new(plane.capacity().sessions);
-        Self { plane, indexes, horizon, routes: HashMap::new(), revoked: Vec::new() }
+        Self {
+            plane,
+            indexes,
+            horizon,
+            routes: HashMap::new(),
+            revoked: Vec::new(),
+            wiped: Totals::default(),
+        }
     }
 
     /// Makes these the only routes, whatever an earlier controller has left.
@@ -90,15 +100,43 @@ impl Tables {
         self.wipe_rested()
     }
 
+    /// What went through all sessions that this controller has known, with what earlier ones had counted of them.
+    pub(super) fn totals(&self) -> Totals {
+        let mut totals = self.wiped;
+        for index in self.indexes.taken() {
+            add(&mut totals, &self.plane.session_traffic(index));
+        }
+        totals
+    }
+
+    /// How full the maps are, `loaded` being the number of addresses.
+    pub(super) fn fill(&self, loaded: u64) -> Vec<MapFill> {
+        let Capacity { sessions, slots, .. } = self.plane.capacity();
+        let fill = |name: &str, used, capacity| MapFill { name: name.to_owned(), used, capacity };
+        vec![
+            fill("addresses", loaded, u64::from(sessions) * u64::from(slots)),
+            fill("sessions", self.indexes.taken().count() as u64, u64::from(sessions)),
+            fill("routes", self.routes.len() as u64, u64::from(MAX_ROUTES)),
+        ]
+    }
+
     /// Wipes the keys of those sessions that no program can be at work with any more.
     pub(super) fn wipe_rested(&mut self) -> Result<(), Error> {
         for (index, _) in self.revoked.extract_if(.., |(_, since)| since.elapsed() >= GRACE) {
             self.plane.set_session(index, Session::default())?;
+            add(&mut self.wiped, &self.plane.session_traffic(index));
             self.plane.set_session_state(index, SessionState::default())?;
             self.plane.set_session_note(index, &SessionNote::default())?;
             self.indexes.free(index);
         }
         Ok(())
+    }
+}
+
+fn add(totals: &mut Totals, session: &SessionTraffic) {
+    for (sum, part) in [(&mut totals.received, session.received), (&mut totals.sent, session.sent)] {
+        sum.packets += part.packets;
+        sum.bytes += part.bytes;
     }
 }
 
@@ -123,6 +161,11 @@ impl Indexes {
         self.taken[index] = true;
         self.next = (index + 1) % length;
         Some(index as u32)
+    }
+
+    /// Those that are taken.
+    fn taken(&self) -> impl Iterator<Item = u32> {
+        self.taken.iter().enumerate().filter(|(_, taken)| **taken).map(|(index, _)| index as u32)
     }
 
     /// Takes this one.

@@ -95,6 +95,9 @@ pub enum Error {
     /// A CPU cannot be given a queue for packets.
     #[error("cannot hand packets to other CPUs: {0}; set steering = \"off\"")]
     Steering(#[source] Box<XdpMapError>),
+    /// The thread that makes key stream cannot be started.
+    #[error("cannot make key stream ahead: {0}; set keystream = \"off\"")]
+    KeyStream(#[source] io::Error),
     /// No room for another address.
     #[error("the address table is full ({0} entries); raise max_sessions in the configuration")]
     Full(usize),

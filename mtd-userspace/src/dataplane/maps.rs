@@ -1,6 +1,7 @@
 //! Typed access to the maps.
 
 use std::collections::BTreeMap;
+use std::mem::offset_of;
 use std::path::Path;
 
 use aya::Ebpf;
@@ -20,6 +21,7 @@ use super::error::{Error, errno};
 use super::plane::Capacity;
 use super::shared::Shared;
 use crate::keys::SecretKey;
+use crate::status::{Frames, Traffic};
 
 /// Bytes of the ring buffer for drop events.
 const EVENT_BYTES: u32 = 256 * 1024;
@@ -28,7 +30,7 @@ const EVENT_BYTES: u32 = 256 * 1024;
 const CONTROL_BYTES: u32 = 1024 * 1024;
 
 /// Most inner prefixes of all peers together.
-const MAX_ROUTES: u32 = 65_536;
+pub const MAX_ROUTES: u32 = 65_536;
 
 /// A map that outlives the controller, and its shape.
 pub(super) struct Shape {
@@ -90,7 +92,18 @@ pub struct Counts {
     /// Drops, the reasons that occurred only.
     pub drops: BTreeMap<DropReason, u64>,
     /// Everything else.
-    pub frames: crate::status::Frames,
+    pub frames: Frames,
+}
+
+/// What went through a session.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SessionTraffic {
+    /// Inner packets received.
+    pub received: Traffic,
+    /// Inner packets sent.
+    pub sent: Traffic,
+    /// `CLOCK_BOOTTIME` in ns of the last valid packet; 0: none yet.
+    pub last_valid: u64,
 }
 
 fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, Error> {
@@ -167,6 +180,22 @@ impl Maps {
         if written { Ok(()) } else { Err(Error::NoElement("SESSION_STATE", index)) }
     }
 
+    /// Without the rest of the state, which is much more: for walks over many sessions.
+    pub(super) fn traffic(&self, index: u32) -> Option<SessionTraffic> {
+        let word = |offset| self.states.word(index, offset);
+        Some(SessionTraffic {
+            received: Traffic {
+                packets: word(offset_of!(SessionState, rx_packets))?,
+                bytes: word(offset_of!(SessionState, rx_bytes))?,
+            },
+            sent: Traffic {
+                packets: word(offset_of!(SessionState, tx_packets))?,
+                bytes: word(offset_of!(SessionState, tx_bytes))?,
+            },
+            last_valid: word(offset_of!(SessionState, rx_last_valid))?,
+        })
+    }
+
     pub(super) fn note(&self, index: u32) -> Result<SessionNote, Error> {
         self.notes.get(&index, 0).map_err(Error::map("SESSION_NOTES"))
     }
@@ -225,7 +254,7 @@ pub(super) fn count(
         }
     }
     let counter = |counter: Counter| sum(counters, counter as u32, "COUNTERS");
-    counts.frames = crate::status::Frames {
+    counts.frames = Frames {
         passed: counter(Counter::Passed)?,
         accepted: counter(Counter::Accepted)?,
         sent: counter(Counter::Sent)?,
@@ -234,6 +263,8 @@ pub(super) fn count(
         control: counter(Counter::Control)?,
         steered: counter(Counter::Steered)?,
         steering_lost: counter(Counter::SteeringLost)?,
+        sealed_ahead: counter(Counter::SealedAhead)?,
+        opened_ahead: counter(Counter::OpenedAhead)?,
     };
     Ok(counts)
 }

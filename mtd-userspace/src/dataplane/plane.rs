@@ -12,16 +12,20 @@ use mtd_common::abi::{
     self, Dataplane, FLAG_ON_LINK, FLAG_SHARED, MAX_PREFIXES, Prefix, Route, RouteKey, Session, SessionState,
     Slot,
 };
+use mtd_common::keystream::RING;
 use mtd_common::session_note::SessionNote;
 use mtd_common::table;
 
 use super::error::{Error, errno};
+use super::keystream::{self, Maker};
 use super::links::{self, XdpMode};
-use super::maps::{self, Counts, Maps};
+use super::maps::{self, Counts, Maps, SessionTraffic};
 use super::object::{OBJECT, RECEIVE, SEND, TAKE};
+use super::programs::describe;
 use super::steering;
 use crate::config::{LinkMode, XdpChoice};
 use crate::proto::slots::SlotMaps;
+use crate::status::Program;
 
 /// How much a data plane has room for. Fixed when it is loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +34,8 @@ pub struct Capacity {
     pub sessions: u32,
     /// Most slots that are loaded at a time for each session ([`crate::proto::slots::most_loaded`]).
     pub slots: u32,
+    /// Directions of busy sessions whose key stream is made ahead ([`mtd_common::keystream::LANES`]); 0: none.
+    pub lanes: u32,
 }
 
 impl Capacity {
@@ -69,6 +75,7 @@ pub struct Plane {
     maps: Maps,
     capacity: Capacity,
     adopted: bool,
+    maker: Option<Maker>,
 }
 
 impl Plane {
@@ -129,12 +136,14 @@ impl Plane {
             loader.map_max_entries(shape.name, shape.max_entries);
         }
         loader.map_max_entries(steering::QUEUES, steering::queues());
+        loader.map_max_entries(keystream::ELEMENTS, (capacity.lanes * RING as u32).max(1));
         let mut ebpf = loader.load(object).map_err(object_error)?;
         xdp_program(&mut ebpf, RECEIVE)?.load().map_err(program_error(RECEIVE))?;
         xdp_program(&mut ebpf, TAKE)?.load().map_err(program_error(TAKE))?;
         send_program(&mut ebpf)?.load().map_err(program_error(SEND))?;
+        let maker = if capacity.lanes > 0 { Some(Maker::new(&mut ebpf)?) } else { None };
         let maps = Maps::new(&mut ebpf, capacity, adopted)?;
-        Ok(Self { ebpf, maps, capacity, adopted })
+        Ok(Self { ebpf, maps, capacity, adopted, maker })
     }
 
     /// Whether the maps are those of an earlier controller.
@@ -226,6 +235,12 @@ impl Plane {
         send_program(&mut self.ebpf)
     }
 
+    /// The programs, as the kernel knows them. Needs no privileges, unlike [`super::programs`].
+    pub fn programs(&self) -> Vec<Program> {
+        let info = |name| self.ebpf.program(name)?.info().ok();
+        [RECEIVE, TAKE, SEND].into_iter().filter_map(info).map(|info| describe(&info)).collect()
+    }
+
     /// The ring buffer of drop events; to be had once.
     ///
     /// # Errors
@@ -240,6 +255,11 @@ impl Plane {
     /// When it was taken before.
     pub fn take_control(&mut self) -> Result<RingBuf<MapData>, Error> {
         maps::control(&mut self.ebpf)
+    }
+
+    /// What makes key stream ahead; to be had once, where there are lanes for it.
+    pub const fn take_maker(&mut self) -> Option<Maker> {
+        self.maker.take()
     }
 
     /// The object, for the logger of debug builds.
@@ -269,6 +289,11 @@ impl Plane {
     /// When `index` is not below the capacity.
     pub fn session_state(&self, index: u32) -> Result<SessionState, Error> {
         self.maps.state(index)
+    }
+
+    /// What went through a session: nothing where `index` is not below the capacity.
+    pub fn session_traffic(&self, index: u32) -> SessionTraffic {
+        self.maps.traffic(index).unwrap_or_default()
     }
 
     /// Sets what the programs keep of a session. Only while no slot of the session is loaded: the programs change

@@ -80,6 +80,13 @@ impl<T: Pod> Shared<T> {
         true
     }
 
+    /// The word that begins `offset` bytes into an element.
+    pub(super) fn word(&self, index: u32, offset: usize) -> Option<u64> {
+        let words = size_of::<T>() / 8;
+        let within = Some(offset / 8).filter(|at| *at < words)?;
+        self.words().get(index as usize * words + within).map(|word| word.load(Ordering::Relaxed))
+    }
+
     /// The elements as words.
     pub(super) fn words(&self) -> &[AtomicU64] {
         let words = self.bytes.get() / 8;

@@ -69,6 +69,30 @@ pub(super) fn configure(name: &str, end: End) -> Result<()> {
     if stuck.is_empty() { Ok(()) } else { Err(Error::Features { name: name.to_owned(), features: stuck }) }
 }
 
+/// The features of the device `name` that are not as its end of the pair needs them, with the state that they are in.
+///
+/// # Errors
+/// [`io::Error`] of the kernel, of a device that is not there as well.
+pub(super) fn misfits(name: &str, end: End) -> io::Result<Vec<(String, bool)>> {
+    let device = Ethtool::open(name)?;
+    let features = device.feature_names()?;
+    let active = device.active(features.len())?;
+    Ok(wrong(end, &features, &active).map(|(feature, on)| (feature.to_owned(), on)).collect())
+}
+
+/// Which of the features `sought` are on at the device `name`; those that it does not have are not.
+///
+/// # Errors
+/// As [`misfits`].
+pub(super) fn active(name: &str, sought: &[&'static str]) -> io::Result<Vec<&'static str>> {
+    let device = Ethtool::open(name)?;
+    let features = device.feature_names()?;
+    let active = device.active(features.len())?;
+    let on = |bit: usize| active.get(bit / 32).is_some_and(|block| block >> (bit % 32) & 1 == 1);
+    let is_on = |wanted: &&&str| features.iter().position(|feature| feature == **wanted).is_some_and(on);
+    Ok(sought.iter().filter(is_on).copied().collect())
+}
+
 /// The features that are not in the wanted state, with the state that they are in. `active` has a bit a feature.
 fn wrong<'a>(end: End, features: &'a [String], active: &'a [u32]) -> impl Iterator<Item = (&'a str, bool)> {
     features.iter().enumerate().filter_map(move |(bit, feature)| {

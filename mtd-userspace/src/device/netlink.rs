@@ -5,7 +5,9 @@ use std::io;
 use std::time::Duration;
 
 use futures_util::{Stream, TryStreamExt};
-use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage};
+use netlink_packet_route::link::{
+    InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, LinkXdp,
+};
 use rtnetlink::Handle;
 use tokio::task::JoinHandle;
 
@@ -124,6 +126,8 @@ pub(super) struct Link {
     pub(super) is_veth: bool,
     /// The ifindex of the other end of a veth pair, if that is in the same network namespace.
     pub(super) peer: Option<u32>,
+    /// The id of the XDP program that it runs, in whichever mode; of several the kernel tells none.
+    pub(super) xdp_program: Option<u32>,
 }
 
 impl From<LinkMessage> for Link {
@@ -138,6 +142,7 @@ impl From<LinkMessage> for Link {
             alias: None,
             is_veth: false,
             peer: None,
+            xdp_program: None,
         };
         let mut peer_elsewhere = false;
         for attribute in message.attributes {
@@ -147,6 +152,12 @@ impl From<LinkMessage> for Link {
                 LinkAttribute::Mtu(mtu) => link.mtu = mtu,
                 LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
                 LinkAttribute::Link(index) => link.peer = Some(index),
+                LinkAttribute::Xdp(parts) => {
+                    link.xdp_program = parts.iter().find_map(|part| match part {
+                        LinkXdp::ProgId(id) => Some(*id),
+                        _ => None,
+                    });
+                }
                 LinkAttribute::LinkNetNsId(_) => peer_elsewhere = true,
                 LinkAttribute::LinkInfo(info) => {
                     link.is_veth = info.contains(&LinkInfo::Kind(InfoKind::Veth));

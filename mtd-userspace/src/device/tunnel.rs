@@ -35,6 +35,20 @@ pub struct TunnelDevice {
     pub routes: Vec<IpNet>,
 }
 
+/// The offloads of the tunnel device `name`, of both its ends, that are not as mtd set them: interface, name as in
+/// `ethtool -k`, whether it is on.
+///
+/// # Errors
+/// The kernel cannot be asked, or there is no such device.
+pub fn misfits(name: &str) -> std::io::Result<Vec<(String, String, bool)>> {
+    let mut all = Vec::new();
+    for (name, end) in [(name.to_owned(), End::Outer), (peer_name(name), End::Inner)] {
+        let found = features::misfits(&name, end)?;
+        all.extend(found.into_iter().map(|(feature, on)| (name.clone(), feature, on)));
+    }
+    Ok(all)
+}
+
 /// What the data plane needs to know of a tunnel device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TunnelInfo {

@@ -5,6 +5,7 @@ use netlink_packet_route::link::{LinkFlags, LinkLayerType};
 
 use super::address;
 use super::error::{Error, Result};
+use super::features;
 use super::netlink::Netlink;
 
 /// An Ethernet interface of the host, as it was when inspected.
@@ -18,6 +19,8 @@ pub struct Underlay {
     pub mtu: u32,
     /// Whether it is up and has carrier (`IFF_UP` and `IFF_LOWER_UP`).
     pub up: bool,
+    /// The id of the XDP program that it runs, if it runs one.
+    pub xdp_program: Option<u32>,
     /// Its addresses with their prefix lengths, IPv4 before IPv6.
     pub addresses: Vec<IpNet>,
 }
@@ -39,8 +42,21 @@ impl Underlay {
         };
         let up = link.flags.contains(LinkFlags::Up | LinkFlags::LowerUp);
         let addresses = address::list(&netlink, link.index).await?;
-        Ok(Self { ifindex: link.index, mac, mtu: link.mtu, up, addresses })
+        let xdp_program = link.xdp_program;
+        Ok(Self { ifindex: link.index, mac, mtu: link.mtu, up, xdp_program, addresses })
     }
+}
+
+/// Receive offloads that make one frame of several datagrams.
+const MERGING: [&str; 3] = ["rx-udp-gro-forwarding", "rx-gro-list", "rx-lro"];
+
+/// Which receive offloads of an interface may merge datagrams, by the names of `ethtool -k`. The first two act behind a
+/// program in the driver and before a generic one, the last before both.
+///
+/// # Errors
+/// The kernel cannot be asked, or there is no such interface.
+pub fn merging(name: &str) -> std::io::Result<Vec<&'static str>> {
+    features::active(name, &MERGING)
 }
 
 /// The names of all interfaces, by ifindex.

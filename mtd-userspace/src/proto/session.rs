@@ -166,7 +166,7 @@ impl Session {
 
     /// A session of given parts, encrypting.
     #[cfg(test)]
-    pub(super) fn for_test(local: End, remote: End, tx: Keys, rx: Keys, period: u64, phase: u64) -> Self {
+    pub(crate) fn for_test(local: End, remote: End, tx: Keys, rx: Keys, period: u64, phase: u64) -> Self {
         let (order, mode, until) = (order(&local, &remote), abi::MODE_ENCRYPT, u64::MAX);
         Self { local, remote, tx, rx, period, phase, mode, until, order, address_key: [3; 32] }
     }

@@ -68,6 +68,11 @@ impl Loader {
         self.loaded.clone()
     }
 
+    /// How many of them have an own address that could not be had.
+    pub fn missing(&self) -> usize {
+        self.missing.len()
+    }
+
     /// Brings the maps to session time `now`: loads from the previous slot up to `horizon` ns ahead, unloads what is
     /// over. To be called about once a slot; often enough costs nothing.
     ///

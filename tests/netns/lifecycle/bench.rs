@@ -197,8 +197,13 @@ fn settings(ifname: &str) -> Result<String> {
 
 /// The command failed as commands should: exit code 1, and as the last words one line with all of `parts`.
 pub(super) fn assert_error(output: &Output, parts: &[&str]) {
+    assert_error_with(1, output, parts);
+}
+
+/// The same with another exit code.
+pub(super) fn assert_error_with(code: i32, output: &Output, parts: &[&str]) {
     let stderr = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert_eq!(output.status.code(), Some(code), "{stderr}");
     let errors: Vec<&str> = stderr.lines().filter(|line| line.starts_with("mtd: ")).collect();
     assert_eq!(errors.len(), 1, "one line: {stderr}");
     assert_eq!(stderr.lines().last(), Some(errors[0]), "{stderr}");

@@ -10,7 +10,7 @@ use mtd_tests::controller::mtd_program;
 use mtd_tests::netns::Netns;
 use tempfile::TempDir;
 
-use super::bench::{Bench, assert_error};
+use super::bench::{Bench, assert_error, assert_error_with};
 
 /// Runs `mtd`, with `input` as standard input.
 fn mtd(arguments: &[&str], input: &[u8]) -> Result<Output> {
@@ -83,7 +83,8 @@ fn where_nothing_runs_status_and_drops_say_so() -> Result<()> {
     let netns = Netns::new("empty")?;
     for arguments in [&["status"][..], &["status", "--json"], &["drops"], &["drops", "--follow"]] {
         let output = netns.command(mtd_program()?)?.args(arguments).output()?;
-        assert_error(&output, &["no controller is running", "mtd run -c FILE"]);
+        let code = if arguments[0] == "status" { 4 } else { 1 };
+        assert_error_with(code, &output, &["no controller is running", "mtd run -c FILE"]);
         if arguments.contains(&"--json") {
             // Whoever asks for JSON gets JSON, also of nothing.
             let document: serde_json::Value = serde_json::from_slice(&output.stdout)?;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use mtd::status::{self, PeerState, Status};
-use mtd_tests::controller::{Controller, End, Session, Setup, mtd_program};
+use mtd_tests::controller::{Controller, End, Session, Setup, answered, mtd_program};
 use mtd_tests::netns::Netns;
 use mtd_tests::topology::{Host, Topology, TopologyOptions};
 use mtd_tests::traffic::Load;
@@ -193,7 +193,7 @@ impl World {
     /// What `mtd status` prints for people on a host.
     pub(super) fn status_text(&self, role: Role) -> Result<String> {
         let output = self.controller(role)?.command(self.netns(role), &["status"])?;
-        ensure!(output.status.success(), "mtd status failed: {output:?}");
+        ensure!(answered(&output), "mtd status failed: {output:?}");
         Ok(String::from_utf8(output.stdout)?)
     }
 

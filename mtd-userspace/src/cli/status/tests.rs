@@ -5,7 +5,10 @@ use clap::Parser;
 
 use super::*;
 use crate::control::tests::{Running, sample};
-use crate::status::Tunnel;
+use crate::status::{
+    Endpoint, Handshakes, MapFill, Network, Peer, PeerState, Program, Rendezvous, RendezvousRole, Session,
+    SessionRole, SessionState, Slots, Traffic, Tunnel, WallClock,
+};
 
 #[derive(Parser)]
 struct Command {
@@ -20,7 +23,7 @@ fn parse(line: &str) -> Result<StatusArgs, clap::Error> {
     Command::try_parse_from(format!("status {line}").split_whitespace()).map(|command| command.status)
 }
 
-fn office() -> Peer {
+pub(crate) fn office() -> Peer {
     Peer {
         name: "office".to_owned(),
         state: PeerState::Open,
@@ -124,6 +127,59 @@ fn people_see_sections_with_aligned_values() {
         "  bad_tag      3  Authentication failed: the packet was changed or forged.",
     ];
     assert_eq!(lines, expected);
+}
+
+#[test]
+fn people_see_programs_clock_slots_and_maps() {
+    let program = Program {
+        name: "mtd_receive".to_owned(),
+        id: 7,
+        tag: "0123456789abcdef".to_owned(),
+        loaded: Some(NOW - 61.0),
+        runs: 1_000,
+        run_seconds: 0.000_25,
+    };
+    let slots = Slots { loaded: 44, horizon_seconds: Some(59.96), ..Slots::default() };
+    let lines = shown(Status {
+        commit: "0123456789ab".to_owned(),
+        kernel: "6.1.0-18-amd64".to_owned(),
+        programs: vec![program],
+        clock: Some(WallClock { synchronised: true, max_error_seconds: 0.0123 }),
+        slots: Some(slots),
+        maps: vec![MapFill { name: "sessions".to_owned(), used: 2, capacity: 1024 }],
+        ..sample()
+    });
+    let expected = [
+        "  kernel:        6.1.0-18-amd64",
+        "  program:       mtd_receive, number 7, tag 0123456789abcdef, loaded 1 min 1 s ago, 1000 runs of 250 ns",
+        "  wall clock:    synchronised, to 12 ms at most",
+        "  slots:         44 loaded, the first session has them for 60.0 s",
+        "  maps:          sessions 2 of 1024",
+    ];
+    assert_eq!(lines[1], "  controller:    process 42, version 0.1.0 (0123456789ab), up 1 min 1 s");
+    assert_eq!(lines[7..12], expected);
+}
+
+#[test]
+fn the_exit_status_tells_who_is_missing() {
+    let absent = || ControlError::NotRunning { owner: "eth0".to_owned() };
+    let broken = || ControlError::PermissionDenied { path: "/run/mtd/eth0.sock".into() };
+    let (running, orphaned) = (sample(), Status { pid: None, ..sample() });
+    for (statuses, failures, code) in [
+        (vec![running.clone()], vec![], 0),
+        (vec![running.clone(), orphaned.clone()], vec![], 3),
+        (vec![running.clone()], vec![absent()], 3),
+        (vec![orphaned], vec![broken()], 1),
+        (vec![], vec![broken()], 1),
+        (vec![], vec![absent()], 4),
+    ] {
+        let answers = Answers { statuses, failures };
+        assert_eq!(
+            format!("{:?}", answers.exit_code()),
+            format!("{:?}", ExitCode::from(code)),
+            "{answers:?}"
+        );
+    }
 }
 
 #[test]
@@ -251,13 +307,15 @@ fn a_status_of_before_there_were_sessions_can_be_read() {
 
 #[test]
 fn a_data_plane_without_controller_is_pointed_out() {
-    let lines = shown(Status { pid: None, drops: BTreeMap::new(), ..sample() });
+    let status = Status { pid: None, drops: BTreeMap::new(), ..sample() };
+    let warnings = health::warnings(&status, &health::Look::default());
+    let lines = shown(Status { warnings, ..status });
     assert!(
-        lines[1].starts_with("  hint:          the programs are attached, but no controller"),
+        lines[1].starts_with("  warning:       the programs are attached, but no controller"),
         "{}",
         lines[1]
     );
-    assert_eq!(lines[2], "  controller:    not running");
+    assert_eq!(lines[3], "  controller:    not running");
     assert_eq!(lines.last().unwrap(), "dropped packets: none");
 }
 

@@ -24,11 +24,21 @@ impl Core {
     /// `name_of` tells the names of registered clients.
     pub fn status(&self, name_of: &dyn Fn(&PublicKey) -> Option<String>) -> Status {
         let now = self.clock.read();
+        let state = |peer: &Peer| self.tables.plane.session_state(peer.place.index).unwrap_or_default();
+        Status {
+            peers: self.peers.iter().map(|peer| peer.status(&state(peer), now)).collect(),
+            sessions: self.sessions(name_of, now),
+            ..self.overview()
+        }
+    }
+
+    /// The same without the single peers and sessions.
+    pub fn overview(&self) -> Status {
+        let now = self.clock.read();
         let counts = self.tables.plane.counts().unwrap_or_else(|error| {
             warn!("reading the counters: {error}");
             Counts::default()
         });
-        let state = |peer: &Peer| self.tables.plane.session_state(peer.place.index).unwrap_or_default();
         Status {
             schema: SCHEMA,
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -43,11 +53,10 @@ impl Core {
             pins: self.facts.pins.clone(),
             frames: counts.frames,
             drops: counts.drops.iter().map(|(reason, n)| (reason.name().to_owned(), *n)).collect(),
-            peers: self.peers.iter().map(|peer| peer.status(&state(peer), now)).collect(),
+            programs: self.tables.plane.programs(),
             public_key: self.config.identity.as_ref().map(|identity| identity.key.public().to_string()),
             handshakes: self.negotiated.server.as_ref().map(handshakes),
-            sessions: self.sessions(name_of, now),
-            ..Status::default()
+            ..self.summary(now)
         }
     }
 
@@ -70,18 +79,11 @@ impl Core {
 
     fn connection(&self, n: usize, connection: &Connection, now: Reading) -> status::Session {
         let machine = &connection.machine;
-        let state = match machine.phase() {
-            Phase::NoPrefix | Phase::Waiting | Phase::Finding => SessionState::Finding,
-            Phase::Connecting => SessionState::Connecting,
-            Phase::HalfOpen => SessionState::HalfOpen,
-            Phase::Open => SessionState::Open,
-            Phase::Silent => SessionState::Silent,
-        };
         let base = status::Session {
             name: connection.config.name.clone(),
             public_key: connection.config.public_key.to_string(),
             role: SessionRole::Client,
-            state,
+            state: client_state(machine),
             tunnel: tunnel(machine.tunnel()),
             hint: hint(machine),
             ..status::Session::unknown()
@@ -107,7 +109,7 @@ impl Core {
             name: name_of(view.client).unwrap_or_else(|| view.client.to_string()),
             public_key: view.client.to_string(),
             role: SessionRole::Server,
-            state: if view.last_valid == 0 { SessionState::HalfOpen } else { SessionState::Open },
+            state: server_state(view),
             tunnel: tunnel(self.negotiated.tunnel_of(Owner::Server, id)),
             ..status::Session::unknown()
         };
@@ -138,6 +140,22 @@ impl Core {
             ..base
         }
     }
+}
+
+/// The state of the session with a server.
+pub(super) fn client_state(machine: &Client) -> SessionState {
+    match machine.phase() {
+        Phase::NoPrefix | Phase::Waiting | Phase::Finding => SessionState::Finding,
+        Phase::Connecting => SessionState::Connecting,
+        Phase::HalfOpen => SessionState::HalfOpen,
+        Phase::Open => SessionState::Open,
+        Phase::Silent => SessionState::Silent,
+    }
+}
+
+/// The state of the session with a client.
+pub(super) const fn server_state(view: &View<'_>) -> SessionState {
+    if view.last_valid == 0 { SessionState::HalfOpen } else { SessionState::Open }
 }
 
 /// A session to be described.

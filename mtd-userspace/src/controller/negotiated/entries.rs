@@ -23,10 +23,10 @@ use crate::proto::session::{Ends, Keys, Parts, Role, Session, Terms};
 use crate::proto::slots::{Loader, Place};
 
 /// A session or introduction in the maps.
-pub(super) struct Entry {
-    pub(super) session: Arc<Session>,
-    pub(super) loader: Loader,
-    pub(super) offset: u64,
+pub(in crate::controller) struct Entry {
+    pub(in crate::controller) session: Arc<Session>,
+    pub(in crate::controller) loader: Loader,
+    pub(in crate::controller) offset: u64,
     pub(super) started: u64,
     pub(super) peer: u32,
     pub(super) local: Tunnel,
@@ -35,7 +35,7 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    pub(super) fn place(&self) -> Place {
+    pub(in crate::controller) fn place(&self) -> Place {
         self.loader.place()
     }
 
@@ -199,13 +199,17 @@ pub(super) fn control_route(address: &[u8; 16]) -> Destination {
     (abi::ROUTE_KEY_FAMILY_BITS + 128, abi::route_key(6, address))
 }
 
-pub(super) fn load(entry: &mut Entry, now: Reading, tables: &mut Tables) -> anyhow::Result<()> {
-    let time = now.boot.wrapping_add(entry.offset);
-    // The next two slots at least, whatever the configuration knows of this session; no further than there is
-    // room for.
+/// How far ahead slots are loaded, in ns: the next two at least, whatever the configuration knows of this session; no
+/// further than there is room for.
+pub(in crate::controller) fn horizon(entry: &Entry, tables: &Tables) -> u64 {
     let period = entry.session.period;
     let room = u64::from(tables.plane.capacity().slots.saturating_sub(4)) * period;
-    let horizon = tables.horizon.max(2 * period).min(room);
+    tables.horizon.max(2 * period).min(room)
+}
+
+pub(super) fn load(entry: &mut Entry, now: Reading, tables: &mut Tables) -> anyhow::Result<()> {
+    let time = now.boot.wrapping_add(entry.offset);
+    let horizon = horizon(entry, tables);
     Ok(entry.loader.advance(&entry.session, time, horizon, tables.plane.slots())?)
 }
 

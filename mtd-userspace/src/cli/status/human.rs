@@ -1,0 +1,269 @@
+//! A status for people, after the model of `wg show`.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddrV6;
+
+use crate::cli::output::{self, Section, Style};
+use crate::status::{
+    Endpoint, Frames, Handshakes, Network, Peer, PeerState, Rendezvous, RendezvousRole, Session, SessionRole,
+    SessionState, Status, Traffic,
+};
+
+/// So many sessions are shown; of more, only the number.
+const MAX_SESSIONS_SHOWN: usize = 32;
+
+/// `now`: unix seconds, to tell how long ago something was.
+pub(super) fn human(statuses: &[Status], style: Style, now: f64) -> String {
+    let mut sections = Vec::new();
+    for status in statuses {
+        sections.push(interface_section(status, style, now).render());
+        let rendezvous = status.rendezvous.as_ref();
+        sections.extend(rendezvous.map(|rendezvous| rendezvous_section(rendezvous, style, now).render()));
+        sections.extend(clients_section(status, style).map(|section| section.render()));
+        let sessions = status.sessions.iter().take(MAX_SESSIONS_SHOWN);
+        sections.extend(sessions.map(|session| session_section(session, style).render()));
+        if let Some(more @ 1..) = status.sessions.len().checked_sub(MAX_SESSIONS_SHOWN) {
+            sections.push(format!("and {more} more sessions: `mtd sessions` shows all\n"));
+        }
+        sections.extend(status.peers.iter().map(|peer| peer_section(peer, style).render()));
+        sections.push(frames_section(&status.frames, style).render());
+        sections.push(output::drop_table(style, "dropped packets", &status.drops));
+    }
+    sections.join("\n")
+}
+
+fn interface_section(status: &Status, style: Style, now: f64) -> Section {
+    let mut section = Section::new(style, format!("interface: {}", status.interface));
+    for warning in &status.warnings {
+        section.warning(&warning.text);
+    }
+    let version = &status.version;
+    let commit = if status.commit.is_empty() { String::new() } else { format!(" ({})", status.commit) };
+    if let Some(pid) = status.pid {
+        let uptime = output::span(status.uptime_seconds);
+        section.row("controller", format!("process {pid}, version {version}{commit}, up {uptime}"));
+    } else {
+        section.row("controller", "not running");
+    }
+    if let Some(key) = &status.public_key {
+        section.row("public key", key);
+    }
+    section.row("prefixes", list(&status.prefixes));
+    section.row("link", &status.link);
+    section.row("XDP mode", &status.xdp);
+    section.row("tunnel device", format!("{}, MTU {} B", status.device, status.mtu));
+    section.row("pins", status.pins.display());
+    if !status.kernel.is_empty() {
+        section.row("kernel", &status.kernel);
+    }
+    for program in &status.programs {
+        let loaded = program.loaded.map(|unix| format!(", loaded {} ago", output::span(now - unix)));
+        let runs = (program.runs > 0).then(|| {
+            let each = program.run_seconds / program.runs as f64 * 1e9;
+            format!(", {} runs of {each:.0} ns", program.runs)
+        });
+        let (name, id, tag) = (&program.name, program.id, &program.tag);
+        section.row(
+            "program",
+            format!(
+                "{name}, number {id}, tag {tag}{}{}",
+                loaded.unwrap_or_default(),
+                runs.unwrap_or_default()
+            ),
+        );
+    }
+    if let Some(clock) = &status.clock {
+        let error = format!("synchronised, to {:.0} ms at most", clock.max_error_seconds * 1e3);
+        section.row("wall clock", if clock.synchronised { error } else { "not synchronised".to_owned() });
+    }
+    if let Some(slots) = &status.slots {
+        let last = slots.horizon_seconds.map(|left| format!(", the first session has them for {left:.1} s"));
+        section.row("slots", format!("{} loaded{}", slots.loaded, last.unwrap_or_default()));
+    }
+    if !status.maps.is_empty() {
+        section.row(
+            "maps",
+            list(status.maps.iter().map(|map| format!("{} {} of {}", map.name, map.used, map.capacity))),
+        );
+    }
+    section
+}
+
+fn peer_section(peer: &Peer, style: Style) -> Section {
+    let mut section = Section::new(style, format!("peer: {}", peer.name));
+    section.hint(peer.hint.as_deref());
+    section.row(
+        "state",
+        match peer.state {
+            PeerState::Waiting => "waiting: no valid packet yet",
+            PeerState::Open => "open",
+            PeerState::Silent => "silent: no valid packet lately",
+        },
+    );
+    section.row("last valid packet", ago(peer.last_valid_seconds));
+    section.row("mode", &peer.mode);
+    section.row(
+        "slot",
+        format!("{} of {} s, {} loaded ahead", peer.slot, peer.period_seconds, peer.slots_ahead),
+    );
+    section.row("local", endpoint(peer.local));
+    section.row("remote", endpoint(peer.remote));
+    section.row("clock offset", format!("{:+.3} s", peer.clock_offset_seconds));
+    section.row("received", traffic(peer.received));
+    section.row("sent", traffic(peer.sent));
+    if !peer.dropped_from_prefix.is_empty() {
+        let sampled = reasons(&peer.dropped_from_prefix);
+        section.row("dropped, sampled", format!("{sampled} (from the peer's prefix)"));
+    }
+    section
+}
+
+fn rendezvous_section(rendezvous: &Rendezvous, style: Style, now: f64) -> Section {
+    let mut section = Section::new(style, "rendezvous");
+    let Rendezvous { role, network, pending, failed, .. } = rendezvous;
+    section.hint((*network == Network::Unreachable).then_some(
+        "no node of the DHT answers: is there a way to the Internet for UDP over IPv4, and is bootstrap right?",
+    ));
+    section.row(
+        "network",
+        match network {
+            Network::Ok => "ok",
+            Network::Unreachable => "unreachable",
+            Network::Unknown => "not asked yet",
+        },
+    );
+    let since = |unix: f64| format!("{} ago", output::span(now - unix));
+    let length = output::span(rendezvous.window_seconds as f64);
+    section.row("window", format!("{length}, began {}", since(rendezvous.window_start as f64)));
+    let last = |unix: Option<f64>| unix.map_or("never".to_owned(), since);
+    if matches!(role, RendezvousRole::Server | RendezvousRole::Both) {
+        let at = last(rendezvous.last_publication);
+        section.row("published", format!("{}, last {at}", rendezvous.published));
+    }
+    if matches!(role, RendezvousRole::Client | RendezvousRole::Both) {
+        let median = rendezvous.median_fetch_ms.map_or(String::new(), |ms| format!(", median {ms:.0} ms"));
+        section
+            .row("fetched", format!("{}, last {}{median}", rendezvous.fetched, last(rendezvous.last_fetch)));
+    }
+    let next = rendezvous.next_seconds.map(|seconds| format!(", next in {}", output::span(seconds)));
+    section.row("pending", format!("{pending}{}", next.unwrap_or_default()));
+    section.row("failed", failed);
+    if !rendezvous.rejected.is_empty() {
+        section.row("rejected", reasons(&rendezvous.rejected));
+    }
+    section
+}
+
+/// What a server with registered clients has to say.
+fn clients_section(status: &Status, style: Style) -> Option<Section> {
+    if status.clients_registered.is_none() && status.handshakes.is_none() {
+        return None;
+    }
+    let mut section = Section::new(style, "clients");
+    if let Some(registered) = status.clients_registered {
+        section.row("registered", registered);
+    }
+    let open =
+        |session: &&Session| session.role == SessionRole::Server && session.state == SessionState::Open;
+    section.row("sessions open", status.sessions.iter().filter(open).count());
+    if let Some(Handshakes { received, answered, refused, half_open }) = &status.handshakes {
+        section.row("handshakes", format!("{received} received, {answered} answered, {half_open} half open"));
+        if !refused.is_empty() {
+            section.row("refused", reasons(refused));
+        }
+    }
+    Some(section)
+}
+
+fn session_section(session: &Session, style: Style) -> Section {
+    let title = match session.role {
+        SessionRole::Client => format!("session with server: {}", session.name),
+        SessionRole::Server => format!("session with client: {}", session.name),
+    };
+    let mut section = Section::new(style, title);
+    section.hint(session.hint.as_deref());
+    section.row(
+        "state",
+        match session.state {
+            SessionState::Finding => "finding: looking for the server's introduction",
+            SessionState::Connecting => "connecting: the handshake is under way",
+            SessionState::HalfOpen => "half-open: no data packet from the client yet",
+            SessionState::Open => "open",
+            SessionState::Silent => "silent: no valid packet lately",
+            SessionState::Closing => "closing",
+        },
+    );
+    section.row("public key", &session.public_key);
+    section.row("last valid packet", ago(session.last_valid_seconds));
+    section.row("tunnel", format!("{} to {}", list(&session.tunnel.local), list(&session.tunnel.remote)));
+    // Before the handshake there is nothing to tell.
+    if let Some(mode) = &session.mode {
+        section.row("mode", mode);
+    }
+    if let (Some(slot), Some(period)) = (session.slot, session.period_seconds) {
+        section.row("slot", format!("{slot} of {period} s"));
+    }
+    if let Some(local) = session.local {
+        section.row("local", endpoint(local));
+    }
+    if let Some(remote) = session.remote {
+        section.row("remote", endpoint(remote));
+    }
+    if let Some(prefix) = session.prefix {
+        section.row("prefix", prefix);
+    }
+    if let Some(age) = session.age_seconds {
+        let keys = session.rekeyed_seconds.map(|age| format!(", keys {} old", output::span(age)));
+        section.row("age", format!("{}{}", output::span(age), keys.unwrap_or_default()));
+    }
+    if let Some(offset) = session.clock_offset_seconds {
+        section.row("clock offset", format!("{offset:+.3} s"));
+    }
+    section.row("received", traffic(session.received));
+    section.row("sent", traffic(session.sent));
+    section
+}
+
+fn frames_section(frames: &Frames, style: Style) -> Section {
+    let mut section = Section::new(style, "frames");
+    section.row("passed untouched", frames.passed);
+    section.row("accepted", frames.accepted);
+    section.row("opened on other CPUs", frames.steered);
+    if frames.steering_lost > 0 {
+        section.row("lost on the way there", frames.steering_lost);
+    }
+    section.row("sent", frames.sent);
+    if frames.sealed_ahead + frames.opened_ahead > 0 {
+        section.row(
+            "sealed, opened with key stream made ahead",
+            format!("{}, {}", frames.sealed_ahead, frames.opened_ahead),
+        );
+    }
+    section.row("control messages", frames.control);
+    section.row("solicitations answered", frames.neighbour_answered);
+    section.row("drops not reported", frames.events_suppressed);
+    section
+}
+
+pub(super) fn list<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
+    let items: Vec<_> = items.into_iter().map(|item| item.to_string()).collect();
+    if items.is_empty() { "none".to_owned() } else { items.join(", ") }
+}
+
+fn ago(seconds: Option<f64>) -> String {
+    seconds.map_or("never".to_owned(), |seconds| format!("{} ago", output::span(seconds)))
+}
+
+/// Counts by reason, the most frequent one first.
+fn reasons(counts: &BTreeMap<String, u64>) -> String {
+    list(output::by_count(counts).iter().map(|(reason, count)| format!("{count} {reason}")))
+}
+
+pub(super) fn endpoint(Endpoint { address, port }: Endpoint) -> SocketAddrV6 {
+    SocketAddrV6::new(address, port, 0, 0)
+}
+
+fn traffic(Traffic { packets, bytes }: Traffic) -> String {
+    let noun = if packets == 1 { "packet" } else { "packets" };
+    format!("{} in {packets} {noun}", output::bytes(bytes))
+}

@@ -1,0 +1,116 @@
+use super::*;
+use crate::control::tests::sample;
+use crate::status::{Program, SessionCount, Slots};
+
+fn underlay() -> Underlay {
+    Underlay {
+        ifindex: 2,
+        mac: [2, 0, 0, 0, 0, 1],
+        mtu: 1500,
+        up: true,
+        xdp_program: Some(7),
+        addresses: vec!["192.0.2.1/24".parse().unwrap(), "2001:db8:9::1/64".parse().unwrap()],
+    }
+}
+
+fn look() -> Look {
+    Look { underlay: Some(underlay()), ..Look::default() }
+}
+
+fn healthy() -> Status {
+    let program = Program { name: RECEIVE.to_owned(), id: 7, ..Program::default() };
+    Status {
+        programs: vec![program],
+        clock: Some(WallClock { synchronised: true, max_error_seconds: 0.01 }),
+        slots: Some(Slots { loaded: 22, lag_seconds: 0.1, ..Slots::default() }),
+        session_counts: vec![SessionCount { role: "peer".to_owned(), state: "open".to_owned(), count: 1 }],
+        maps: vec![MapFill { name: "sessions".to_owned(), used: 89, capacity: 100 }],
+        uptime_seconds: 61.0,
+        ..sample()
+    }
+}
+
+/// What is warned of, as far as it is of this kind; there may be no other.
+fn only(status: &Status, look: &Look, code: WarningCode) -> String {
+    let found = warnings(status, look);
+    assert_eq!(found.iter().map(|warning| warning.code.as_str()).collect::<Vec<_>>(), [code.as_str()]);
+    found[0].text.clone()
+}
+
+#[test]
+fn nothing_is_said_of_a_healthy_host() {
+    assert_eq!(warnings(&healthy(), &look()), []);
+}
+
+#[test]
+fn each_fault_of_the_underlay_has_its_warning() {
+    let with = |change: fn(&mut Underlay)| {
+        let mut underlay = underlay();
+        change(&mut underlay);
+        Look { underlay: Some(underlay), ..Look::default() }
+    };
+    let down = only(&healthy(), &with(|u| u.up = false), WarningCode::InterfaceDown);
+    assert!(down.contains("ip link set eth0 up"), "{down}");
+    // 1428 in the tunnel and 72 around it.
+    let small = only(&healthy(), &with(|u| u.mtu = 1499), WarningCode::MtuTooSmall);
+    assert!(small.contains("1499") && small.contains("ip link set eth0 mtu 1500"), "{small}");
+    let none = only(&healthy(), &with(|u| u.xdp_program = None), WarningCode::NotAttached);
+    assert!(none.contains("no XDP program"), "{none}");
+    let other = only(&healthy(), &with(|u| u.xdp_program = Some(u32::MAX)), WarningCode::NotAttached);
+    assert!(other.contains("without a name (number 4294967295)"), "{other}");
+    let inside = with(|u| u.addresses.push("2001:db8:1::1/64".parse().unwrap()));
+    let text = only(&healthy(), &inside, WarningCode::AddressInPrefix);
+    assert!(text.starts_with("2001:db8:1::1 of eth0"), "{text}");
+    let shared = Status { link: "shared".to_owned(), ..healthy() };
+    assert_eq!(warnings(&shared, &inside), [], "where that is how it should be");
+    only(&healthy(), &Look::default(), WarningCode::InterfaceMissing);
+}
+
+#[test]
+fn offloads_matter_where_they_act_before_the_program() {
+    let merging = |features: &[&'static str]| Look { merging: features.to_vec(), ..look() };
+    let generic = Status { xdp: "generic".to_owned(), ..healthy() };
+    let text = only(&generic, &merging(&["rx-udp-gro-forwarding"]), WarningCode::ReceiveOffload);
+    assert!(text.contains("ethtool -K eth0 rx-udp-gro-forwarding off"), "{text}");
+    assert_eq!(warnings(&healthy(), &merging(&["rx-udp-gro-forwarding"])), [], "a native one is before it");
+    only(&healthy(), &merging(&["rx-lro"]), WarningCode::ReceiveOffload);
+    let misfits = vec![("mtd0".to_owned(), "rx-gro".to_owned(), false)];
+    let text = only(&healthy(), &Look { misfits, ..look() }, WarningCode::TunnelOffload);
+    assert!(text.contains("ethtool -K mtd0 rx-gro on"), "{text}");
+}
+
+#[test]
+fn clock_slots_and_maps_are_watched() {
+    let clock = Some(WallClock { synchronised: false, max_error_seconds: 16.0 });
+    only(&Status { clock, ..healthy() }, &look(), WarningCode::ClockNotSynchronised);
+    let slots = |slots| Status { slots: Some(slots), ..healthy() };
+    only(&slots(Slots { lag_seconds: 1.1, ..Slots::default() }), &look(), WarningCode::SlotsLate);
+    only(&slots(Slots { missing: 1, ..Slots::default() }), &look(), WarningCode::SlotsLate);
+    let maps = vec![MapFill { name: "routes".to_owned(), used: 90, capacity: 100 }];
+    let text = only(&Status { maps, ..healthy() }, &look(), WarningCode::MapFull);
+    assert!(text.contains("90 of 100 routes"), "{text}");
+    only(&Status { pid: None, ..healthy() }, &look(), WarningCode::NoController);
+}
+
+#[test]
+fn silence_of_the_whole_prefix_is_strange_after_a_minute() {
+    let mut quiet = healthy();
+    quiet.frames.accepted = 0;
+    quiet.drops = [("send_no_slot".to_owned(), 5)].into();
+    let text = only(&quiet, &look(), WarningCode::NothingArrives);
+    assert!(text.contains("tcpdump -ni eth0 net 2001:db8:1::/64"), "{text}");
+    let knocked = Status { drops: [("tcp".to_owned(), 1)].into(), ..quiet.clone() };
+    assert_eq!(warnings(&knocked, &look()), [], "a stranger's packet shows as well that it is routed here");
+    let young = Status { uptime_seconds: 59.0, ..quiet.clone() };
+    assert_eq!(warnings(&young, &look()), []);
+    let alone = Status { session_counts: Vec::new(), ..quiet.clone() };
+    assert_eq!(warnings(&alone, &look()), [], "nobody is to come");
+    let on_link = Status { link: "on-link".to_owned(), ..quiet };
+    assert_eq!(warnings(&on_link, &look()), []);
+}
+
+#[test]
+fn the_kernel_tells_of_clock_and_release() {
+    assert!(wall_clock().is_some());
+    assert!(kernel().starts_with(|c: char| c.is_ascii_digit()), "{}", kernel());
+}

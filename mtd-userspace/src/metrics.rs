@@ -1,0 +1,277 @@
+//! Metrics for Prometheus: the status, less what is about single sessions, in the text format that Prometheus reads.
+//!
+//! All labels have a fixed set of values: no client's name, key or address is in them, and the number of series does not
+//! grow with that of sessions. Counters are read when somebody asks, so there is nothing for a library to instrument;
+//! the official one writes `OpenMetrics` only, which `promtool check metrics` does not read.
+
+mod process;
+pub mod server;
+mod text;
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use mtd_common::DropReason;
+use tokio::sync::Mutex;
+
+use self::text::{Kind, Text};
+use crate::status::{
+    Frames, Handshakes, MapFill, Network, Program, Rendezvous, SessionCount, Slots, Status, WallClock,
+    WarningCode,
+};
+
+/// Media type of the text format.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// For how long rendered metrics are used again: many readers cost no more than one.
+const FRESH: std::time::Duration = std::time::Duration::from_millis(500);
+
+/// The states that sessions can be in, by role: all of them are shown, also where there are none.
+const SESSION_STATES: [(&str, &[&str]); 3] = [
+    ("peer", &["waiting", "open", "silent"]),
+    ("client", &["finding", "connecting", "half-open", "open", "silent"]),
+    ("server", &["half-open", "open"]),
+];
+
+/// Rendered metrics, while they are fresh.
+#[derive(Default)]
+pub struct Cache(Mutex<Option<(Instant, String)>>);
+
+impl Cache {
+    /// The metrics: those of a moment ago, or what `render` makes now. One at a time, whoever asks.
+    ///
+    /// # Errors
+    /// Those of `render`.
+    pub async fn get<E>(&self, render: impl AsyncFnOnce() -> Result<String, E>) -> Result<String, E> {
+        let mut cached = self.0.lock().await;
+        if let Some((since, text)) = &*cached
+            && since.elapsed() < FRESH
+        {
+            return Ok(text.clone());
+        }
+        let text = render().await?;
+        *cached = Some((Instant::now(), text.clone()));
+        Ok(text)
+    }
+}
+
+/// The metrics of a status and of this process.
+pub fn render(status: &Status) -> String {
+    let mut text = Text::default();
+    let abi = status.abi.to_string();
+    text.family("mtd_build_info", Kind::Gauge, "What runs: always 1.")
+        .sample(&[("version", &status.version), ("commit", &status.commit), ("abi", &abi)], 1);
+    text.family("mtd_data_plane_info", Kind::Gauge, "How the receive program is attached: always 1.")
+        .sample(&[("xdp", &status.xdp), ("link", &status.link)], 1);
+    frames(&mut text, status);
+    drops(&mut text, &status.drops);
+    sessions(&mut text, status);
+    if let Some(slots) = &status.slots {
+        self::slots(&mut text, slots);
+    }
+    maps(&mut text, &status.maps);
+    programs(&mut text, &status.programs);
+    if let Some(clock) = &status.clock {
+        self::clock(&mut text, clock);
+    }
+    if let Some(rendezvous) = &status.rendezvous {
+        self::rendezvous(&mut text, rendezvous);
+    }
+    if let Some(counts) = &status.handshakes {
+        handshakes(&mut text, counts);
+    }
+    let mut family =
+        text.family("mtd_warning", Kind::Gauge, "1 for what `mtd status` warns of, otherwise 0.");
+    for code in WarningCode::ALL.iter().map(|code| code.as_str()) {
+        let there = status.warnings.iter().any(|warning| warning.code == code);
+        family.sample(&[("code", code)], u8::from(there));
+    }
+    process::render(&mut text);
+    text.finish()
+}
+
+fn frames(text: &mut Text, status: &Status) {
+    let Frames {
+        passed,
+        accepted,
+        sent,
+        neighbour_answered,
+        events_suppressed,
+        control,
+        steered,
+        steering_lost,
+        sealed_ahead,
+        opened_ahead,
+    } = status.frames;
+    let counters = [
+        (
+            "mtd_passed_packets_total",
+            passed,
+            "Frames that are none of mtd's, handed to the kernel untouched.",
+        ),
+        ("mtd_accepted_packets_total", accepted, "Valid packets, opened and delivered."),
+        ("mtd_sent_packets_total", sent, "Inner packets sealed and sent."),
+        ("mtd_control_messages_total", control, "Control messages handed to the controller."),
+        ("mtd_neighbour_answers_total", neighbour_answered, "Neighbour solicitations answered."),
+        ("mtd_steered_packets_total", steered, "Packets handed to another CPU, to be opened there."),
+        ("mtd_sealed_ahead_packets_total", sealed_ahead, "Packets sealed with key stream made ahead."),
+        ("mtd_opened_ahead_packets_total", opened_ahead, "Packets opened with key stream made ahead."),
+        ("mtd_steered_packets_lost_total", steering_lost, "Of those, packets lost on the way."),
+        ("mtd_drop_events_suppressed_total", events_suppressed, "Drops counted but not reported as events."),
+        (
+            "mtd_received_bytes_total",
+            status.traffic.received.bytes,
+            "Bytes of inner packets received through sessions since the controller started.",
+        ),
+        (
+            "mtd_sent_bytes_total",
+            status.traffic.sent.bytes,
+            "Bytes of inner packets sent through sessions since the controller started.",
+        ),
+    ];
+    for (name, value, help) in counters {
+        text.single(name, Kind::Counter, help, value);
+    }
+}
+
+fn drops(text: &mut Text, drops: &BTreeMap<String, u64>) {
+    let help = "Packets dropped, by reason; `mtd drops` says what the reasons mean.";
+    let mut family = text.family("mtd_dropped_packets_total", Kind::Counter, help);
+    for reason in DropReason::ALL {
+        let direction = if reason.is_sending() { "send" } else { "receive" };
+        let count = drops.get(reason.name()).copied().unwrap_or_default();
+        family.sample(&[("direction", direction), ("reason", reason.name())], count);
+    }
+}
+
+fn sessions(text: &mut Text, status: &Status) {
+    let mut family = text.family("mtd_sessions", Kind::Gauge, "Sessions by role of this host and state.");
+    for (role, states) in SESSION_STATES {
+        for state in states {
+            let same = |found: &&SessionCount| found.role == role && found.state == *state;
+            let count = status.session_counts.iter().find(same).map_or(0, |found| found.count);
+            family.sample(&[("role", role), ("state", state)], count);
+        }
+    }
+    if let Some(clients) = status.clients_registered {
+        text.single("mtd_clients_registered", Kind::Gauge, "Clients that may come.", clients);
+    }
+    if let Some(age) = status.last_valid_seconds {
+        let help = "Time since the last valid packet of any session.";
+        text.single("mtd_last_valid_packet_age_seconds", Kind::Gauge, help, age);
+    }
+    if let Some(offset) = status.clock_offset_seconds {
+        let help = "Largest difference between a session's clock and the wall clock.";
+        text.single("mtd_session_clock_offset_seconds", Kind::Gauge, help, offset);
+    }
+}
+
+fn slots(text: &mut Text, slots: &Slots) {
+    text.single("mtd_slots_loaded", Kind::Gauge, "Slots loaded, over all sessions.", slots.loaded);
+    let help = "Loaded slots whose own address could not be had.";
+    text.single("mtd_slots_missing", Kind::Gauge, help, slots.missing);
+    if let Some(horizon) = slots.horizon_seconds {
+        let help = "Time until the first session runs out of slots without its controller.";
+        text.single("mtd_slot_horizon_seconds", Kind::Gauge, help, horizon);
+    }
+    let help = "How far loading lags behind the configured horizon.";
+    text.single("mtd_slot_refresh_lag_seconds", Kind::Gauge, help, slots.lag_seconds);
+    if let Some(refreshed) = slots.refreshed {
+        let help = "When slots were last looked after.";
+        text.single("mtd_slot_refresh_timestamp_seconds", Kind::Gauge, help, refreshed);
+    }
+}
+
+fn maps(text: &mut Text, maps: &[MapFill]) {
+    let mut family = text.family("mtd_map_entries", Kind::Gauge, "Entries of a map that are taken.");
+    for map in maps {
+        family.sample(&[("map", &map.name)], map.used);
+    }
+    let help = "Entries that a map has room for.";
+    let mut family = text.family("mtd_map_capacity_entries", Kind::Gauge, help);
+    for map in maps {
+        family.sample(&[("map", &map.name)], map.capacity);
+    }
+}
+
+fn programs(text: &mut Text, programs: &[Program]) {
+    let help = "Time that a program ran; 0 unless kernel.bpf_stats_enabled is on.";
+    let mut family = text.family("mtd_program_run_seconds_total", Kind::Counter, help);
+    for program in programs {
+        family.sample(&[("program", &program.name)], program.run_seconds);
+    }
+    let help = "Runs of a program; 0 unless kernel.bpf_stats_enabled is on.";
+    let mut family = text.family("mtd_program_runs_total", Kind::Counter, help);
+    for program in programs {
+        family.sample(&[("program", &program.name)], program.runs);
+    }
+}
+
+fn clock(text: &mut Text, clock: &WallClock) {
+    let help = "1 if a time service keeps the wall clock right, otherwise 0.";
+    text.single("mtd_clock_synchronised", Kind::Gauge, help, u8::from(clock.synchronised));
+    let help = "By how much the wall clock may be wrong, as its time service has it.";
+    text.single("mtd_clock_max_error_seconds", Kind::Gauge, help, clock.max_error_seconds);
+}
+
+fn rendezvous(text: &mut Text, rendezvous: &Rendezvous) {
+    let counters = [
+        ("mtd_rendezvous_publications_total", rendezvous.published, "Introductions published."),
+        ("mtd_rendezvous_fetches_total", rendezvous.fetched, "Introductions fetched and accepted."),
+        ("mtd_rendezvous_failures_total", rendezvous.failed, "Publications and fetches that failed."),
+    ];
+    for (name, value, help) in counters {
+        text.single(name, Kind::Counter, help, value);
+    }
+    let help = "What the DHT gave and was not accepted, by reason.";
+    by_reason(text, "mtd_rendezvous_rejected_total", help, &rendezvous.rejected);
+    let help = "Publications and fetches that are due or under way.";
+    text.single("mtd_rendezvous_pending", Kind::Gauge, help, rendezvous.pending);
+    let reachable = match rendezvous.network {
+        Network::Ok => Some(1),
+        Network::Unreachable => Some(0),
+        Network::Unknown => None,
+    };
+    if let Some(reachable) = reachable {
+        let help = "1 if nodes of the DHT answer, otherwise 0.";
+        text.single("mtd_rendezvous_reachable", Kind::Gauge, help, reachable);
+    }
+    let times = [
+        (
+            "mtd_rendezvous_publication_timestamp_seconds",
+            rendezvous.last_publication,
+            "When an introduction was last published.",
+        ),
+        (
+            "mtd_rendezvous_fetch_timestamp_seconds",
+            rendezvous.last_fetch,
+            "When an introduction was last fetched and accepted.",
+        ),
+    ];
+    for (name, time, help) in times {
+        if let Some(time) = time {
+            text.single(name, Kind::Gauge, help, time);
+        }
+    }
+    let help = "Length of a window.";
+    text.single("mtd_rendezvous_window_seconds", Kind::Gauge, help, rendezvous.window_seconds);
+}
+
+fn handshakes(text: &mut Text, counts: &Handshakes) {
+    let help = "First messages of handshakes that came through an introduction.";
+    text.single("mtd_handshakes_received_total", Kind::Counter, help, counts.received);
+    text.single("mtd_handshakes_answered_total", Kind::Counter, "Those that were answered.", counts.answered);
+    let help = "Those that were not answered, by reason.";
+    by_reason(text, "mtd_handshakes_refused_total", help, &counts.refused);
+}
+
+/// Counts whose reasons are names in the code, never anything from the network.
+fn by_reason(text: &mut Text, name: &'static str, help: &str, counts: &BTreeMap<String, u64>) {
+    let mut family = text.family(name, Kind::Counter, help);
+    for (reason, count) in counts {
+        family.sample(&[("reason", reason)], *count);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,85 @@
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::*;
+use crate::control::tests::FakeSource;
+
+/// A server of its own, and the end of it.
+struct Served {
+    address: SocketAddr,
+    _stop: oneshot::Sender<()>,
+}
+
+impl Served {
+    async fn new() -> Self {
+        let listener = bind("[::1]:0".parse().unwrap()).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        tokio::spawn(serve(listener, Arc::new(FakeSource::new(None)), async { _ = stopped.await }));
+        Self { address, _stop: stop }
+    }
+
+    async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.address).await.unwrap()
+    }
+
+    /// The whole answer to a request.
+    async fn ask(&self, request: &str) -> String {
+        let mut stream = self.connect().await;
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        // A server that refuses what is still on its way resets the connection: what came before counts.
+        let _ = stream.read_to_end(&mut answer).await;
+        String::from_utf8(answer).unwrap()
+    }
+}
+
+#[tokio::test]
+async fn metrics_are_text_of_prometheus() {
+    let answer = Served::new().await.ask("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
+    assert!(head.contains("content-type: text/plain; version=0.0.4; charset=utf-8"), "{head}");
+    assert!(body.contains("\nmtd_accepted_packets_total 7\n"), "{body}");
+}
+
+#[tokio::test]
+async fn everything_else_is_refused() {
+    let served = Served::new().await;
+    for (request, code) in [
+        ("GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(), 404),
+        ("GET /v1/status HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(), 404),
+        ("POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n".to_owned(), 405),
+        ("DELETE /v1/peers/x HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(), 404),
+        ("nonsense\r\n\r\n".to_owned(), 400),
+        (format!("GET /metrics HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(20_000)), 431),
+        (format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(20_000)), 431),
+    ] {
+        let answer = served.ask(&request).await;
+        let expected = format!("HTTP/1.1 {code} ");
+        assert!(answer.starts_with(&expected), "{} -> {answer}", &request[..request.len().min(40)]);
+    }
+}
+
+#[tokio::test]
+async fn readers_that_stall_are_cut_and_others_go_on_after_them() {
+    let served = Served::new().await;
+    let begun = Instant::now();
+    let mut stalled = Vec::new();
+    for _ in 0..MAX_CONNECTIONS {
+        let mut stream = served.connect().await;
+        stream.write_all(b"GET /metr").await.unwrap();
+        stalled.push(stream);
+    }
+    let answer = served.ask("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+    assert!(begun.elapsed() <= PATIENCE + Duration::from_secs(2), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn an_address_that_cannot_be_had_is_an_error_with_a_way_out() {
+    let served = Served::new().await;
+    let error = bind(served.address).await.unwrap_err().to_string();
+    assert!(error.contains("cannot serve metrics") && error.contains("[metrics]"), "{error}");
+}

@@ -1,0 +1,88 @@
+//! The text format of Prometheus, version 0.0.4.
+
+use std::fmt::{Display, Write as _};
+
+/// What a metric is.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Kind {
+    /// It only grows, and starts anew at 0.
+    Counter,
+    /// It goes up and down.
+    Gauge,
+}
+
+/// A text that grows family by family.
+#[derive(Default)]
+pub(super) struct Text(String);
+
+/// The samples of one metric.
+pub(super) struct Family<'a> {
+    text: &'a mut String,
+    name: &'static str,
+}
+
+impl Text {
+    /// Begins a metric, for samples to be added.
+    pub(super) fn family(&mut self, name: &'static str, kind: Kind, help: &str) -> Family<'_> {
+        let kind = match kind {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+        };
+        // Writing to a string cannot fail, here and below.
+        let _ = writeln!(self.0, "# HELP {name} {}\n# TYPE {name} {kind}", escaped(help, &['\\', '\n']));
+        Family { text: &mut self.0, name }
+    }
+
+    /// A metric with one sample without labels.
+    pub(super) fn single(&mut self, name: &'static str, kind: Kind, help: &str, value: impl Display) {
+        self.family(name, kind, help).sample(&[], value);
+    }
+
+    /// The text.
+    pub(super) fn finish(self) -> String {
+        self.0
+    }
+}
+
+impl Family<'_> {
+    /// Adds a sample. The value is a number.
+    pub(super) fn sample(&mut self, labels: &[(&str, &str)], value: impl Display) {
+        self.text.push_str(self.name);
+        for (n, (label, value)) in labels.iter().enumerate() {
+            let before = if n == 0 { '{' } else { ',' };
+            let _ = write!(self.text, "{before}{label}=\"{}\"", escaped(value, &['\\', '\n', '"']));
+        }
+        let after = if labels.is_empty() { "" } else { "}" };
+        let _ = writeln!(self.text, "{after} {value}");
+    }
+}
+
+fn escaped(text: &str, special: &[char]) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\n' => out.push_str("\\n"),
+            c if special.contains(&c) => out.extend(['\\', c]),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn families_have_help_type_and_samples() {
+        let mut text = Text::default();
+        text.single("up", Kind::Gauge, "Whether \\ it\nruns.", 0.5);
+        let mut family = text.family("lost_total", Kind::Counter, "So many.");
+        family.sample(&[("why", "a \"b\" \\ c\nd"), ("who", "e")], u64::MAX);
+        assert_eq!(
+            text.finish(),
+            "# HELP up Whether \\\\ it\\nruns.\n# TYPE up gauge\nup 0.5\n# HELP lost_total So many.\n\
+             # TYPE lost_total counter\nlost_total{why=\"a \\\"b\\\" \\\\ c\\nd\",who=\"e\"} 18446744073709551615\n"
+        );
+    }
+}

@@ -1,0 +1,131 @@
+//! The part of the status that says how well everything does: programs, maps, slots, clock, warnings.
+
+use serde::{Deserialize, Serialize};
+
+/// A program in the kernel.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Program {
+    /// Its name.
+    pub name: String,
+    /// Its number, as `bpftool prog` shows it.
+    pub id: u32,
+    /// A hash of its instructions, 16 hexadecimal digits.
+    pub tag: String,
+    /// When it was loaded, in unix seconds.
+    pub loaded: Option<f64>,
+    /// How often it ran; 0 unless the kernel counts that (`sysctl kernel.bpf_stats_enabled=1`).
+    pub runs: u64,
+    /// How long it ran altogether, in seconds; as `runs`.
+    pub run_seconds: f64,
+}
+
+/// How full a map is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MapFill {
+    /// `addresses`, `sessions` or `routes`.
+    pub name: String,
+    /// Entries that are taken.
+    pub used: u64,
+    /// Entries that there is room for.
+    pub capacity: u64,
+}
+
+/// How well the controller keeps slots loaded, over all sessions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Slots {
+    /// Slots that are loaded.
+    pub loaded: u64,
+    /// Of those, slots whose own address could not be had; that is tried again.
+    pub missing: u64,
+    /// Seconds until the first session runs out of slots if the controller does nothing from now on; absent without
+    /// sessions. Sessions whose keys end before that do not count.
+    pub horizon_seconds: Option<f64>,
+    /// How far, in seconds, loading lags behind what the configuration wants, in the session where it is worst; 0 or
+    /// nearly so as long as the controller keeps up.
+    pub lag_seconds: f64,
+    /// When slots were last looked after, in unix seconds.
+    pub refreshed: Option<f64>,
+}
+
+/// The wall clock, by what the kernel knows of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct WallClock {
+    /// A time service says that it is right.
+    pub synchronised: bool,
+    /// By how much it may be wrong, in seconds, as the time service has it; of no meaning when it is not synchronised.
+    pub max_error_seconds: f64,
+}
+
+/// Sessions of one kind.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionCount {
+    /// `peer` for statically configured ones; otherwise what this host is in them, `client` or `server`.
+    pub role: String,
+    /// As in [`super::Peer::state`] and [`super::Session::state`].
+    pub state: String,
+    /// How many.
+    pub count: u64,
+}
+
+/// Inner packets of all sessions together since the controller started, those of ended sessions included.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct Totals {
+    /// Received.
+    pub received: super::Traffic,
+    /// Sent.
+    pub sent: super::Traffic,
+}
+
+/// Something that the operator should look at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Warning {
+    /// What it is about, for programs: [`WarningCode::as_str`].
+    pub code: String,
+    /// What is wrong, and the way out.
+    pub text: String,
+}
+
+macro_rules! warning_codes {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal,)+) => {
+        /// See [`Warning::code`].
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum WarningCode { $($(#[doc = $doc])+ $variant,)+ }
+
+        impl WarningCode {
+            /// All there are.
+            pub const ALL: &[Self] = &[$(Self::$variant,)+];
+
+            /// The word of the documents.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $name,)+ }
+            }
+        }
+    };
+}
+
+warning_codes! {
+    /// The programs are attached, and no controller runs.
+    NoController = "no_controller",
+    /// No time service keeps the wall clock right.
+    ClockNotSynchronised = "clock_not_synchronised",
+    /// The underlay interface is gone.
+    InterfaceMissing = "interface_missing",
+    /// The underlay interface is down.
+    InterfaceDown = "interface_down",
+    /// The underlay's MTU has become too small for the tunnel's.
+    MtuTooSmall = "mtu_too_small",
+    /// The underlay merges datagrams before mtd sees them.
+    ReceiveOffload = "receive_offload",
+    /// An offload of the tunnel device that must be off is on.
+    TunnelOffload = "tunnel_offload",
+    /// The receive program is not the one that the interface runs.
+    NotAttached = "not_attached",
+    /// This host has an own address in a protected prefix.
+    AddressInPrefix = "address_in_prefix",
+    /// Not one packet for the protected prefixes has arrived.
+    NothingArrives = "nothing_arrives",
+    /// The controller does not keep up with loading slots.
+    SlotsLate = "slots_late",
+    /// A map is nearly full.
+    MapFull = "map_full",
+}
