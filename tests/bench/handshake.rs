@@ -23,7 +23,7 @@ const CLIENTS: usize = 1000;
 fn kernel_bytes_of_many() -> Result<f64> {
     let horizon = DEFAULT_HORIZON_OF_MANY.as_nanos().try_into()?;
     let slots = most_loaded(horizon, DEFAULT_PERIOD.as_nanos().try_into()?);
-    let plane = Plane::load(Capacity { sessions: MAX_SESSIONS, slots })?;
+    let plane = Plane::load(Capacity { sessions: MAX_SESSIONS, slots, lanes: 0 })?;
     let (bytes, _) = map_bytes(std::process::id())?;
     drop(plane);
     Ok(bytes)
