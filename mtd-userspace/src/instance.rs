@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::device;
+use crate::{device, web};
 
 /// Where control sockets and locks are.
 pub const RUN_DIR: &str = "/run/mtd";
@@ -45,6 +45,11 @@ impl Instance {
     /// The lock that a running controller holds.
     pub fn lock(&self) -> PathBuf {
         Path::new(RUN_DIR).join(format!("{}.lock", self.name))
+    }
+
+    /// The link to the web view.
+    pub fn web_link(&self) -> PathBuf {
+        Path::new(RUN_DIR).join(format!("{}{}", self.name, web::link::SUFFIX))
     }
 
     /// What outlives a clean stop, inside the configured folder for state.

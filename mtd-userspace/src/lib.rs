@@ -22,3 +22,4 @@ pub mod registry;
 pub mod rendezvous;
 pub mod state;
 pub mod status;
+pub mod web;

@@ -15,6 +15,7 @@ mod steady;
 mod strangers;
 mod sybils;
 mod watch;
+mod web;
 mod windows;
 mod world;
 

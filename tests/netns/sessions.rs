@@ -10,6 +10,7 @@ mod steady;
 mod steering;
 mod torture;
 mod two;
+mod web;
 mod world;
 mod wrong;
 

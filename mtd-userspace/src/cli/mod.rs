@@ -12,6 +12,7 @@ mod peers;
 mod run;
 mod sessions;
 mod status;
+mod web;
 
 use std::process::ExitCode;
 
@@ -83,6 +84,8 @@ enum Command {
     Reload(peers::ReloadArgs),
     /// Show what was dropped and why.
     Drops(drops::DropsArgs),
+    /// Print the link to the web view.
+    Web(web::WebArgs),
     /// Look into the DHT, put things into it, or serve a private one.
     Dht(dht::DhtArgs),
     /// Reports for developers.
@@ -126,6 +129,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Peers(args) => runtime()?.block_on(peers::run(args))?,
         Command::Reload(args) => runtime()?.block_on(peers::reload(&args))?,
         Command::Drops(args) => runtime()?.block_on(drops::run(&args, controller::offline_status))?,
+        Command::Web(args) => web::run(&args)?,
         Command::Dht(args) => runtime()?.block_on(dht::run(&args))?,
         Command::Debug(args) => debug::run(&args)?,
     }

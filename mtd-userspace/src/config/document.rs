@@ -15,8 +15,8 @@ use super::{
     Client, Config, DEFAULT_CLIENTS_DIR, DEFAULT_EXPIRE, DEFAULT_GRACE, DEFAULT_HANDSHAKES,
     DEFAULT_HANDSHAKES_PER_CLIENT, DEFAULT_HORIZON, DEFAULT_HORIZON_OF_MANY, DEFAULT_IDLE,
     DEFAULT_INTRODUCTION_SLOT, DEFAULT_METRICS, DEFAULT_PERIOD, DEFAULT_PUBLISH_IN_FLIGHT, DEFAULT_REKEY,
-    DEFAULT_WINDOW, Identity, Listen, MANY_SESSIONS, MIN_SLOTS_AHEAD, Peer, Pool, Rendezvous, Server,
-    TunnelAddresses, check, tables,
+    DEFAULT_WEB, DEFAULT_WINDOW, Identity, Listen, MANY_SESSIONS, MIN_SLOTS_AHEAD, Peer, Pool, Rendezvous,
+    Server, TunnelAddresses, check, tables,
 };
 use crate::keys::PublicKey;
 
@@ -60,7 +60,7 @@ pub(super) fn read(text: &str, mut problems: Problems) -> Result<Document, Confi
 
 /// `None` when something that must be there is not; then a problem has been reported.
 fn build(file: FileFields) -> Option<Document> {
-    let FileFields { root, hooks, metrics, rendezvous, listen, clients, servers, peers } = file;
+    let FileFields { root, hooks, metrics, web, rendezvous, listen, clients, servers, peers } = file;
     let prefixes: Vec<_> = root.prefixes.into_iter().map(unlocated).collect();
     let default_prefix = prefixes.first().copied();
     if default_prefix.is_none() && root.follow_at.is_none() {
@@ -107,6 +107,7 @@ fn build(file: FileFields) -> Option<Document> {
         state_dir: root.state_dir.unwrap_or_else(|| PathBuf::from(DEFAULT_STATE_DIR)),
         hooks,
         metrics: metrics.map(|fields| value(fields.listen).unwrap_or(DEFAULT_METRICS)),
+        web: web.map(|fields| value(fields.listen).unwrap_or(DEFAULT_WEB)),
         rendezvous,
         listen,
         servers: servers?,

@@ -167,6 +167,28 @@ pub(super) fn pool(text: &str) -> Result<IpNet, Fault> {
     Ok(net)
 }
 
+/// Where the web view is served: on loopback only, since it shows the moving addresses.
+pub(super) fn web_address(text: &str) -> Result<SocketAddr, Fault> {
+    const EXAMPLE: &str = "[::1]:8674";
+    let address = text.parse::<SocketAddr>().map_err(|_| {
+        let what = format!("\"{}\" is not an address with a port", shown(text));
+        Fault::new(what, format!("write it like {EXAMPLE}"))
+    })?;
+    if address.port() == 0 {
+        return Err(Fault::new("port 0 is another one at each start", format!("write it like {EXAMPLE}")));
+    }
+    if !address.ip().is_loopback() {
+        let what =
+            format!("{} is no loopback address, and the web view shows moving addresses", address.ip());
+        let remedy = format!(
+            "write {EXAMPLE}, and from elsewhere come with ssh -L {port}:[::1]:{port} HOST",
+            port = address.port()
+        );
+        return Err(Fault::new(what, remedy));
+    }
+    Ok(address)
+}
+
 /// Whether a network has the length of a pool.
 pub(super) fn is_pool_length(net: IpNet) -> bool {
     let (least, most) = pool_lengths(net);

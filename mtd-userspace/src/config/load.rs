@@ -99,6 +99,7 @@ fn with_keys(config: Config<()>, identity: Option<Identity>, keys: Vec<SecretKey
         identity,
         hooks: config.hooks,
         metrics: config.metrics,
+        web: config.web,
         rendezvous: config.rendezvous,
         listen: config.listen,
         servers: config.servers,

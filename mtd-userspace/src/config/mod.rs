@@ -108,6 +108,8 @@ pub struct Config<K = SecretKey> {
     pub hooks: Hooks,
     /// Where metrics are served over HTTP, one address; `None`: only at the control socket.
     pub metrics: Option<SocketAddr>,
+    /// Where the web view is served, a loopback address; `None`: nowhere.
+    pub web: Option<SocketAddr>,
     /// How servers and clients find each other.
     pub rendezvous: Rendezvous,
     /// What this host does as a server with registered clients; `None`: it is none.

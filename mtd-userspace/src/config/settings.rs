@@ -25,6 +25,9 @@ pub struct Hooks {
 /// Where metrics are served when `[metrics]` says nothing. Exporters of others crowd around 9100; this is well away from them.
 pub const DEFAULT_METRICS: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST), 24_633);
 
+/// Where the web view is served when `[web]` says nothing.
+pub const DEFAULT_WEB: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST), 8674);
+
 /// Shortest and longest rendezvous window; whole seconds.
 pub const WINDOW_RANGE: (Duration, Duration) = (Duration::from_mins(1), Duration::from_hours(24));
 

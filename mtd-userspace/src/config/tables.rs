@@ -36,6 +36,7 @@ pub(super) const ROOT_KEYS: &[Key] = &[
     ("private_key_file", r#""private.key""#),
     ("hooks", "{}"),
     ("metrics", "{}"),
+    ("web", "{}"),
     ("rendezvous", "{}"),
     ("listen", "{}"),
     ("client", "[]"),
@@ -52,6 +53,8 @@ pub(super) const HOOKS_KEYS: &[Key] = &[
     ("post_down", r#"["logger mtd has stopped"]"#),
 ];
 pub(super) const METRICS_KEYS: &[Key] = &[("listen", r#""[::1]:24633""#)];
+
+pub(super) const WEB_KEYS: &[Key] = &[("listen", r#""[::1]:8674""#)];
 
 pub(super) const RENDEZVOUS_KEYS: &[Key] = &[
     ("window", r#""15m""#),
@@ -107,6 +110,7 @@ pub(super) const PEER_KEYS: &[Key] = &[
 pub(super) const ROOT: Schema = Schema { header: "", path: "", keys: ROOT_KEYS };
 pub(super) const HOOKS: Schema = Schema { header: "[hooks]", path: "hooks.", keys: HOOKS_KEYS };
 pub(super) const METRICS: Schema = Schema { header: "[metrics]", path: "metrics.", keys: METRICS_KEYS };
+pub(super) const WEB: Schema = Schema { header: "[web]", path: "web.", keys: WEB_KEYS };
 pub(super) const RENDEZVOUS: Schema =
     Schema { header: "[rendezvous]", path: "rendezvous.", keys: RENDEZVOUS_KEYS };
 pub(super) const LISTEN: Schema = Schema { header: "[listen]", path: "listen.", keys: LISTEN_KEYS };
@@ -115,8 +119,8 @@ pub(super) const SERVER: Schema = Schema { header: "[[server]]", path: "server."
 pub(super) const PEER: Schema = Schema { header: "[[peer]]", path: "peer.", keys: PEER_KEYS };
 
 /// The tables of the file, the root first.
-pub(super) const SCHEMAS: [&Schema; 8] =
-    [&ROOT, &HOOKS, &METRICS, &RENDEZVOUS, &LISTEN, &CLIENT, &SERVER, &PEER];
+pub(super) const SCHEMAS: [&Schema; 9] =
+    [&ROOT, &HOOKS, &METRICS, &WEB, &RENDEZVOUS, &LISTEN, &CLIENT, &SERVER, &PEER];
 
 /// The word that stands for the prefix of the interface.
 pub(super) const FOLLOW_INTERFACE: &str = "interface";
@@ -151,6 +155,11 @@ pub(super) struct RootFields {
 
 /// `[metrics]`.
 pub(super) struct MetricsFields {
+    pub(super) listen: Option<Located<SocketAddr>>,
+}
+
+/// `[web]`.
+pub(super) struct WebFields {
     pub(super) listen: Option<Located<SocketAddr>>,
 }
 
@@ -221,6 +230,7 @@ pub(super) struct FileFields {
     pub(super) root: RootFields,
     pub(super) hooks: Hooks,
     pub(super) metrics: Option<MetricsFields>,
+    pub(super) web: Option<WebFields>,
     pub(super) rendezvous: RendezvousFields,
     pub(super) listen: Option<ListenFields>,
     pub(super) clients: Vec<ClientFields>,
@@ -232,6 +242,7 @@ pub(super) struct FileFields {
 pub(super) fn read(root: &Section, problems: &mut Problems) -> FileFields {
     let hooks = root.table("hooks", &HOOKS, problems);
     let metrics = root.table("metrics", &METRICS, problems);
+    let web = root.table("web", &WEB, problems);
     let rendezvous = root.table("rendezvous", &RENDEZVOUS, problems);
     let listen = root.table("listen", &LISTEN, problems);
     let clients = root.tables("client", &CLIENT, problems);
@@ -243,6 +254,7 @@ pub(super) fn read(root: &Section, problems: &mut Problems) -> FileFields {
         metrics: metrics.map(|table| MetricsFields {
             listen: table.optional("listen", problems, fields::metrics_address),
         }),
+        web: web.map(|table| WebFields { listen: table.optional("listen", problems, fields::web_address) }),
         rendezvous: rendezvous.map(|table| read_rendezvous(&table, problems)).unwrap_or_default(),
         listen: listen.map(|table| read_listen(&table, problems)),
         clients: clients.iter().map(|table| read_client(table, problems)).collect(),

@@ -5,6 +5,7 @@ mod metrics;
 mod networks;
 mod random;
 mod registered;
+mod web;
 
 use super::*;
 
@@ -194,7 +195,7 @@ fn unknown_keys() {
             "1:1: interfce: unknown key; did you mean interface?
              2:1: horizn: unknown key; did you mean horizon?
              3:1: xyz: unknown key; remove it; the keys known here are interface, prefix, link, policy, allow, xdp, steering, keystream, device, \
-             address, mtu, horizon, max_sessions, socket, state_dir, private_key_file, hooks, metrics, rendezvous, listen, client, \
+             address, mtu, horizon, max_sessions, socket, state_dir, private_key_file, hooks, metrics, web, rendezvous, listen, client, \
              server, peer",
         ),
         ("mode = ", "modus = 1\nmode = ", "21:1: peer.modus: unknown key; did you mean mode?"),

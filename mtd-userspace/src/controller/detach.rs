@@ -115,9 +115,10 @@ pub(super) async fn take_away(instance: &Instance, _lock: &Lock) -> anyhow::Resu
     Ok(found)
 }
 
-/// Removes the control socket, and one that was not in its place yet when its controller was killed.
+/// Removes the control socket, one that was not in its place yet when its controller was killed, and the link to the web view.
 fn remove_sockets(instance: &Instance) -> anyhow::Result<bool> {
     let socket = instance.socket();
+    let link = instance.web_link();
     let name = socket.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let mut found = false;
     let entries = match fs::read_dir(RUN_DIR) {
@@ -128,7 +129,7 @@ fn remove_sockets(instance: &Instance) -> anyhow::Result<bool> {
         let path = entry.context(RUN_DIR)?.path();
         let file = path.file_name().unwrap_or_default().to_string_lossy();
         let temporary = file.strip_prefix(&format!("{name}.")).is_some_and(|id| id.parse::<u32>().is_ok());
-        if *file == name || temporary {
+        if *file == name || temporary || path == link {
             fs::remove_file(&path).with_context(|| path.display().to_string())?;
             found = true;
         }

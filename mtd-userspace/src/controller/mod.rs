@@ -43,7 +43,7 @@ use crate::dataplane::{Maker, Plane, Worker};
 use crate::device::{TunnelInfo, Underlay};
 use crate::keys::PublicKey;
 use crate::status::{self, Drop, Registered, Reload, Setting, Status};
-use crate::{health, metrics, privilege};
+use crate::{health, metrics, privilege, web};
 
 pub use self::core::Core;
 pub use clock::{Clock, SystemClock};
@@ -187,6 +187,7 @@ struct Running {
     stop: watch::Sender<bool>,
     server: JoinHandle<Result<(), control::ControlError>>,
     metrics: Option<JoinHandle<()>>,
+    web: Option<JoinHandle<()>>,
     watchers: Vec<JoinHandle<std::io::Result<()>>>,
     meeting: Option<JoinHandle<()>>,
     keystream: Option<Worker>,
@@ -202,6 +203,8 @@ impl Running {
     ) -> anyhow::Result<Self> {
         let (events, _) = broadcast::channel(EVENT_BACKLOG);
         let listener = control::server::bind(socket)?;
+        let web = config.web.map(|address| web::server::bind(address, &host.instance.web_link()));
+        let web = web.transpose()?;
         let (ring, control_ring) = (plane.take_events()?, plane.take_control()?);
         let keystream = plane.take_maker().map(Maker::spawn).transpose()?;
         events::forward_program_logs(&mut plane);
@@ -235,6 +238,10 @@ impl Running {
             let source = Arc::clone(&source) as Arc<dyn control::server::Source>;
             tokio::spawn(metrics::server::serve(listener, source, until(stopped.clone())))
         });
+        let web = web.map(|listener| {
+            let shown = Arc::clone(&source) as Arc<dyn control::server::Source>;
+            tokio::spawn(web::server::serve(listener, shown, until(stopped.clone())))
+        });
         let answering = Arc::clone(&source);
         let server = tokio::spawn(control::server::serve(listener, answering, until(stopped.clone())));
         let watchers = vec![
@@ -242,7 +249,7 @@ impl Running {
             tokio::spawn(events::watch_control(control_ring, Arc::clone(&core), until(stopped))),
         ];
         let meeting = meeting.map(|meeting| tokio::spawn(meeting.serve(Arc::clone(&core), requests)));
-        Ok(Self { core, source, interface, stop, server, metrics, watchers, meeting, keystream })
+        Ok(Self { core, source, interface, stop, server, metrics, web, watchers, meeting, keystream })
     }
 
     /// What remains to be done once everything is attached: the administrator's commands, and giving up the privileges that
@@ -317,6 +324,11 @@ impl Running {
             && let Err(error) = metrics.await
         {
             warn!("metrics: {error}");
+        }
+        if let Some(web) = self.web
+            && let Err(error) = web.await
+        {
+            warn!("web view: {error}");
         }
         match self.server.await {
             Ok(Ok(())) => {}

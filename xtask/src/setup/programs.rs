@@ -43,6 +43,7 @@ pub(super) const PROGRAMS: &[Program] = &[
     required("nft", "nftables", "NAT and packet filters of test routers"),
     required("prometheus", "prometheus", "scraping the controller's metrics"),
     required("promtool", "prometheus", "checks of metrics and alert rules"),
+    required("chromium", "chromium", "the web view in a browser"),
     required("ps", "procps", "processes left behind"),
     required("sysctl", "procps", "forwarding in test namespaces"),
     Program {

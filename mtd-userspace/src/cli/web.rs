@@ -1,0 +1,66 @@
+//! `mtd web`: the link to the web view.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+
+use super::output;
+use crate::control;
+use crate::instance::{Instance, RUN_DIR};
+use crate::web::link;
+
+/// Arguments of `mtd web`.
+#[derive(Args, Debug)]
+#[command(after_help = "For a browser elsewhere: ssh -L 8674:[::1]:8674 HOST, and there: sudo mtd web
+
+Whoever has the token in the link sees the moving addresses; another one is made at the next start.")]
+pub(super) struct WebArgs {
+    /// Underlay interface [default: all in this network namespace]
+    #[arg(short, long, value_name = "IFACE")]
+    interface: Option<String>,
+}
+
+/// Prints the links of this network namespace, one a line.
+///
+/// # Errors
+/// There is none, or it cannot be read.
+pub(super) fn run(args: &WebArgs) -> anyhow::Result<()> {
+    output::print(&links(Path::new(RUN_DIR), args.interface.as_deref())?)
+}
+
+fn links(run_dir: &Path, wanted: Option<&str>) -> anyhow::Result<String> {
+    let mut interfaces = control::own_interfaces(run_dir, link::SUFFIX)?;
+    interfaces.retain(|interface| wanted.is_none_or(|wanted| wanted == interface));
+    let mut links = String::new();
+    for interface in interfaces {
+        let name = Instance::of(&interface)?.name().to_owned() + link::SUFFIX;
+        let path = run_dir.join(name);
+        let link = fs::read_to_string(&path)
+            .with_context(|| format!("cannot read {}; run as root (sudo)", path.display()))?;
+        links += &link;
+    }
+    if links.is_empty() {
+        bail!("no web view is served; put [web] into the configuration and restart the controller");
+    }
+    Ok(links)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_links_are_printed_and_none_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(links(folder.path(), None).unwrap_err().to_string().contains("[web]"));
+        for (interface, port) in [("eth1", 2), ("eth0", 1)] {
+            let name = Instance::of(interface).unwrap().name().to_owned();
+            fs::write(folder.path().join(name + link::SUFFIX), format!("http://[::1]:{port}/#00\n")).unwrap();
+        }
+        assert_eq!(links(folder.path(), Some("eth1")).unwrap(), "http://[::1]:2/#00\n");
+        assert!(links(folder.path(), Some("eth2")).is_err());
+        assert_eq!(links(folder.path(), None).unwrap(), "http://[::1]:1/#00\nhttp://[::1]:2/#00\n");
+    }
+}

@@ -1,0 +1,181 @@
+//! What pages are shown: one sample a second for all of them, and none while nobody looks.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use axum::body::Bytes;
+use futures_util::Stream;
+use serde::Serialize;
+use tokio::sync::{Notify, OwnedSemaphorePermit, watch};
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::control::server::Source;
+use crate::status::Status;
+
+/// Time between two samples.
+pub(super) const PERIOD: Duration = Duration::from_secs(1);
+
+/// Sessions in a sample: more than people read, and few enough that a sample stays small. Those in front are kept.
+const MAX_SESSIONS: usize = 200;
+
+/// What a page learns at a time, as JSON in an event named `sample`. When there is no status, an event named `failure` says why.
+#[derive(Debug, Serialize)]
+pub struct Sample {
+    /// Unix time of this host, in ms.
+    pub time_ms: u64,
+    /// Sessions and peers that are left out.
+    pub left_out: usize,
+    /// As at the control socket.
+    pub status: Status,
+}
+
+/// The latest sample, and whoever waits for the next one. A reader that is slower than the samples misses some; none are
+/// kept for it.
+#[derive(Debug)]
+pub(super) struct Feed {
+    events: watch::Sender<Bytes>,
+    wanted: Notify,
+}
+
+impl Feed {
+    pub(super) fn new() -> Self {
+        Self { events: watch::Sender::default(), wanted: Notify::new() }
+    }
+
+    /// Takes samples as long as somebody follows, and sleeps otherwise.
+    pub(super) async fn produce(&self, source: &dyn Source) -> ! {
+        let mut ticks = interval(PERIOD);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            while self.events.receiver_count() == 0 {
+                self.wanted.notified().await;
+            }
+            ticks.tick().await;
+            self.events.send_replace(event(source.status().await));
+        }
+    }
+
+    /// The events from now on, for a connection that notes its `progress`; it keeps its `permit` as long.
+    pub(super) fn follow(
+        &self,
+        progress: Arc<Notify>,
+        permit: OwnedSemaphorePermit,
+    ) -> impl Stream<Item = Result<Bytes, Infallible>> + use<> {
+        let events = self.events.subscribe();
+        self.wanted.notify_one();
+        futures_util::stream::unfold((events, progress, permit), async |(mut events, progress, permit)| {
+            // Asked for more: what was sent before is on its way.
+            progress.notify_one();
+            events.changed().await.ok()?;
+            let event = events.borrow_and_update().clone();
+            Some((Ok(event), (events, progress, permit)))
+        })
+    }
+}
+
+/// An event of `text/event-stream`. JSON has no line breaks of its own.
+fn event(status: anyhow::Result<Status>) -> Bytes {
+    let (name, data) = match status.map(|status| serde_json::to_string(&sample(status))) {
+        Ok(Ok(data)) => ("sample", data),
+        Ok(Err(error)) => ("failure", serde_json::Value::from(error.to_string()).to_string()),
+        Err(error) => ("failure", serde_json::Value::from(format!("{error:#}")).to_string()),
+    };
+    format!("event: {name}\ndata: {data}\n\n").into()
+}
+
+fn sample(mut status: Status) -> Sample {
+    let all = status.peers.len() + status.sessions.len();
+    status.peers.truncate(MAX_SESSIONS);
+    status.sessions.truncate(MAX_SESSIONS - status.peers.len());
+    let left_out = all - status.peers.len() - status.sessions.len();
+    let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Sample { time_ms: time.as_millis() as u64, left_out, status }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures_util::StreamExt as _;
+    use tokio::sync::{Semaphore, broadcast};
+    use tokio::time::sleep;
+
+    use super::*;
+    use crate::control::server::{Answer, StatusFuture};
+    use crate::control::tests::sample as status;
+    use crate::controller::Enforcement;
+    use crate::status::{Drop, Guard, Session};
+
+    /// Counts how often it is asked.
+    #[derive(Default)]
+    struct Counting(AtomicUsize);
+
+    impl Source for Counting {
+        fn status(&self) -> StatusFuture<'_> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            Box::pin(async { Ok(status()) })
+        }
+
+        fn subscribe(&self) -> broadcast::Receiver<Arc<Drop>> {
+            broadcast::channel(1).1
+        }
+
+        fn confirm(&self) -> Answer<'_, Guard> {
+            Box::pin(async { Ok(Guard::default()) })
+        }
+
+        fn set_policy(&self, _asked: Enforcement) -> Answer<'_, Guard> {
+            Box::pin(async { Ok(Guard::default()) })
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn samples_are_taken_once_for_all_and_only_while_somebody_looks() {
+        let (feed, source) = (Arc::new(Feed::new()), Arc::new(Counting::default()));
+        let asked = || source.0.load(Ordering::Relaxed);
+        let producer = tokio::spawn({
+            let (feed, source) = (Arc::clone(&feed), Arc::clone(&source));
+            async move { feed.produce(&*source).await }
+        });
+        sleep(PERIOD * 10).await;
+        assert_eq!(asked(), 0);
+        let permits = Arc::new(Semaphore::new(2));
+        let follow =
+            || Box::pin(feed.follow(Arc::default(), Arc::clone(&permits).try_acquire_owned().unwrap()));
+        let mut followers = [follow(), follow()];
+        for _ in 0..3 {
+            for follower in &mut followers {
+                assert!(follower.next().await.unwrap().unwrap().starts_with(b"event: sample\n"));
+            }
+        }
+        assert_eq!(asked(), 3);
+        // Whoever was away for long gets the latest one, not all.
+        sleep(PERIOD * 10).await;
+        let so_far = asked();
+        followers[0].next().await;
+        assert_eq!(asked(), so_far);
+        drop(followers);
+        sleep(PERIOD * 2).await;
+        let so_far = asked();
+        sleep(PERIOD * 10).await;
+        assert_eq!(asked(), so_far);
+        assert_eq!(permits.available_permits(), 2);
+        producer.abort();
+    }
+
+    #[test]
+    fn a_sample_stays_small_and_says_what_it_leaves_out() {
+        let sessions = vec![Session::unknown(); 1000];
+        let peers = status().peers.len();
+        let sample = sample(Status { sessions, ..status() });
+        assert_eq!(sample.left_out, 1000 + peers - MAX_SESSIONS);
+        assert_eq!(sample.status.sessions.len() + sample.status.peers.len(), MAX_SESSIONS);
+    }
+
+    #[test]
+    fn failures_are_told_as_one_line() {
+        let event = event(Err(anyhow::anyhow!("no \"map\"\nat all")));
+        assert_eq!(event, "event: failure\ndata: \"no \\\"map\\\"\\nat all\"\n\n");
+    }
+}

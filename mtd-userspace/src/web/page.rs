@@ -1,0 +1,31 @@
+//! The files of the page. All are in the binary: no build step, no file on the host, nothing from another site.
+
+use std::collections::BTreeMap;
+
+use mtd_common::DropReason;
+
+/// A file: path, media type, text.
+pub(super) type File = (&'static str, &'static str, &'static str);
+
+const HTML: &str = "text/html; charset=utf-8";
+const CSS: &str = "text/css; charset=utf-8";
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+
+pub(super) const FILES: &[File] = &[
+    ("/", HTML, include_str!("page/index.html")),
+    ("/style.css", CSS, include_str!("page/style.css")),
+    ("/icon.svg", "image/svg+xml", include_str!("page/icon.svg")),
+    ("/main.js", SCRIPT, include_str!("page/main.js")),
+    ("/stream.js", SCRIPT, include_str!("page/stream.js")),
+    ("/dom.js", SCRIPT, include_str!("page/dom.js")),
+    ("/format.js", SCRIPT, include_str!("page/format.js")),
+    ("/overview.js", SCRIPT, include_str!("page/overview.js")),
+    ("/sessions.js", SCRIPT, include_str!("page/sessions.js")),
+    ("/drops.js", SCRIPT, include_str!("page/drops.js")),
+    ("/chart.js", SCRIPT, include_str!("page/chart.js")),
+];
+
+/// What each drop reason means, by its name.
+pub(super) fn reasons() -> BTreeMap<&'static str, &'static str> {
+    DropReason::ALL.iter().map(|reason| (reason.name(), reason.help())).collect()
+}

@@ -1,0 +1,213 @@
+//! The server of the web view. What readers do, or fail to do, slows nothing but other readers.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Extension, Json, Router};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::sync::{Notify, Semaphore};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use super::feed::Feed;
+use super::link::{Link, Token};
+use super::page;
+use crate::control::server::{self, Source};
+
+/// Path of the events.
+const EVENTS_PATH: &str = "/events";
+/// The port of HTTP.
+const HTTP_PORT: u16 = 80;
+/// Connections served at a time; later ones wait in the kernel's queue.
+const MAX_CONNECTIONS: usize = 16;
+/// Followers of the events at a time: less than the connections, so that a page can say that there are too many.
+const MAX_FOLLOWERS: usize = 8;
+/// How long a connection may make no progress. Events come once a second.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// What the kernel keeps for a reader that does not read, in bytes.
+const SEND_BUFFER: u32 = 64 * 1024;
+/// Connections that wait.
+const BACKLOG: u32 = 16;
+/// Pause after a failed accept (no file descriptors left, as a rule).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// In every answer. The page gets nothing from elsewhere, gives nothing away and is shown in no other page; nobody else
+/// may read an answer; nothing is kept.
+const HEADERS: [(header::HeaderName, &str); 6] = [
+    (
+        header::CONTENT_SECURITY_POLICY,
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; \
+         form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'",
+    ),
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::REFERRER_POLICY, "no-referrer"),
+    (header::CACHE_CONTROL, "no-store"),
+    (header::HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+    (header::HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+];
+
+/// A bound address, and the link to it.
+#[derive(Debug)]
+pub struct Listener {
+    socket: TcpListener,
+    address: SocketAddr,
+    link: Link,
+}
+
+/// Binds the address and writes the link into a file. Within a tokio runtime.
+///
+/// # Errors
+/// The address is taken, or the file cannot be written.
+pub fn bind(address: SocketAddr, link: &Path) -> anyhow::Result<Listener> {
+    let listen = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        socket.set_reuseaddr(true)?;
+        // Connections inherit it.
+        socket.set_send_buffer_size(SEND_BUFFER)?;
+        socket.bind(address)?;
+        let socket = socket.listen(BACKLOG)?;
+        socket.local_addr().map(|address| (socket, address))
+    };
+    let (socket, address) = listen().with_context(|| {
+        format!("cannot serve the web view at {address}; choose another address with listen in [web]")
+    })?;
+    let link = Link::establish(link, address)?;
+    tracing::info!("web view at http://{address}/; mtd web prints the link");
+    Ok(Listener { socket, address, link })
+}
+
+/// Serves until `shutdown` is ready. Connections are cut then, and the link's file removed.
+pub async fn serve(listener: Listener, source: Arc<dyn Source>, shutdown: impl Future<Output = ()> + Send) {
+    let Listener { socket, address, link } = listener;
+    let feed = Arc::new(Feed::new());
+    let router = router(address, link.token().clone(), Arc::clone(&feed));
+    let mut connections = JoinSet::new();
+    let mut shutdown = pin!(shutdown);
+    let mut producer = pin!(feed.produce(&*source));
+    loop {
+        tokio::select! {
+            () = &mut shutdown => return,
+            never = &mut producer => never,
+            Some(_) = connections.join_next() => {}
+            accepted = socket.accept(), if connections.len() < MAX_CONNECTIONS => match accepted {
+                Ok((stream, _)) => {
+                    connections.spawn(converse(stream, router.clone()));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection for the web view");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            },
+        }
+    }
+}
+
+/// One request and its answer, as long as there is progress.
+async fn converse<S: AsyncRead + AsyncWrite + Unpin>(stream: S, router: Router) {
+    let progress = Arc::new(Notify::new());
+    let router = router.layer(Extension(Arc::clone(&progress)));
+    let mut connection = pin!(server::connection(stream, router));
+    loop {
+        tokio::select! {
+            result = connection.as_mut() => {
+                if let Err(error) = result {
+                    tracing::debug!(%error, "a connection to the web view broke");
+                }
+                return;
+            }
+            waited = timeout(PATIENCE, progress.notified()) => if waited.is_err() {
+                tracing::debug!("a reader of the web view was too slow");
+                return;
+            },
+        }
+    }
+}
+
+#[derive(Clone)]
+struct Shared {
+    token: Token,
+    feed: Arc<Feed>,
+    followers: Arc<Semaphore>,
+    hosts: Arc<[String]>,
+}
+
+fn router(address: SocketAddr, token: Token, feed: Arc<Feed>) -> Router {
+    let port = address.port();
+    let own = address.to_string();
+    let own = own.trim_end_matches(&format!(":{port}"));
+    let names = ["localhost", "127.0.0.1", "[::1]", own];
+    let mut hosts: Vec<String> = names.iter().map(|name| format!("{name}:{port}")).collect();
+    if port == HTTP_PORT {
+        // Browsers leave it out.
+        hosts.extend(names.map(str::to_owned));
+    }
+    let followers = Arc::new(Semaphore::new(MAX_FOLLOWERS));
+    let shared = Shared { token, feed, followers, hosts: hosts.into() };
+    let mut router = Router::new()
+        .route(EVENTS_PATH, get(follow))
+        .route("/reasons.json", get(|| async { Json(page::reasons()) }));
+    for &(path, kind, text) in page::FILES {
+        router = router.route(path, get(async move || ([(header::CONTENT_TYPE, kind)], text)));
+    }
+    router
+        .fallback(|| async { (StatusCode::NOT_FOUND, "no such page\n") })
+        .method_not_allowed_fallback(|| async { (StatusCode::METHOD_NOT_ALLOWED, "only GET\n") })
+        .layer(middleware::from_fn_with_state(shared.clone(), guard))
+        .with_state(shared)
+}
+
+/// Turns away requests that were meant for another host: a site whose name points here (DNS rebinding) is not us.
+async fn guard(State(shared): State<Shared>, request: Request, next: Next) -> Response {
+    let host = only(request.headers(), &header::HOST);
+    let ours = host.is_some_and(|host| shared.hosts.iter().any(|ours| ours.as_bytes() == host.as_bytes()));
+    let mut response = if ours {
+        next.run(request).await
+    } else {
+        (StatusCode::MISDIRECTED_REQUEST, format!("the web view is at http://{}/\n", shared.hosts[0]))
+            .into_response()
+    };
+    let headers = HEADERS.map(|(name, value)| (name, HeaderValue::from_static(value)));
+    response.headers_mut().extend(headers);
+    response
+}
+
+/// The events, for those who have the token.
+async fn follow(
+    State(shared): State<Shared>,
+    Extension(progress): Extension<Arc<Notify>>,
+    headers: HeaderMap,
+) -> Response {
+    let shown =
+        only(&headers, &header::AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+    if !shown.is_some_and(|shown| shared.token.admits(shown)) {
+        let demand = [(header::WWW_AUTHENTICATE, "Bearer")];
+        return (StatusCode::UNAUTHORIZED, demand, "open the link that mtd web prints\n").into_response();
+    }
+    let Ok(permit) = shared.followers.try_acquire_owned() else {
+        let message = format!("{MAX_FOLLOWERS} pages are open already; close one of them\n");
+        return (StatusCode::SERVICE_UNAVAILABLE, message).into_response();
+    };
+    let events = Body::from_stream(shared.feed.follow(progress, permit));
+    ([(header::CONTENT_TYPE, "text/event-stream")], events).into_response()
+}
+
+/// The header's value, if it is there once.
+fn only<'a>(headers: &'a HeaderMap, name: &header::HeaderName) -> Option<&'a HeaderValue> {
+    let mut values = headers.get_all(name).iter();
+    values.next().filter(|_| values.next().is_none())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,160 @@
+//! The web view, in a real browser and under readers that do not read.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use mtd_tests::browser::Browser;
+use mtd_tests::topology::TopologyOptions;
+use mtd_tests::wait_until;
+
+use super::PATIENCE;
+use super::world::{Inner, Role, World};
+
+/// Where the server of the tests has its page.
+const PLACE: &str = "[::1]:8674";
+
+/// Where screenshots are kept.
+fn artefact(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join("web").join(name)
+}
+
+/// Two controllers with a session, the server with a web view.
+fn open() -> Result<World> {
+    let mut world = World::new("encrypt", &TopologyOptions::default())?;
+    world.setup(Role::Server).extra = format!("[web]\nlisten = \"{PLACE}\"\n");
+    world.start_all()?;
+    world.wait_open()?;
+    Ok(world)
+}
+
+/// What `mtd web` prints.
+fn link(world: &World) -> Result<String> {
+    let mut command = world.netns(Role::Server).command(mtd_tests::controller::mtd_program()?)?;
+    let output = command.arg("web").output()?;
+    ensure!(output.status.success(), "{output:?}");
+    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+}
+
+const OWN: &str = "document.querySelector('[data-label=\"This host is at\"] .now')?.textContent ?? ''";
+const OTHER: &str = "document.querySelector('[data-label=\"The other end is at\"] .now')?.textContent ?? ''";
+
+#[test]
+fn the_page_shows_addresses_as_they_move() -> Result<()> {
+    let mut world = open()?;
+    let link = link(&world)?;
+    let mut browser = Browser::start(world.netns(Role::Server))?;
+    browser.look(1200, 1000, false)?;
+    browser.visit(&link)?;
+    browser.wait_for("document.getElementById('state').textContent === 'Live'")?;
+    browser.wait_for(&format!("({OWN}).startsWith('[')"))?;
+
+    // What it shows is where the session is, by the controller's word; and then it moves, at both ends.
+    let mut own = Vec::new();
+    for _ in 0..3 {
+        let before = browser.evaluate(OWN)?;
+        wait_until("the page to show the present addresses", PATIENCE, || {
+            let peer = world.peer(Role::Server)?;
+            let place = |end: mtd::status::Endpoint| format!("[{}]:{}", end.address, end.port);
+            Ok(browser.evaluate(OWN)? == place(peer.local) && browser.evaluate(OTHER)? == place(peer.remote))
+        })?;
+        own.push(browser.evaluate(OWN)?);
+        browser.wait_for(&format!("({OWN}) !== {before}"))?;
+    }
+    let (last, distinct) = (own.last().context("none")?.clone(), own.windows(2).all(|two| two[0] != two[1]));
+    assert!(distinct, "{own:?}");
+    browser.wait_for(&format!("document.querySelector('.trail').textContent.includes({last})"))?;
+
+    // Traffic, and what is dropped with its meaning.
+    let load = world.load(Role::Client, Inner::V6)?;
+    let scanner = &world.topology().scanner.netns;
+    let dark = u128::from(world.host(Role::Server).prefix.network()) | 0xdead;
+    scanner.ping(std::net::Ipv6Addr::from(dark).into(), 10)?;
+    browser
+        .wait_for("/bit\\/s \\([0-9.]+\\s[MG]iB\\)/.test(document.getElementById('overview').innerText)")?;
+    browser.wait_for(
+        "[...document.querySelectorAll('#drop-rows tr')].some((row) => /^icmpv6\\s+\\S+\\s+10\\s+ICMPv6 .+/s.test(row.innerText))",
+    )?;
+    browser.wait_for("document.querySelectorAll('#chart rect').length > 0")?;
+    drop(load);
+    browser.screenshot(&artefact("light.png"))?;
+    browser.look(1200, 1000, true)?;
+    browser.wait_for("getComputedStyle(document.body).backgroundColor === 'rgb(14, 17, 22)'")?;
+    browser.screenshot(&artefact("dark.png"))?;
+    // On a phone nothing is cut off at the side.
+    browser.look(390, 844, true)?;
+    browser.wait_for("document.documentElement.scrollWidth <= 390")?;
+    browser.screenshot(&artefact("phone.png"))?;
+
+    // By keyboard: the way past the header, then the button that stops what moves.
+    browser.evaluate("document.activeElement.blur()")?;
+    browser.press("Tab")?;
+    assert_eq!(browser.evaluate("document.activeElement.className")?, "skip");
+    browser.press("Tab")?;
+    browser.press("Enter")?;
+    browser.wait_for("document.getElementById('pause').getAttribute('aria-pressed') === 'true'")?;
+    let paused = browser.evaluate(OWN)?;
+    let slot = world.peer(Role::Server)?.slot;
+    world.wait_for_slot(Role::Server, slot + 3)?;
+    assert_eq!(browser.evaluate(OWN)?, paused);
+    browser.press("Enter")?;
+    browser.wait_for(&format!("({OWN}) !== {paused}"))?;
+
+    // Nothing came from elsewhere, the policy had nothing to keep out, and the token is not in the address.
+    assert_eq!(browser.complaints()?, Vec::<String>::new());
+    let foreign = "performance.getEntriesByType('resource').filter((one) => !one.name.startsWith(location.origin)).length";
+    assert_eq!(browser.evaluate(foreign)?, 0);
+    assert_eq!(browser.evaluate("location.href")?, format!("http://{PLACE}/"));
+
+    // A crash is seen, and the page goes on by itself with the next controller.
+    world.kill(Role::Server)?;
+    browser.wait_for("document.getElementById('state').dataset.state === 'lost'")?;
+    world.start(Role::Server)?;
+    browser.wait_for("document.getElementById('state').dataset.state === 'live'")?;
+    // After a clean stop another token is needed, and the page says so.
+    world.stop(Role::Server)?;
+    world.start(Role::Server)?;
+    browser.wait_for("document.getElementById('notice').textContent.includes('mtd web')")?;
+    browser.visit(&self::link(&world)?)?;
+    browser.wait_for("document.getElementById('state').dataset.state === 'live'")?;
+    Ok(())
+}
+
+/// A request of a reader that takes nothing.
+fn absent_reader(token: &str) -> std::io::Result<TcpStream> {
+    let mut stream = TcpStream::connect(PLACE)?;
+    write!(stream, "GET /events HTTP/1.1\r\nHost: {PLACE}\r\nAuthorization: Bearer {token}\r\n\r\n")?;
+    Ok(stream)
+}
+
+#[test]
+fn readers_that_do_not_read_slow_nobody() -> Result<()> {
+    let world = open()?;
+    let link = link(&world)?;
+    let token = link.split('#').nth(1).context("no token")?;
+    let netns = world.netns(Role::Server);
+    let readers =
+        netns.enter(|| (0..64).map(|_| absent_reader(token)).collect::<std::io::Result<Vec<_>>>())??;
+    // The tunnel and the controller take no notice: slots go on being loaded, the control socket answers.
+    let slot = world.peer(Role::Server)?.slot;
+    let report = world.netns(Role::Client).ping(world.end(Role::Server).v6.into(), 10)?;
+    assert_eq!(report.received, 10);
+    world.wait_for_slot(Role::Server, slot + 3)?;
+    let peer = world.peer(Role::Server)?;
+    assert!(peer.slots_ahead >= 50, "{peer:?}");
+    world.require_no_session_drops()?;
+    // Some follow, others were told that there are too many; once they go, there is room.
+    drop(readers);
+    wait_until("room for another reader", PATIENCE, || {
+        let answer = netns.enter(|| {
+            let mut stream = absent_reader(token)?;
+            stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+            let mut start = [0; 15];
+            stream.read_exact(&mut start).map(|()| start)
+        })?;
+        Ok(answer.is_ok_and(|start| &start == b"HTTP/1.1 200 OK"))
+    })?;
+    Ok(())
+}
