@@ -57,7 +57,7 @@ fn each_fault_of_the_underlay_has_its_warning() {
     let none = only(&healthy(), &with(|u| u.xdp_program = None), WarningCode::NotAttached);
     assert!(none.contains("no XDP program"), "{none}");
     let other = only(&healthy(), &with(|u| u.xdp_program = Some(u32::MAX)), WarningCode::NotAttached);
-    assert!(other.contains("without a name (number 4294967295)"), "{other}");
+    assert!(other.contains("the XDP program with the number 4294967295"), "{other}");
     let inside = with(|u| u.addresses.push("2001:db8:1::1/64".parse().unwrap()));
     let text = only(&healthy(), &inside, WarningCode::AddressInPrefix);
     assert!(text.starts_with("2001:db8:1::1 of eth0"), "{text}");

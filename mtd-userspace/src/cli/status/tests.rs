@@ -158,7 +158,7 @@ fn people_see_programs_clock_slots_and_maps() {
         "  maps:          sessions 2 of 1024",
     ];
     assert_eq!(lines[1], "  controller:    process 42, version 0.1.0 (0123456789ab), up 1 min 1 s");
-    assert_eq!(lines[7..12], expected);
+    assert_eq!(lines[8..13], expected);
 }
 
 #[test]
