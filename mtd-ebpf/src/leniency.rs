@@ -25,11 +25,25 @@ enum Fate {
 /// Decides on a frame that is refused for `reason`, counts and reports it. Returns the verdict.
 #[inline(always)]
 pub(crate) fn refuse(frame: &XdpFrame<'_>, reason: DropReason) -> u32 {
+    // Log lines take the verifier so many steps that it must not walk them once for each reason.
+    #[cfg(feature = "log")]
+    let reason = maps::forgotten(reason);
     // All that this costs where everything is enforced is one test.
-    let fate = match maps::dataplane() {
-        Some(dataplane) if dataplane.is_lenient() && reason.may_pass() => fate(frame, dataplane),
-        _ => Fate::Dropped,
-    };
+    match maps::dataplane() {
+        Some(dataplane) if dataplane.is_lenient() => {
+            refuse_leniently(frame, dataplane, maps::forgotten(reason))
+        }
+        _ => {
+            report::refused_on_receipt(frame, reason, false);
+            XDP_DROP
+        }
+    }
+}
+
+/// A function of its own in the program too: see `ingress::decrypt`.
+#[inline(never)]
+fn refuse_leniently(frame: &XdpFrame<'_>, dataplane: &Dataplane, reason: DropReason) -> u32 {
+    let fate = if reason.may_pass() { fate(frame, dataplane) } else { Fate::Dropped };
     if fate == Fate::Allowed {
         maps::count(Counter::Allowed);
         return XDP_PASS;

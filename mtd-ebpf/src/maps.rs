@@ -429,6 +429,18 @@ pub(crate) fn tick() -> u64 {
     local().map_or(0, now)
 }
 
+/// The same reason, of which the verifier knows nothing any more: it walks what follows once, and not once for each reason.
+#[inline(always)]
+pub(crate) fn forgotten(reason: DropReason) -> DropReason {
+    let Some(local) = local() else { return DropReason::ReceiveFailed };
+    // SAFETY: a field of a map value, aligned by its type; volatile, so that the compiler does not keep the value itself.
+    let number = unsafe {
+        (&raw mut local.forgotten).write_volatile(reason as u64);
+        (&raw const local.forgotten).read_volatile()
+    };
+    DropReason::from_number(number as u8).unwrap_or(DropReason::ReceiveFailed)
+}
+
 /// Lets `fill` write a drop event into the ring buffer, at most 100 times a second and CPU (bursts of 200). The
 /// event is all zero before.
 #[inline(always)]
