@@ -185,9 +185,24 @@ impl Tree {
         self.compress(&format!("{documents}/changelog.Debian"), self.debian_changelog()?.as_bytes())?;
         self.copy("packaging/debian/copyright", &format!("{documents}/copyright"), 0o644)?;
         self.copy("packaging/mtd.toml.example", &format!("{documents}/examples/mtd.toml"), 0o644)?;
-        for name in ["README.md", "docs/threat-model.md", "docs/steering.md"] {
-            let file = name.rsplit('/').next().unwrap_or(name);
-            self.copy(name, &format!("{documents}/{file}"), 0o644)?;
+        self.copy(
+            "packaging/prometheus/mtd.rules.yml",
+            &format!("{documents}/examples/mtd.rules.yml"),
+            0o644,
+        )?;
+        self.copy("packaging/grafana/mtd.json", &format!("{documents}/examples/grafana.json"), 0o644)?;
+        self.copy("README.md", &format!("{documents}/README.md"), 0o644)?;
+        for name in [
+            "keystream",
+            "operations",
+            "packaging",
+            "status",
+            "steering",
+            "threat-model",
+            "web",
+            "wire-format",
+        ] {
+            self.copy(&format!("docs/{name}.md"), &format!("{documents}/{name}.md"), 0o644)?;
         }
         Ok(())
     }

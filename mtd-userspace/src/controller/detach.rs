@@ -70,7 +70,7 @@ fn interfaces() -> anyhow::Result<BTreeSet<String>> {
     let mut found = BTreeSet::new();
     // Names in bpffs have colons for dots.
     found.extend(own_interfaces(&pins, "")?.into_iter().map(|name| name.replace(':', ".")));
-    for suffix in [".sock", ".lock"] {
+    for suffix in [".sock", ".lock", ".web"] {
         found.extend(own_interfaces(run, suffix)?);
     }
     Ok(found)
