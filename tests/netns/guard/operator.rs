@@ -9,9 +9,10 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use ipnet::{IpNet, Ipv6Net};
 use mtd::status::Status;
+use mtd_tests::controller::answered;
 use mtd_tests::netns::Netns;
 
-use crate::lifecycle::bench::{Bench, assert_success};
+use crate::lifecycle::bench::Bench;
 
 /// Port of the service.
 pub(super) const SSH: u16 = 22;
@@ -71,7 +72,7 @@ impl Site {
     /// What `mtd status --json` says of the only interface.
     pub(super) fn status(&self) -> Result<Status> {
         let output = self.bench.mtd(&["status", "--json"])?;
-        assert_success(&output);
+        assert!(answered(&output), "{output:?}");
         let mut document: serde_json::Value = serde_json::from_slice(&output.stdout)?;
         Ok(serde_json::from_value(document["instances"].get_mut(0).context("no instance")?.take())?)
     }
@@ -79,7 +80,7 @@ impl Site {
     /// What an `mtd` command prints.
     pub(super) fn says(&self, arguments: &[&str]) -> Result<String> {
         let output = self.bench.mtd(arguments)?;
-        assert_success(&output);
+        assert!(answered(&output), "{output:?}");
         Ok(String::from_utf8(output.stdout)?)
     }
 
