@@ -167,16 +167,22 @@ pub(super) fn pool(text: &str) -> Result<IpNet, Fault> {
     Ok(net)
 }
 
+/// An address and a port to listen at.
+fn listen_address(text: &str, example: &str) -> Result<SocketAddr, Fault> {
+    let address = text.parse::<SocketAddr>().map_err(|_| {
+        let what = format!("\"{}\" is not an address with a port", shown(text));
+        Fault::new(what, format!("write it like {example}"))
+    })?;
+    if address.port() == 0 {
+        return Err(Fault::new("port 0 is another one at each start", format!("write it like {example}")));
+    }
+    Ok(address)
+}
+
 /// Where the web view is served: on loopback only, since it shows the moving addresses.
 pub(super) fn web_address(text: &str) -> Result<SocketAddr, Fault> {
     const EXAMPLE: &str = "[::1]:8674";
-    let address = text.parse::<SocketAddr>().map_err(|_| {
-        let what = format!("\"{}\" is not an address with a port", shown(text));
-        Fault::new(what, format!("write it like {EXAMPLE}"))
-    })?;
-    if address.port() == 0 {
-        return Err(Fault::new("port 0 is another one at each start", format!("write it like {EXAMPLE}")));
-    }
+    let address = listen_address(text, EXAMPLE)?;
     if !address.ip().is_loopback() {
         let what =
             format!("{} is no loopback address, and the web view shows moving addresses", address.ip());
@@ -282,13 +288,7 @@ pub(super) fn window(text: &str) -> Result<Duration, Fault> {
 /// Where metrics are served: one address, so that nobody serves them to strangers without meaning to.
 pub(super) fn metrics_address(text: &str) -> Result<SocketAddr, Fault> {
     const EXAMPLE: &str = "[::1]:24633 or 127.0.0.1:24633";
-    let address = text.parse::<SocketAddr>().map_err(|_| {
-        let what = format!("\"{}\" is not an address with a port", shown(text));
-        Fault::new(what, format!("write it like {EXAMPLE}"))
-    })?;
-    if address.port() == 0 {
-        return Err(Fault::new("port 0 is another one at each start", format!("write it like {EXAMPLE}")));
-    }
+    let address = listen_address(text, EXAMPLE)?;
     if address.ip().is_unspecified() {
         let what = format!("{address} stands for every address of this host, those on the Internet included");
         return Err(Fault::new(what, format!("write one address, such as {EXAMPLE}")));
