@@ -5,7 +5,9 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use mtd_common::DropReason;
-use mtd_common::control_record::{CONTROL_RECORD, CONTROL_VERSION, ControlError, ControlRecord, MAX_CONTROL};
+use mtd_common::control_record::{
+    CONTROL_RECORD, CONTROL_VERSION, ControlError, ControlRecord, KIND_TOO_BIG, MAX_CONTROL,
+};
 use mtd_common::event::{DropEvent, EVENT_VERSION, EventError};
 use mtd_common::slot::{SEQUENCE_SLACK, sequence_seed};
 use mtd_common::window::{WIDTH, WINDOW_WORDS, place};
@@ -51,7 +53,7 @@ pub fn control_record(data: &[u8]) -> bool {
                 &record.generation.to_ne_bytes(),
                 &record.slot.to_ne_bytes(),
                 &record.length.to_ne_bytes(),
-                &[record.version, record.reserved],
+                &[record.version, record.kind],
                 &record.source,
                 &record.destination,
                 &record.source_port,
@@ -61,6 +63,7 @@ pub fn control_record(data: &[u8]) -> bool {
             ];
             assert_eq!(written.concat(), data);
             assert_eq!(record.message(), &data[64..64 + usize::from(record.length)]);
+            assert_eq!(record.too_big().is_some(), record.kind == KIND_TOO_BIG && record.length == 4);
         }
         Err(ControlError::Length(length)) => assert!(length == data.len() && length != CONTROL_RECORD),
         Err(ControlError::Version(version)) => assert!(version == data[22] && version != CONTROL_VERSION),

@@ -13,7 +13,7 @@ use crate::table::Layout;
 use crate::window::WINDOW_WORDS;
 
 /// Version of every layout in this module. Part of the pin path, and the first field of [`Dataplane`].
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 /// Most protected prefixes that one data plane serves.
 pub const MAX_PREFIXES: usize = 4;
@@ -370,6 +370,8 @@ pub enum Counter {
     OpenedAhead = 9,
     /// Frames that were refused, and passed to the kernel because the list of what is allowed names them.
     Allowed = 10,
+    /// Packet Too Big messages that were believed.
+    TooBig = 11,
 }
 
 /// Number of elements of `COUNTERS`.
@@ -389,7 +391,8 @@ pub struct Local {
     pub forgotten: u64,
 }
 
-/// A token bucket of one CPU ([`Local`]; maps `NEIGHBOUR_LIMIT`, `INTRODUCTION_LIMIT`, `CONTROL_LIMIT`).
+/// A token bucket of one CPU ([`Local`]; maps `NEIGHBOUR_LIMIT`, `INTRODUCTION_LIMIT`, `CONTROL_LIMIT`,
+/// `TOO_BIG_LIMIT`).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TokenBucket {

@@ -1,15 +1,21 @@
 //! Records in the ring buffer `CONTROL`: control messages of peers, which the receive program opened and checked, and
-//! hands to the controller instead of the tunnel device.
+//! hands to the controller instead of the tunnel device; and what routers say of a session's path.
 
 use core::mem::{offset_of, size_of};
 
 /// [`ControlRecord::version`] of this layout.
-pub const CONTROL_VERSION: u8 = 1;
+pub const CONTROL_VERSION: u8 = 2;
+
+/// [`ControlRecord::kind`]: a control message of the session's peer, authentic, never handed out twice.
+pub const KIND_MESSAGE: u8 = 0;
+/// [`ControlRecord::kind`]: the outer path carries packets of up to so many bytes, says a router (Packet Too Big). The message
+/// is the MTU, four bytes in network order; ports, and the destination's slot, are not told.
+pub const KIND_TOO_BIG: u8 = 1;
 
 /// Longest control message in bytes, without its inner IPv6 header.
 pub const MAX_CONTROL: usize = 768;
 
-/// One control message, authentic, never handed out twice.
+/// One control message, or one word of a router.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct ControlRecord {
@@ -25,8 +31,8 @@ pub struct ControlRecord {
     pub length: u16,
     /// [`CONTROL_VERSION`].
     pub version: u8,
-    /// Padding.
-    pub reserved: u8,
+    /// [`KIND_MESSAGE`] or [`KIND_TOO_BIG`].
+    pub kind: u8,
     /// Outer source address.
     pub source: [u8; 16],
     /// Outer destination address.
@@ -50,6 +56,7 @@ const _: () = {
     assert!(offset_of!(ControlRecord, slot) == 16);
     assert!(offset_of!(ControlRecord, length) == 20);
     assert!(offset_of!(ControlRecord, version) == 22);
+    assert!(offset_of!(ControlRecord, kind) == 23);
     assert!(offset_of!(ControlRecord, source) == 24);
     assert!(offset_of!(ControlRecord, destination) == 40);
     assert!(offset_of!(ControlRecord, source_port) == 56);
@@ -65,6 +72,7 @@ impl core::fmt::Debug for ControlRecord {
             .field("session", &self.session)
             .field("generation", &self.generation)
             .field("slot", &self.slot)
+            .field("kind", &self.kind)
             .field("length", &self.length)
             .finish_non_exhaustive()
     }
@@ -101,6 +109,12 @@ impl ControlRecord {
         Ok(found)
     }
 
+    /// The MTU that a router tells of, in bytes of the outer packet; `None`: the record is about something else.
+    pub fn too_big(&self) -> Option<u32> {
+        let mtu = <[u8; 4]>::try_from(self.message()).ok()?;
+        (self.kind == KIND_TOO_BIG).then(|| u32::from_be_bytes(mtu))
+    }
+
     /// The message.
     pub fn message(&self) -> &[u8] {
         self.payload.get(..usize::from(self.length)).unwrap_or(&self.payload)
@@ -125,7 +139,15 @@ mod tests {
         record[20..22].copy_from_slice(&769_u16.to_ne_bytes());
         assert_eq!(ControlRecord::decode(&record), Err(ControlError::Message(769)));
         assert_eq!(ControlRecord::decode(&record[1..]), Err(ControlError::Length(831)));
-        record[22] = 2;
-        assert_eq!(ControlRecord::decode(&record), Err(ControlError::Version(2)));
+        record[22] = CONTROL_VERSION + 1;
+        assert_eq!(ControlRecord::decode(&record), Err(ControlError::Version(CONTROL_VERSION + 1)));
+        record[22] = CONTROL_VERSION;
+        record[20..22].copy_from_slice(&4_u16.to_ne_bytes());
+        assert_eq!(ControlRecord::decode(&record).unwrap().too_big(), None, "a control message");
+        record[23] = KIND_TOO_BIG;
+        record[64..68].copy_from_slice(&1400_u32.to_be_bytes());
+        assert_eq!(ControlRecord::decode(&record).unwrap().too_big(), Some(1400));
+        record[20..22].copy_from_slice(&3_u16.to_ne_bytes());
+        assert_eq!(ControlRecord::decode(&record).unwrap().too_big(), None);
     }
 }

@@ -138,6 +138,10 @@ drop_reasons! {
         "More packets of a session than the CPU that opens them can keep up with.";
     StreamChanged = 50, "stream_changed",
         "Key stream made ahead was replaced while a packet was opened with it: this CPU was held up for long.";
+    TooBigInvalid = 51, "too_big_invalid",
+        "Packet Too Big for a live address that quotes no packet of its session, or is malformed.";
+    TooBigLimited = 52, "too_big_limited",
+        "Packet Too Big over the rate limit, or the controller has not read those before it.";
 }
 
 const _: () = {

@@ -22,6 +22,7 @@ use crate::frame::{Memory, Sealed, XdpFrame};
 use crate::maps::{self, Job};
 use crate::neighbour;
 use crate::steer::{self, Stage, Turn};
+use crate::too_big;
 
 pub(crate) const IP: usize = ETHERNET;
 pub(crate) const PAYLOAD: usize = ETHERNET + IPV6;
@@ -74,7 +75,9 @@ pub(crate) fn receive(frame: &mut XdpFrame<'_>) -> Result<Action, DropReason> {
     }
     if let Err(reason) = outer::require_udp(ip) {
         // A router that checks whether its neighbour is still there asks the live address itself.
-        return neighbour::solicited(frame, dataplane).unwrap_or_else(|| refuse(frame, dataplane, reason));
+        return neighbour::solicited(frame, dataplane)
+            .or_else(|| too_big::received(frame, dataplane))
+            .unwrap_or_else(|| refuse(frame, dataplane, reason));
     }
     open(frame, Stage::Arrived, dataplane)
 }
@@ -131,14 +134,17 @@ fn require_no_tagged_ours(frame: &XdpFrame<'_>, dataplane: &Dataplane) -> Result
 
 /// The hash of an address in a protected prefix.
 #[inline(always)]
-fn hash(dataplane: &Dataplane, address: &[u8; 16]) -> Hash {
+pub(crate) fn hash(dataplane: &Dataplane, address: &[u8; 16]) -> Hash {
     dataplane.table.hash(part::<8, 8, 16>(address))
 }
 
 /// Looks for the place in `SLOTS` of a session that has the address of this hash, and `suits`. Where several sessions have it
 /// and none suits, the reason is that of the one that came closest.
 #[inline(always)]
-fn find(hash: Hash, mut suits: impl FnMut(u32) -> Result<(), DropReason>) -> Result<(), DropReason> {
+pub(crate) fn find(
+    hash: Hash,
+    mut suits: impl FnMut(u32) -> Result<(), DropReason>,
+) -> Result<(), DropReason> {
     let mut closest = DropReason::UnknownAddress;
     let mut nth = 0;
     while nth < 2 {
@@ -163,7 +169,7 @@ fn find(hash: Hash, mut suits: impl FnMut(u32) -> Result<(), DropReason>) -> Res
 
 /// The session and slot at a place, if the address is theirs now, as [`maps::tick`] has it.
 #[inline(always)]
-fn at(
+pub(crate) fn at(
     dataplane: &Dataplane,
     place: u32,
     address: &[u8; 16],
@@ -240,7 +246,7 @@ fn find_peer(
 
 /// Whether [`find`] gives this reason where no session has the address now.
 #[inline(always)]
-const fn is_dead(reason: DropReason) -> bool {
+pub(crate) const fn is_dead(reason: DropReason) -> bool {
     matches!(reason, DropReason::UnknownAddress | DropReason::StaleSlot | DropReason::SessionEnded)
 }
 

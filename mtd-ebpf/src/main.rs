@@ -16,6 +16,7 @@ mod maps;
 mod neighbour;
 mod report;
 mod steer;
+mod too_big;
 
 use aya_ebpf::bindings::TC_ACT_SHOT;
 use aya_ebpf::macros::{classifier, xdp};

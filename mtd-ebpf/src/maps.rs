@@ -69,6 +69,8 @@ static CONTROL_LIMIT: PerCpuArray<TokenBucket> = PerCpuArray::with_max_entries(1
 static LOCAL: PerCpuArray<Local> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 static NEIGHBOUR_LIMIT: PerCpuArray<TokenBucket> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+static TOO_BIG_LIMIT: PerCpuArray<TokenBucket> = PerCpuArray::with_max_entries(1, 0);
 
 /// Queues of the CPUs that packets are handed to. Not pinned, as the table below: they belong to one load of the
 /// programs, and live as long as those.
@@ -509,6 +511,15 @@ pub(crate) fn may_control(now: u64) -> bool {
     const INTERVAL: u64 = 500_000;
     const BURST: u64 = 4_000;
     take(&CONTROL_LIMIT, now, INTERVAL, BURST)
+}
+
+/// Whether one more Packet Too Big may go to the controller: at most 100 a second and CPU (bursts of 200). Whoever sees packets
+/// can have it say that of any session whose packets they are; none of them needs it more than once in a while.
+#[inline(always)]
+pub(crate) fn may_be_too_big(now: u64) -> bool {
+    const INTERVAL: u64 = 10_000_000;
+    const BURST: u64 = 200;
+    take(&TOO_BIG_LIMIT, now, INTERVAL, BURST)
 }
 
 /// Whether one more neighbour advertisement may be sent: at most 1,000 a second and CPU (bursts of 500).

@@ -5,7 +5,7 @@ use mtd_common::packet::OVERHEAD;
 use nix::errno::Errno;
 use nix::sys::utsname::uname;
 
-use crate::config::LinkMode;
+use crate::config::{LinkMode, MIN_INNER_MTU};
 use crate::dataplane::{program_name, programs};
 use crate::device::{self, Underlay};
 use crate::status::{MapFill, Status, WallClock, Warning, WarningCode};
@@ -95,6 +95,17 @@ pub fn warnings(status: &Status, look: &Look) -> Vec<Warning> {
             format!("there is no interface {interface} any more: nothing comes in"),
         ),
         Some(underlay) => underlay_warnings(status, underlay, &mut warn),
+    }
+    if status.paths.too_small > 0 {
+        let needed = MIN_INNER_MTU as usize + OVERHEAD;
+        warn(
+            WarningCode::PathTooSmall,
+            format!(
+                "routers on the way to {} peers carry packets of less than {needed} bytes, and mtd needs that: long packets \
+                 are lost",
+                status.paths.too_small
+            ),
+        );
     }
     for (device, feature, on) in &look.misfits {
         let (state, wanted) = if *on { ("on", "off") } else { ("off", "on") };

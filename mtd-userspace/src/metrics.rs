@@ -103,6 +103,7 @@ fn frames(text: &mut Text, status: &Status) {
         sealed_ahead,
         opened_ahead,
         allowed,
+        too_big,
     } = status.frames;
     let counters = [
         (
@@ -120,6 +121,7 @@ fn frames(text: &mut Text, status: &Status) {
             allowed,
             "Refused packets passed to the kernel because `allow` names them.",
         ),
+        ("mtd_packet_too_big_messages_total", too_big, "Packet Too Big messages that were believed."),
         ("mtd_sealed_ahead_packets_total", sealed_ahead, "Packets sealed with key stream made ahead."),
         ("mtd_opened_ahead_packets_total", opened_ahead, "Packets opened with key stream made ahead."),
         ("mtd_steered_packets_lost_total", steering_lost, "Of those, packets lost on the way."),
@@ -167,6 +169,8 @@ fn sessions(text: &mut Text, status: &Status) {
             family.sample(&[("role", role), ("state", state)], count);
         }
     }
+    let help = "Peers to which the path carries less than the interface, as a router has said.";
+    text.single("mtd_narrow_paths", Kind::Gauge, help, status.paths.narrow);
     if let Some(clients) = status.clients_registered {
         text.single("mtd_clients_registered", Kind::Gauge, "Clients that may come.", clients);
     }

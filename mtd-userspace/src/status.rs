@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use mtd_common::DropReason;
 use serde::{Deserialize, Serialize};
 
-pub use health::{MapFill, Program, SessionCount, Slots, Totals, WallClock, Warning, WarningCode};
+pub use health::{MapFill, Paths, Program, SessionCount, Slots, Totals, WallClock, Warning, WarningCode};
 
 /// Version of the documents in this module. Fields may be added to a version, never changed or removed.
 pub const SCHEMA: u32 = 1;
@@ -47,6 +47,9 @@ pub struct Status {
     pub prefixes: Vec<IpNet>,
     /// MTU of the tunnel device, in bytes.
     pub mtu: u32,
+    /// Paths to peers that carry less than the interface.
+    #[serde(default)]
+    pub paths: Paths,
     /// Where programs and maps are pinned.
     pub pins: PathBuf,
     /// Frames counted since the data plane was attached.
@@ -167,6 +170,9 @@ pub struct Frames {
     /// Refused, and passed to the kernel because `allow` names them.
     #[serde(default)]
     pub allowed: u64,
+    /// Packet Too Big messages that were believed.
+    #[serde(default)]
+    pub too_big: u64,
 }
 
 /// State of the session with one peer.
@@ -196,6 +202,9 @@ pub struct Peer {
     pub received: Traffic,
     /// Inner packets and bytes sent.
     pub sent: Traffic,
+    /// Longest packet in bytes that the path to the peer carries, as a router has said; `None`: what the interface carries.
+    #[serde(default)]
+    pub path_mtu: Option<u32>,
     /// Packets from the peer's own prefix that were dropped, by reason, as far as they were sampled: what tells a
     /// wrong configuration from an absent peer.
     pub dropped_from_prefix: BTreeMap<String, u64>,
@@ -327,6 +336,9 @@ pub struct Session {
     pub age_seconds: Option<f64>,
     /// Seconds since its keys were agreed on.
     pub rekeyed_seconds: Option<f64>,
+    /// As [`Peer::path_mtu`].
+    #[serde(default)]
+    pub path_mtu: Option<u32>,
     /// Inner packets and bytes received.
     pub received: Traffic,
     /// Inner packets and bytes sent.
@@ -354,6 +366,7 @@ impl Session {
             clock_offset_seconds: None,
             age_seconds: None,
             rekeyed_seconds: None,
+            path_mtu: None,
             received: Traffic::default(),
             sent: Traffic::default(),
             hint: None,

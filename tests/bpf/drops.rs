@@ -17,7 +17,7 @@ use crate::send_drops;
 use crate::wire::{Mode, ROUTER_MAC, with_right_checksum};
 
 /// Reasons that have tests of their own, because one frame alone does not bring them about.
-const ELSEWHERE: [(DropReason, &str); 7] = [
+const ELSEWHERE: [(DropReason, &str); 9] = [
     (DropReason::NeighbourLimited, "neighbour::answers_are_rate_limited needs hundreds of frames"),
     (DropReason::IntroductionLimited, "introduction::they_are_rate_limited needs thousands of frames"),
     (
@@ -28,6 +28,8 @@ const ELSEWHERE: [(DropReason, &str); 7] = [
     (DropReason::SteeringFull, "steering::a_session_that_waits… needs thousands of frames that nobody takes"),
     (DropReason::StreamChanged, "keystream::what_changes… needs a second thread"),
     (DropReason::SendStreamChanged, "keystream::what_changes… needs a second thread"),
+    (DropReason::TooBigInvalid, "too_big::what_is_not_about_a_packet_of_ours_is_not_believed"),
+    (DropReason::TooBigLimited, "too_big::messages_are_rate_limited"),
 ];
 
 /// Reasons that no frame brings about.

@@ -241,6 +241,7 @@ impl Bench {
             sealed_ahead: moved.frames.sealed_ahead - counts.frames.sealed_ahead,
             opened_ahead: moved.frames.opened_ahead - counts.frames.opened_ahead,
             allowed: moved.frames.allowed - counts.frames.allowed,
+            too_big: moved.frames.too_big - counts.frames.too_big,
         };
         Outcome {
             verdict: returned.verdict,

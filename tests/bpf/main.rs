@@ -32,6 +32,7 @@ mod send_drops;
 mod shared;
 mod slots;
 mod steering;
+mod too_big;
 mod valid;
 mod window;
 mod wire;

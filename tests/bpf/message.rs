@@ -64,8 +64,8 @@ impl Message {
             [self.session.to_ne_bytes(), self.generation.to_ne_bytes(), (self.slot as u32).to_ne_bytes()]
                 .concat();
         expected.extend((self.payload.len() as u16).to_ne_bytes());
-        // Version, padding.
-        expected.extend([1, 0]);
+        // Version, kind.
+        expected.extend([2, 0]);
         expected.extend(self.from.ip().octets());
         expected.extend(self.to.ip().octets());
         expected.extend(self.from.port().to_be_bytes());

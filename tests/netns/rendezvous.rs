@@ -7,6 +7,7 @@ mod dht;
 mod flood;
 mod insider;
 mod insiders;
+mod path_mtu;
 mod registry;
 mod replays;
 mod restarts;

@@ -4,6 +4,7 @@ mod clocks;
 mod crashes;
 mod keystream;
 mod metrics;
+mod path_mtu;
 mod restarts;
 mod secrets;
 mod steady;

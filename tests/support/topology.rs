@@ -153,6 +153,19 @@ impl Topology {
         [Some(&self.client), self.client2.as_ref(), Some(&self.server)].into_iter().flatten()
     }
 
+    /// Lets the router carry packets of up to `mtu` bytes to the protected prefix of a host that it reaches by a gateway, and
+    /// say so to whoever sends longer ones.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn set_path_mtu(&self, host: &Host, mtu: u32) -> Result<()> {
+        let (prefix, via) = (host.prefix.to_string(), host.address.to_string());
+        let mtu = mtu.to_string();
+        let route =
+            ["-6", "route", "replace", &prefix, "via", &via, "dev", &host.gateway_ifname, "mtu", &mtu];
+        self.router.run(&route).map(drop)
+    }
+
     fn add_prefix_routes(&self, delivery: Delivery) -> Result<()> {
         for host in self.hosts() {
             let via = match delivery {

@@ -1,11 +1,12 @@
 //! Packet headers over fixed-size arrays, as the programs see them: Ethernet, IPv6, UDP, mtd's own header, inner
-//! packets, neighbour discovery.
+//! packets, neighbour discovery, Packet Too Big.
 //!
 //! Parsers fail closed: what they do not understand towards a protected prefix is an error, never a pass.
 
 pub mod inner;
 pub mod ndp;
 pub mod outer;
+pub mod too_big;
 
 /// Bytes of an Ethernet header.
 pub const ETHERNET: usize = 14;

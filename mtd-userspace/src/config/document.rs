@@ -14,9 +14,9 @@ use super::tables::{
 use super::{
     Client, Config, DEFAULT_CLIENTS_DIR, DEFAULT_EXPIRE, DEFAULT_GRACE, DEFAULT_HANDSHAKES,
     DEFAULT_HANDSHAKES_PER_CLIENT, DEFAULT_HORIZON, DEFAULT_HORIZON_OF_MANY, DEFAULT_IDLE,
-    DEFAULT_INTRODUCTION_SLOT, DEFAULT_METRICS, DEFAULT_PERIOD, DEFAULT_PUBLISH_IN_FLIGHT, DEFAULT_REKEY,
-    DEFAULT_WEB, DEFAULT_WINDOW, Identity, Listen, MANY_SESSIONS, MIN_SLOTS_AHEAD, Peer, Pool, Rendezvous,
-    Server, TunnelAddresses, check, tables,
+    DEFAULT_INTRODUCTION_SLOT, DEFAULT_METRICS, DEFAULT_MTU_EXPIRES, DEFAULT_PERIOD,
+    DEFAULT_PUBLISH_IN_FLIGHT, DEFAULT_REKEY, DEFAULT_WEB, DEFAULT_WINDOW, Identity, Listen, MANY_SESSIONS,
+    MIN_SLOTS_AHEAD, Peer, Pool, Rendezvous, Server, TunnelAddresses, check, tables,
 };
 use crate::keys::PublicKey;
 
@@ -101,6 +101,7 @@ fn build(file: FileFields) -> Option<Document> {
         device: value(root.device).unwrap_or_else(|| DEFAULT_DEVICE.to_owned()),
         addresses,
         mtu: root.mtu,
+        mtu_expires: root.mtu_expires.unwrap_or(DEFAULT_MTU_EXPIRES),
         horizon: value(root.horizon).unwrap_or(usual.max(longest * MIN_SLOTS_AHEAD)),
         max_sessions,
         socket: root.socket,

@@ -92,6 +92,7 @@ fn with_keys(config: Config<()>, identity: Option<Identity>, keys: Vec<SecretKey
         device: config.device,
         addresses: config.addresses,
         mtu: config.mtu,
+        mtu_expires: config.mtu_expires,
         horizon: config.horizon,
         max_sessions: config.max_sessions,
         socket: config.socket,

@@ -57,6 +57,12 @@ pub const DEFAULT_HORIZON_OF_MANY: Duration = Duration::from_secs(12);
 /// Room for so many sessions still has the long horizon.
 pub const MANY_SESSIONS: u32 = 4096;
 
+/// What `mtu_expires` can be: RFC 8201, section 4 asks for five minutes at least; less is for trying things out.
+pub const MTU_EXPIRES_RANGE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_hours(24));
+
+/// The kernel's own value for paths outside of tunnels (`net.ipv6.route.mtu_expires`).
+pub const DEFAULT_MTU_EXPIRES: Duration = Duration::from_mins(10);
+
 /// The horizon covers at least this many slots of every peer: previous, current and next (requirement MT-05).
 pub const MIN_SLOTS_AHEAD: u32 = 3;
 
@@ -94,6 +100,8 @@ pub struct Config<K = SecretKey> {
     pub addresses: Vec<IpNet>,
     /// Longest inner packet in bytes, [`MIN_INNER_MTU`] to [`MAX_INNER_MTU`]; `None`: what the underlay allows.
     pub mtu: Option<u16>,
+    /// Time for which a path is believed to carry no more than a router has said, within [`MTU_EXPIRES_RANGE`].
+    pub mtu_expires: Duration,
     /// Time for which slots are loaded ahead; at least [`MIN_SLOTS_AHEAD`] slots of every peer.
     pub horizon: Duration,
     /// Number of sessions that the maps have room for; at least the number of peers, clients and servers of the file.

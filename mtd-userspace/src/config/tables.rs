@@ -12,8 +12,8 @@ use super::section::{Key, Located, Schema, Section};
 use super::{
     Allow, DEFAULT_KEEPALIVE, Encoding, GRACE_RANGE, HORIZON_RANGE, Hooks, IDLE_RANGE,
     INTRODUCTION_SLOT_RANGE, KEEPALIVE_RANGE, KEY_LIFE_RANGE, KeyStreamChoice, LinkMode, MAX_HANDSHAKES,
-    MAX_HANDSHAKES_PER_CLIENT, MAX_INNER_MTU, MAX_PUBLISH_IN_FLIGHT, MAX_SESSIONS, MIN_INNER_MTU, Mode,
-    PERIOD_RANGE, Policy, SteeringChoice, XdpChoice, fields,
+    MAX_HANDSHAKES_PER_CLIENT, MAX_INNER_MTU, MAX_PUBLISH_IN_FLIGHT, MAX_SESSIONS, MIN_INNER_MTU,
+    MTU_EXPIRES_RANGE, Mode, PERIOD_RANGE, Policy, SteeringChoice, XdpChoice, fields,
 };
 use crate::keys::PublicKey;
 
@@ -29,6 +29,7 @@ pub(super) const ROOT_KEYS: &[Key] = &[
     ("device", r#""mtd0""#),
     ("address", r#"["fd00:6d74::1/64", "10.66.0.1/24"]"#),
     ("mtu", "1428"),
+    ("mtu_expires", r#""10m""#),
     ("horizon", r#""60s""#),
     ("max_sessions", "1024"),
     ("socket", r#""/run/mtd/eth0.sock""#),
@@ -144,6 +145,7 @@ pub(super) struct RootFields {
     /// Whether `addresses` is all that the file lists.
     pub(super) addresses_complete: bool,
     pub(super) mtu: Option<u16>,
+    pub(super) mtu_expires: Option<Duration>,
     pub(super) horizon: Option<Located<Duration>>,
     pub(super) max_sessions: Option<Located<u32>>,
     pub(super) socket: Option<PathBuf>,
@@ -303,6 +305,9 @@ fn read_root(root: &Section, has_servers: bool, problems: &mut Problems) -> Root
         addresses,
         addresses_complete,
         mtu: root.integer("mtu", problems, mtu_range).map(|mtu| mtu.value as u16),
+        mtu_expires: value(
+            root.optional("mtu_expires", problems, |text| fields::duration(text, MTU_EXPIRES_RANGE)),
+        ),
         horizon: root.optional("horizon", problems, |text| fields::duration(text, HORIZON_RANGE)),
         max_sessions: root.integer("max_sessions", problems, (1, MAX_SESSIONS)),
         socket: value(root.optional("socket", problems, fields::socket_path)),

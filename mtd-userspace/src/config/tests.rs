@@ -59,7 +59,7 @@ fn ip<T: std::str::FromStr<Err: fmt::Debug>>(text: &str) -> T {
 
 #[test]
 fn every_value_arrives() {
-    let head = "link = \"on-link\"\nxdp = \"generic\"\nsteering = \"off\"\nkeystream = \"off\"\ndevice = \"tun\"\nmtu = 1_300\nhorizon = \"2min\"\n\
+    let head = "link = \"on-link\"\nxdp = \"generic\"\nsteering = \"off\"\nkeystream = \"off\"\ndevice = \"tun\"\nmtu = 1_300\nmtu_expires = \"5min\"\nhorizon = \"2min\"\n\
                 max_sessions = 0x10\nsocket = \"/run/s\"\nstate_dir = \"/srv/mtd\"\n";
     let config = Config::parse(&format!("{head}{BASE}"), "mtd.toml").unwrap();
     assert_eq!(config.interface, "eth0");
@@ -70,6 +70,7 @@ fn every_value_arrives() {
     assert_eq!((config.device.as_str(), config.inside_device().as_str()), ("tun", "tunx"));
     assert_eq!(config.addresses, [ip("fd00:6d74::1/64"), ip("10.66.0.1/24")]);
     assert_eq!((config.mtu, config.horizon), (Some(1300), Duration::from_mins(2)));
+    assert_eq!(config.mtu_expires, Duration::from_mins(5));
     assert_eq!(config.max_sessions, 16);
     assert_eq!((config.socket, config.state_dir), (Some("/run/s".into()), "/srv/mtd".into()));
     let expected = Peer {
@@ -195,7 +196,7 @@ fn unknown_keys() {
             "1:1: interfce: unknown key; did you mean interface?
              2:1: horizn: unknown key; did you mean horizon?
              3:1: xyz: unknown key; remove it; the keys known here are interface, prefix, link, policy, allow, xdp, steering, keystream, device, \
-             address, mtu, horizon, max_sessions, socket, state_dir, private_key_file, hooks, metrics, web, rendezvous, listen, client, \
+             address, mtu, mtu_expires, horizon, max_sessions, socket, state_dir, private_key_file, hooks, metrics, web, rendezvous, listen, client, \
              server, peer",
         ),
         ("mode = ", "modus = 1\nmode = ", "21:1: peer.modus: unknown key; did you mean mode?"),

@@ -3,6 +3,7 @@
 mod fixed;
 mod install;
 mod negotiation;
+mod path;
 mod report;
 mod summary;
 
@@ -19,8 +20,9 @@ use tracing::{debug, error, info, warn};
 
 use super::clock::Clock;
 use super::guard::{self, Enforcement};
-use super::host::{Host, protected_prefixes};
+use super::host::{Host, followed_mtu, protected_prefixes};
 use super::negotiated::Negotiated;
+use super::paths::Paths;
 use super::peer::Peer;
 use super::tables::{Destination, GRACE, Tables};
 use crate::config::Config;
@@ -41,6 +43,10 @@ pub struct Core {
     mode: Option<XdpMode>,
     facts: Facts,
     negotiated: Negotiated,
+    /// What is known of the outer paths.
+    paths: Paths,
+    /// The tunnel device's MTU is not what it should be.
+    mtu_due: bool,
     tables: Tables,
     /// The routes are not those of the peers yet.
     routes_due: bool,
@@ -54,7 +60,6 @@ pub struct Core {
 struct Facts {
     pins: PathBuf,
     state: PathBuf,
-    mtu: u32,
 }
 
 impl Core {
@@ -71,13 +76,15 @@ impl Core {
         negotiated: Negotiated,
     ) -> anyhow::Result<Self> {
         let horizon = nanoseconds(config.horizon);
-        let facts = Facts { pins: host.pins().clone(), state: host.state.clone(), mtu: host.mtu };
+        let facts = Facts { pins: host.pins().clone(), state: host.state.clone() };
         let mut core = Self {
             settings,
-            config,
             clock,
+            paths: Paths::new(nanoseconds(config.mtu_expires)),
+            mtu_due: false,
             tables: Tables::new(plane, horizon),
             negotiated,
+            config,
             peers: Vec::new(),
             started: Instant::now(),
             mode: None,
@@ -178,6 +185,7 @@ impl Core {
             error!("following the wall clock: {error:#}");
         }
         self.negotiated.tick(now, &mut self.tables);
+        self.forget_paths(now.boot);
         if let Err(error) = self.tables.wipe_rested() {
             error!("wiping the keys of ended sessions: {error:#}");
         }
@@ -194,11 +202,12 @@ impl Core {
         self.refreshed = Some(now.boot);
     }
 
-    /// The underlay is not what it was: other addresses, another MAC address (requirement MT-45).
+    /// The underlay is not what it was: other addresses, another MAC address (requirement MT-45), another MTU.
     pub fn handle_underlay(&mut self, underlay: &Underlay) {
         let settings = Settings {
             prefixes: protected_prefixes(&self.config, underlay, &self.settings.prefixes),
             underlay_mac: underlay.mac,
+            inner_mtu: followed_mtu(&self.config, underlay.mtu),
             ..self.settings.clone()
         };
         if settings == self.settings {
@@ -207,6 +216,13 @@ impl Core {
         if let Err(error) = self.tables.plane.configure(&settings) {
             error!("telling the programs of a change of {}: {error}", self.config.interface);
             return;
+        }
+        if settings.inner_mtu != self.settings.inner_mtu {
+            info!(
+                "the MTU of {} is {}: that of the tunnel is {}",
+                self.config.interface, underlay.mtu, settings.inner_mtu
+            );
+            self.mtu_due = true;
         }
         let moved = settings.prefixes != self.settings.prefixes;
         self.settings = settings;

@@ -157,6 +157,7 @@ impl Host {
             mtu: self.mtu,
             addresses: config.addresses.clone(),
             routes: networks.chain(behind).chain(pool.filter(|net| !connected.contains(net))).collect(),
+            narrow: Vec::new(),
         }
     }
 
@@ -337,9 +338,20 @@ fn capacity(config: &Config) -> Capacity {
     Capacity { sessions, slots: most_loaded(horizon, nanoseconds(shortest)), lanes }
 }
 
-/// The MTU of the tunnel device for an underlay's MTU.
+/// The largest MTU of the tunnel device for an underlay's MTU, in bytes.
+fn possible_mtu(underlay: u32) -> u32 {
+    underlay.saturating_sub(OVERHEAD as u32).min(MAX_TEXT as u32)
+}
+
+/// The same where the underlay's MTU has changed meanwhile: never less than IPv6 needs, and at most what is configured.
+pub(super) fn followed_mtu(config: &Config, underlay: u32) -> u32 {
+    let largest = config.mtu.map_or(u32::MAX, u32::from);
+    possible_mtu(underlay).clamp(crate::config::MIN_INNER_MTU.into(), largest)
+}
+
+/// The MTU of the tunnel device for an underlay's MTU, at the start.
 fn inner_mtu(config: &Config, underlay: u32) -> anyhow::Result<u32> {
-    let possible = underlay.saturating_sub(OVERHEAD as u32).min(MAX_TEXT as u32);
+    let possible = possible_mtu(underlay);
     let smallest = u32::from(crate::config::MIN_INNER_MTU);
     if possible < smallest {
         bail!(

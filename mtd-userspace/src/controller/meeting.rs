@@ -10,8 +10,8 @@ use tracing::{debug, warn};
 use super::core::Core;
 use super::lock;
 use super::negotiated::Effect;
+use super::tunnel::Tunnel;
 use crate::config::{self, Config};
-use crate::device::TunnelDevice;
 use crate::keys::PublicKey;
 use crate::proto::client::Fetched;
 use crate::proto::exchange::Publication;
@@ -34,7 +34,7 @@ pub(super) struct Meeting {
     role: status::RendezvousRole,
     fetcher: Fetcher,
     publisher: Option<Publisher>,
-    device: TunnelDevice,
+    tunnel: Arc<Tunnel>,
     work: Mutex<Work>,
 }
 
@@ -51,7 +51,7 @@ struct Work {
 
 impl Meeting {
     /// Publishes and fetches as the configuration says. `None`: there is nobody to meet. Needs a tokio runtime.
-    pub(super) fn new(config: &Config, device: TunnelDevice) -> Option<Self> {
+    pub(super) fn new(config: &Config, tunnel: Arc<Tunnel>) -> Option<Self> {
         let role = match (&config.listen, config.servers.is_empty()) {
             (Some(_), true) => status::RendezvousRole::Server,
             (Some(_), false) => status::RendezvousRole::Both,
@@ -83,7 +83,7 @@ impl Meeting {
             role,
             fetcher: Fetcher::new(store, options),
             publisher,
-            device,
+            tunnel,
             work: Mutex::default(),
         })
     }
@@ -118,7 +118,7 @@ impl Meeting {
                 publisher.replace(self.work().jobs.values().cloned().collect(), Duration::from_nanos(within));
             }
             if device {
-                self.change_device(&core).await;
+                self.tunnel.update(&core).await;
             }
         }
     }
@@ -173,17 +173,6 @@ impl Meeting {
             }
         }
         debug!("publishing the introduction of window {}", publication.window);
-    }
-
-    /// Gives the tunnel device the addresses and routes of all sessions.
-    async fn change_device(&self, core: &Mutex<Core>) {
-        let (addresses, routes) = lock(core).tunnel_networks();
-        let mut device = self.device.clone();
-        device.addresses.extend(addresses);
-        device.routes.extend(routes);
-        if let Err(error) = device.create().await {
-            warn!("the tunnel device's addresses: {error}");
-        }
     }
 
     /// What there is to say of it, at this Unix time in s.

@@ -12,10 +12,12 @@ mod lock;
 mod machines;
 mod meeting;
 mod negotiated;
+mod paths;
 mod peer;
 mod registrar;
 mod service;
 mod tables;
+mod tunnel;
 mod wire;
 
 use std::io::IsTerminal as _;
@@ -36,6 +38,7 @@ use self::hooks::When;
 use self::meeting::Meeting;
 use self::registrar::{Consequences, Registrar};
 use self::service::Watchdog;
+use self::tunnel::Tunnel;
 use crate::config::{Change, Config, ConfigError, Settings};
 use crate::control::server::Answer;
 use crate::control::{self, Reason, Refusal};
@@ -190,6 +193,7 @@ struct Running {
     web: Option<JoinHandle<()>>,
     watchers: Vec<JoinHandle<std::io::Result<()>>>,
     meeting: Option<JoinHandle<()>>,
+    tunnel: Arc<Tunnel>,
     keystream: Option<Worker>,
 }
 
@@ -215,7 +219,8 @@ impl Running {
         let (effects, requests) = mpsc::unbounded_channel();
         let clients = registrar.as_mut().map(Registrar::all).unwrap_or_default();
         let negotiated = machines::build(&config, host, &tunnel, clients, effects, clock.read())?;
-        let meeting = Meeting::new(&config, host.tunnel_device(&config)).map(Arc::new);
+        let device = Arc::new(Tunnel::new(host.tunnel_device(&config)));
+        let meeting = Meeting::new(&config, Arc::clone(&device)).map(Arc::new);
         let settings = host.settings(&config, &host.underlay, &tunnel);
         let interface = config.interface.clone();
         let mut core = Core::start(config, clock, host, (plane, settings), negotiated)?;
@@ -249,7 +254,8 @@ impl Running {
             tokio::spawn(events::watch_control(control_ring, Arc::clone(&core), until(stopped))),
         ];
         let meeting = meeting.map(|meeting| tokio::spawn(meeting.serve(Arc::clone(&core), requests)));
-        Ok(Self { core, source, interface, stop, server, metrics, web, watchers, meeting, keystream })
+        let tunnel = device;
+        Ok(Self { core, source, interface, stop, server, metrics, web, watchers, meeting, tunnel, keystream })
     }
 
     /// What remains to be done once everything is attached: the administrator's commands, and giving up the privileges that
@@ -269,11 +275,17 @@ impl Running {
         loop {
             tokio::select! {
                 _ = ticks.tick() => {
-                    let mut core = lock(&self.core);
-                    core.tick();
-                    watchdog.feed();
-                    if core.is_unconfirmed() {
-                        return Ok(End::Unconfirmed);
+                    let changed = {
+                        let mut core = lock(&self.core);
+                        core.tick();
+                        watchdog.feed();
+                        if core.is_unconfirmed() {
+                            return Ok(End::Unconfirmed);
+                        }
+                        core.take_tunnel_changed()
+                    };
+                    if changed {
+                        self.tunnel.update(&self.core).await;
                     }
                 }
                 _ = looks.tick() => match Underlay::inspect(&self.interface).await {

@@ -5,6 +5,7 @@ mod entries;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use mtd_common::abi::{self, Route, SessionState};
 use mtd_common::address::Network;
 use mtd_common::session_note::{ROLE_CLIENT, ROLE_SERVER};
@@ -77,7 +78,7 @@ pub(super) struct Negotiated {
     /// By element of the session table.
     places: HashMap<u32, (Owner, SessionId)>,
     /// Own inner addresses, and networks of statically configured peers: no server can have an address there.
-    reserved: Vec<ipnet::IpNet>,
+    reserved: Vec<IpNet>,
     /// Numbers of peers.
     peers: HashMap<PublicKey, u32>,
     /// The last number that was given to a peer.
@@ -92,7 +93,7 @@ impl Negotiated {
     pub(super) fn new(
         server: Option<Server>,
         connections: Vec<Connection>,
-        reserved: Vec<ipnet::IpNet>,
+        reserved: Vec<IpNet>,
         wire: Wire,
         effects: mpsc::UnboundedSender<Effect>,
     ) -> Self {
@@ -363,6 +364,22 @@ impl Negotiated {
     /// The sessions and introductions that are in the maps.
     pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {
         self.entries.values().map(AsRef::as_ref)
+    }
+
+    /// Number of the peer of a session.
+    pub(super) fn peer_of(&self, owner: Owner, id: SessionId) -> Option<u32> {
+        self.entries.get(&(owner, id)).map(|entry| entry.peer)
+    }
+
+    /// Number of the peer of the session at an element of the session table, if it is the one of this generation.
+    pub(super) fn peer_at(&self, index: u32, generation: u32) -> Option<u32> {
+        self.at(index, generation).map(|(_, entry)| entry.peer)
+    }
+
+    /// The inner networks of the peers with these numbers, and how people know them.
+    pub(super) fn networks(&self, wanted: impl Fn(u32) -> bool) -> Vec<(u32, Vec<IpNet>)> {
+        let found = self.entries.iter().filter(|(_, entry)| wanted(entry.peer));
+        found.map(|((owner, _), entry)| (entry.peer, self.inner_networks(*owner, entry))).collect()
     }
 
     /// Own and the peer's tunnel addresses.

@@ -24,7 +24,7 @@ const SILENT_AFTER: Duration = Duration::from_secs(10);
 pub(super) struct Peer {
     pub(super) config: config::Peer,
     /// Number of the peer in the maps: its place in the configuration, from 1 on.
-    number: u32,
+    pub(super) number: u32,
     pub(super) session: Session,
     pub(super) place: Place,
     pub(super) loader: Loader,
@@ -168,6 +168,7 @@ impl Peer {
             clock_offset_seconds: clock::difference(self.offset, now) as f64 / 1e9,
             received: status::Traffic { packets: state.rx_packets, bytes: state.rx_bytes },
             sent: status::Traffic { packets: state.tx_packets, bytes: state.tx_bytes },
+            path_mtu: None,
             dropped_from_prefix: self.dropped.iter().map(|(r, n)| (r.name().to_owned(), *n)).collect(),
             hint: self.hint(peer_state, number),
         }

@@ -271,6 +271,7 @@ pub(super) fn count(
         sealed_ahead: counter(Counter::SealedAhead)?,
         opened_ahead: counter(Counter::OpenedAhead)?,
         allowed: counter(Counter::Allowed)?,
+        too_big: counter(Counter::TooBig)?,
     };
     Ok(counts)
 }

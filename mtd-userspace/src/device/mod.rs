@@ -20,5 +20,5 @@ mod underlay;
 
 pub use error::{Error, Result};
 pub use netns::netns_tag;
-pub use tunnel::{MARKER, MTU_RANGE, TunnelDevice, TunnelInfo, misfits, remove, remove_marked, set_mtu};
+pub use tunnel::{MARKER, MTU_RANGE, TunnelDevice, TunnelInfo, misfits, remove, remove_marked};
 pub use underlay::{Underlay, interfaces, merging};

@@ -1,11 +1,13 @@
 //! The routes into a device.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteProtocol, RouteScope,
+    RouteType,
 };
 
 use super::error::{Error, Result};
@@ -14,28 +16,35 @@ use super::netlink::{Netlink, answer, collect};
 /// The metric the kernel gives an IPv6 route that asks for none (`IP6_RT_PRIO_USER`); IPv4's is 0.
 const IPV6_DEFAULT_METRIC: u32 = 1024;
 
-/// Gives a device exactly the `wanted` routes in the main table, next to those that the kernel made for its
-/// addresses. Routes in other tables are the operator's.
-pub(super) async fn sync(netlink: &Netlink, name: &str, index: u32, wanted: &[IpNet]) -> Result<()> {
-    let wanted: Vec<IpNet> = wanted.iter().map(IpNet::trunc).collect();
+/// Gives a device exactly the `wanted` routes in the main table, with these MTUs in bytes, next to those that the kernel made
+/// for its addresses. Routes in other tables are the operator's. A route whose MTU changes is there all the while.
+pub(super) async fn sync(
+    netlink: &Netlink,
+    name: &str,
+    index: u32,
+    wanted: &BTreeMap<IpNet, Option<u32>>,
+) -> Result<()> {
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
         let mut table = main_table(netlink, family).await?;
-        let mut kept = Vec::new();
+        let mut kept = BTreeMap::new();
         for route in table.extract_if(.., |route| route.is_via(index)) {
-            if route.is_direct() && wanted.contains(&route.destination) {
-                kept.push(route.destination);
+            if route.is_direct() && wanted.contains_key(&route.destination) {
+                kept.insert(route.destination, (route.mtu(), route.metric));
             } else if route.message.header.protocol != RouteProtocol::Kernel {
                 remove(netlink, name, route).await?;
             }
         }
-        for &destination in wanted.iter().filter(|net| family_of(net) == family) {
+        for (&destination, &mtu) in wanted.iter().filter(|(net, _)| family_of(net) == family) {
             if let Some(rival) = table.iter().find(|route| route.wins_over_ours(destination)) {
                 let holder = rival.holder(netlink).await?;
                 return Err(Error::RouteConflict { name: name.to_owned(), destination, holder });
             }
-            if !kept.contains(&destination) {
-                add(netlink, name, index, destination).await?;
-                kept.push(destination);
+            match kept.get(&destination) {
+                Some((found, _)) if *found == mtu => {}
+                there => {
+                    let metric = there.map(|(_, metric)| *metric);
+                    set(netlink, name, index, (destination, mtu), metric).await?;
+                }
             }
         }
     }
@@ -64,6 +73,18 @@ impl Route {
                 .attributes
                 .iter()
                 .any(|attribute| matches!(attribute, RouteAttribute::Gateway(_) | RouteAttribute::Via(_)))
+    }
+
+    /// Its own MTU in bytes, if it has one.
+    fn mtu(&self) -> Option<u32> {
+        let metrics = self.message.attributes.iter().find_map(|attribute| match attribute {
+            RouteAttribute::Metrics(metrics) => Some(metrics),
+            _ => None,
+        });
+        metrics.into_iter().flatten().find_map(|metric| match metric {
+            RouteMetric::Mtu(mtu) => Some(*mtu),
+            _ => None,
+        })
     }
 
     /// Whether this route, of another device, would take the packets of a route that mtd makes. One with a higher
@@ -121,7 +142,14 @@ fn parse(message: RouteMessage) -> Option<Route> {
     Some(Route { destination, metric, devices, message })
 }
 
-async fn add(netlink: &Netlink, name: &str, index: u32, destination: IpNet) -> Result<()> {
+/// Adds a route, or gives the one that is there with this metric another MTU (bytes).
+async fn set(
+    netlink: &Netlink,
+    name: &str,
+    index: u32,
+    (destination, mtu): (IpNet, Option<u32>),
+    there: Option<u32>,
+) -> Result<()> {
     let mut message = RouteMessage::default();
     message.header.address_family = family_of(&destination);
     message.header.destination_prefix_length = destination.prefix_len();
@@ -131,7 +159,13 @@ async fn add(netlink: &Netlink, name: &str, index: u32, destination: IpNet) -> R
     message.header.kind = RouteType::Unicast;
     message.attributes =
         vec![RouteAttribute::Destination(destination.network().into()), RouteAttribute::Oif(index)];
-    match answer(netlink.handle.route().add(message).execute()).await {
+    message.attributes.extend(mtu.map(|mtu| RouteAttribute::Metrics(vec![RouteMetric::Mtu(mtu)])));
+    let mut request = netlink.handle.route().add(message);
+    if let Some(metric) = there {
+        request.message_mut().attributes.push(RouteAttribute::Priority(metric));
+        request = request.replace();
+    }
+    match answer(request.execute()).await {
         Ok(()) => Ok(()),
         // Lost a race: the table had no such route a moment ago.
         Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Err(Error::RouteConflict {

@@ -1,5 +1,6 @@
 //! The tunnel device itself: making it, adopting one left by an earlier controller, removing it.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
@@ -36,6 +37,9 @@ pub struct TunnelDevice {
     pub addresses: Vec<IpNet>,
     /// Further destinations that are sent into the device; bits outside the prefix are ignored.
     pub routes: Vec<IpNet>,
+    /// Destinations whose packets must be shorter than the device's MTU, with their MTU in bytes: they get routes of their own
+    /// where there are none.
+    pub narrow: Vec<(IpNet, u32)>,
 }
 
 /// The offloads of the tunnel device `name`, of both its ends, that are not as mtd set them: interface, name as in
@@ -104,6 +108,13 @@ impl TunnelDevice {
         }
     }
 
+    /// All routes, each with its MTU where it has one of its own.
+    fn wanted_routes(&self) -> BTreeMap<IpNet, Option<u32>> {
+        let mut wanted: BTreeMap<_, _> = self.routes.iter().map(|net| (net.trunc(), None)).collect();
+        wanted.extend(self.narrow.iter().map(|(net, mtu)| (net.trunc(), Some(*mtu))));
+        wanted
+    }
+
     /// Makes the pair, both ends down and unmarked.
     async fn add_pair(&self, netlink: &Netlink) -> Result<()> {
         let (name, peer) = (&self.name, self.peer_name());
@@ -147,7 +158,7 @@ impl TunnelDevice {
         bring_up(netlink, &inner).await?;
         bring_up(netlink, &outer).await?;
         address::sync(netlink, name, outer.index, &self.addresses).await?;
-        route::sync(netlink, name, outer.index, &self.routes).await?;
+        route::sync(netlink, name, outer.index, &self.wanted_routes()).await?;
         Ok(TunnelInfo { ifindex: outer.index, peer_ifindex: inner.index, mac })
     }
 }
@@ -182,18 +193,6 @@ pub async fn remove_marked() -> Result<Vec<String>> {
         }
     }
     Ok(removed)
-}
-
-/// Changes the MTU, in bytes, of both ends of the tunnel device `name`.
-///
-/// # Errors
-/// [`Error::InvalidMtu`], [`Error::NotFound`], [`Error::Foreign`], [`Error::BrokenPair`], [`Error::Netlink`].
-pub async fn set_mtu(name: &str, mtu: u32) -> Result<()> {
-    check_mtu(name, mtu)?;
-    let netlink = Netlink::open()?;
-    let Pair { outer, inner } = Pair::find(&netlink, name).await?;
-    set_mtu_of(&netlink, &inner, mtu).await?;
-    set_mtu_of(&netlink, &outer, mtu).await
 }
 
 /// The two ends of a tunnel device of mtd's.

@@ -76,6 +76,15 @@ pub struct Totals {
     pub sent: super::Traffic,
 }
 
+/// Paths to peers that carry less than the interface, as routers have said.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Paths {
+    /// How many.
+    pub narrow: u64,
+    /// Of those, paths that carry less than mtd needs.
+    pub too_small: u64,
+}
+
 /// Something that the operator should look at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Warning {
@@ -114,6 +123,8 @@ warning_codes! {
     InterfaceDown = "interface_down",
     /// The underlay's MTU has become too small for the tunnel's.
     MtuTooSmall = "mtu_too_small",
+    /// The path to a peer carries less than mtd needs.
+    PathTooSmall = "path_too_small",
     /// The underlay merges datagrams before mtd sees them.
     ReceiveOffload = "receive_offload",
     /// An offload of the tunnel device that must be off is on.

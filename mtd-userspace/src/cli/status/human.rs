@@ -112,6 +112,7 @@ fn peer_section(peer: &Peer, style: Style) -> Section {
     section.row("local", endpoint(peer.local));
     section.row("remote", endpoint(peer.remote));
     section.row("clock offset", format!("{:+.3} s", peer.clock_offset_seconds));
+    path_row(&mut section, peer.path_mtu);
     section.row("received", traffic(peer.received));
     section.row("sent", traffic(peer.sent));
     if !peer.dropped_from_prefix.is_empty() {
@@ -119,6 +120,12 @@ fn peer_section(peer: &Peer, style: Style) -> Section {
         section.row("dropped, sampled", format!("{sampled} (from the peer's prefix)"));
     }
     section
+}
+
+fn path_row(section: &mut Section, mtu: Option<u32>) {
+    if let Some(mtu) = mtu {
+        section.row("path", format!("carries packets of up to {mtu} B, says a router"));
+    }
 }
 
 fn rendezvous_section(rendezvous: &Rendezvous, style: Style, now: f64) -> Section {
@@ -222,6 +229,7 @@ fn session_section(session: &Session, style: Style) -> Section {
     if let Some(offset) = session.clock_offset_seconds {
         section.row("clock offset", format!("{offset:+.3} s"));
     }
+    path_row(&mut section, session.path_mtu);
     section.row("received", traffic(session.received));
     section.row("sent", traffic(session.sent));
     section

@@ -37,6 +37,7 @@ pub(crate) fn office() -> Peer {
         clock_offset_seconds: -0.0123,
         received: Traffic { packets: 1_000, bytes: 1_572_864 },
         sent: Traffic { packets: 1, bytes: 60 },
+        path_mtu: None,
         dropped_from_prefix: BTreeMap::new(),
         hint: None,
     }
@@ -62,6 +63,7 @@ pub(crate) fn session() -> Session {
         clock_offset_seconds: Some(-0.0123),
         age_seconds: Some(150.0),
         rekeyed_seconds: Some(30.0),
+        path_mtu: Some(1400),
         received: Traffic { packets: 1_000, bytes: 1_572_864 },
         sent: Traffic { packets: 1, bytes: 60 },
         hint: None,
@@ -248,6 +250,7 @@ fn a_server_shows_rendezvous_clients_and_sessions() {
         "  prefix:            2001:db8:2::/64",
         "  age:               2 min 30 s, keys 30 s old",
         "  clock offset:      -0.012 s",
+        "  path:              carries packets of up to 1400 B, says a router",
         "  received:          1.50 MiB in 1000 packets",
         "  sent:              60 B in 1 packet",
         "",

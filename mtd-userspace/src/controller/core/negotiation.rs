@@ -1,7 +1,6 @@
 //! What the rest of the controller asks of negotiated sessions, and tells them.
 
-use ipnet::IpNet;
-use mtd_common::control_record::ControlRecord;
+use mtd_common::control_record::{ControlRecord, KIND_TOO_BIG};
 
 use super::Core;
 use crate::controller::negotiated::Effect;
@@ -13,9 +12,12 @@ use crate::proto::rendezvous::Rendezvous;
 use crate::state::{State, StateError};
 
 impl Core {
-    /// A control message that the receive program handed over.
+    /// What the receive program handed over: a control message, or a router's word about a path.
     pub fn handle_control(&mut self, record: &ControlRecord) {
         let now = self.clock.read();
+        if record.kind == KIND_TOO_BIG {
+            return self.handle_too_big(record, now);
+        }
         self.negotiated.handle_control(record, now, &mut self.tables);
     }
 
@@ -73,16 +75,5 @@ impl Core {
         let mut state = State::read(&self.facts.state)?.unwrap_or_default();
         state.published_ms = published_ms.max(state.published_ms);
         state.write(&self.facts.state)
-    }
-
-    /// The addresses that servers have given to the tunnel device, and the way to theirs.
-    pub fn tunnel_networks(&self) -> (Vec<IpNet>, Vec<IpNet>) {
-        let tunnels = self.negotiated.connections.iter().filter_map(|connection| connection.tunnel);
-        let (mut addresses, mut routes) = (Vec::new(), Vec::new());
-        for (local, remote) in tunnels {
-            addresses.extend(local.iter().map(IpNet::from));
-            routes.extend(remote.iter().map(IpNet::from));
-        }
-        (addresses, routes)
     }
 }

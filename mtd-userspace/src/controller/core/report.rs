@@ -25,9 +25,8 @@ impl Core {
     /// `name_of` tells the names of registered clients.
     pub fn status(&self, name_of: &dyn Fn(&PublicKey) -> Option<String>) -> Status {
         let now = self.clock.read();
-        let state = |peer: &Peer| self.tables.plane.session_state(peer.place.index).unwrap_or_default();
         Status {
-            peers: self.peers.iter().map(|peer| peer.status(&state(peer), now)).collect(),
+            peers: self.peers.iter().map(|peer| self.peer(peer, now)).collect(),
             sessions: self.sessions(name_of, now),
             ..self.overview()
         }
@@ -50,7 +49,8 @@ impl Core {
             xdp: self.mode.map_or("none", XdpMode::name).to_owned(),
             link: self.config.link.to_string(),
             prefixes: self.settings.prefixes.iter().map(|prefix| (*prefix).into()).collect(),
-            mtu: self.facts.mtu,
+            mtu: self.settings.inner_mtu,
+            paths: self.path_counts(),
             pins: self.facts.pins.clone(),
             frames: counts.frames,
             drops: status::by_name(&counts.drops),
@@ -119,6 +119,11 @@ impl Core {
         self.describe(base, &live, now)
     }
 
+    fn peer(&self, peer: &Peer, now: Reading) -> status::Peer {
+        let state = self.tables.plane.session_state(peer.place.index).unwrap_or_default();
+        status::Peer { path_mtu: self.path_mtu(peer.number), ..peer.status(&state, now) }
+    }
+
     fn describe(&self, base: status::Session, live: &Live<'_>, now: Reading) -> status::Session {
         let Live { owner, id, session, offset, started } = *live;
         let state = self.negotiated.state(owner, id, &self.tables.plane);
@@ -138,6 +143,7 @@ impl Core {
             last_valid_seconds: (state.rx_last_valid > 0).then(|| seconds(state.rx_last_valid)),
             clock_offset_seconds: Some(clock::difference(offset, now) as f64 / 1e9),
             rekeyed_seconds: Some(seconds(started)),
+            path_mtu: self.negotiated.peer_of(owner, id).and_then(|peer| self.path_mtu(peer)),
             received: Traffic { packets: state.rx_packets, bytes: state.rx_bytes },
             sent: Traffic { packets: state.tx_packets, bytes: state.tx_bytes },
             ..base

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use ipnet::IpNet;
 use mtd_common::abi::{self, Route, SessionState};
 use mtd_common::address::{End, Network};
 use mtd_common::session_note::{ROLE_CLIENT, ROLE_SERVER, SessionNote};
@@ -148,13 +149,18 @@ impl Negotiated {
 
     /// The inner destinations of a session's peer.
     pub(super) fn destinations(&self, owner: Owner, entry: &Entry) -> Vec<Destination> {
-        let mut destinations: Vec<_> = entry.remote.iter().map(|address| route_key(address.into())).collect();
+        self.inner_networks(owner, entry).into_iter().map(route_key).collect()
+    }
+
+    /// The inner networks of a session's peer.
+    pub(super) fn inner_networks(&self, owner: Owner, entry: &Entry) -> Vec<IpNet> {
+        let mut networks: Vec<_> = entry.remote.iter().map(IpNet::from).collect();
         if let Owner::Client(n) = owner
             && let Some(connection) = self.connections.get(n as usize)
         {
-            destinations.extend(connection.config.allowed_ips.iter().map(|net| route_key(*net)));
+            networks.extend(&connection.config.allowed_ips);
         }
-        destinations
+        networks
     }
 
     pub(super) fn remove(&mut self, owner: Owner, id: SessionId, tables: &mut Tables) {

@@ -1,0 +1,86 @@
+//! Outer paths that carry less than the interface: which routes into the tunnel device must be narrower for it.
+
+use ipnet::IpNet;
+use mtd_common::control_record::ControlRecord;
+use mtd_common::packet::OVERHEAD;
+use tracing::{debug, info, warn};
+
+use super::Core;
+use crate::controller::paths::Path;
+use crate::device::TunnelDevice;
+use crate::proto::clock::Reading;
+use crate::status;
+
+impl Core {
+    /// A router has said, as the receive program has checked, that a packet of a session was too long for it.
+    pub(super) fn handle_too_big(&mut self, record: &ControlRecord, now: Reading) {
+        let Some(outer) = record.too_big() else { return };
+        let place = (record.session, record.generation);
+        let fixed = self.peers.iter().find(|peer| (peer.place.index, peer.place.generation) == place);
+        let number = fixed.map(|peer| peer.number).or_else(|| self.negotiated.peer_at(place.0, place.1));
+        let Some(number) = number else { return debug!("packet too big of a session that is over") };
+        let usual = self.settings.inner_mtu + OVERHEAD as u32;
+        if !self.paths.note(number, outer, usual, now.boot) {
+            return;
+        }
+        let who = fixed.map_or_else(String::new, |peer| format!(" to {}", peer.config.name));
+        let Some(path) = self.paths.get(number) else { return };
+        if path.is_too_small() {
+            warn!(
+                "the path{who} carries packets of up to {outer} bytes only; mtd needs {}: long ones will be lost",
+                path.inner() + OVERHEAD as u32
+            );
+        } else {
+            info!(
+                "the path{who} carries packets of up to {outer} bytes: inside they get {} at most",
+                path.inner()
+            );
+        }
+    }
+
+    /// Forgets what was learnt long ago: the paths are tried again.
+    pub(super) fn forget_paths(&mut self, now: u64) {
+        for _ in self.paths.forget(now) {
+            info!("the MTU of a path that was small is tried again");
+        }
+    }
+
+    /// Whether [`Core::tunnel`] has changed since this was last asked. (What servers give is told by
+    /// [`crate::controller::negotiated::Effect::Device`].)
+    pub(in crate::controller) fn take_tunnel_changed(&mut self) -> bool {
+        let paths = self.paths.take_changed();
+        std::mem::take(&mut self.mtu_due) || paths
+    }
+
+    /// The tunnel device as it should be now: as configured, with what sessions and their paths add.
+    pub(in crate::controller) fn tunnel(&self, configured: &TunnelDevice) -> TunnelDevice {
+        let mut device = TunnelDevice { mtu: self.settings.inner_mtu, ..configured.clone() };
+        for (local, remote) in self.negotiated.connections.iter().filter_map(|connection| connection.tunnel) {
+            device.addresses.extend(local.iter().map(IpNet::from));
+            device.routes.extend(remote.iter().map(IpNet::from));
+        }
+        let fixed = self.peers.iter().map(|peer| (peer.number, peer.config.allowed_ips.clone()));
+        let negotiated = self.negotiated.networks(|peer| self.paths.get(peer).is_some());
+        for (peer, networks) in fixed.chain(negotiated) {
+            // The device may have become narrower than the path.
+            let narrow = self.paths.get(peer).map(Path::inner).filter(|mtu| *mtu < device.mtu);
+            device.narrow.extend(networks.into_iter().filter_map(|network| Some((network, narrow?))));
+        }
+        device
+    }
+
+    /// The longest outer packet in bytes that the path to a peer carries; `None`: what the interface carries.
+    pub(super) fn path_mtu(&self, peer: u32) -> Option<u32> {
+        self.paths.get(peer).map(|path| path.outer)
+    }
+
+    /// How many paths are known to carry less than the interface.
+    pub(super) fn path_counts(&self) -> status::Paths {
+        let mut counts = status::Paths::default();
+        for (_, path) in self.paths.all() {
+            counts.narrow += 1;
+            counts.too_small += u64::from(path.is_too_small());
+        }
+        counts
+    }
+}

@@ -1,0 +1,176 @@
+//! Paths that carry less than the interface: routers' words are followed, and forgotten after a while; nothing is fragmented.
+
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use mtd_tests::netns::Netns;
+use mtd_tests::topology::TopologyOptions;
+use mtd_tests::traffic::{TcpFlow, TcpOptions};
+use mtd_tests::wait_until;
+
+use super::PATIENCE;
+use super::world::{Inner, Role, World};
+
+/// What the router carries, and what is left of it inside.
+const NARROW: u32 = 1400;
+const NARROW_INSIDE: u32 = NARROW - 72;
+/// What the links carry, and what is left of it inside.
+const WIDE: u32 = 1500;
+const WIDE_INSIDE: u32 = 1428;
+/// Headers of an echo request and of IPv6.
+const ECHO: u32 = 48;
+
+/// Headers of TCP with time stamps in IPv6, and in IPv4.
+const SEGMENT_HEADERS: [u32; 2] = [40 + 32, 20 + 32];
+
+/// How long a router's word is believed in these tests.
+const EXPIRES: Duration = Duration::from_secs(5);
+
+const ROLES: [Role; 2] = [Role::Client, Role::Server];
+
+fn world() -> Result<World> {
+    let mut world = World::new("encrypt", &TopologyOptions::default())?;
+    for role in ROLES {
+        world.setup(role).extra = format!("mtu_expires = \"{}s\"\n", EXPIRES.as_secs());
+    }
+    world.start_all()?;
+    world.wait_open()?;
+    Ok(world)
+}
+
+fn set_paths(world: &World, mtu: u32) -> Result<()> {
+    let topology = world.topology();
+    [&topology.client, &topology.server].into_iter().try_for_each(|host| topology.set_path_mtu(host, mtu))
+}
+
+/// Waits until all connections into the tunnel have these segments: IPv6 and IPv4.
+fn wait_segments(world: &World, lengths: [u32; 2]) -> Result<()> {
+    wait_until("the lengths of segments", PATIENCE, || {
+        let output =
+            world.netns(Role::Client).command("ss")?.args(["-Htin", "state", "established"]).output()?;
+        let text = String::from_utf8(output.stdout)?;
+        Ok(lengths.iter().all(|length| text.contains(&format!(" mss:{length} "))))
+    })
+}
+
+/// Whether an inner packet of `length` bytes, which must not be fragmented, gets through and back.
+fn carries(world: &World, from: Role, to: Role, length: u32) -> Result<bool> {
+    let address = world.end(to).v6.to_string();
+    let size = (length - ECHO).to_string();
+    let mut ping = world.netns(from).command("ping")?;
+    Ok(ping.args(["-c1", "-W1", "-Mdo", "-s", &size, &address]).output()?.status.success())
+}
+
+/// Fragments that a host or router has made of IPv6 packets.
+fn fragments(netns: &Netns) -> Result<u64> {
+    let output = netns.command("cat")?.arg("/proc/net/snmp6").output()?;
+    let text = String::from_utf8(output.stdout)?;
+    let made = text.lines().find_map(|line| line.strip_prefix("Ip6FragCreates"));
+    made.context("no count of fragments")?.trim().parse().context("a count")
+}
+
+fn path_mtu(world: &World, role: Role) -> Result<Option<u32>> {
+    Ok(world.peer(role)?.path_mtu)
+}
+
+#[test]
+fn a_path_that_narrows_is_followed_and_tried_again_later() -> Result<()> {
+    let world = world()?;
+    let router = &world.topology().router;
+    assert!(carries(&world, Role::Client, Role::Server, WIDE_INSIDE)?);
+    // Whether their segments are full depends on the moment: what narrows the path for sure are echoes.
+    let flow = |inner: Inner| {
+        let options = TcpOptions {
+            bytes_per_second: 4 << 20,
+            ..TcpOptions::to(inner.address(world.end(Role::Server)))
+        };
+        TcpFlow::start(world.netns(Role::Client), world.netns(Role::Server), &options)
+    };
+    let flows = [flow(Inner::V6)?, flow(Inner::V4)?];
+    wait_segments(&world, SEGMENT_HEADERS.map(|headers| WIDE_INSIDE - headers))?;
+    set_paths(&world, NARROW)?;
+    for (role, other) in [(Role::Client, Role::Server), (Role::Server, Role::Client)] {
+        // It may have narrowed before, by a segment.
+        let narrowed = path_mtu(&world, role)?.is_some();
+        ensure!(narrowed || !carries(&world, role, other, WIDE_INSIDE)?, "more than the router carries");
+        wait_until("the path's MTU", PATIENCE, || Ok(path_mtu(&world, role)? == Some(NARROW)))
+            .with_context(|| world.explain())?;
+        let status = world.status(role)?;
+        ensure!(status.paths.narrow == 1 && status.paths.too_small == 0, "{:?}", status.paths);
+        ensure!(status.frames.too_big > 0 && status.mtu == WIDE_INSIDE, "{status:?}");
+        let text = world.status_text(role)?;
+        ensure!(text.contains("carries packets of up to 1400 B"), "{text}");
+        wait_until("a narrow route", PATIENCE, || {
+            let routes = world.netns(role).run(&["-6", "route", "show", "dev", "mtd0"])?;
+            Ok(routes.contains(&format!("mtu {NARROW_INSIDE}")))
+        })?;
+        let routes = world.netns(role).run(&["-4", "route", "show", "dev", "mtd0"])?;
+        ensure!(routes.contains(&format!("mtu {NARROW_INSIDE}")), "IPv4: {routes}");
+    }
+    wait_segments(&world, SEGMENT_HEADERS.map(|headers| NARROW_INSIDE - headers))?;
+    thread::sleep(Duration::from_secs(1));
+    for flow in flows {
+        let report = flow.stop();
+        println!("across a path that narrows: {report:?}");
+        ensure!(report.broken.is_none() && report.is_complete() && report.bytes() > 0, "{report:?}");
+    }
+    assert!(carries(&world, Role::Client, Role::Server, NARROW_INSIDE)?);
+    assert!(!carries(&world, Role::Client, Role::Server, NARROW_INSIDE + 1)?, "the kernel knows better");
+
+    set_paths(&world, WIDE)?;
+    for role in ROLES {
+        wait_until("the path to be tried again", PATIENCE, || Ok(path_mtu(&world, role)?.is_none()))?;
+    }
+    wait_until("long packets again", PATIENCE, || carries(&world, Role::Client, Role::Server, WIDE_INSIDE))?;
+    for role in ROLES {
+        let routes = world.netns(role).run(&["route", "show", "dev", "mtd0"])?;
+        ensure!(!routes.contains("mtu"), "{routes}");
+        ensure!(fragments(world.netns(role))? == 0, "{role:?} has fragmented");
+    }
+    ensure!(fragments(router)? == 0, "the router has fragmented");
+    world.require_no_session_drops()
+}
+
+#[test]
+fn a_path_too_narrow_for_mtd_is_warned_of() -> Result<()> {
+    let world = world()?;
+    set_paths(&world, 1300)?;
+    assert!(!carries(&world, Role::Client, Role::Server, WIDE_INSIDE)?);
+    wait_until("the path's MTU", PATIENCE, || Ok(path_mtu(&world, Role::Client)? == Some(1300)))?;
+    let status = world.status(Role::Client)?;
+    ensure!(status.paths.too_small == 1, "{:?}", status.paths);
+    ensure!(status.warnings.iter().any(|warning| warning.code == "path_too_small"), "{:?}", status.warnings);
+    let routes = world.netns(Role::Client).run(&["-6", "route", "show", "dev", "mtd0"])?;
+    ensure!(routes.contains("mtu 1280"), "IPv6 needs 1,280: {routes}");
+    // What fits goes on.
+    assert!(carries(&world, Role::Client, Role::Server, 1300 - 72)?);
+    Ok(())
+}
+
+#[test]
+fn the_tunnels_mtu_follows_the_underlays() -> Result<()> {
+    let world = world()?;
+    let set = |mtu: u32| -> Result<()> {
+        let (host, router) = (world.host(Role::Client), &world.topology().router);
+        host.netns.run(&["link", "set", &host.ifname, "mtu", &mtu.to_string()])?;
+        router.run(&["link", "set", &host.tap_ifname, "mtu", &mtu.to_string()])?;
+        Ok(())
+    };
+    let mtu = || -> Result<String> { world.netns(Role::Client).run(&["link", "show", "mtd0"]) };
+    for (underlay, inside) in
+        [(NARROW, NARROW_INSIDE), (WIDE, WIDE_INSIDE), (2000, WIDE_INSIDE), (WIDE, WIDE_INSIDE)]
+    {
+        set(underlay)?;
+        wait_until("the tunnel's MTU", PATIENCE, || Ok(mtu()?.contains(&format!("mtu {inside} "))))
+            .with_context(|| world.explain())?;
+        ensure!(world.status(Role::Client)?.mtu == inside);
+        wait_until("long packets", PATIENCE, || carries(&world, Role::Client, Role::Server, inside))?;
+    }
+    // Less than IPv6 needs inside: as little as possible, and a warning.
+    set(1300)?;
+    wait_until("the least MTU", PATIENCE, || Ok(mtu()?.contains("mtu 1280 ")))?;
+    let warnings = world.status(Role::Client)?.warnings;
+    ensure!(warnings.iter().any(|warning| warning.code == "mtu_too_small"), "{warnings:?}");
+    Ok(())
+}
