@@ -107,7 +107,6 @@ pub fn status(data: &[u8]) -> bool {
         zero(&mut session.period_seconds);
         zero(&mut session.last_valid_seconds);
         zero(&mut session.clock_offset_seconds);
-        zero(&mut session.age_seconds);
         zero(&mut session.rekeyed_seconds);
     }
     if let Some(rendezvous) = &mut status.rendezvous {

@@ -332,8 +332,6 @@ pub struct Session {
     pub last_valid_seconds: Option<f64>,
     /// Session clock minus wall clock, in seconds; absent before the handshake.
     pub clock_offset_seconds: Option<f64>,
-    /// Seconds since the session opened.
-    pub age_seconds: Option<f64>,
     /// Seconds since its keys were agreed on.
     pub rekeyed_seconds: Option<f64>,
     /// As [`Peer::path_mtu`].
@@ -364,7 +362,6 @@ impl Session {
             prefix: None,
             last_valid_seconds: None,
             clock_offset_seconds: None,
-            age_seconds: None,
             rekeyed_seconds: None,
             path_mtu: None,
             received: Traffic::default(),

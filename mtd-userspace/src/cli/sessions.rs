@@ -59,7 +59,7 @@ fn json(statuses: &[Status]) -> anyhow::Result<String> {
 fn human(statuses: &[Status], style: Style) -> String {
     let table = |status: &Status| {
         let rows = status.sessions.iter().map(row).collect();
-        let columns = ["name", "is our", "state", "addresses", "last valid", "age", "received", "sent"];
+        let columns = ["name", "is our", "state", "addresses", "last valid", "keys", "received", "sent"];
         output::table(style, &format!("sessions at {}", status.interface), columns, rows)
     };
     statuses.iter().map(table).collect::<Vec<_>>().join("\n")
@@ -77,7 +77,7 @@ fn row(session: &Session) -> [String; 8] {
         session.state.as_str().to_owned(),
         output::list_or_dash(&session.tunnel.remote),
         since(session.last_valid_seconds),
-        since(session.age_seconds),
+        since(session.rekeyed_seconds),
         output::bytes(session.received.bytes),
         output::bytes(session.sent.bytes),
     ]
@@ -98,7 +98,7 @@ mod tests {
             state: SessionState::Finding,
             tunnel: crate::status::Tunnel::default(),
             last_valid_seconds: None,
-            age_seconds: None,
+            rekeyed_seconds: None,
             ..session()
         };
         let statuses = [
@@ -107,9 +107,9 @@ mod tests {
         ];
         let expected = "\
 sessions at eth0:
-  name    is our  state    addresses               last valid  age         received  sent
-  office  server  finding  -                       -           -           1.50 MiB  60 B
-  laptop  client  open     fd00:6d74::7,10.66.0.7  2 s         2 min 30 s  1.50 MiB  60 B
+  name    is our  state    addresses               last valid  keys  received  sent
+  office  server  finding  -                       -           -     1.50 MiB  60 B
+  laptop  client  open     fd00:6d74::7,10.66.0.7  2 s         30 s  1.50 MiB  60 B
 
 sessions at eth1: none
 ";

@@ -75,8 +75,8 @@ pub(super) struct Negotiated {
     pub(super) connections: Vec<Connection>,
     /// Boxed: a table of many has room for twice as many at times.
     entries: HashMap<(Owner, SessionId), Box<Entry>>,
-    /// By element of the session table.
-    places: HashMap<u32, (Owner, SessionId)>,
+    /// By element of the session table, as far as any was taken.
+    places: Vec<Option<(Owner, SessionId)>>,
     /// Own inner addresses, and networks of statically configured peers: no server can have an address there.
     reserved: Vec<IpNet>,
     /// Numbers of peers.
@@ -102,7 +102,7 @@ impl Negotiated {
             connections,
             reserved,
             entries: HashMap::new(),
-            places: HashMap::new(),
+            places: Vec::new(),
             peers: HashMap::new(),
             last_peer: FIRST_PEER,
             wire,
@@ -186,7 +186,7 @@ impl Negotiated {
 
     /// The session at an element of the session table, if it is the one of this generation.
     fn at(&self, index: u32, generation: u32) -> Option<((Owner, SessionId), &Entry)> {
-        let key = self.places.get(&index)?;
+        let key = self.places.get(index as usize)?.as_ref()?;
         let entry = self.entries.get(key).filter(|entry| entry.place().generation == generation)?;
         Some((*key, entry))
     }

@@ -222,9 +222,8 @@ fn session_section(session: &Session, style: Style) -> Section {
     if let Some(prefix) = session.prefix {
         section.row("prefix", prefix);
     }
-    if let Some(age) = session.age_seconds {
-        let keys = session.rekeyed_seconds.map(|age| format!(", keys {} old", output::span(age)));
-        section.row("age", format!("{}{}", output::span(age), keys.unwrap_or_default()));
+    if let Some(age) = session.rekeyed_seconds {
+        section.row("keys", format!("{} old", output::span(age)));
     }
     if let Some(offset) = session.clock_offset_seconds {
         section.row("clock offset", format!("{offset:+.3} s"));

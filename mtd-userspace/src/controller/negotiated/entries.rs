@@ -121,7 +121,11 @@ impl Negotiated {
 
     pub(super) fn insert(&mut self, owner: Owner, id: SessionId, entry: Box<Entry>) {
         let Place { index, .. } = entry.place();
-        self.places.insert(index, (owner, id));
+        let index = index as usize;
+        if index >= self.places.len() {
+            self.places.resize(index + 1, None);
+        }
+        self.places[index] = Some((owner, id));
         self.entries.insert((owner, id), entry);
     }
 
@@ -166,7 +170,9 @@ impl Negotiated {
     pub(super) fn remove(&mut self, owner: Owner, id: SessionId, tables: &mut Tables) {
         let Some(mut entry) = self.entries.remove(&(owner, id)) else { return };
         let Place { index, generation } = entry.place();
-        self.places.remove(&index);
+        if let Some(place) = self.places.get_mut(index as usize) {
+            *place = None;
+        }
         let done: anyhow::Result<()> = (|| {
             tables.revoke(index, entry.element())?;
             tables.remove_routes(&[control_route(&entry.inside()[1])], generation)?;

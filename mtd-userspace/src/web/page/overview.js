@@ -1,6 +1,6 @@
 // What there is to say about the host as a whole, and about the rendezvous.
 
-import { setTiles, setText } from "./dom.js";
+import { element, setRows, setText, setTiles } from "./dom.js";
 import { bitRate, bytes, count, span } from "./format.js";
 
 /** Everything that goes through the tunnel: packets and bytes, both ways. */
@@ -15,6 +15,7 @@ function totals(status) {
 
 export class Overview {
   #last = null;
+  #warnings = new Map();
 
   /** `seconds` since the last sample; null at first. */
   update(sample, seconds) {
@@ -32,14 +33,22 @@ export class Overview {
       ["Sending", last && `${bitRate(rate(sum.sent, last.sent))} (${bytes(sum.sent)})`],
       ["Dropping", last && `${count(rate(dropped, last.dropped))} a second (${count(dropped)})`],
       ["Protected prefix", status.prefixes.join(", ")],
+      ["What is refused", status.guard.enforced ? "is dropped" : "passes: nothing is enforced"],
       ["Program", `${status.xdp}, ${status.link}`],
       ["Handshakes", status.handshakes && `${count(status.handshakes.answered)} of ${count(status.handshakes.received)} answered`],
       ["Registered clients", status.clients_registered ?? null],
       ["Running for", span(status.uptime_seconds)],
     ].map(([term, value]) => [term, value === null ? null : String(value)]));
     this.#last = { ...sum, dropped };
+    setRows(document.getElementById("warnings"), this.#warnings, status.warnings, (one) => one.code, warning);
+    document.getElementById("warnings").hidden = status.warnings.length === 0;
     rendezvous(sample);
   }
+}
+
+function warning() {
+  const node = element("li");
+  return { node, update: (one) => setText(node, one.text) };
 }
 
 function rendezvous({ status, time_ms }) {
