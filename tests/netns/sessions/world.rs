@@ -56,10 +56,11 @@ struct Side {
     controller: Option<Controller>,
 }
 
-/// Network, configurations, controllers. Dropping it stops the controllers; what a killed one left is detached.
+/// Network, configurations, controllers. Dropping it stops the controllers; what a killed one left goes with the namespaces.
 #[derive(Debug)]
 pub(super) struct World {
     sides: BTreeMap<Role, Side>,
+    // After the controllers.
     topology: Topology,
 }
 
@@ -246,22 +247,5 @@ impl World {
 
     fn controller_mut(&mut self, role: Role) -> Result<&mut Controller> {
         self.side(role).controller.as_mut().with_context(|| format!("{role:?} was not started"))
-    }
-}
-
-impl Drop for World {
-    fn drop(&mut self) {
-        for role in [Role::Client, Role::Client2, Role::Server] {
-            let Some(mut controller) = self.sides.get_mut(&role).and_then(|side| side.controller.take())
-            else {
-                continue;
-            };
-            // A killed one has left its data plane, which would stay pinned when the namespace is gone.
-            if controller.stop().is_err()
-                && let Err(error) = self.detach(role)
-            {
-                eprintln!("{role:?}: {error:#}");
-            }
-        }
     }
 }
