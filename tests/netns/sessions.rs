@@ -11,6 +11,7 @@ mod steady;
 mod steering;
 mod torture;
 mod two;
+mod upgrade;
 mod web;
 mod world;
 mod wrong;

@@ -7,6 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use mtd::instance::Instance;
 use mtd::status::{self, PeerState, Status};
 use mtd_tests::controller::{Controller, End, Session, Setup, answered, mtd_program};
 use mtd_tests::netns::Netns;
@@ -117,6 +118,12 @@ impl World {
         }
     }
 
+    /// The names of what mtd keeps for a host.
+    pub(super) fn instance(&self, role: Role) -> Result<Instance> {
+        let host = self.host(role);
+        Ok(host.netns.enter(|| Instance::of(&host.ifname))??)
+    }
+
     /// The namespace of a host.
     pub(super) fn netns(&self, role: Role) -> &Netns {
         &self.host(role).netns
@@ -183,6 +190,11 @@ impl World {
     /// What `mtd status --json` says on a host.
     pub(super) fn status(&self, role: Role) -> Result<Status> {
         self.controller(role)?.status(self.netns(role)).with_context(|| format!("status of {role:?}"))
+    }
+
+    /// What the controller of a host has said since its start.
+    pub(super) fn log(&self, role: Role) -> Result<String> {
+        Ok(self.controller(role)?.process.log())
     }
 
     /// The session of a client, or the first one of the server.
