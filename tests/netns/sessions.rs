@@ -5,6 +5,7 @@ mod crashes;
 mod keystream;
 mod metrics;
 mod path_mtu;
+mod readers;
 mod restarts;
 mod secrets;
 mod steady;
