@@ -51,3 +51,29 @@ impl Campaign {
         (z ^ (z >> 31)) % bound
     }
 }
+
+/// Restarts of one kind.
+#[derive(Debug, Default)]
+pub struct Restarts {
+    count: u64,
+    longest_wait: Duration,
+}
+
+impl Restarts {
+    /// How many.
+    pub const fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// Counts so many more, because of which somebody waited so long for an answer.
+    pub fn note(&mut self, count: usize, waited: Duration) {
+        self.count += count as u64;
+        self.longest_wait = self.longest_wait.max(waited);
+    }
+}
+
+impl std::fmt::Display for Restarts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} restarts (longest wait for an answer {:.1?})", self.count, self.longest_wait)
+    }
+}

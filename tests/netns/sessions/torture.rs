@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use mtd_tests::topology::TopologyOptions;
-use mtd_tests::torture::Campaign;
+use mtd_tests::torture::{Campaign, Restarts};
 use mtd_tests::traffic::Flows;
 
 use super::world::{Inner, Role, World};
@@ -53,7 +53,7 @@ fn torture_restarts_break_none_of_a_hundred_connections() -> Result<()> {
     let mut world = World::open("encrypt", &TopologyOptions::default())?;
     let flows = flows(&world)?;
     let (mut killed, mut stopped) = (Restarts::default(), Restarts::default());
-    while killed.count + stopped.count < campaign.restarts() {
+    while killed.count() + stopped.count() < campaign.restarts() {
         let kills = campaign.below(2) == 0;
         let victims = victims(&mut campaign);
         for role in victims {
@@ -71,26 +71,6 @@ fn torture_restarts_break_none_of_a_hundred_connections() -> Result<()> {
     println!("{report}; {killed} after SIGKILL, {stopped} after a clean stop");
     report.require_unbroken().with_context(|| world.explain())?;
     world.wait_open()
-}
-
-/// Restarts of one kind.
-#[derive(Default)]
-struct Restarts {
-    count: u64,
-    longest_wait: Duration,
-}
-
-impl Restarts {
-    fn note(&mut self, count: usize, waited: Duration) {
-        self.count += count as u64;
-        self.longest_wait = self.longest_wait.max(waited);
-    }
-}
-
-impl std::fmt::Display for Restarts {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} restarts (longest wait for an answer {:.1?})", self.count, self.longest_wait)
-    }
 }
 
 /// The connections: opened by either host, in both IP versions.
