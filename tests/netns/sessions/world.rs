@@ -137,6 +137,13 @@ impl World {
         Ok(())
     }
 
+    /// Starts a controller and kills it after `time`, however far it has come by then.
+    pub(super) fn start_and_kill(&self, role: Role, time: Duration) -> Result<()> {
+        let mut controller = self.sides[&role].setup.spawn(self.netns(role))?;
+        thread::sleep(time);
+        controller.process.kill().with_context(|| controller.process.log()).map(drop)
+    }
+
     /// Starts all controllers.
     pub(super) fn start_all(&mut self) -> Result<()> {
         let roles: Vec<Role> = self.sides.keys().copied().collect();
