@@ -1,5 +1,6 @@
 //! Sessions between real controllers, under real traffic: what they survive, and what they refuse.
 
+mod clear;
 mod clocks;
 mod crashes;
 mod keystream;
