@@ -23,24 +23,67 @@ pub(crate) struct SshConnection {
     port: u16,
 }
 
-/// The SSH connection that this process was started over, as its environment tells; else that of its nearest ancestor
-/// (sudo hides it from its children). `None`: none, or not over IPv6.
+/// The SSH connection that this process was started over: as its environment tells, else its nearest ancestor that knows (sudo
+/// hides the variable from its children): by its environment, or as an SSH server by its sockets. `None`: none, or not over
+/// IPv6.
 pub(crate) fn ssh_connection() -> Option<SshConnection> {
-    let text = std::env::var(VARIABLE).ok().or_else(of_ancestors)?;
-    parse(&text)
+    if let Ok(text) = std::env::var(VARIABLE) {
+        return parse(&text);
+    }
+    let told = |id: &String| match of_environment(id) {
+        Some(text) => Some(parse(&text)),
+        None if is_ssh_server(id) => of_sockets(id).map(Some),
+        None => None,
+    };
+    ancestors().find_map(|id| told(&id)).flatten()
 }
 
-fn of_ancestors() -> Option<String> {
-    let mut id = "self".to_owned();
-    for _ in 0..MAX_ANCESTORS {
-        id = parent(&fs::read_to_string(format!("/proc/{id}/stat")).ok()?)?;
-        // One whose environment cannot be read has parents all the same.
-        let environment = fs::read(format!("/proc/{id}/environ")).unwrap_or_default();
-        if let Some(found) = variable(&environment) {
-            return Some(found);
-        }
+/// The ids of the processes that led to this one, the nearest first.
+fn ancestors() -> impl Iterator<Item = String> {
+    let above = |id: &String| parent(&fs::read_to_string(format!("/proc/{id}/stat")).ok()?);
+    std::iter::successors(above(&"self".to_owned()), above).take(MAX_ANCESTORS)
+}
+
+/// `None` also for a process whose environment cannot be read: it has parents all the same.
+fn of_environment(id: &str) -> Option<String> {
+    variable(&fs::read(format!("/proc/{id}/environ")).ok()?)
+}
+
+/// OpenSSH: `sshd`, `sshd-session`.
+fn is_ssh_server(id: &str) -> bool {
+    fs::read_to_string(format!("/proc/{id}/comm")).is_ok_and(|name| name.starts_with("sshd"))
+}
+
+/// The first of a process's sockets that is an established TCP connection over IPv6.
+fn of_sockets(id: &str) -> Option<SshConnection> {
+    let descriptors = fs::read_dir(format!("/proc/{id}/fd")).ok()?;
+    let targets = descriptors.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+    let sockets: Vec<String> = targets
+        .filter_map(|to| Some(to.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned()))
+        .collect();
+    let table = fs::read_to_string(format!("/proc/{id}/net/tcp6")).ok()?;
+    table.lines().find_map(|line| established(line, &sockets))
+}
+
+/// The connection in a line of `/proc/net/tcp6`, if it is established, over IPv6, and one of these sockets.
+fn established(line: &str, sockets: &[String]) -> Option<SshConnection> {
+    const ESTABLISHED: &str = "01";
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let [_, local, remote, ESTABLISHED, _, _, _, _, _, inode, ..] = words.as_slice() else { return None };
+    let [(server, port), (client, _)] = [place(local)?, place(remote)?];
+    (sockets.iter().any(|socket| socket == inode) && server.to_ipv4_mapped().is_none())
+        .then_some(SshConnection { client, server, port })
+}
+
+/// Address and port as `/proc/net/tcp6` writes them: the address in four words in the byte order of the machine.
+fn place(text: &str) -> Option<(Ipv6Addr, u16)> {
+    let (address, port) = text.split_once(':')?;
+    let mut octets = [0; 16];
+    for (part, word) in octets.chunks_exact_mut(4).zip(0..) {
+        let word = u32::from_str_radix(address.get(8 * word..8 * (word + 1))?, 16).ok()?;
+        part.copy_from_slice(&word.to_ne_bytes());
     }
-    None
+    Some((octets.into(), u16::from_str_radix(port, 16).ok()?))
 }
 
 /// The parent's id in the text of `/proc/PID/stat`. The name, in brackets, may hold anything.
@@ -125,6 +168,27 @@ mod tests {
         {
             assert!(error.contains(part), "{part}: {error}");
         }
+    }
+
+    #[test]
+    #[cfg(target_endian = "little")]
+    fn the_kernels_table_of_connections_is_understood() {
+        let line = |state: &str, inode: u32| {
+            let [local, remote] =
+                ["B80D0120010005000000000007000000:0016", "B80D0120000009000000000009000000:C350"];
+            format!(
+                "   3: {local} {remote} {state} 00000000:00000000 02:00000A 00000000     0        0 {inode} 2 0 20"
+            )
+        };
+        let sockets = ["7".to_owned(), "42".to_owned()];
+        let found = established(&line("01", 42), &sockets);
+        assert_eq!(found, parse("2001:db8:9::9 50000 2001:db8:5:1::7 22"));
+        assert_eq!(established(&line("0A", 42), &sockets), None, "it listens");
+        assert_eq!(established(&line("01", 4), &sockets), None, "somebody else's");
+        let mapped =
+            line("01", 42).replace("B80D0120010005000000000007000000", "0000000000000000FFFF00000100000A");
+        assert_eq!(established(&mapped, &sockets), None, "IPv4");
+        assert_eq!(established("  sl  local_address  remote_address st tx_queue", &sockets), None);
     }
 
     #[test]

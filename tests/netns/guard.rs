@@ -6,4 +6,4 @@ mod leftovers;
 mod operator;
 mod policy;
 mod ssh;
-mod upgrade;
+pub(crate) mod upgrade;

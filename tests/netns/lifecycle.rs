@@ -6,6 +6,7 @@ pub(crate) mod bench;
 mod commands;
 mod failures;
 mod follow;
+mod logs;
 mod remains;
 mod service;
 mod status;

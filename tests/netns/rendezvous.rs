@@ -15,6 +15,7 @@ mod roaming;
 mod steady;
 mod strangers;
 mod sybils;
+mod torture;
 mod watch;
 mod web;
 mod windows;

@@ -1,16 +1,19 @@
 //! Sessions between real controllers, under real traffic: what they survive, and what they refuse.
 
+mod clear;
 mod clocks;
 mod crashes;
 mod keystream;
 mod metrics;
 mod path_mtu;
+mod readers;
 mod restarts;
 mod secrets;
 mod steady;
 mod steering;
 mod torture;
 mod two;
+mod upgrade;
 mod web;
 mod world;
 mod wrong;

@@ -1,14 +1,19 @@
 //! What this process has made and must take away again, whichever way it ends.
 //!
-//! Only names that this process registered are ever touched: a start-up sweep by prefix does not exist, because another
-//! test process may be using what it would find.
+//! Only what this process registered is ever touched, and what a process registered that was killed: a sweep by prefix does
+//! not exist, because another test process may be using what it would find.
 
-use std::collections::BTreeSet;
+mod ledger;
+mod remains;
+
+use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::Read as _;
 use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
+use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -18,7 +23,12 @@ use nix::fcntl::OFlag;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, kill, sigaction};
 use nix::unistd::Pid;
 
-use crate::{run_to_end, wait_until};
+use ledger::Ledger;
+pub(crate) use ledger::sweep;
+#[cfg(test)]
+pub(crate) use remains::of_namespace;
+
+use crate::{netns, run_to_end, wait_until};
 
 /// How long a process has to end by itself after SIGTERM before it is killed.
 const TERMINATE_GRACE: Duration = Duration::from_secs(3);
@@ -29,16 +39,33 @@ const KILL_GRACE: Duration = Duration::from_secs(5);
 /// Exit code of a process ended by SIGINT, as shells report it.
 const EXIT_INTERRUPTED: i32 = 130;
 
-static NAMESPACES: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+static MADE: Mutex<Made> = Mutex::new(Made { namespaces: BTreeMap::new(), ledger: None, swept: false });
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 static SIGNAL_PIPE: AtomicI32 = AtomicI32::new(-1);
+
+/// The namespaces that this process holds.
+struct Made {
+    /// Their cookies, by name.
+    namespaces: BTreeMap<String, u64>,
+    /// There as long as there are namespaces.
+    ledger: Option<Ledger>,
+    /// Whether what others left has been taken away.
+    swept: bool,
+}
+
+/// A network namespace.
+#[derive(Debug)]
+struct Namespace {
+    name: String,
+    /// The number that the kernel has given to it, and gives to no other until the next boot.
+    cookie: u64,
+}
 
 /// Removes every namespace that this process still holds, after ending the processes inside.
 ///
 /// For ways out that run no destructors (`std::process::exit`). Returns the names that could not be removed.
 pub fn remove_all() -> Vec<String> {
-    let names: Vec<String> =
-        NAMESPACES.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect();
+    let names: Vec<String> = made().namespaces.keys().cloned().collect();
     names.into_iter().filter(|name| remove_namespace(name).is_err()).collect()
 }
 
@@ -68,20 +95,57 @@ pub fn interrupted() -> bool {
     INTERRUPTED.load(Ordering::SeqCst)
 }
 
-pub(crate) fn register_namespace(name: &str) {
-    NAMESPACES.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned());
+/// Notes a namespace of ours; the first time, what killed processes left is taken away.
+///
+/// # Errors
+/// When it cannot be noted where the next process would find it.
+pub(crate) fn register_namespace(name: &str, cookie: u64) -> Result<()> {
+    let mut made = made();
+    made.namespaces.insert(name.to_owned(), cookie);
+    if !made.swept {
+        made.swept = true;
+        sweep()?;
+    }
+    let mut ledger = made.ledger.take().map_or_else(Ledger::open, Ok)?;
+    ledger.add(&Namespace { name: name.to_owned(), cookie })?;
+    made.ledger = Some(ledger);
+    Ok(())
 }
 
-/// Ends the processes in a namespace of ours and deletes it. A second call for a name does nothing.
+/// Ends the processes in a namespace of ours, removes what mtd has pinned for it, and deletes it. A second call for a name
+/// does nothing.
 pub(crate) fn remove_namespace(name: &str) -> Result<()> {
-    if !NAMESPACES.lock().unwrap_or_else(PoisonError::into_inner).remove(name) {
-        return Ok(());
+    let Some(cookie) = made().namespaces.remove(name) else { return Ok(()) };
+    Namespace { name: name.to_owned(), cookie }.remove()?;
+    let mut made = made();
+    if made.namespaces.is_empty() {
+        made.ledger.take().map_or(Ok(()), Ledger::close)?;
     }
-    let ended = end_processes(name);
-    let mut delete = Command::new("ip");
-    delete.args(["netns", "del", name]);
-    run_to_end(delete)?;
-    ended
+    Ok(())
+}
+
+fn made() -> MutexGuard<'static, Made> {
+    MADE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Namespace {
+    /// Whether the name still means it.
+    fn exists(&self) -> bool {
+        // None of that name, or one that is just being deleted.
+        let Ok(handle) = File::open(Path::new(netns::HANDLES).join(&self.name)) else { return false };
+        netns::cookie(&handle.into()).is_ok_and(|cookie| cookie == self.cookie)
+    }
+
+    /// Every step is taken, whatever became of the one before.
+    fn remove(&self) -> Result<()> {
+        let ended = end_processes(&self.name);
+        let removed = remains::remove(self.cookie);
+        let mut delete = Command::new("ip");
+        delete.args(["netns", "del", &self.name]);
+        run_to_end(delete)?;
+        removed.context("cannot remove what mtd has pinned")?;
+        ended
+    }
 }
 
 /// SIGTERM first, so that a controller can take its pins away; SIGKILL for what is left after the grace period.
@@ -137,7 +201,7 @@ extern "C" fn note_signal(_signal: libc::c_int) {
 }
 
 fn await_signals(reader: OwnedFd) {
-    let mut signals = std::fs::File::from(reader);
+    let mut signals = File::from(reader);
     let mut byte = [0_u8; 1];
     for nth in 1_u32.. {
         if signals.read_exact(&mut byte).is_err() {

@@ -210,15 +210,23 @@ impl Setup {
     /// # Errors
     /// When it does not become ready; carries the end of its log.
     pub fn start(&self, netns: &Netns) -> Result<Controller> {
+        let mut controller = self.spawn(netns)?;
+        controller.wait_ready()?;
+        Ok(controller)
+    }
+
+    /// Starts a controller and waits for nothing.
+    ///
+    /// # Errors
+    /// When the program cannot be started.
+    pub fn spawn(&self, netns: &Netns) -> Result<Controller> {
         let config = self.write()?;
         if !self.clock_file().exists() {
             self.set_clock(0)?;
         }
         let clock = self.clock_file();
         let arguments = ["--wall-clock-offset-file".as_ref(), clock.as_os_str()];
-        let mut controller = Controller::spawn(netns, &self.interface, &config, &arguments)?;
-        controller.wait_ready()?;
-        Ok(controller)
+        Controller::spawn(netns, &self.interface, &config, &arguments)
     }
 }
 

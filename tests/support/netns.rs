@@ -12,6 +12,7 @@ use std::time::Duration;
 use std::{io, panic, thread};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
+use mtd::device::netns_tag;
 use nix::sched::{CloneFlags, setns};
 
 use crate::{cleanup, run_to_end, wait_until};
@@ -20,7 +21,7 @@ use crate::{cleanup, run_to_end, wait_until};
 pub const NAME_PREFIX: &str = "mtdt-";
 
 /// Where iproute2 keeps the handles of named namespaces.
-const HANDLES: &str = "/run/netns";
+pub(crate) const HANDLES: &str = "/run/netns";
 
 static COUNTER: AtomicU32 = AtomicU32::new(0);
 
@@ -49,16 +50,12 @@ impl Netns {
         let mut add = Command::new("ip");
         add.args(["netns", "add", &name]);
         run_to_end(add)?;
-        cleanup::register_namespace(&name);
         let path = PathBuf::from(HANDLES).join(&name);
-        let handle = match File::open(&path) {
-            Ok(file) => OwnedFd::from(file),
-            Err(error) => {
-                cleanup::remove_namespace(&name)?;
-                return Err(error).with_context(|| format!("cannot open {}", path.display()));
-            }
-        };
+        let handle = File::open(&path).with_context(|| format!("cannot open {}", path.display()))?.into();
+        let cookie = cookie(&handle)?;
+        // From here on it goes with its owner.
         let netns = Self { name, handle };
+        cleanup::register_namespace(&netns.name, cookie)?;
         netns.run(&["link", "set", "lo", "up"])?;
         Ok(netns)
     }
@@ -66,6 +63,12 @@ impl Netns {
     /// The name, as `ip netns` lists it.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The number that the kernel has given to it, and gives to no other until the next boot.
+    #[cfg(test)]
+    pub(crate) fn cookie(&self) -> Result<u64> {
+        cookie(&self.handle)
     }
 
     /// Runs `ip ARGUMENTS` within the namespace and returns its standard output.
@@ -103,15 +106,8 @@ impl Netns {
     /// # Errors
     /// When the thread cannot be started or cannot enter the namespace.
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
-        let inside = || -> Result<T> {
-            setns(&self.handle, CloneFlags::CLONE_NEWNET)
-                .with_context(|| format!("cannot enter the network namespace {}", self.name))?;
-            Ok(work())
-        };
-        thread::scope(|scope| {
-            let thread = thread::Builder::new().name(self.name.clone()).spawn_scoped(scope, inside)?;
-            thread.join().unwrap_or_else(|payload| panic::resume_unwind(payload))
-        })
+        within(&self.handle, work)
+            .with_context(|| format!("cannot enter the network namespace {}", self.name))
     }
 
     /// Sets a network sysctl of this namespace, e.g. `net/ipv6/conf/all/forwarding`.
@@ -188,6 +184,23 @@ impl PingReport {
             summary.split(", ").map(|part| part.split(' ').next().and_then(|word| word.parse().ok()));
         Some(Self { sent: numbers.next()??, received: numbers.next()?? })
     }
+}
+
+/// The number that the kernel has given to a namespace, and gives to no other until the next boot.
+///
+/// # Errors
+/// When the handle is none of a network namespace, or that of the host's own.
+pub(crate) fn cookie(handle: &OwnedFd) -> Result<u64> {
+    within(handle, netns_tag)?.context("no cookie")?.context("this is the host's own network namespace")
+}
+
+/// [`Netns::enter`].
+fn within<T: Send>(handle: &OwnedFd, work: impl FnOnce() -> T + Send) -> Result<T> {
+    thread::scope(|scope| {
+        let inside = || setns(handle, CloneFlags::CLONE_NEWNET).map(|()| work());
+        let thread = thread::Builder::new().name("in a namespace".to_owned()).spawn_scoped(scope, inside)?;
+        Ok(thread.join().unwrap_or_else(|payload| panic::resume_unwind(payload))?)
+    })
 }
 
 fn sysctl_path(key: &str) -> Result<PathBuf> {

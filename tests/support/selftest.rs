@@ -5,6 +5,7 @@ mod interrupts;
 mod namespaces;
 mod packets;
 mod processes;
+mod remains;
 mod traffic;
 mod wire;
 

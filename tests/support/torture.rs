@@ -6,22 +6,35 @@ use std::time::{Duration, Instant};
 /// How long the short form of a torture test runs.
 const SHORT: Duration = Duration::from_secs(10);
 
+/// Restarts of controllers in the short form of a torture test that counts them.
+const FEW_RESTARTS: u64 = 20;
+
 /// The end of a campaign, and its random numbers (`SplitMix64`: for choices, not for secrets).
 #[derive(Debug)]
 pub struct Campaign {
     deadline: Instant,
+    restarts: u64,
     state: u64,
 }
 
 impl Campaign {
-    /// As `MTD_TORTURE_SECONDS` and `MTD_TORTURE_SEED` say, else short and with a seed of its own, which is printed so
-    /// that the same choices can be made again.
+    /// As `MTD_TORTURE_SECONDS`, `MTD_TORTURE_RESTARTS` and `MTD_TORTURE_SEED` say, else short and with a seed of its own,
+    /// which is printed so that the same choices can be made again.
     pub fn from_environment() -> Self {
         let number = |name| std::env::var(name).ok().and_then(|text: String| text.parse::<u64>().ok());
         let length = number("MTD_TORTURE_SECONDS").map_or(SHORT, Duration::from_secs);
         let seed = number("MTD_TORTURE_SEED").unwrap_or_else(|| u64::from(std::process::id()));
-        println!("torture for {} s; the same choices again: MTD_TORTURE_SEED={seed}", length.as_secs());
-        Self { deadline: Instant::now() + length, state: seed }
+        let restarts = number("MTD_TORTURE_RESTARTS").unwrap_or(FEW_RESTARTS);
+        println!(
+            "torture for {} s, or {restarts} restarts; the same choices again: MTD_TORTURE_SEED={seed}",
+            length.as_secs()
+        );
+        Self { deadline: Instant::now() + length, restarts, state: seed }
+    }
+
+    /// For tests that count restarts of controllers instead of time: how many.
+    pub const fn restarts(&self) -> u64 {
+        self.restarts
     }
 
     /// Whether there is time left.
@@ -36,5 +49,31 @@ impl Campaign {
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         (z ^ (z >> 31)) % bound
+    }
+}
+
+/// Restarts of one kind.
+#[derive(Debug, Default)]
+pub struct Restarts {
+    count: u64,
+    longest_wait: Duration,
+}
+
+impl Restarts {
+    /// How many.
+    pub const fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// Counts so many more, because of which somebody waited so long for an answer.
+    pub fn note(&mut self, count: usize, waited: Duration) {
+        self.count += count as u64;
+        self.longest_wait = self.longest_wait.max(waited);
+    }
+}
+
+impl std::fmt::Display for Restarts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} restarts (longest wait for an answer {:.1?})", self.count, self.longest_wait)
     }
 }

@@ -1,15 +1,17 @@
-//! Bounded traffic with checked contents: one TCP connection ([`TcpFlow`]), a UDP stream ([`UdpStream`]), or
-//! both, both ways ([`Load`]).
+//! Bounded traffic with checked contents: one TCP connection ([`TcpFlow`]), a UDP stream ([`UdpStream`]), both, both ways
+//! ([`Load`]), or many TCP connections with little on each ([`Flows`]).
 //!
 //! The contents are a function of stream and position, so the receiving end knows every byte that must come, and hold
 //! [`MARKER`] once in every UDP packet and every [`BLOCK`] bytes of TCP, so that a capture can tell whether they passed in
 //! the clear.
 
+mod flows;
 mod load;
 mod pattern;
 mod tcp;
 mod udp;
 
+pub use flows::{Flows, FlowsReport};
 pub use load::{Load, LoadReport, UDP_RATE};
 pub use pattern::{BLOCK, MARKER, contains_marker};
 pub use tcp::{TcpCounters, TcpFlow, TcpOptions, TcpReport};

@@ -128,21 +128,13 @@ fn build_object(workspace: &Workspace, tool_chain: &ToolChain, profile: Profile)
     Ok(object)
 }
 
-/// Builds the programs with log lines, and lets the kernel verify them: they are other programs than the ones without.
+/// Builds the programs with log lines, which a test runs: they are other programs than the ones without. Returns the object.
 ///
 /// # Errors
-/// They do not compile, or the kernel refuses them.
-pub(crate) fn check_log_lines(
-    workspace: &Workspace,
-    artifacts: &Artifacts,
-    privilege: Privilege,
-) -> Result<()> {
+/// They do not compile.
+pub(crate) fn log_object(workspace: &Workspace) -> Result<PathBuf> {
     let tool_chain = setup::ensure(workspace, Need::ToolChain)?;
-    let object = build_object(workspace, &tool_chain, Profile::Debug)?;
-    let no_environment: [(&str, &OsStr); 0] = [];
-    let mut command =
-        privilege.command("loading the programs with log lines", &artifacts.mtd, &no_environment)?;
-    process::run_quietly(command.args(["debug", "load-report", "--object"]).arg(object))
+    build_object(workspace, &tool_chain, Profile::Debug)
 }
 
 /// Copies only other bytes: cargo compiles mtd again whenever the time of the object changes.

@@ -46,7 +46,7 @@ enum Command {
     Bench(bench::Args),
     /// Fuzz every decoder with libFuzzer.
     Fuzz(fuzz::Args),
-    /// Run the torture tests for long: controllers killed at random under traffic, random frames.
+    /// Run the torture tests for long: controllers killed and stopped at random under traffic, random frames.
     Torture(torture::Args),
 }
 

@@ -124,7 +124,7 @@ pub(crate) fn diagnostic_variables() -> Vec<(&'static str, OsString)> {
     let shared = ["RUST_BACKTRACE", "RUST_LOG", "NO_COLOR", "TERM", "CI"];
     shared
         .into_iter()
-        .chain([torture::SECONDS_VARIABLE, torture::SEED_VARIABLE])
+        .chain([torture::SECONDS_VARIABLE, torture::RESTARTS_VARIABLE, torture::SEED_VARIABLE])
         .filter_map(|name| Some((name, std::env::var_os(name)?)))
         .collect()
 }

@@ -55,6 +55,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         workspace,
         artifacts,
         filter: &args.filter,
+        log_object: None,
         package: None,
         tally: Tally::default(),
         failed: vec![],
@@ -63,10 +64,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         session.lint();
     }
     session.tests("unit tests", runner::unit_tests);
-    if root_tests && args.filter.is_empty() {
-        session.log_lines(privilege);
-    }
     if root_tests {
+        session.log_lines();
         session.package();
         session.tests("tests as root", |session| privileged::run(session, privilege));
     }
@@ -78,6 +77,8 @@ struct Session<'a> {
     workspace: Workspace,
     artifacts: Artifacts,
     filter: &'a [String],
+    /// The BPF programs with log lines, once they are built.
+    log_object: Option<PathBuf>,
     /// The Debian package of the artifacts, once it is made.
     package: Option<PathBuf>,
     tally: Tally,
@@ -108,29 +109,25 @@ impl Session<'_> {
         self.stage(name, |_| process::run_quietly(command.args(arguments)));
     }
 
-    fn log_lines(&mut self, privilege: Privilege) {
-        self.stage("BPF programs with log lines", |session| {
-            build::check_log_lines(&session.workspace, &session.artifacts, privilege)
-        });
+    /// The tests that want these programs fail without them; the others need not.
+    fn log_lines(&mut self) {
+        self.log_object =
+            self.stage("BPF programs with log lines", |session| build::log_object(&session.workspace));
     }
 
-    /// The tests that want a package fail without one; the others need not.
+    /// The same with a package.
     fn package(&mut self) {
-        let name = "Debian package";
-        match stage(name, || package::make(&self.workspace, &self.artifacts)) {
-            Ok(package) => self.package = Some(package),
-            Err(error) => {
+        self.package =
+            self.stage("Debian package", |session| package::make(&session.workspace, &session.artifacts));
+    }
+
+    fn stage<T>(&mut self, name: &'static str, work: impl FnOnce(&Self) -> Result<T>) -> Option<T> {
+        stage(name, || work(self))
+            .inspect_err(|error| {
                 say(&format!("FAILED: {name}: {error:#}"));
                 self.failed.push(name);
-            }
-        }
-    }
-
-    fn stage(&mut self, name: &'static str, work: impl FnOnce(&Self) -> Result<()>) {
-        if let Err(error) = stage(name, || work(self)) {
-            say(&format!("FAILED: {name}: {error:#}"));
-            self.failed.push(name);
-        }
+            })
+            .ok()
     }
 
     fn tests(&mut self, name: &'static str, work: impl FnOnce(&Self) -> Result<Tally>) {

@@ -31,6 +31,9 @@ pub(super) struct RunArgs {
     /// File with a number of ns that is added to the wall clock, read again four times a second: for rehearsals.
     #[arg(long, value_name = "FILE", hide = true)]
     wall_clock_offset_file: Option<PathBuf>,
+    /// Another BPF object than the one that is built in, such as one whose programs write log lines (read with -v).
+    #[arg(long, value_name = "FILE", hide = true)]
+    object: Option<PathBuf>,
 }
 
 /// Arguments of `mtd attach`.
@@ -86,6 +89,7 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<()> {
         config_file: Some(std::path::absolute(&args.config)?),
         wall_clock_offset_file: args.wall_clock_offset_file,
         enforcement: args.enforce.with(args.policy),
+        object: args.object,
     };
     controller::run(config, options).await
 }

@@ -1,7 +1,7 @@
 //! What the controller changes on the host: lock, tunnel device, pins. And taking it back.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use ipnet::{IpNet, Ipv6Net};
@@ -59,12 +59,17 @@ pub struct Host {
 }
 
 impl Host {
-    /// Prepares the host and loads the data plane; attaches nothing yet.
+    /// Prepares the host and loads the data plane, from `object` if it is not the one that is built in; attaches nothing
+    /// yet.
     ///
     /// # Errors
     /// When another controller runs, the underlay does not fit, the caller's own SSH connection would be cut, or the
     /// kernel refuses. Nothing is left behind then, but what an earlier controller had left.
-    pub async fn up(config: &Config, asked: &Enforcement) -> anyhow::Result<(Self, Plane, TunnelInfo)> {
+    pub async fn up(
+        config: &Config,
+        asked: &Enforcement,
+        object: Option<&Path>,
+    ) -> anyhow::Result<(Self, Plane, TunnelInfo)> {
         let instance = Instance::of(&config.interface)?;
         let lock = Lock::take(&instance)?;
         let underlay = Underlay::inspect(&config.interface).await?;
@@ -95,7 +100,7 @@ impl Host {
             let prefixes = protected_prefixes(config, &host.underlay, &[]);
             asked.require_way_back(&host.guard, config.link, &prefixes)?;
         }
-        match host.prepare(config, asked).await {
+        match host.prepare(config, asked, object).await {
             Ok((plane, tunnel)) => Ok((host, plane, tunnel)),
             Err(error) => Err(host.give_up(error).await),
         }
@@ -119,11 +124,22 @@ impl Host {
         error
     }
 
-    async fn prepare(&mut self, config: &Config, asked: &Enforcement) -> anyhow::Result<(Plane, TunnelInfo)> {
+    async fn prepare(
+        &mut self,
+        config: &Config,
+        asked: &Enforcement,
+        object: Option<&Path>,
+    ) -> anyhow::Result<(Plane, TunnelInfo)> {
         if bpffs::ensure_mounted(bpffs::DEFAULT_PATH)? {
             info!("mounted the BPF file system at {}", bpffs::DEFAULT_PATH);
         }
-        let (mut plane, misfit) = Plane::load_pinned(capacity(config), &self.pins)?;
+        let (mut plane, misfit) = match object {
+            None => Plane::load_pinned(capacity(config), &self.pins)?,
+            Some(path) => {
+                let object = fs::read(path).with_context(|| path.display().to_string())?;
+                Plane::load_pinned_object(&object, capacity(config), &self.pins)?
+            }
+        };
         let mut device = self.tunnel_device(config);
         for (local, remote) in left_tunnels(&plane)? {
             device.addresses.extend(local.iter().map(IpNet::from));
@@ -245,7 +261,7 @@ impl Host {
 /// # Errors
 /// As [`Host::up`].
 pub async fn attach(config: &Config, asked: &Enforcement) -> anyhow::Result<bool> {
-    let (host, mut plane, _) = Host::up(config, asked).await?;
+    let (host, mut plane, _) = Host::up(config, asked, None).await?;
     match host.attach(config, &mut plane) {
         Ok(_) => {
             let marker = host.pins.join(STAY_MARKER);

@@ -73,6 +73,8 @@ pub struct Options {
     pub wall_clock_offset_file: Option<PathBuf>,
     /// What to enforce.
     pub enforcement: Enforcement,
+    /// Another BPF object than the one that is built in, such as one whose programs write log lines.
+    pub object: Option<PathBuf>,
 }
 
 /// Runs in the foreground until SIGINT or SIGTERM, or until nobody has confirmed in time that the prefixes may be dark:
@@ -89,7 +91,7 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
     let mut watchdog = Watchdog::new();
     hooks::run(&config, When::PreUp).await?;
-    let (host, plane, tunnel) = Host::up(&config, &options.enforcement).await?;
+    let (host, plane, tunnel) = Host::up(&config, &options.enforcement, options.object.as_deref()).await?;
     let socket = config.socket.clone().unwrap_or_else(|| host.instance.socket());
     let metrics = match metrics_listener(&config, &host).await {
         Ok(metrics) => metrics,

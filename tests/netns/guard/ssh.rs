@@ -1,9 +1,13 @@
 //! Nobody cuts the SSH connection that they are typing over, unless they insist.
 
+use std::net::{Ipv6Addr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::symlink;
 use std::process::Output;
 
 use anyhow::{Context as _, Result};
 use mtd_tests::controller::mtd_program;
+use tempfile::TempDir;
 
 use super::operator::{SSH, Site};
 use crate::lifecycle::bench::{assert_error, assert_success};
@@ -56,6 +60,45 @@ fn what_would_cut_the_callers_connection_is_refused_with_the_ways_out() -> Resul
     assert_success(&site.bench.mtd(&["detach", &ifname])?);
     site.bench.setup.extra = format!("allow = [\"tcp/{SSH}\"]\n");
     attach(&site, &[])
+}
+
+/// Runs `mtd attach` with nothing in its environment, below a process of this name that holds a connection to `server`.
+fn below(site: &Site, name: &str, server: Ipv6Addr) -> Result<Output> {
+    let netns = site.bench.netns();
+    let listener = netns.enter(|| TcpListener::bind((server, SSH + 2)))??;
+    let client = site.operator().enter(|| TcpStream::connect(listener.local_addr()?))??;
+    let (connection, _) = listener.accept()?;
+    drop(listener);
+    let folder = TempDir::new()?;
+    let program = folder.path().join(name);
+    symlink("/bin/sh", &program)?;
+    let mut command = netns.command(program)?;
+    command.args(["-c", "env -i \"$0\" \"$@\"; code=$?; exit $code"]).arg(mtd_program()?);
+    command.args(["attach", site.bench.ifname(), "-c"]).arg(site.bench.setup.write()?);
+    command.env_remove("SSH_CONNECTION").stdin(OwnedFd::from(connection));
+    let output = command.output().context("sh")?;
+    drop(client);
+    Ok(output)
+}
+
+#[test]
+fn a_connection_that_no_variable_tells_of_is_found_at_the_server() -> Result<()> {
+    let site = Site::new()?;
+    let before = site.bench.inventory()?;
+    for name in ["sshd", "sshd-session"] {
+        let rule = format!("{} tcp/{}", site.desk(), SSH + 2);
+        assert_error(
+            &below(&site, name, site.host)?,
+            &["your own SSH connection", &site.host.to_string(), &rule],
+        );
+        before.assert_same(&site.bench.inventory()?);
+    }
+    let outside = site.bench.topology.server.address;
+    for (name, server) in [("sshd", outside), ("other", site.host)] {
+        assert_success(&below(&site, name, server)?);
+        assert_success(&site.bench.mtd(&["detach", site.bench.ifname()])?);
+    }
+    Ok(())
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Output;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -12,7 +12,7 @@ use mtd_tests::controller::mtd_program;
 use tempfile::TempDir;
 
 use super::operator::Site;
-use crate::lifecycle::bench::{Bench, assert_error, assert_success};
+use crate::lifecycle::bench::{assert_error, assert_success};
 
 /// A service in the dark, which the operator tries all the while.
 fn dark() -> Result<Site> {
@@ -46,7 +46,7 @@ fn another_layout_takes_over_and_back_in_the_dark() -> Result<()> {
 fn another_version_is_replaced_with_an_announcement() -> Result<()> {
     let site = dark()?;
     let before = site.bench.objects()?;
-    set_version(&site.bench, abi::VERSION + 1)?;
+    set_version(&site.bench.pins()?, abi::VERSION + 1)?;
     assert_error(
         &site.bench.mtd(&["policy", site.bench.ifname(), "monitor"])?,
         &["nothing of mtd is attached"],
@@ -59,7 +59,7 @@ fn another_version_is_replaced_with_an_announcement() -> Result<()> {
     assert!(site.bench.objects()?.maps.is_disjoint(&before.maps), "other maps");
     controller.stop()?;
     // What is of another version can be taken away, with its device.
-    set_version(&site.bench, abi::VERSION + 1)?;
+    set_version(&site.bench.pins()?, abi::VERSION + 1)?;
     assert_success(&site.bench.mtd(&["detach", site.bench.ifname()])?);
     assert!(site.is_open()?);
     let links = site.bench.netns().run(&["link"])?;
@@ -82,9 +82,9 @@ fn where_the_new_programs_do_not_load_the_old_ones_go_on() -> Result<()> {
     site.bench.setup.extra = "max_sessions = 64\n".to_owned();
     assert_refused(&run(&site)?);
     site.bench.setup.extra.clear();
-    set_version(&site.bench, abi::VERSION + 1)?;
+    set_version(&site.bench.pins()?, abi::VERSION + 1)?;
     assert_refused(&run(&site)?);
-    set_version(&site.bench, abi::VERSION)?;
+    set_version(&site.bench.pins()?, abi::VERSION)?;
 
     assert!(!site.is_open()?, "dark");
     attached.assert_same(&site.bench.inventory()?);
@@ -111,9 +111,9 @@ fn assert_refused(output: &Output) {
     );
 }
 
-/// Makes what is attached that of another version.
-fn set_version(bench: &Bench, version: u32) -> Result<()> {
-    let map = Map::Array(MapData::from_pin(bench.pins()?.join("maps/DATAPLANE"))?);
+/// Makes the data plane that is pinned in this folder one of another version.
+pub(crate) fn set_version(pins: &Path, version: u32) -> Result<()> {
+    let map = Map::Array(MapData::from_pin(pins.join("maps/DATAPLANE"))?);
     let mut settings = Array::<_, Dataplane>::try_from(map)?;
     let value = settings.get(&0, 0)?;
     Ok(settings.set(0, Dataplane { version, ..value }, 0)?)

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context as _, Result, ensure};
 use mtd::keys::PublicKey;
 use mtd::status::{Handshakes, Session, SessionState, Status};
-use mtd_tests::controller::{Controller, mtd_program};
+use mtd_tests::controller::Controller;
 use mtd_tests::dht::PrivateDht;
 use mtd_tests::netns::Netns;
 use mtd_tests::rendezvous::{Member, Part, SERVER_V4, SERVER_V6, dht};
@@ -64,7 +64,8 @@ struct Side {
     controller: Option<Controller>,
 }
 
-/// Network, DHT, configurations, controllers. Dropping it stops the controllers; what a killed one left is detached.
+/// Network, DHT, configurations, controllers. Dropping it stops the controllers; what a killed one left goes with the
+/// namespaces.
 #[derive(Debug)]
 pub(super) struct World {
     sides: BTreeMap<Who, Side>,
@@ -341,27 +342,6 @@ impl World {
 
     fn controller_mut(&mut self, who: Who) -> Result<&mut Controller> {
         self.side(who).controller.as_mut().with_context(|| format!("{who:?} was not started"))
-    }
-
-    /// Takes away what a killed controller has left, which would stay pinned when the namespace is gone.
-    fn detach(&self, who: Who) -> Result<()> {
-        let host = self.host(who);
-        let output = host.netns.command(mtd_program()?)?.args(["detach", &host.ifname]).output()?;
-        ensure!(output.status.success(), "mtd detach failed: {output:?}");
-        Ok(())
-    }
-}
-
-impl Drop for World {
-    fn drop(&mut self) {
-        for who in self.everybody().into_iter().rev() {
-            let Some(mut controller) = self.side(who).controller.take() else { continue };
-            if controller.stop().is_err()
-                && let Err(error) = self.detach(who)
-            {
-                eprintln!("{who:?}: {error:#}");
-            }
-        }
     }
 }
 

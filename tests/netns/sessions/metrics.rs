@@ -16,7 +16,7 @@ use super::PATIENCE;
 use super::world::{Role, World};
 
 /// Where the server of the tests has its metrics.
-const METRICS: &str = "[::1]:24633";
+pub(super) const METRICS: &str = "[::1]:24633";
 
 /// Where Prometheus answers, in the same namespace.
 const PROMETHEUS: &str = "[::1]:9090";
@@ -68,7 +68,7 @@ fn promtool_has_nothing_to_complain_of() -> Result<()> {
     let text = body(curl(&world, &[&format!("http://{METRICS}/metrics")])?)?;
     promtool(&["check", "metrics"], &text).with_context(|| text.clone())?;
     // The same without a port: at the control socket.
-    let socket = format!("/run/mtd/{}.sock", instance(&world)?);
+    let socket = world.instance(Role::Server)?.socket().display().to_string();
     let at_socket = body(curl(&world, &["--unix-socket", &socket, "http://localhost/metrics"])?)?;
     let families = |text: &str| {
         text.lines().filter(|line| line.starts_with("# TYPE")).map(str::to_owned).collect::<Vec<_>>()
@@ -101,12 +101,6 @@ fn promtool_has_nothing_to_complain_of() -> Result<()> {
     let gone = curl(&world, &[&format!("http://{METRICS}/metrics")])?;
     assert_eq!(gone.status.code(), Some(7), "connection refused: {gone:?}");
     Ok(())
-}
-
-/// The name that the server's files under `/run/mtd` have.
-fn instance(world: &World) -> Result<String> {
-    let host = world.host(Role::Server);
-    Ok(host.netns.enter(|| mtd::instance::Instance::of(&host.ifname))??.name().to_owned())
 }
 
 /// A Prometheus that scrapes the server twice a second and has our rules.

@@ -3,9 +3,10 @@
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use mtd_tests::topology::TopologyOptions;
-use mtd_tests::torture::Campaign;
+use mtd_tests::torture::{Campaign, Restarts};
+use mtd_tests::traffic::Flows;
 
 use super::world::{Inner, Role, World};
 
@@ -19,11 +20,7 @@ fn torture_kills_and_restarts_under_traffic_lose_nothing() -> Result<()> {
     let load = world.load(Role::Client, Inner::V6)?;
     let mut kills = 0;
     while campaign.goes_on() || kills == 0 {
-        let victims: &[Role] = match campaign.below(3) {
-            0 => &[Role::Client],
-            1 => &[Role::Server],
-            _ => &[Role::Client, Role::Server],
-        };
+        let victims = victims(&mut campaign);
         for role in victims {
             world.kill(*role)?;
         }
@@ -38,4 +35,69 @@ fn torture_kills_and_restarts_under_traffic_lose_nothing() -> Result<()> {
     println!("{kills} kills: {report}");
     report.require_lossless().with_context(|| world.explain())?;
     world.require_no_session_drops()
+}
+
+/// Connections of the test below.
+const CONNECTIONS: usize = 100;
+
+/// Whoever waits longer for an answer takes a connection for broken. A clean stop takes the tunnel away, and TCP then sends
+/// again after 0.2, 0.4, 0.8 … seconds.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A start takes less.
+const LONGEST_START_MS: u64 = 800;
+
+/// Nobody waits longer where a controller was killed: packets go on. Long enough for a busy machine.
+const UNDISTURBED: Duration = Duration::from_secs(5);
+
+#[test]
+fn torture_restarts_break_none_of_a_hundred_connections() -> Result<()> {
+    let mut campaign = Campaign::from_environment();
+    let mut world = World::open("encrypt", &TopologyOptions::default())?;
+    let flows = flows(&world)?;
+    let (mut killed, mut stopped, mut cut_short) = (Restarts::default(), Restarts::default(), 0);
+    while killed.count() + stopped.count() < campaign.restarts() {
+        let kills = campaign.below(2) == 0;
+        let victims = victims(&mut campaign);
+        for role in victims {
+            if kills { world.kill(*role)? } else { world.stop(*role)? }
+        }
+        thread::sleep(Duration::from_millis(campaign.below(500)));
+        for role in victims {
+            // Some come only so far at first.
+            if campaign.below(4) == 0 {
+                world.start_and_kill(*role, Duration::from_millis(campaign.below(LONGEST_START_MS)))?;
+                cut_short += 1;
+            }
+            world.start(*role)?;
+        }
+        let waited = flows.wait_all().with_context(|| world.explain())?;
+        ensure!(!kills || waited < UNDISTURBED, "{victims:?} killed, and {waited:?} without an answer");
+        if kills { &mut killed } else { &mut stopped }.note(victims.len(), waited);
+    }
+    let report = flows.stop()?;
+    println!(
+        "{report}; {killed} after SIGKILL, {stopped} after a clean stop; {cut_short} more starts killed half-way"
+    );
+    report.require_unbroken().with_context(|| world.explain())?;
+    world.wait_open()
+}
+
+/// The connections: opened by either host, in both IP versions.
+fn flows(world: &World) -> Result<Flows> {
+    let ways =
+        [(Role::Client, Role::Server), (Role::Server, Role::Client)].into_iter().flat_map(|(from, to)| {
+            world.end(to).addresses().map(|address| (world.netns(from), world.netns(to), address))
+        });
+    let ways: Vec<_> = ways.collect();
+    Flows::start(&ways.repeat(CONNECTIONS / ways.len()), PATIENCE)
+}
+
+/// Whose controllers are restarted next.
+fn victims(campaign: &mut Campaign) -> &'static [Role] {
+    match campaign.below(3) {
+        0 => &[Role::Client],
+        1 => &[Role::Server],
+        _ => &[Role::Client, Role::Server],
+    }
 }

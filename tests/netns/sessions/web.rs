@@ -14,7 +14,7 @@ use super::PATIENCE;
 use super::world::{Inner, Role, World};
 
 /// Where the server of the tests has its page.
-const PLACE: &str = "[::1]:8674";
+pub(super) const PLACE: &str = "[::1]:8674";
 
 /// Where screenshots are kept.
 fn artefact(name: &str) -> PathBuf {
@@ -31,7 +31,7 @@ fn open() -> Result<World> {
 }
 
 /// What `mtd web` prints.
-fn link(world: &World) -> Result<String> {
+pub(super) fn link(world: &World) -> Result<String> {
     let mut command = world.netns(Role::Server).command(mtd_tests::controller::mtd_program()?)?;
     let output = command.arg("web").output()?;
     ensure!(output.status.success(), "{output:?}");
@@ -130,7 +130,7 @@ fn the_page_shows_addresses_as_they_move() -> Result<()> {
 }
 
 /// A request of a reader that takes nothing.
-fn absent_reader(token: &str) -> std::io::Result<TcpStream> {
+pub(super) fn absent_reader(token: &str) -> std::io::Result<TcpStream> {
     let mut stream = TcpStream::connect(PLACE)?;
     write!(stream, "GET /events HTTP/1.1\r\nHost: {PLACE}\r\nAuthorization: Bearer {token}\r\n\r\n")?;
     Ok(stream)

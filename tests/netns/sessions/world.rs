@@ -7,6 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use mtd::instance::Instance;
 use mtd::status::{self, PeerState, Status};
 use mtd_tests::controller::{Controller, End, Session, Setup, answered, mtd_program};
 use mtd_tests::netns::Netns;
@@ -56,10 +57,11 @@ struct Side {
     controller: Option<Controller>,
 }
 
-/// Network, configurations, controllers. Dropping it stops the controllers; what a killed one left is detached.
+/// Network, configurations, controllers. Dropping it stops the controllers; what a killed one left goes with the namespaces.
 #[derive(Debug)]
 pub(super) struct World {
     sides: BTreeMap<Role, Side>,
+    // After the controllers.
     topology: Topology,
 }
 
@@ -116,6 +118,12 @@ impl World {
         }
     }
 
+    /// The names of what mtd keeps for a host.
+    pub(super) fn instance(&self, role: Role) -> Result<Instance> {
+        let host = self.host(role);
+        Ok(host.netns.enter(|| Instance::of(&host.ifname))??)
+    }
+
     /// The namespace of a host.
     pub(super) fn netns(&self, role: Role) -> &Netns {
         &self.host(role).netns
@@ -127,6 +135,13 @@ impl World {
             self.sides[&role].setup.start(self.netns(role)).with_context(|| format!("{role:?}"))?;
         self.side(role).controller = Some(controller);
         Ok(())
+    }
+
+    /// Starts a controller and kills it after `time`, however far it has come by then.
+    pub(super) fn start_and_kill(&self, role: Role, time: Duration) -> Result<()> {
+        let mut controller = self.sides[&role].setup.spawn(self.netns(role))?;
+        thread::sleep(time);
+        controller.process.kill().with_context(|| controller.process.log()).map(drop)
     }
 
     /// Starts all controllers.
@@ -182,6 +197,11 @@ impl World {
     /// What `mtd status --json` says on a host.
     pub(super) fn status(&self, role: Role) -> Result<Status> {
         self.controller(role)?.status(self.netns(role)).with_context(|| format!("status of {role:?}"))
+    }
+
+    /// What the controller of a host has said since its start.
+    pub(super) fn log(&self, role: Role) -> Result<String> {
+        Ok(self.controller(role)?.process.log())
     }
 
     /// The session of a client, or the first one of the server.
@@ -246,22 +266,5 @@ impl World {
 
     fn controller_mut(&mut self, role: Role) -> Result<&mut Controller> {
         self.side(role).controller.as_mut().with_context(|| format!("{role:?} was not started"))
-    }
-}
-
-impl Drop for World {
-    fn drop(&mut self) {
-        for role in [Role::Client, Role::Client2, Role::Server] {
-            let Some(mut controller) = self.sides.get_mut(&role).and_then(|side| side.controller.take())
-            else {
-                continue;
-            };
-            // A killed one has left its data plane, which would stay pinned when the namespace is gone.
-            if controller.stop().is_err()
-                && let Err(error) = self.detach(role)
-            {
-                eprintln!("{role:?}: {error:#}");
-            }
-        }
     }
 }

@@ -11,7 +11,7 @@ use crate::link::{Veth, Via};
 use crate::netns::Netns;
 use crate::packet::{Outer, Path, udp};
 use crate::topology::Topology;
-use crate::traffic::{BLOCK, TcpFlow, TcpOptions, UdpOptions, UdpStream, contains_marker};
+use crate::traffic::{BLOCK, Flows, TcpFlow, TcpOptions, UdpOptions, UdpStream, contains_marker};
 use crate::{require_root, wait_until};
 
 const SECONDS: Duration = Duration::from_secs(5);
@@ -173,4 +173,43 @@ fn a_generator_ends_by_itself_and_refuses_nonsense() {
     let elsewhere = IpAddr::V6(topology.client.address);
     assert!(UdpStream::start(client, host, &UdpOptions::to(elsewhere)).is_err());
     assert!(TcpFlow::start(client, host, &TcpOptions::to(elsewhere)).is_err());
+}
+
+/// Twelve connections, half of them from each end.
+fn flows_over(topology: &Topology, patience: Duration) -> Flows {
+    let (client, server) = (&topology.client, &topology.server);
+    let up = (&client.netns, &server.netns, IpAddr::V6(server.address));
+    let down = (&server.netns, &client.netns, IpAddr::V6(client.address));
+    Flows::start(&[up, down].repeat(6), patience).unwrap()
+}
+
+#[test]
+fn many_connections_live_through_an_outage_that_shows() {
+    let topology = standard();
+    let flows = flows_over(&topology, Duration::from_secs(15));
+    flows.wait_all().unwrap();
+    let tap = &topology.server.tap_ifname;
+    topology.router.run(&["link", "set", tap, "down"]).unwrap();
+    sleep(Duration::from_secs(1));
+    topology.router.run(&["link", "set", tap, "up"]).unwrap();
+    let waited = flows.wait_all().unwrap();
+    assert!(waited >= Duration::from_millis(800), "{waited:?}");
+    let report = flows.stop().unwrap();
+    report.require_unbroken().unwrap();
+    assert_eq!(report.connections, 12);
+    assert!(report.answers >= 12 * 4, "{report}");
+}
+
+#[test]
+fn connections_without_an_answer_in_time_are_broken() {
+    let topology = standard();
+    let flows = flows_over(&topology, Duration::from_millis(500));
+    flows.wait_all().unwrap();
+    topology.router.run(&["link", "set", &topology.server.tap_ifname, "down"]).unwrap();
+    let error = flows.wait_all().unwrap_err();
+    assert!(error.to_string().contains("no answer to question"), "{error:#}");
+    sleep(Duration::from_secs(1));
+    let report = flows.stop().unwrap();
+    assert_eq!(report.broken.len(), 12, "{report}");
+    assert!(report.require_unbroken().is_err());
 }

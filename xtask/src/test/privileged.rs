@@ -39,6 +39,7 @@ pub(super) fn run(session: &Session<'_>, privilege: Privilege) -> Result<Tally> 
     let passed_on = diagnostic_variables();
     let artifacts = &session.artifacts;
     let mut environment = test_environment(&artifacts.mtd, &artifacts.ebpf_object, &passed_on);
+    environment.extend(session.log_object.as_ref().map(|object| ("MTD_EBPF_LOG_OBJECT", object.as_os_str())));
     environment.extend(session.package.as_ref().map(|package| ("MTD_PACKAGE", package.as_os_str())));
     let mut tally = Tally::default();
     for program in build(session)? {
