@@ -11,6 +11,7 @@ use mtd_tests::cleanup;
 use serde_json::{Map, Value};
 
 use crate::measure::Section;
+use crate::openvpn;
 use crate::ways::{BORINGTUN, WIREGUARD_GO, Way, or_left_out};
 
 pub(crate) const ABOUT: &str = "\
@@ -54,6 +55,7 @@ pub(crate) fn run(rounds: u32) -> Result<Section> {
     for (name, program) in [("wireguard_go", WIREGUARD_GO), ("boringtun", BORINGTUN)] {
         ways.extend(or_left_out(name, Way::wireguard(program)).map(|way| (name, way)));
     }
+    ways.extend(or_left_out("openvpn", openvpn::way()).map(|way| ("openvpn", way)));
     let echoes: Vec<Echo> = ways.iter().map(|(_, way)| Echo::start(way)).collect::<Result<_>>()?;
     let mut all: Vec<(&'static str, Exchanges)> =
         ways.iter().map(|(name, _)| (*name, Exchanges::default())).collect();

@@ -13,6 +13,7 @@ mod generator;
 mod handshake;
 mod latency;
 mod measure;
+mod openvpn;
 mod publish;
 mod report;
 mod rotate;

@@ -9,6 +9,7 @@ use mtd_tests::topology::Host;
 use serde_json::{Map, Value};
 
 use crate::measure::{Case, Section, in_turn};
+use crate::openvpn;
 use crate::ways::{BORINGTUN, WIREGUARD_GO, Way, or_left_out};
 
 pub(crate) const ABOUT: &str = "\
@@ -47,6 +48,7 @@ pub(crate) fn run(rounds: u32) -> Result<Section> {
     {
         ways.extend(or_left_out(names.0, Way::wireguard(program)).map(|way| (names, way)));
     }
+    ways.extend(or_left_out("openvpn", openvpn::way()).map(|way| (("openvpn", "openvpn_4"), way)));
     let servers: Vec<Server> = ways.iter().map(|(_, way)| Server::start(way)).collect::<Result<_>>()?;
     let mut cases: Vec<Case<'_>> = Vec::new();
     for ((names, way), server) in ways.iter().zip(&servers) {

@@ -27,7 +27,7 @@ pub(crate) struct Way {
     /// The slots of the session, where mtd is in between.
     pub(crate) slots: Option<Slots>,
     _controllers: Vec<Controller>,
-    _peers: Option<[Peer; 2]>,
+    _processes: Option<Processes>,
     pub(crate) left: Host,
     pub(crate) right: Host,
 }
@@ -55,7 +55,8 @@ impl Way {
     /// When it cannot be laid.
     pub(crate) fn bare(tag: &str) -> Result<Self> {
         let (left, right) = cable(tag)?;
-        Ok(Self { address: right.address, slots: None, _controllers: Vec::new(), _peers: None, left, right })
+        let address = right.address;
+        Ok(Self { address, slots: None, _controllers: Vec::new(), _processes: None, left, right })
     }
 
     /// The cable alone, without segmentation offload and without merging: what every packet costs by itself.
@@ -89,10 +90,15 @@ impl Way {
             address: ends.1.v6,
             slots: Some(slots),
             _controllers: controllers,
-            _peers: None,
+            _processes: None,
             left,
             right,
         })
+    }
+
+    /// A tunnel of others' programs between the hosts of a cable, of which the right one is at `address`.
+    pub(crate) fn through(address: Ipv6Addr, (left, right): (Host, Host), processes: Processes) -> Self {
+        Self { address, slots: None, _controllers: Vec::new(), _processes: Some(processes), left, right }
     }
 
     /// A user-space implementation of WireGuard at both ends.
@@ -106,15 +112,19 @@ impl Way {
         peers[0].know(&peers[1], &left, &right)?;
         peers[1].know(&peers[0], &right, &left)?;
         left.netns.wait_reachable(IpAddr::V6(addresses[1]), PATIENCE)?;
-        Ok(Self {
-            address: addresses[1],
-            slots: None,
-            _controllers: Vec::new(),
-            _peers: Some(peers),
-            left,
-            right,
-        })
+        let [first, second] = peers;
+        let processes = Processes {
+            _running: [first.process, second.process],
+            _folders: vec![first.folder, second.folder],
+        };
+        Ok(Self::through(addresses[1], (left, right), processes))
     }
+}
+
+/// The programs at both ends of a tunnel, and the files that they read.
+pub(crate) struct Processes {
+    pub(crate) _running: [Running; 2],
+    pub(crate) _folders: Vec<TempDir>,
 }
 
 /// The slots of the only session in a configuration.
@@ -125,7 +135,7 @@ fn slots(setup: &Setup) -> Result<Slots> {
 }
 
 /// A cable between two new namespaces, with addresses.
-fn cable(tag: &str) -> Result<(Host, Host)> {
+pub(crate) fn cable(tag: &str) -> Result<(Host, Host)> {
     let (left, right) = (Netns::new(&format!("{tag}-l"))?, Netns::new(&format!("{tag}-r"))?);
     let veth = Veth::connect((&left, "bl"), (&right, "br"), MTU)?;
     let left = host(left, veth.left.clone(), 1, veth.right.clone())?;
@@ -179,11 +189,11 @@ const WG_MTU: &str = "1420";
 
 /// One end of a WireGuard tunnel.
 struct Peer {
-    _process: Running,
+    process: Running,
     ifname: String,
     public_key: String,
     address: Ipv6Addr,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl WireGuard {
@@ -207,7 +217,7 @@ impl WireGuard {
         let public_key = wg(host, &["pubkey"], &private_key)?.trim().to_owned();
         host.netns.run(&["link", "set", &ifname, "mtu", WG_MTU, "up"])?;
         host.netns.add_address(&ifname, IpNet::V6(Ipv6Net::new(address, 64)?))?;
-        Ok(Peer { _process: process, ifname, public_key, address, _folder: folder })
+        Ok(Peer { process, ifname, public_key, address, folder })
     }
 }
 

@@ -1,13 +1,16 @@
 //! Keys stay where they are: nothing that mtd prints has them, nor what a crash leaves.
 
+use std::env;
 use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::ExitStatusExt as _;
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
+use mtd::config::Config;
 use mtd::keys::SecretKey;
 use mtd_tests::controller::{Controller, End, Session, Setup, mtd_program};
 use mtd_tests::netns::Netns;
@@ -118,6 +121,35 @@ fn keys_are_in_nothing_that_is_printed_and_in_no_core_dump() -> Result<()> {
     }
     // The search finds what is there: the private key's file is in the form that is looked for first.
     ensure!(contains(&fs::read(&key_file)?, &forms(private.trim())?[0]));
+    Ok(())
+}
+
+/// A configuration with keys, for a process that shall panic.
+const PANICS: &str = "MTD_TEST_PANICS_WITH";
+
+#[test]
+fn keys_are_in_no_panic() -> Result<()> {
+    if let Some(path) = env::var_os(PANICS) {
+        let config = Config::load(Path::new(&path))?;
+        let session = mtd::proto::session::Session::new(&config.peers[0]);
+        let element = session.element(1, 0, 1, [[0; 16]; 2]);
+        // All that holds keys and could be in the message of some panic, whole.
+        panic!("{config:#?} {session:#?} {:#?} {element:#?}", (&session.rx.0, &session.tx.0));
+    }
+    mtd_tests::require_root();
+    let topology = Topology::standard(&TopologyOptions::default())?;
+    let (near, far) = (End::new(1, &topology.client), End::new(2, &topology.server));
+    let session = Session::new("encrypt")?;
+    let setup = Setup::new(&topology.client, &near, Delivery::Routed)?.with_peer(&session, &far);
+    let mut child = Command::new(env::current_exe()?);
+    child.args(["--exact", "sessions::secrets::keys_are_in_no_panic", "--nocapture"]);
+    let output = child.env(PANICS, setup.write()?).env("RUST_BACKTRACE", "full").output()?;
+    let printed = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8_lossy(&printed);
+    ensure!(!output.status.success() && text.contains("panicked at") && text.contains("peer0"), "{text}");
+    for form in forms(&session.key)? {
+        ensure!(!contains(&printed, &form), "the pre-shared key was printed: {text}");
+    }
     Ok(())
 }
 

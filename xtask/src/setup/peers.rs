@@ -10,7 +10,12 @@ use crate::console::say;
 use crate::process::{self, find_program};
 
 /// The programs and Debian's packages that they come from.
-const PACKAGES: [(&str, &str); 2] = [("wireguard-go", "wireguard-go"), ("wg", "wireguard-tools")];
+const PACKAGES: [(&str, &str); 4] = [
+    ("wireguard-go", "wireguard-go"),
+    ("wg", "wireguard-tools"),
+    ("openvpn", "openvpn"),
+    ("openssl", "openssl"),
+];
 
 /// A program from crates.io, and the version that is measured.
 const BORINGTUN: &str = "boringtun-cli";
