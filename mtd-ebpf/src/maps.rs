@@ -513,8 +513,8 @@ pub(crate) fn may_control(now: u64) -> bool {
     take(&CONTROL_LIMIT, now, INTERVAL, BURST)
 }
 
-/// Whether one more Packet Too Big may go to the controller: at most 100 a second and CPU (bursts of 200). Whoever sees packets
-/// can have it say that of any session whose packets they are; none of them needs it more than once in a while.
+/// Whether one more Packet Too Big may go to the controller: at most 100 a second and CPU (bursts of 200). Whoever sees packets of a
+/// session can make up such messages; no session needs more than one in a while.
 #[inline(always)]
 pub(crate) fn may_be_too_big(now: u64) -> bool {
     const INTERVAL: u64 = 10_000_000;

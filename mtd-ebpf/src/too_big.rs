@@ -3,6 +3,7 @@
 
 use mtd_common::DropReason;
 use mtd_common::abi::{Counter, Dataplane};
+use mtd_common::bytes::part_mut;
 use mtd_common::checksum;
 use mtd_common::control_record::{CONTROL_VERSION, KIND_TOO_BIG};
 use mtd_common::keystream::Direction;
@@ -74,7 +75,7 @@ fn hand_over(frame: &XdpFrame<'_>, job: &Job) -> Result<(), DropReason> {
         record.version = CONTROL_VERSION;
         record.kind = KIND_TOO_BIG;
         record.length = 4;
-        *mtd_common::bytes::part_mut::<0, 4, _>(&mut record.payload) = too_big::mtu(message).to_be_bytes();
+        *part_mut::<0, 4, _>(&mut record.payload) = too_big::mtu(message).to_be_bytes();
         Some(())
     })
     .ok_or(DropReason::TooBigLimited)?;
@@ -86,7 +87,7 @@ fn hand_over(frame: &XdpFrame<'_>, job: &Job) -> Result<(), DropReason> {
 #[inline(never)]
 fn checksum_valid(frame: &XdpFrame<'_>, length: usize) -> bool {
     let Some(ip) = frame.get::<[u8; IPV6]>(IP) else { return false };
-    let mut sum = too_big::pseudo_header(ip, length);
+    let mut sum = checksum::icmpv6_header(outer::source(ip), outer::destination(ip), length as u16);
     let mut at = 0;
     while at < LONGEST {
         if at + 8 > length {

@@ -1,6 +1,5 @@
 //! `openvpn` between the two hosts of a cable: TLS, then AES-256-GCM, in user space.
 
-use std::ffi::OsStr;
 use std::net::{IpAddr, Ipv6Addr};
 use std::path::PathBuf;
 use std::process::Command;
@@ -47,28 +46,23 @@ struct End {
 impl End {
     fn new(folder: &TempDir, name: &str, number: u16) -> Result<Self> {
         let [key, certificate] = ["key", "crt"].map(|kind| folder.path().join(format!("{name}.{kind}")));
-        let subject = format!("/CN={name}");
         let curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"];
-        let first: Vec<&OsStr> =
-            ["req", "-x509", "-subj", &subject].into_iter().chain(curve).map(OsStr::new).collect();
-        openssl(first.into_iter().chain([
-            OsStr::new("-keyout"),
-            key.as_os_str(),
-            OsStr::new("-out"),
-            certificate.as_os_str(),
-        ]))?;
-        let shown = ["x509", "-noout", "-fingerprint", "-sha256", "-in"].map(OsStr::new);
-        let text = openssl(shown.into_iter().chain([certificate.as_os_str()]))?;
+        let mut made = Command::new("openssl");
+        made.args(["req", "-x509", "-subj", &format!("/CN={name}")]).args(curve);
+        openssl(made.arg("-keyout").arg(&key).arg("-out").arg(&certificate))?;
+        let mut shown = Command::new("openssl");
+        let text =
+            openssl(shown.args(["x509", "-noout", "-fingerprint", "-sha256", "-in"]).arg(&certificate))?;
         let fingerprint = text.trim().split_once('=').context("openssl prints no fingerprint")?.1.to_owned();
         let address = Ipv6Addr::new(0xfd00, 0x6f76, 0, 0, 0, 0, 0, number);
         Ok(Self { key, certificate, fingerprint, address })
     }
 }
 
-/// Runs `openssl ARGUMENTS`; returns what it printed.
-fn openssl<'a>(arguments: impl Iterator<Item = &'a OsStr>) -> Result<String> {
-    let output = Command::new("openssl").args(arguments).output();
-    let output = output.context("could not start openssl: `cargo xtask setup --bench` installs it")?;
+/// Runs a command of openssl; returns what it printed.
+fn openssl(command: &mut Command) -> Result<String> {
+    let output =
+        command.output().context("could not start openssl: `cargo xtask setup --bench` installs it")?;
     ensure!(output.status.success(), "openssl: {}", String::from_utf8_lossy(&output.stderr));
     Ok(String::from_utf8(output.stdout)?)
 }

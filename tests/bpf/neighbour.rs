@@ -19,7 +19,7 @@ use crate::wire::{Mode, ROUTER_MAC, UNDERLAY_MAC};
 pub(crate) const ROUTER: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 const NOBODY: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xa, 0, 1, 2, 3, 4);
 const ETHERNET_LEN: usize = 14;
-const ICMP_AT: usize = 54;
+pub(crate) const ICMP_AT: usize = 54;
 
 fn on_link() -> (Bench, Peering) {
     let (mut bench, peering) = Bench::with_session();
@@ -37,7 +37,7 @@ pub(crate) fn probe(target: Ipv6Addr) -> Vec<u8> {
 }
 
 /// The frame with a right IPv6 payload length and a right ICMPv6 checksum.
-fn mended(mut frame: Vec<u8>) -> Vec<u8> {
+pub(crate) fn mended(mut frame: Vec<u8>) -> Vec<u8> {
     let length = (frame.len() - ICMP_AT) as u16;
     frame[18..20].copy_from_slice(&length.to_be_bytes());
     frame[ICMP_AT + 2..ICMP_AT + 4].fill(0);

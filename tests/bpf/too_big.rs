@@ -13,7 +13,8 @@ use mtd_tests::packet::{ETHERNET_LEN, Path, icmpv6_error};
 
 use crate::concurrency::{on_one_cpu, verdict};
 use crate::harness::{Bench, Fixture, MTU, Outcome, SEQUENCE, XDP_DROP, boot_time};
-use crate::inner::{PEER6, Version, framed, ones_complement_sum};
+use crate::inner::{PEER6, Version, framed};
+use crate::neighbour::{ICMP_AT, mended};
 use crate::peering::{CURRENT, Peering};
 use crate::wire::{Mode, OVERHEAD, ROUTER_MAC, UNDERLAY_MAC};
 
@@ -22,8 +23,7 @@ const ROUTER: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x99, 0, 0, 0, 0, 1);
 const TOO_BIG: u8 = 2;
 /// Longest quote: the whole message has at most 1,280 bytes.
 const QUOTE: usize = 1280 - 48;
-/// Where things are in the frame.
-const ICMP_AT: usize = 54;
+/// Where the quote is in the frame.
 const QUOTED_AT: usize = ICMP_AT + 8;
 
 fn bench() -> (Bench, Peering) {
@@ -43,17 +43,6 @@ fn sent(bench: &mut Bench) -> Vec<u8> {
 fn answer(to: Ipv6Addr, mtu: u32, packet: &[u8], quoted: usize) -> Vec<u8> {
     let path = Path::new(ROUTER_MAC, UNDERLAY_MAC, ROUTER, to);
     icmpv6_error(&path, TOO_BIG, mtu, &packet[..ETHERNET_LEN + quoted])
-}
-
-/// The frame with a right ICMPv6 checksum.
-fn mended(mut frame: Vec<u8>) -> Vec<u8> {
-    let length = (frame.len() - ICMP_AT) as u16;
-    frame[ICMP_AT + 2..ICMP_AT + 4].fill(0);
-    let mut summed = [&frame[22..54], &length.to_be_bytes(), &[0, 58], &frame[ICMP_AT..]].concat();
-    summed.resize(summed.len().next_multiple_of(2), 0);
-    let sum = !ones_complement_sum(&summed);
-    frame[ICMP_AT + 2..ICMP_AT + 4].copy_from_slice(&sum.to_be_bytes());
-    frame
 }
 
 /// Whether the controller was told this MTU for this session, and nobody anything else.
@@ -95,30 +84,33 @@ fn what_is_not_about_a_packet_of_ours_is_not_believed() {
     let packet = sent(&mut bench);
     let live = *peering.local(CURRENT).ip();
     let right = answer(live, 1400, &packet, QUOTE);
-    let drop = |name: &str, reason, frame| Fixture::drop(name, reason, frame);
     let mut list = vec![
-        drop(
+        Fixture::drop(
             "another address of the session",
             TooBigInvalid,
             answer(*peering.local(CURRENT + 1).ip(), 1400, &packet, QUOTE),
         ),
-        drop(
+        Fixture::drop(
             "another session's address",
             TooBigInvalid,
             answer(*other.local(CURRENT).ip(), 1400, &packet, QUOTE),
         ),
-        drop(
+        Fixture::drop(
             "an address that nobody has",
             Icmpv6,
             answer("2001:db8:a::7".parse().expect("an address"), 1400, &packet, QUOTE),
         ),
-        drop("less than IPv6 needs", TooBigInvalid, answer(live, 1279, &packet, QUOTE)),
-        drop("no MTU at all", TooBigInvalid, answer(live, 0, &packet, QUOTE)),
-        drop("no less than was sent", TooBigInvalid, answer(live, 1500, &packet, QUOTE)),
-        drop("a huge MTU", TooBigInvalid, answer(live, u32::MAX, &packet, QUOTE)),
-        drop("a quote without ports", TooBigInvalid, answer(live, 1400, &packet, 40)),
-        drop("a message that is too long itself", TooBigInvalid, answer(live, 1400, &packet, QUOTE + 1)),
-        drop(
+        Fixture::drop("less than IPv6 needs", TooBigInvalid, answer(live, 1279, &packet, QUOTE)),
+        Fixture::drop("no MTU at all", TooBigInvalid, answer(live, 0, &packet, QUOTE)),
+        Fixture::drop("no less than was sent", TooBigInvalid, answer(live, 1500, &packet, QUOTE)),
+        Fixture::drop("a huge MTU", TooBigInvalid, answer(live, u32::MAX, &packet, QUOTE)),
+        Fixture::drop("a quote without ports", TooBigInvalid, answer(live, 1400, &packet, 40)),
+        Fixture::drop(
+            "a message that is too long itself",
+            TooBigInvalid,
+            answer(live, 1400, &packet, QUOTE + 1),
+        ),
+        Fixture::drop(
             "unreachable",
             Icmpv6,
             icmpv6_error(&Path::new(ROUTER_MAC, UNDERLAY_MAC, ROUTER, live), 1, 1400, &packet[..600]),
@@ -130,20 +122,20 @@ fn what_is_not_about_a_packet_of_ours_is_not_believed() {
         for bit in 0..8 {
             let mut frame = right.clone();
             frame[at] ^= 1 << bit;
-            list.push(drop(&format!("byte {at}, bit {bit}"), TooBigInvalid, mended(frame)));
+            list.push(Fixture::drop(format!("byte {at}, bit {bit}"), TooBigInvalid, mended(frame)));
         }
     }
     let mut other_version = right.clone();
     other_version[QUOTED_AT] ^= 0x20;
-    list.push(drop("a quote of IPv4", TooBigInvalid, mended(other_version)));
+    list.push(Fixture::drop("a quote of IPv4", TooBigInvalid, mended(other_version)));
     // The message itself, damaged.
     for at in (ICMP_AT + 1..ICMP_AT + 8).chain([QUOTED_AT + 48, right.len() - 1]) {
         let mut frame = right.clone();
         frame[at] ^= 1;
-        list.push(drop(&format!("a damaged byte {at}"), TooBigInvalid, frame));
+        list.push(Fixture::drop(format!("a damaged byte {at}"), TooBigInvalid, frame));
     }
-    list.push(drop("cut short", TooBigInvalid, right[..right.len() - 1].to_vec()));
-    list.push(drop("bytes behind it", TooBigInvalid, [right.as_slice(), &[0]].concat()));
+    list.push(Fixture::drop("cut short", TooBigInvalid, right[..right.len() - 1].to_vec()));
+    list.push(Fixture::drop("bytes behind it", TooBigInvalid, [right.as_slice(), &[0]].concat()));
     bench.run_all(&list);
     require_told(&bench.receive(&right), &peering, 1400).expect("the message as it was");
 }

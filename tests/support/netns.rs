@@ -149,6 +149,19 @@ impl Netns {
         })
     }
 
+    /// Whether an IPv6 echo request of `length` bytes, headers included, which must not be fragmented, reaches `destination`
+    /// and comes back.
+    ///
+    /// # Errors
+    /// When `ping` cannot be run.
+    pub fn carries(&self, destination: IpAddr, length: u32) -> Result<bool> {
+        const HEADERS: u32 = 40 + 8;
+        let mut ping = self.command("ping")?;
+        ping.args(["-n", "-q", "-W", "1", "-c", "1", "-M", "do", "-s", &(length - HEADERS).to_string()]);
+        let output = ping.arg(destination.to_string()).output().context("could not start `ping`")?;
+        Ok(output.status.success())
+    }
+
     /// Waits until `destination` answers an echo request, e.g. after links came up.
     ///
     /// # Errors

@@ -9,6 +9,9 @@ const SHORT: Duration = Duration::from_secs(10);
 /// Restarts of controllers in the short form of a torture test that counts them.
 const FEW_RESTARTS: u64 = 20;
 
+/// Nobody waits longer for an answer where a controller was killed: packets go on. Long enough for a busy machine.
+pub const UNDISTURBED: Duration = Duration::from_secs(5);
+
 /// The end of a campaign, and its random numbers (`SplitMix64`: for choices, not for secrets).
 #[derive(Debug)]
 pub struct Campaign {

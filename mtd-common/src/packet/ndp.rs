@@ -57,10 +57,9 @@ pub fn require_answerable(
 
 #[inline(always)]
 const fn sum(source: &[u8; 16], destination: &[u8; 16], icmp: &[u8; WITH_OPTION]) -> u64 {
-    let sum = checksum::add128(checksum::add128(0, source), destination);
+    let sum = checksum::icmpv6_header(source, destination, WITH_OPTION as u16);
     let sum = checksum::add128(sum, part::<0, 16, WITH_OPTION>(icmp));
-    let sum = checksum::add128(sum, part::<16, 16, WITH_OPTION>(icmp));
-    sum + (WITH_OPTION as u16).to_be() as u64 + (NEXT_ICMPV6 as u16).to_be() as u64
+    checksum::add128(sum, part::<16, 16, WITH_OPTION>(icmp))
 }
 
 #[inline(always)]

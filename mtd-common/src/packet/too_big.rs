@@ -5,7 +5,6 @@
 use super::{IPV6, NEXT_ICMPV6, NEXT_UDP, UDP};
 use crate::abi::{MODE_INTRODUCTION, Session, Slot};
 use crate::bytes::{be16, part};
-use crate::checksum;
 use crate::drop_reason::DropReason;
 use crate::packet::outer;
 
@@ -46,13 +45,6 @@ pub const fn length(ipv6: &[u8; IPV6], frame: usize) -> Result<usize, DropReason
     let length = be16::<4, IPV6>(ipv6) as usize;
     let agrees = ipv6[0] >> 4 == 6 && length + IPV6 == frame && length >= QUOTE && length <= LONGEST;
     if agrees { Ok(length) } else { Err(DropReason::TooBigInvalid) }
-}
-
-/// The running sum of the message's pseudo-header (RFC 8200, section 8.1), to which that of its `length` bytes comes.
-#[inline(always)]
-pub const fn pseudo_header(ipv6: &[u8; IPV6], length: usize) -> u64 {
-    let sum = checksum::add128(checksum::add128(0, outer::source(ipv6)), outer::destination(ipv6));
-    sum + (length as u16).to_be() as u64 + (NEXT_ICMPV6 as u16).to_be() as u64
 }
 
 /// Whether the message is about a packet that this session has sent from this slot's address, to which the message goes, and

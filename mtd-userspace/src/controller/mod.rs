@@ -256,8 +256,19 @@ impl Running {
             tokio::spawn(events::watch_control(control_ring, Arc::clone(&core), until(stopped))),
         ];
         let meeting = meeting.map(|meeting| tokio::spawn(meeting.serve(Arc::clone(&core), requests)));
-        let tunnel = device;
-        Ok(Self { core, source, interface, stop, server, metrics, web, watchers, meeting, tunnel, keystream })
+        Ok(Self {
+            core,
+            source,
+            interface,
+            stop,
+            server,
+            metrics,
+            web,
+            watchers,
+            meeting,
+            tunnel: device,
+            keystream,
+        })
     }
 
     /// What remains to be done once everything is attached: the administrator's commands, and giving up the privileges that

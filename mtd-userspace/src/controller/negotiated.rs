@@ -376,7 +376,7 @@ impl Negotiated {
         self.at(index, generation).map(|(_, entry)| entry.peer)
     }
 
-    /// The inner networks of the peers with these numbers, and how people know them.
+    /// The inner networks of the peers with these numbers, once for each session.
     pub(super) fn networks(&self, wanted: impl Fn(u32) -> bool) -> Vec<(u32, Vec<IpNet>)> {
         let found = self.entries.iter().filter(|(_, entry)| wanted(entry.peer));
         found.map(|((owner, _), entry)| (entry.peer, self.inner_networks(*owner, entry))).collect()

@@ -69,8 +69,8 @@ impl Paths {
     }
 
     /// Everything that is known.
-    pub(super) fn all(&self) -> impl Iterator<Item = (u32, Path)> + '_ {
-        self.known.iter().map(|(peer, path)| (*peer, *path))
+    pub(super) fn all(&self) -> impl Iterator<Item = Path> + '_ {
+        self.known.values().copied()
     }
 
     /// Whether something has changed since this was last asked.

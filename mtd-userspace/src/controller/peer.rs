@@ -144,8 +144,8 @@ impl Peer {
         self.config.allowed_ips.iter().map(move |net| (route_key(*net), route))
     }
 
-    /// The state as the control socket tells it.
-    pub(super) fn status(&self, state: &SessionState, now: Reading) -> status::Peer {
+    /// The state as the control socket tells it; `path_mtu` as in [`status::Peer::path_mtu`].
+    pub(super) fn status(&self, state: &SessionState, path_mtu: Option<u32>, now: Reading) -> status::Peer {
         let time = self.time(now);
         let number = slot::number(time, self.session.phase, self.session.period);
         let (local, remote) = self.session.endpoints(number);
@@ -168,7 +168,7 @@ impl Peer {
             clock_offset_seconds: clock::difference(self.offset, now) as f64 / 1e9,
             received: status::Traffic { packets: state.rx_packets, bytes: state.rx_bytes },
             sent: status::Traffic { packets: state.tx_packets, bytes: state.tx_bytes },
-            path_mtu: None,
+            path_mtu,
             dropped_from_prefix: self.dropped.iter().map(|(r, n)| (r.name().to_owned(), *n)).collect(),
             hint: self.hint(peer_state, number),
         }

@@ -10,24 +10,20 @@ use super::world::{Inner, Who, World, quoted};
 /// What the router carries to the client, and what is left of it inside.
 const NARROW: u32 = 1400;
 const NARROW_INSIDE: u32 = NARROW - 72;
-/// The longest inner packet, as the payload of an echo request.
-const LONGEST: &str = "1380";
+/// The longest inner packet.
+const LONGEST: u32 = 1428;
 
 #[test]
 fn a_narrow_path_to_one_client_is_that_clients_alone() -> Result<()> {
     let mut world = World::new(&TopologyOptions { second_client: true, ..TopologyOptions::default() })?;
     world.member(Who::Server).top.insert("mtu_expires", quoted("8s"));
     world.start_all()?;
-    let address = |who| world.address(who, Inner::V6).map(|address| address.to_string());
-    let (alice, bob) = (address(Who::Alice)?, address(Who::Bob)?);
-    let carries = |to: &str| -> Result<bool> {
-        let mut ping = world.netns(Who::Server).command("ping")?;
-        Ok(ping.args(["-c1", "-W1", "-Mdo", "-s", LONGEST, to]).output()?.status.success())
-    };
+    let carries = |to| world.netns(Who::Server).carries(world.address(to, Inner::V6)?, LONGEST);
+    let alice = world.address(Who::Alice, Inner::V6)?.to_string();
     let routes = || world.netns(Who::Server).run(&["-6", "route", "show", "dev", "mtd0"]);
-    ensure!(carries(&alice)? && carries(&bob)?, "before");
+    ensure!(carries(Who::Alice)? && carries(Who::Bob)?, "before");
     world.topology().set_path_mtu(world.host(Who::Alice), NARROW)?;
-    ensure!(!carries(&alice)?, "more than the router carries");
+    ensure!(!carries(Who::Alice)?, "more than the router carries");
     // The server's sessions with a client all say the same.
     let path_mtu = |who| -> Result<Option<u32>> {
         let sessions = world.sessions_with(who)?;
@@ -40,7 +36,7 @@ fn a_narrow_path_to_one_client_is_that_clients_alone() -> Result<()> {
         .with_context(|| world.explain())?;
     // Keys are renewed every few seconds here: the path is the peer's, not the session's.
     ensure!((path_mtu(Who::Alice)?, path_mtu(Who::Bob)?) == (Some(NARROW), None), "{}", world.explain());
-    ensure!(carries(&bob)?, "the other client's path is as wide as before");
+    ensure!(carries(Who::Bob)?, "the other client's path is as wide as before");
     wait_until("the path to be tried again", PATIENCE, || Ok(path_mtu(Who::Alice)?.is_none()))?;
     wait_until("its route to go", PATIENCE, || Ok(!routes()?.contains(&alice)))?;
     world.require_no_session_drops(&[Who::Server, Who::Bob])

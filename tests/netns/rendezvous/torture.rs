@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use mtd_tests::rendezvous::{SERVER_V4, SERVER_V6};
 use mtd_tests::topology::TopologyOptions;
-use mtd_tests::torture::{Campaign, Restarts};
+use mtd_tests::torture::{Campaign, Restarts, UNDISTURBED};
 use mtd_tests::traffic::Flows;
 
 use super::world::{Inner, Who, World};
@@ -21,9 +21,6 @@ const FEWER: u64 = 4;
 
 /// Whoever waits longer for an answer takes a connection for broken.
 const PATIENCE: Duration = Duration::from_mins(1);
-
-/// Nobody waits longer where a controller was killed: packets go on. Long enough for a busy machine.
-const UNDISTURBED: Duration = Duration::from_secs(5);
 
 #[test]
 fn torture_restarts_break_no_connection_through_negotiated_sessions() -> Result<()> {

@@ -18,8 +18,6 @@ const NARROW_INSIDE: u32 = NARROW - 72;
 /// What the links carry, and what is left of it inside.
 const WIDE: u32 = 1500;
 const WIDE_INSIDE: u32 = 1428;
-/// Headers of an echo request and of IPv6.
-const ECHO: u32 = 48;
 
 /// Headers of TCP with time stamps in IPv6, and in IPv4.
 const SEGMENT_HEADERS: [u32; 2] = [40 + 32, 20 + 32];
@@ -56,10 +54,7 @@ fn wait_segments(world: &World, lengths: [u32; 2]) -> Result<()> {
 
 /// Whether an inner packet of `length` bytes, which must not be fragmented, gets through and back.
 fn carries(world: &World, from: Role, to: Role, length: u32) -> Result<bool> {
-    let address = world.end(to).v6.to_string();
-    let size = (length - ECHO).to_string();
-    let mut ping = world.netns(from).command("ping")?;
-    Ok(ping.args(["-c1", "-W1", "-Mdo", "-s", &size, &address]).output()?.status.success())
+    world.netns(from).carries(world.end(to).v6.into(), length)
 }
 
 /// Fragments that a host or router has made of IPv6 packets.

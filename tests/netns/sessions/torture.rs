@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use mtd_tests::topology::TopologyOptions;
-use mtd_tests::torture::{Campaign, Restarts};
+use mtd_tests::torture::{Campaign, Restarts, UNDISTURBED};
 use mtd_tests::traffic::Flows;
 
 use super::world::{Inner, Role, World};
@@ -47,14 +47,12 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// A start takes less.
 const LONGEST_START_MS: u64 = 800;
 
-/// Nobody waits longer where a controller was killed: packets go on. Long enough for a busy machine.
-const UNDISTURBED: Duration = Duration::from_secs(5);
-
 #[test]
 fn torture_restarts_break_none_of_a_hundred_connections() -> Result<()> {
     let mut campaign = Campaign::from_environment();
     let mut world = World::open("encrypt", &TopologyOptions::default())?;
-    let flows = flows(&world)?;
+    let ways = world.ways();
+    let flows = Flows::start(&ways.repeat(CONNECTIONS / ways.len()), PATIENCE)?;
     let (mut killed, mut stopped, mut cut_short) = (Restarts::default(), Restarts::default(), 0);
     while killed.count() + stopped.count() < campaign.restarts() {
         let kills = campaign.below(2) == 0;
@@ -81,16 +79,6 @@ fn torture_restarts_break_none_of_a_hundred_connections() -> Result<()> {
     );
     report.require_unbroken().with_context(|| world.explain())?;
     world.wait_open()
-}
-
-/// The connections: opened by either host, in both IP versions.
-fn flows(world: &World) -> Result<Flows> {
-    let ways =
-        [(Role::Client, Role::Server), (Role::Server, Role::Client)].into_iter().flat_map(|(from, to)| {
-            world.end(to).addresses().map(|address| (world.netns(from), world.netns(to), address))
-        });
-    let ways: Vec<_> = ways.collect();
-    Flows::start(&ways.repeat(CONNECTIONS / ways.len()), PATIENCE)
 }
 
 /// Whose controllers are restarted next.

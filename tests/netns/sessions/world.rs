@@ -236,6 +236,15 @@ impl World {
         Load::start((self.netns(client), to_client), (self.netns(Role::Server), to_server))
     }
 
+    /// Where connections between the client and the server can go: opened by either, in both IP versions.
+    pub(super) fn ways(&self) -> Vec<(&Netns, &Netns, IpAddr)> {
+        let ends = [(Role::Client, Role::Server), (Role::Server, Role::Client)];
+        let ways = ends.map(|(from, to)| {
+            self.end(to).addresses().map(|address| (self.netns(from), self.netns(to), address))
+        });
+        ways.concat()
+    }
+
     /// What all controllers say, for messages.
     pub(super) fn explain(&self) -> String {
         let one = |(role, side): (&Role, &Side)| {

@@ -59,8 +59,10 @@ impl Core {
             device.addresses.extend(local.iter().map(IpNet::from));
             device.routes.extend(remote.iter().map(IpNet::from));
         }
-        let fixed = self.peers.iter().map(|peer| (peer.number, peer.config.allowed_ips.clone()));
-        let negotiated = self.negotiated.networks(|peer| self.paths.get(peer).is_some());
+        let is_known = |peer| self.paths.get(peer).is_some();
+        let fixed = self.peers.iter().filter(|peer| is_known(peer.number));
+        let fixed = fixed.map(|peer| (peer.number, peer.config.allowed_ips.clone()));
+        let negotiated = self.negotiated.networks(is_known);
         for (peer, networks) in fixed.chain(negotiated) {
             // The device may have become narrower than the path.
             let narrow = self.paths.get(peer).map(Path::inner).filter(|mtu| *mtu < device.mtu);
@@ -77,7 +79,7 @@ impl Core {
     /// How many paths are known to carry less than the interface.
     pub(super) fn path_counts(&self) -> status::Paths {
         let mut counts = status::Paths::default();
-        for (_, path) in self.paths.all() {
+        for path in self.paths.all() {
             counts.narrow += 1;
             counts.too_small += u64::from(path.is_too_small());
         }

@@ -121,7 +121,7 @@ impl Core {
 
     fn peer(&self, peer: &Peer, now: Reading) -> status::Peer {
         let state = self.tables.plane.session_state(peer.place.index).unwrap_or_default();
-        status::Peer { path_mtu: self.path_mtu(peer.number), ..peer.status(&state, now) }
+        peer.status(&state, self.path_mtu(peer.number), now)
     }
 
     fn describe(&self, base: status::Session, live: &Live<'_>, now: Reading) -> status::Session {
