@@ -16,6 +16,7 @@ pub mod instance;
 pub mod keys;
 pub mod leases;
 pub mod metrics;
+pub mod model;
 pub mod privilege;
 pub mod proto;
 pub mod registry;

@@ -15,10 +15,8 @@ use mtd_common::DropReason;
 use tokio::sync::Mutex;
 
 use self::text::{Kind, Text};
-use crate::status::{
-    Frames, Handshakes, MapFill, Network, Program, Rendezvous, SessionCount, Slots, Status, WallClock,
-    WarningCode,
-};
+use crate::model::{Frames, MapFill, Program};
+use crate::status::{Handshakes, Network, Rendezvous, SessionCount, Slots, Status, WallClock, WarningCode};
 
 /// Media type of the text format.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";

@@ -39,9 +39,9 @@ use super::{
     CONFIRM_PATH, ControlError, DROPS_PATH, DropLine, PEERS_PATH, POLICY_PATH, RELOAD_PATH, Refusal,
     STATUS_PATH,
 };
-use crate::controller::Enforcement;
 use crate::keys::PublicKey;
 use crate::metrics;
+use crate::model::Enforcement;
 use crate::status::{self, Registered, Reload, Status};
 
 /// Connections served at a time; later ones wait in the kernel's queue.

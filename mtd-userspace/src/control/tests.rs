@@ -18,10 +18,10 @@ use tokio::time::{sleep, timeout};
 use super::*;
 use crate::control::client::unconnected;
 use crate::control::server::{Answer, Source, StatusFuture, bind, serve};
-use crate::controller::Enforcement;
 use crate::keys::{PublicKey, SecretKey};
+use crate::model::{Enforcement, Frames};
 use crate::registry::{Registry, RegistryError, Sources};
-use crate::status::{Drop, Frames, Registered, Reload, SCHEMA, Status};
+use crate::status::{Drop, Registered, Reload, SCHEMA, Status};
 
 /// Events that the source of the tests keeps for slow readers.
 const EVENTS_KEPT: usize = 16;

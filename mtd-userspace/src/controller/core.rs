@@ -19,18 +19,19 @@ use mtd_common::event::DropEvent;
 use tracing::{debug, error, info, warn};
 
 use super::clock::Clock;
-use super::guard::{self, Enforcement};
+use super::guard::{self};
 use super::host::{Host, followed_mtu, protected_prefixes};
 use super::negotiated::Negotiated;
 use super::paths::Paths;
 use super::peer::Peer;
 use super::tables::{Destination, GRACE, Tables};
 use crate::config::Config;
-use crate::dataplane::{Guard, Plane, Settings, XdpMode, boot_time};
+use crate::dataplane::{Plane, Settings, XdpMode, boot_time};
 use crate::device::Underlay;
+use crate::model::{Enforcement, Guard, Totals};
 use crate::proto::session::{Session, nanoseconds, network};
 use crate::state::{Past, State};
-use crate::status::{self, Totals};
+use crate::status::{self};
 
 /// Sessions, clocks and data plane of a running controller.
 pub struct Core {

@@ -12,15 +12,14 @@ use mtd_common::packet::OVERHEAD;
 use mtd_common::session_note::ROLE_CLIENT;
 use tracing::{info, warn};
 
-use super::guard::{self, Enforcement};
+use super::guard::{self};
 use super::lock::Lock;
-use crate::config::{Config, KeyStreamChoice, LinkMode, SteeringChoice};
-use crate::dataplane::{
-    self, Capacity, Guard, Plane, Settings, XdpMode, boot_time, remove_pins, steering_cpus,
-};
+use crate::config::Config;
+use crate::dataplane::{self, Capacity, Plane, Settings, XdpMode, boot_time, remove_pins, steering_cpus};
 use crate::device::{self, TunnelDevice, TunnelInfo, Underlay, bpffs};
 use crate::health;
 use crate::instance::Instance;
+use crate::model::{Enforcement, Guard, KeyStreamChoice, LinkMode, SteeringChoice};
 use crate::proto::messages::Tunnel;
 use crate::proto::session::nanoseconds;
 use crate::proto::slots::most_loaded;

@@ -11,8 +11,9 @@ use super::core::Core;
 use super::lock;
 use super::negotiated::Effect;
 use super::tunnel::Tunnel;
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::keys::PublicKey;
+use crate::model;
 use crate::proto::client::Fetched;
 use crate::proto::exchange::Publication;
 use crate::proto::rendezvous::{NONCE_BYTES, Rendezvous, window_start};
@@ -60,8 +61,8 @@ impl Meeting {
         };
         let settings = &config.rendezvous;
         let encoding = match settings.encoding {
-            config::Encoding::Mutable => Encoding::Item,
-            config::Encoding::Ports => Encoding::Ports,
+            model::Encoding::Mutable => Encoding::Item,
+            model::Encoding::Ports => Encoding::Ports,
         };
         let store: Arc<dyn Store> = Arc::new(MainlineStore::new(DhtConfig {
             bootstrap: settings.bootstrap.clone(),

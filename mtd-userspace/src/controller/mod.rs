@@ -45,13 +45,14 @@ use crate::control::{self, Reason, Refusal};
 use crate::dataplane::{Maker, Plane, Worker};
 use crate::device::{TunnelInfo, Underlay};
 use crate::keys::PublicKey;
+use crate::model::Enforcement;
 use crate::status::{self, Drop, Registered, Reload, Setting, Status};
 use crate::{health, metrics, privilege, web};
 
 pub use self::core::Core;
 pub use clock::{Clock, SystemClock};
 pub use detach::{detach, detach_all};
-pub use guard::{Enforcement, confirm, require_way_back, set_policy, watch};
+pub use guard::{confirm, require_way_back, set_policy, watch};
 pub use host::{Host, Stay, attach, offline_status};
 
 /// How often slots are looked after. Every slot is loaded many ticks before it is needed.

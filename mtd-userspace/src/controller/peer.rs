@@ -12,6 +12,7 @@ use mtd_common::slot;
 
 use super::tables::Destination;
 use crate::config;
+use crate::model::Traffic;
 use crate::proto::clock::{self, Reading};
 use crate::proto::session::Session;
 use crate::proto::slots::{Loader, Place};
@@ -166,8 +167,8 @@ impl Peer {
             slots_ahead: self.loader.loaded().end.saturating_sub(number + 1),
             last_valid_seconds: silent_for.map(|ns| ns as f64 / 1e9),
             clock_offset_seconds: clock::difference(self.offset, now) as f64 / 1e9,
-            received: status::Traffic { packets: state.rx_packets, bytes: state.rx_bytes },
-            sent: status::Traffic { packets: state.tx_packets, bytes: state.tx_bytes },
+            received: Traffic { packets: state.rx_packets, bytes: state.rx_bytes },
+            sent: Traffic { packets: state.tx_packets, bytes: state.tx_bytes },
             path_mtu,
             dropped_from_prefix: self.dropped.iter().map(|(r, n)| (r.name().to_owned(), *n)).collect(),
             hint: self.hint(peer_state, number),

@@ -6,10 +6,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::Context as _;
 use tracing::{info, warn};
 
-use crate::config::{Config, TunnelAddresses};
+use crate::config::Config;
 use crate::control::{Reason, Refusal};
 use crate::keys::PublicKey;
 use crate::leases::{self, Leases};
+use crate::model::TunnelAddresses;
 use crate::registry::{Entry, Registry, Sources};
 use crate::status;
 

@@ -8,8 +8,8 @@ use mtd_common::abi::{Route, RouteKey, Session, SessionState};
 use mtd_common::session_note::SessionNote;
 
 use super::core::revoked;
-use crate::dataplane::{Capacity, Error, MAX_ROUTES, Plane, SessionTraffic};
-use crate::status::{MapFill, Totals};
+use crate::dataplane::{Capacity, Error, MAX_ROUTES, Plane};
+use crate::model::{MapFill, SessionTraffic, Totals};
 
 /// How long a program may still be at work with what it found in the maps: it takes microseconds.
 pub(super) const GRACE: Duration = Duration::from_millis(10);

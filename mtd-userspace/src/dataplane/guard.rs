@@ -6,36 +6,10 @@ use mtd_common::abi::{Dataplane, FLAG_LENIENT, FLAG_MONITOR};
 use mtd_common::allow::MAX_ALLOW;
 use nix::time::{ClockId, clock_gettime};
 
-use crate::config::{Allow, Policy};
+use crate::model::{Allow, Guard, Policy};
 
-/// What the programs do with what is no valid packet.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Guard {
-    /// Whether it is dropped.
-    pub policy: Policy,
-    /// What passes all the same, at most [`MAX_ALLOW`].
-    pub allow: Vec<Allow>,
-    /// Boot time in ns from which on it passes whatever the policy is; 0: never.
-    pub confirm_until: u64,
-}
-
+/// How the settings of the programs hold it.
 impl Guard {
-    /// Whether it is dropped at boot time `now` (ns).
-    pub fn enforces(&self, now: u64) -> bool {
-        self.policy == Policy::Dark && !self.is_over(now)
-    }
-
-    /// Whether nobody has confirmed in time, at boot time `now` (ns).
-    pub const fn is_over(&self, now: u64) -> bool {
-        self.confirm_until != 0 && now >= self.confirm_until
-    }
-
-    /// The time that is left to confirm in at boot time `now` (ns); zero when it is over. `None`: nothing is to be
-    /// confirmed.
-    pub fn left(&self, now: u64) -> Option<Duration> {
-        (self.confirm_until != 0).then(|| Duration::from_nanos(self.confirm_until.saturating_sub(now)))
-    }
-
     /// Puts it into the settings of the programs.
     pub(super) fn write(&self, value: &mut Dataplane) {
         let lenient = self.policy == Policy::Monitor || self.confirm_until != 0 || !self.allow.is_empty();

@@ -1,6 +1,5 @@
 //! Typed access to the maps.
 
-use std::collections::BTreeMap;
 use std::mem::offset_of;
 use std::path::Path;
 
@@ -22,7 +21,7 @@ use super::error::{Error, errno};
 use super::plane::Capacity;
 use super::shared::Shared;
 use crate::keys::SecretKey;
-use crate::status::{Frames, Traffic};
+use crate::model::{Counts, Frames, SessionTraffic, Traffic};
 
 /// Bytes of the ring buffer for drop events.
 const EVENT_BYTES: u32 = 256 * 1024;
@@ -85,28 +84,6 @@ pub(super) struct Maps {
     routes: LpmTrie<MapData, RouteKey, Route>,
     drops: PerCpuArray<MapData, u64>,
     counters: PerCpuArray<MapData, u64>,
-}
-
-/// What the programs counted since they were attached.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Drops, the reasons that occurred only.
-    pub drops: BTreeMap<DropReason, u64>,
-    /// What would have been dropped where nothing was enforced, the reasons that occurred only.
-    pub would_drop: BTreeMap<DropReason, u64>,
-    /// Everything else.
-    pub frames: Frames,
-}
-
-/// What went through a session.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct SessionTraffic {
-    /// Inner packets received.
-    pub received: Traffic,
-    /// Inner packets sent.
-    pub sent: Traffic,
-    /// `CLOCK_BOOTTIME` in ns of the last valid packet; 0: none yet.
-    pub last_valid: u64,
 }
 
 fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, Error> {

@@ -16,10 +16,10 @@ mod shared;
 mod steering;
 
 pub use error::Error;
-pub use guard::{Guard, boot_time};
+pub use guard::boot_time;
 pub use keystream::{Maker, Worker};
 pub use links::{XdpMode, pinned_mode};
-pub use maps::{Counts, MAX_ROUTES, SessionTraffic};
+pub use maps::MAX_ROUTES;
 pub use pinned::{View, set_guard, view};
 pub use pins::{abandon, remove_pins};
 pub use plane::{Capacity, Plane, Settings};

@@ -9,9 +9,9 @@ use mtd_common::abi::{self, Dataplane, FLAG_ON_LINK, FLAG_SHARED, Prefix};
 use nix::net::if_::if_indextoname;
 
 use super::error::Error;
-use super::guard::Guard;
-use super::maps::{Counts, count};
-use crate::config::LinkMode;
+use super::maps::count;
+
+use crate::model::{Counts, Guard, LinkMode};
 
 /// What the maps of an attached data plane tell.
 #[derive(Clone, Debug)]

@@ -15,17 +15,15 @@ use mtd_common::session_note::SessionNote;
 use mtd_common::table;
 
 use super::error::{Error, errno};
-use super::guard::Guard;
 use super::keystream::{self, Maker};
 use super::links::{self, XdpMode};
-use super::maps::{self, Counts, Maps, SessionTraffic};
+use super::maps::{self, Maps};
 use super::object::{OBJECT, RECEIVE, SEND, TAKE};
 use super::pins::{self, Place};
 use super::programs::describe;
 use super::steering;
-use crate::config::{LinkMode, XdpChoice};
+use crate::model::{Counts, Guard, LinkMode, Program, SessionTraffic, XdpChoice};
 use crate::proto::slots::SlotMaps;
-use crate::status::Program;
 
 /// How much a data plane has room for. Fixed when it is loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use std::time::UNIX_EPOCH;
 use aya::maps::MapInfo;
 use aya::programs::{ProgramInfo, loaded_programs};
 
-use crate::status::Program;
+use crate::model::Program;
 
 /// The programs that work on the maps pinned under `pins`, in the order in which they were loaded. None where nothing is
 /// attached, or the kernel does not tell.

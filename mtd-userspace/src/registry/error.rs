@@ -3,9 +3,9 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::config::Fault;
 use crate::control::{Reason, Refusal};
 use crate::keys::KEY_CHARACTERS;
+use crate::model::Fault;
 
 /// A failure of the registry.
 #[derive(Debug, thiserror::Error)]

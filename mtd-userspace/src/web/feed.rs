@@ -104,7 +104,7 @@ mod tests {
     use super::*;
     use crate::control::server::{Answer, StatusFuture};
     use crate::control::tests::sample as status;
-    use crate::controller::Enforcement;
+    use crate::model::Enforcement;
     use crate::status::{Drop, Guard, Session};
 
     /// Counts how often it is asked.

@@ -5,9 +5,10 @@ use std::net::SocketAddrV6;
 
 use super::guard::{self, would_be_dropped};
 use crate::cli::output::{self, Section, Style};
+use crate::model::{Frames, Traffic};
 use crate::status::{
-    Endpoint, Frames, Handshakes, Network, Peer, PeerState, Rendezvous, RendezvousRole, Session, SessionRole,
-    SessionState, Status, Traffic,
+    Endpoint, Handshakes, Network, Peer, PeerState, Rendezvous, RendezvousRole, Session, SessionRole,
+    SessionState, Status,
 };
 
 /// So many sessions are shown; of more, only the number.

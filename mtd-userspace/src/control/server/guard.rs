@@ -8,9 +8,8 @@ use axum::response::Response;
 
 use super::Shared;
 use super::peers::{answer, read, refuse_as};
-use crate::config::Policy;
 use crate::control::{NewPolicy, Reason, Refusal};
-use crate::controller::Enforcement;
+use crate::model::{Enforcement, Policy};
 
 pub(super) async fn confirm(State(shared): State<Shared>) -> Response {
     answer(shared.source.confirm().await)

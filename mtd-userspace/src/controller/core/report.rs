@@ -10,15 +10,16 @@ use super::Core;
 use crate::controller::guard;
 use crate::controller::negotiated::{Connection, Owner};
 use crate::controller::peer::Peer;
-use crate::dataplane::{Counts, XdpMode, boot_time};
+use crate::dataplane::{XdpMode, boot_time};
 use crate::keys::PublicKey;
+use crate::model::{Counts, Traffic};
 use crate::proto::client::{Client, Phase, Trouble};
 use crate::proto::clock::{self, Reading};
 use crate::proto::exchange::SessionId;
 use crate::proto::messages::{Reason, Tunnel};
 use crate::proto::server::{Server, View};
 use crate::proto::session::Session;
-use crate::status::{self, SCHEMA, SessionRole, SessionState, Status, Traffic};
+use crate::status::{self, SCHEMA, SessionRole, SessionState, Status};
 
 impl Core {
     /// What the control socket tells.

@@ -7,11 +7,12 @@ use mtd_common::slot;
 use super::{Core, report};
 use crate::controller::negotiated::horizon;
 use crate::controller::peer;
+use crate::model::{Totals, Traffic};
 use crate::proto::clock::{self, Reading};
 use crate::proto::server::Server;
 use crate::proto::session::Session;
 use crate::proto::slots::Loader;
-use crate::status::{SessionCount, Slots, Status, Totals, Traffic};
+use crate::status::{SessionCount, Slots, Status};
 
 /// Sums over sessions, while they are gathered.
 #[derive(Default)]

@@ -1,4 +1,4 @@
-//! The key `allow`: what passes to the kernel though it is refused.
+//! Allow rules: what passes to the kernel although it is refused.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
@@ -8,7 +8,7 @@ use ipnet::{IpNet, Ipv6Net};
 use mtd_common::allow::Allow as Element;
 use mtd_common::packet::{NEXT_ICMPV6, NEXT_TCP, NEXT_UDP};
 
-use super::error::{Fault, shown};
+use super::{Fault, shown};
 
 /// How a rule is written, in messages.
 const EXAMPLE: &str = "\"2001:db8:f::/48\", \"tcp/22\" or \"2001:db8:f::7 tcp/22\"";
