@@ -21,6 +21,7 @@ pub mod privilege;
 pub mod proto;
 pub mod registry;
 pub mod rendezvous;
+pub mod sessions;
 pub mod state;
 pub mod status;
 pub mod web;

@@ -1,24 +1,16 @@
 //! The controller: brings up device and data plane, keeps the slots of all sessions loaded, answers the control
 //! socket, and leaves nothing behind.
 
-mod clock;
-mod core;
 mod detach;
 mod events;
-mod guard;
+pub(crate) mod guard;
 mod hooks;
-mod host;
+pub(crate) mod host;
 mod lock;
-mod machines;
 mod meeting;
-mod negotiated;
-mod paths;
-mod peer;
-mod registrar;
+pub(crate) mod registrar;
 mod service;
-mod tables;
 mod tunnel;
-mod wire;
 
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
@@ -47,10 +39,9 @@ use crate::device::{TunnelInfo, Underlay};
 use crate::keys::PublicKey;
 use crate::model::Enforcement;
 use crate::status::{self, Drop, Registered, Reload, Setting, Status};
-use crate::{health, metrics, privilege, web};
+use crate::{health, metrics, privilege, sessions, web};
 
-pub use self::core::Core;
-pub use clock::{Clock, SystemClock};
+pub use crate::sessions::{Clock, Sessions as Core, SystemClock};
 pub use detach::{detach, detach_all};
 pub use guard::{confirm, require_way_back, set_policy, watch};
 pub use host::{Host, Stay, attach, offline_status};
@@ -221,7 +212,7 @@ impl Running {
         let mut registrar = Registrar::load(&config, config_file, host.instance.leases(&config.state_dir))?;
         let (effects, requests) = mpsc::unbounded_channel();
         let clients = registrar.as_mut().map(Registrar::all).unwrap_or_default();
-        let negotiated = machines::build(&config, host, &tunnel, clients, effects, clock.read())?;
+        let negotiated = sessions::build(&config, host, &tunnel, clients, effects, clock.read())?;
         let device = Arc::new(Tunnel::new(host.tunnel_device(&config)));
         let meeting = Meeting::new(&config, Arc::clone(&device)).map(Arc::new);
         let settings = host.settings(&config, &host.underlay, &tunnel);

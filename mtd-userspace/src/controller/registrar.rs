@@ -27,11 +27,11 @@ pub(super) struct Registrar {
 
 /// What a change means for the sessions.
 #[derive(Debug, Default)]
-pub(super) struct Consequences {
+pub(crate) struct Consequences {
     /// To be registered, or given other addresses.
-    pub(super) register: Vec<(PublicKey, TunnelAddresses)>,
+    pub(crate) register: Vec<(PublicKey, TunnelAddresses)>,
     /// To be removed.
-    pub(super) remove: Vec<PublicKey>,
+    pub(crate) remove: Vec<PublicKey>,
 }
 
 impl Registrar {
