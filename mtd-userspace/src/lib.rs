@@ -12,6 +12,7 @@ pub mod dataplane;
 pub mod device;
 pub mod files;
 pub mod health;
+pub mod http;
 pub mod instance;
 pub mod keys;
 pub mod leases;

@@ -32,10 +32,11 @@ use self::registrar::{Consequences, Registrar};
 use self::service::Watchdog;
 use self::tunnel::Tunnel;
 use crate::config::{Change, Config, ConfigError, Settings};
+use crate::control;
 use crate::control::server::Answer;
-use crate::control::{self, Reason, Refusal};
 use crate::dataplane::{Maker, Plane, Worker};
 use crate::device::{TunnelInfo, Underlay};
+use crate::http::{Reason, Refusal};
 use crate::keys::PublicKey;
 use crate::model::Enforcement;
 use crate::status::{self, Drop, Registered, Reload, Setting, Status};
@@ -85,7 +86,7 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
     hooks::run(&config, When::PreUp).await?;
     let (host, plane, tunnel) = Host::up(&config, &options.enforcement, options.object.as_deref()).await?;
     let socket = config.socket.clone().unwrap_or_else(|| host.instance.socket());
-    let metrics = match metrics_listener(&config, &host).await {
+    let metrics = match metrics_listener(&config, &host) {
         Ok(metrics) => metrics,
         Err(error) => return Err(host.give_up(error).await),
     };
@@ -128,7 +129,7 @@ enum End {
 }
 
 /// Where metrics are served over TCP, if they are.
-async fn metrics_listener(config: &Config, host: &Host) -> anyhow::Result<Option<TcpListener>> {
+fn metrics_listener(config: &Config, host: &Host) -> anyhow::Result<Option<TcpListener>> {
     let Some(address) = config.metrics else { return Ok(None) };
     let prefixes = host::protected_prefixes(config, &host.underlay, &[]);
     if prefixes.iter().any(|prefix| IpNet::V6(*prefix).contains(&address.ip())) {
@@ -136,7 +137,7 @@ async fn metrics_listener(config: &Config, host: &Host) -> anyhow::Result<Option
             "metrics cannot be served at {address}, which lies in the protected prefix; choose another one"
         );
     }
-    metrics::server::bind(address).await.map(Some)
+    metrics::server::bind(address).map(Some)
 }
 
 /// What asks the controller for something.
@@ -419,7 +420,7 @@ impl Source {
         &self,
         work: impl FnOnce(&mut Registrar) -> Result<(T, Consequences), Refusal>,
     ) -> Result<T, Refusal> {
-        let registrar = self.registrar.as_ref().ok_or_else(Refusal::not_a_server)?;
+        let registrar = self.registrar.as_ref().ok_or_else(crate::registry::not_a_server)?;
         let mut registrar = registrar.lock().unwrap_or_else(PoisonError::into_inner);
         let (answer, consequences) = work(&mut registrar)?;
         lock(&self.core).apply(consequences);
