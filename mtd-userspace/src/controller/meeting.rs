@@ -7,10 +7,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
-use super::core::Core;
-use super::lock;
-use super::negotiated::Effect;
 use super::tunnel::Tunnel;
+use super::{Core, lock};
 use crate::config::Config;
 use crate::keys::PublicKey;
 use crate::model;
@@ -21,6 +19,7 @@ use crate::rendezvous::{
     DhtConfig, Encoding, FetchError, FetchOptions, Fetcher, Item, Job, MainlineStore, PublishOptions,
     Publisher, Store,
 };
+use crate::sessions::Effect;
 use crate::status;
 
 /// Effects that are taken at once.

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use tracing::{info, warn};
 
 use crate::config::Config;
-use crate::control::{Reason, Refusal};
+use crate::http::{Reason, Refusal};
 use crate::keys::PublicKey;
 use crate::leases::{self, Leases};
 use crate::model::TunnelAddresses;
@@ -27,11 +27,11 @@ pub(super) struct Registrar {
 
 /// What a change means for the sessions.
 #[derive(Debug, Default)]
-pub(super) struct Consequences {
+pub(crate) struct Consequences {
     /// To be registered, or given other addresses.
-    pub(super) register: Vec<(PublicKey, TunnelAddresses)>,
+    pub(crate) register: Vec<(PublicKey, TunnelAddresses)>,
     /// To be removed.
-    pub(super) remove: Vec<PublicKey>,
+    pub(crate) remove: Vec<PublicKey>,
 }
 
 impl Registrar {
@@ -124,7 +124,7 @@ impl Registrar {
     pub(super) fn reload(&mut self) -> Result<(status::Reload, Consequences), Refusal> {
         if let Some(path) = &self.config_file {
             let config = Config::read(path).map_err(anyhow::Error::from)?;
-            let sources = Sources::of_config(&config).ok_or_else(Refusal::not_a_server)?;
+            let sources = Sources::of_config(&config).ok_or_else(crate::registry::not_a_server)?;
             self.sources = sources.with_own_key(self.own_key);
         }
         let change = self.registry.reload(self.sources.clone())?;

@@ -5,13 +5,13 @@ use mtd_common::control_record::ControlRecord;
 use mtd_common::packet::OVERHEAD;
 use tracing::{debug, info, warn};
 
-use super::Core;
-use crate::controller::paths::Path;
+use super::Sessions;
+use super::paths::Path;
 use crate::device::TunnelDevice;
 use crate::proto::clock::Reading;
 use crate::status;
 
-impl Core {
+impl Sessions {
     /// A router has said, as the receive program has checked, that a packet of a session was too long for it.
     pub(super) fn handle_too_big(&mut self, record: &ControlRecord, now: Reading) {
         let Some(outer) = record.too_big() else { return };
@@ -45,15 +45,15 @@ impl Core {
         }
     }
 
-    /// Whether [`Core::tunnel`] has changed since this was last asked. (What servers give is told by
-    /// [`crate::controller::negotiated::Effect::Device`].)
-    pub(in crate::controller) fn take_tunnel_changed(&mut self) -> bool {
+    /// Whether [`Sessions::tunnel`] has changed since this was last asked. (What servers give is told by
+    /// [`crate::sessions::negotiated::Effect::Device`].)
+    pub(crate) fn take_tunnel_changed(&mut self) -> bool {
         let paths = self.paths.take_changed();
         std::mem::take(&mut self.mtu_due) || paths
     }
 
     /// The tunnel device as it should be now: as configured, with what sessions and their paths add.
-    pub(in crate::controller) fn tunnel(&self, configured: &TunnelDevice) -> TunnelDevice {
+    pub(crate) fn tunnel(&self, configured: &TunnelDevice) -> TunnelDevice {
         let mut device = TunnelDevice { mtu: self.settings.inner_mtu, ..configured.clone() };
         for (local, remote) in self.negotiated.connections.iter().filter_map(|connection| connection.tunnel) {
             device.addresses.extend(local.iter().map(IpNet::from));

@@ -6,10 +6,10 @@ use mtd_common::address::Endpoint;
 use mtd_common::slot;
 use tracing::warn;
 
-use super::Core;
+use super::Sessions;
+use super::negotiated::{Connection, Owner};
+use super::peer::Peer;
 use crate::controller::guard;
-use crate::controller::negotiated::{Connection, Owner};
-use crate::controller::peer::Peer;
 use crate::dataplane::{XdpMode, boot_time};
 use crate::keys::PublicKey;
 use crate::model::{Counts, Traffic};
@@ -21,7 +21,7 @@ use crate::proto::server::{Server, View};
 use crate::proto::session::Session;
 use crate::status::{self, SCHEMA, SessionRole, SessionState, Status};
 
-impl Core {
+impl Sessions {
     /// What the control socket tells.
     /// `name_of` tells the names of registered clients.
     pub fn status(&self, name_of: &dyn Fn(&PublicKey) -> Option<String>) -> Status {

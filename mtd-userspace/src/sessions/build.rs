@@ -4,10 +4,10 @@ use ipnet::Ipv6Net;
 use tokio::sync::mpsc;
 use tracing::warn;
 
-use super::host::{Host, protected_prefixes};
 use super::negotiated::{Connection, Effect, Negotiated};
 use super::wire::Wire;
 use crate::config::{self, Config};
+use crate::controller::host::{Host, protected_prefixes};
 use crate::device::TunnelInfo;
 use crate::keys::PublicKey;
 use crate::model::TunnelAddresses;
@@ -23,7 +23,7 @@ use crate::state::State;
 ///
 /// # Errors
 /// When there are no sockets, or a server's key is a weak one.
-pub(super) fn build(
+pub(crate) fn build(
     config: &Config,
     host: &Host,
     tunnel: &TunnelInfo,

@@ -2,8 +2,8 @@
 
 use mtd_common::control_record::{ControlRecord, KIND_TOO_BIG};
 
-use super::Core;
-use crate::controller::negotiated::Effect;
+use super::Sessions;
+use super::negotiated::Effect;
 use crate::controller::registrar::Consequences;
 use crate::keys::PublicKey;
 use crate::proto::client::Fetched;
@@ -11,7 +11,7 @@ use crate::proto::exchange::Publication;
 use crate::proto::rendezvous::Rendezvous;
 use crate::state::{State, StateError};
 
-impl Core {
+impl Sessions {
     /// What the receive program handed over: a control message, or a router's word about a path.
     pub fn handle_control(&mut self, record: &ControlRecord) {
         let now = self.clock.read();
@@ -31,7 +31,7 @@ impl Core {
     }
 
     /// Who may come has changed.
-    pub(in crate::controller) fn apply(&mut self, consequences: Consequences) {
+    pub(crate) fn apply(&mut self, consequences: Consequences) {
         let now = self.clock.read();
         let Some(server) = &mut self.negotiated.server else { return };
         for (client, addresses) in consequences.register {

@@ -7,15 +7,15 @@ use mtd_common::abi::{Session as Element, SessionState};
 use mtd_common::slot::{self, sequence_seed};
 use tracing::info;
 
-use super::{Core, generation};
+use super::peer::Peer;
+use super::{Sessions, generation};
 use crate::config;
-use crate::controller::peer::Peer;
 use crate::proto::clock::Reading;
 use crate::proto::session::Session;
 use crate::proto::slots::{Loader, Place, is_of};
 use crate::state::Past;
 
-impl Core {
+impl Sessions {
     /// Gives every peer a session, in the tables but not reachable yet.
     pub(super) fn install(&mut self, pasts: Vec<Past>) -> anyhow::Result<()> {
         let now = self.clock.read();

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use mtd_common::abi::{Route, RouteKey, Session, SessionState};
 use mtd_common::session_note::SessionNote;
 
-use super::core::revoked;
+use super::revoked;
 use crate::dataplane::{Capacity, Error, MAX_ROUTES, Plane};
 use crate::model::{MapFill, SessionTraffic, Totals};
 

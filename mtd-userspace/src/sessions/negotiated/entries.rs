@@ -11,9 +11,6 @@ use mtd_common::slot;
 use tracing::{debug, warn};
 
 use super::{Effect, Negotiated, Owner};
-use crate::controller::core::generation;
-use crate::controller::peer::route_key;
-use crate::controller::tables::{Destination, Tables};
 use crate::dataplane::Plane;
 use crate::keys::PublicKey;
 use crate::proto::clock::Reading;
@@ -22,12 +19,15 @@ use crate::proto::messages::Tunnel;
 use crate::proto::packet;
 use crate::proto::session::{Ends, Keys, Parts, Role, Session, Terms};
 use crate::proto::slots::{Loader, Place};
+use crate::sessions::generation;
+use crate::sessions::peer::route_key;
+use crate::sessions::tables::{Destination, Tables};
 
 /// A session or introduction in the maps.
-pub(in crate::controller) struct Entry {
-    pub(in crate::controller) session: Arc<Session>,
-    pub(in crate::controller) loader: Loader,
-    pub(in crate::controller) offset: u64,
+pub(crate) struct Entry {
+    pub(crate) session: Arc<Session>,
+    pub(crate) loader: Loader,
+    pub(crate) offset: u64,
     pub(super) started: u64,
     pub(super) peer: u32,
     pub(super) local: Tunnel,
@@ -36,7 +36,7 @@ pub(in crate::controller) struct Entry {
 }
 
 impl Entry {
-    pub(in crate::controller) fn place(&self) -> Place {
+    pub(crate) fn place(&self) -> Place {
         self.loader.place()
     }
 
@@ -213,7 +213,7 @@ pub(super) fn control_route(address: &[u8; 16]) -> Destination {
 
 /// How far ahead slots are loaded, in ns: the next two at least, whatever the configuration knows of this session; no
 /// further than there is room for.
-pub(in crate::controller) fn horizon(entry: &Entry, tables: &Tables) -> u64 {
+pub(crate) fn horizon(entry: &Entry, tables: &Tables) -> u64 {
     let period = entry.session.period;
     let room = u64::from(tables.plane.capacity().slots.saturating_sub(4)) * period;
     tables.horizon.max(2 * period).min(room)

@@ -3,11 +3,11 @@
 use mtd_common::slot::sequence_seed;
 use tracing::info;
 
-use super::{Core, GRACE, generation, revoked};
+use super::{GRACE, Sessions, generation, revoked};
 use crate::proto::clock::{self, Reading};
 use crate::state::State;
 
-impl Core {
+impl Sessions {
     /// Loads and unloads slots of a peer; returns another clock where it needs one.
     pub(super) fn tick_peer(&mut self, index: usize, now: Reading) -> anyhow::Result<Option<u64>> {
         let peer = &mut self.peers[index];

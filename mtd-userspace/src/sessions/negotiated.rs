@@ -45,7 +45,7 @@ pub(super) enum Owner {
 
 /// What has to be done outside of the maps, and takes time.
 #[derive(Debug)]
-pub(super) enum Effect {
+pub(crate) enum Effect {
     /// Look for a server's introduction.
     Fetch {
         /// Position of the server in the configuration.
@@ -70,7 +70,7 @@ pub(super) struct Connection {
 }
 
 /// See the module's documentation.
-pub(super) struct Negotiated {
+pub(crate) struct Negotiated {
     pub(super) server: Option<Server>,
     pub(super) connections: Vec<Connection>,
     /// Boxed: a table of many has room for twice as many at times.

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use mtd_common::slot;
 
-use super::{Core, report};
-use crate::controller::negotiated::horizon;
-use crate::controller::peer;
+use super::negotiated::horizon;
+use super::peer;
+use super::{Sessions, report};
 use crate::model::{Totals, Traffic};
 use crate::proto::clock::{self, Reading};
 use crate::proto::server::Server;
@@ -25,7 +25,7 @@ struct Sums {
     offset: Option<u64>,
 }
 
-impl Core {
+impl Sessions {
     /// The part of the status that is about all sessions together.
     pub(super) fn summary(&self, now: Reading) -> Status {
         let (plane, mut sums) = (&self.tables.plane, Sums::default());

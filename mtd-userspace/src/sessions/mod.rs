@@ -1,11 +1,18 @@
 //! The running state: sessions and their slots.
 
+mod build;
+mod clock;
 mod fixed;
 mod install;
-mod negotiation;
+mod negotiated;
 mod path;
+mod paths;
+mod peer;
 mod report;
+mod requests;
 mod summary;
+mod tables;
+mod wire;
 
 use std::collections::HashMap;
 use std::net::Ipv6Addr;
@@ -18,14 +25,13 @@ use mtd_common::abi::{Route, Session as Element, SessionState};
 use mtd_common::event::DropEvent;
 use tracing::{debug, error, info, warn};
 
-use super::clock::Clock;
-use super::guard::{self};
-use super::host::{Host, followed_mtu, protected_prefixes};
-use super::negotiated::Negotiated;
-use super::paths::Paths;
-use super::peer::Peer;
-use super::tables::{Destination, GRACE, Tables};
+use self::negotiated::Negotiated;
+use self::paths::Paths;
+use self::peer::Peer;
+use self::tables::{Destination, GRACE, Tables};
 use crate::config::Config;
+use crate::controller::guard;
+use crate::controller::host::{Host, followed_mtu, protected_prefixes};
 use crate::dataplane::{Plane, Settings, XdpMode, boot_time};
 use crate::device::Underlay;
 use crate::model::{Enforcement, Guard, Totals};
@@ -33,8 +39,12 @@ use crate::proto::session::{Session, nanoseconds, network};
 use crate::state::{Past, State};
 use crate::status::{self};
 
+pub(crate) use self::build::build;
+pub use self::clock::{Clock, SystemClock};
+pub(crate) use self::negotiated::Effect;
+
 /// Sessions, clocks and data plane of a running controller.
-pub struct Core {
+pub struct Sessions {
     config: Config,
     /// What the programs were told.
     settings: Settings,
@@ -63,13 +73,13 @@ struct Facts {
     state: PathBuf,
 }
 
-impl Core {
+impl Sessions {
     /// Installs the sessions of all peers: those that an earlier controller left in the maps go on, the others start
     /// anew.
     ///
     /// # Errors
     /// When the state file or the maps fail.
-    pub(super) fn start(
+    pub(crate) fn start(
         config: Config,
         clock: Box<dyn Clock>,
         host: &Host,
