@@ -94,6 +94,16 @@ impl Fixture {
     }
 }
 
+/// Loads programs and maps: those of the object that `MTD_EBPF_OBJECT` names, so that a change of the programs needs no new
+/// test program, else the built-in ones.
+pub(crate) fn load(capacity: Capacity) -> Plane {
+    match std::env::var_os("MTD_EBPF_OBJECT") {
+        Some(path) => Plane::load_object(&std::fs::read(path).expect("the object"), capacity),
+        None => Plane::load(capacity),
+    }
+    .expect("the programs load")
+}
+
 /// A data plane without interfaces, on its own maps.
 pub(crate) struct Bench {
     pub(crate) plane: Plane,
@@ -108,8 +118,7 @@ impl Bench {
     /// Loads programs and maps, in routed mode, without a session.
     pub(crate) fn new() -> Self {
         mtd_tests::require_root();
-        let mut plane = Plane::load(Capacity { sessions: SESSIONS, slots: SLOTS, lanes: LANES })
-            .expect("the programs load");
+        let mut plane = load(Capacity { sessions: SESSIONS, slots: SLOTS, lanes: LANES });
         let events = plane.take_events().expect("a ring buffer");
         let control = plane.take_control().expect("a ring buffer");
         let settings = Settings {

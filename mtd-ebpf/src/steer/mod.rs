@@ -5,7 +5,11 @@ use mtd_common::abi::{Counter, MAX_STEERING_CPUS, SteeringCpus};
 use mtd_common::opaque;
 use mtd_common::steering::Decision;
 
-use crate::maps::{self, State};
+use crate::count;
+use crate::session::State;
+
+mod maps;
+mod state;
 
 /// Which program is at work.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -47,11 +51,11 @@ pub(crate) fn turn(stage: Stage, state: State, session: u32, length: usize, now:
     }
 }
 
-/// Hands a packet on if its session is to be opened elsewhere. A function of its own in the program too: see
-/// `ingress::decrypt`.
+/// Hands a packet on if its session is to be opened elsewhere. A function of its own in the program too,
+/// for the sake of the stack.
 #[inline(never)]
 fn hand_on(state: State, session: u32, length: usize, now: u64) -> Turn {
-    let Some(cpus) = maps::steering_cpus().filter(|cpus| cpus.count > 1) else { return Turn::Here };
+    let Some(cpus) = maps::cpus().filter(|cpus| cpus.count > 1) else { return Turn::Here };
     // SAFETY: takes nothing, returns a number.
     let here = unsafe { bpf_get_smp_processor_id() };
     let taken = state.taken();
@@ -60,13 +64,13 @@ fn hand_on(state: State, session: u32, length: usize, now: u64) -> Turn {
     let (decision, lost) = steering.decide(taken, here, now, || other(cpus, session, here));
     state.set_steering(&steering);
     if lost > 0 {
-        maps::count_by(Counter::SteeringLost, lost);
+        count::several(Counter::SteeringLost, lost);
         state.forget_handed(taken);
     }
     match decision {
         Decision::There(cpu) if maps::redirect_to_cpu(cpu) => {
             state.count_handed(now);
-            maps::count(Counter::Steered);
+            count::one(Counter::Steered);
             Turn::Handed
         }
         Decision::Here | Decision::There(_) => Turn::Here,

@@ -1,4 +1,5 @@
-//! What passes though it is refused: everything where nothing is enforced, and what is on the list of the allowed.
+//! The gate that everything refused on receipt goes through. Some of it passes nevertheless: all of it while nothing is
+//! enforced, and always what the list of allowed flows names.
 
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
 use mtd_common::DropReason;
@@ -6,10 +7,10 @@ use mtd_common::abi::{Counter, Dataplane};
 use mtd_common::allow::{self, ERROR, Flow};
 use mtd_common::packet::{self, ETHERNET, ETHERTYPE_IPV6, IPV6};
 
+use crate::clock::boot_time;
 use crate::frame::{Memory, XdpFrame};
-use crate::ingress::{IP, PAYLOAD, boot_time};
-use crate::maps;
-use crate::report;
+use crate::layout::{IP, PAYLOAD};
+use crate::{count, local, report, settings};
 
 /// What becomes of a frame that is refused.
 #[repr(u8)]
@@ -27,11 +28,11 @@ enum Fate {
 pub(crate) fn refuse(frame: &XdpFrame<'_>, reason: DropReason) -> u32 {
     // Log lines take the verifier so many steps that it must not walk them once for each reason.
     #[cfg(feature = "log")]
-    let reason = maps::forgotten(reason);
+    let reason = local::forgotten(reason);
     // All that this costs where everything is enforced is one test.
-    match maps::dataplane() {
+    match settings::dataplane() {
         Some(dataplane) if dataplane.is_lenient() => {
-            refuse_leniently(frame, dataplane, maps::forgotten(reason))
+            refuse_leniently(frame, dataplane, local::forgotten(reason))
         }
         _ => {
             report::refused_on_receipt(frame, reason, false);
@@ -40,12 +41,12 @@ pub(crate) fn refuse(frame: &XdpFrame<'_>, reason: DropReason) -> u32 {
     }
 }
 
-/// A function of its own in the program too: see `ingress::decrypt`.
+/// A function of its own in the program too, for the sake of the stack.
 #[inline(never)]
 fn refuse_leniently(frame: &XdpFrame<'_>, dataplane: &Dataplane, reason: DropReason) -> u32 {
     let fate = if reason.may_pass() { fate(frame, dataplane) } else { Fate::Dropped };
     if fate == Fate::Allowed {
-        maps::count(Counter::Allowed);
+        count::one(Counter::Allowed);
         return XDP_PASS;
     }
     let passed = fate == Fate::Passed;
@@ -53,7 +54,7 @@ fn refuse_leniently(frame: &XdpFrame<'_>, dataplane: &Dataplane, reason: DropRea
     if passed { XDP_PASS } else { XDP_DROP }
 }
 
-/// A function of its own in the program too: see `ingress::decrypt`.
+/// A function of its own in the program too, for the sake of the stack.
 #[inline(never)]
 fn fate(frame: &XdpFrame<'_>, dataplane: &Dataplane) -> Fate {
     if dataplane.allow_count > 0 && is_allowed(frame, dataplane) {

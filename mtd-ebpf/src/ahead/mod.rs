@@ -4,7 +4,25 @@ use mtd_common::abi::Counter;
 use mtd_common::aead::{self, Operation, Text};
 use mtd_common::keystream::{self, Direction, Wanted};
 
-use crate::maps::{self, Job};
+use crate::count;
+use crate::job::Job;
+use crate::session::State;
+
+mod maps;
+
+impl State {
+    /// The lane with the key stream for this direction, plus 1; 0: none.
+    #[inline(always)]
+    pub(crate) fn lane(self, direction: Direction) -> u64 {
+        // SAFETY: fields of a map value, aligned by its type; volatile, since the controller writes them meanwhile.
+        unsafe {
+            match direction {
+                Direction::Receive => (&raw const (*self.0).rx_lane).read_volatile(),
+                Direction::Send => (&raw const (*self.0).tx_lane).read_volatile(),
+            }
+        }
+    }
+}
 
 /// What a pass with such key stream may fail for.
 pub(crate) enum Failure {
@@ -27,7 +45,7 @@ const fn packet(job: &Job, direction: Direction) -> Wanted {
 }
 
 /// Whether the key stream of the job's packet is there; then where it is goes into the job. `lane`: the session's, plus 1. A
-/// function of its own in the program too: see `ingress::decrypt`.
+/// function of its own in the program too, for the sake of the stack.
 #[inline(never)]
 pub(crate) fn find(lane: u64, direction: Direction, job: &mut Job) -> bool {
     if lane == 0 {
@@ -52,7 +70,7 @@ pub(crate) fn pass(operation: Operation, text: &mut impl Text, job: &mut Job) ->
     if element.stamp() != job.stamp {
         return Err(Failure::Changed);
     }
-    maps::count(match operation {
+    count::one(match operation {
         Operation::Open => Counter::OpenedAhead,
         Operation::Seal | Operation::Authenticate => Counter::SealedAhead,
     });

@@ -13,8 +13,12 @@ use mtd_common::slot;
 use mtd_common::table::Hash;
 
 use crate::frame::{Memory, XdpFrame};
-use crate::ingress::{self, Action, IP, PAYLOAD};
-use crate::maps::{self, Job};
+use crate::job::{self, Job};
+use crate::layout::{IP, PAYLOAD};
+use crate::verdict::Action;
+use crate::{clock, count, lookup, record};
+
+mod maps;
 
 /// Decides on a Packet Too Big for a live address; `None`: the frame is something else.
 #[inline(always)]
@@ -24,30 +28,30 @@ pub(crate) fn received(frame: &XdpFrame<'_>, dataplane: &Dataplane) -> Option<Re
     if !too_big::is_too_big(ip, icmp) {
         return None;
     }
-    let hash = ingress::hash(dataplane, outer::destination(ip));
-    if !maps::may_be_ours(hash.mark()) {
+    let hash = lookup::hash(dataplane, outer::destination(ip));
+    if !lookup::may_be_ours(hash.mark()) {
         return None;
     }
-    let job = maps::job(Direction::Receive)?;
+    let job = job::job(Direction::Receive)?;
     match find(frame, dataplane, &hash, job) {
         Ok(()) => Some(hand_over(frame, job).map(|()| Action::Consume)),
         // As anything else for that address, which may be an ordinary host's.
-        Err(reason) if ingress::is_dead(reason) => None,
+        Err(reason) if lookup::is_dead(reason) => None,
         Err(reason) => Some(Err(reason)),
     }
 }
 
 /// Looks for the session that has sent what the message is about; it goes into the job. A function of its own in the program
-/// too, as the ones below: see `ingress::decrypt`.
+/// too, as the ones below, for the sake of the stack.
 #[inline(never)]
 fn find(frame: &XdpFrame<'_>, dataplane: &Dataplane, hash: &Hash, job: &mut Job) -> Result<(), DropReason> {
-    ingress::find(*hash, |place| suits(dataplane, place, frame, job))
+    lookup::find(*hash, |place| suits(dataplane, place, frame, job))
 }
 
 #[inline(never)]
 fn suits(dataplane: &Dataplane, place: u32, frame: &XdpFrame<'_>, job: &mut Job) -> Result<(), DropReason> {
     let ip = frame.get::<[u8; IPV6]>(IP).ok_or(DropReason::TooBigInvalid)?;
-    let (session, slot) = ingress::at(dataplane, place, outer::destination(ip))?;
+    let (session, slot) = lookup::at(dataplane, place, outer::destination(ip))?;
     let message = frame.get::<[u8; QUOTE]>(PAYLOAD).ok_or(DropReason::TooBigInvalid)?;
     too_big::require_sent(session, slot, ip, message)?;
     job.session = slot::session(place, dataplane.ring_bits);
@@ -63,11 +67,11 @@ fn hand_over(frame: &XdpFrame<'_>, job: &Job) -> Result<(), DropReason> {
     if !checksum_valid(frame, length) {
         return Err(DropReason::TooBigInvalid);
     }
-    let now = ingress::boot_time();
-    if !maps::may_be_too_big(now) {
+    let now = clock::boot_time();
+    if !maps::may_report(now) {
         return Err(DropReason::TooBigLimited);
     }
-    maps::control(|record| {
+    record::send(|record| {
         let message = frame.get::<[u8; QUOTE]>(PAYLOAD)?;
         record.time = now;
         record.session = job.session;
@@ -79,7 +83,7 @@ fn hand_over(frame: &XdpFrame<'_>, job: &Job) -> Result<(), DropReason> {
         Some(())
     })
     .ok_or(DropReason::TooBigLimited)?;
-    maps::count(Counter::TooBig);
+    count::one(Counter::TooBig);
     Ok(())
 }
 
