@@ -65,6 +65,7 @@ pub(crate) fn find(
     mut suits: impl FnMut(u32) -> Result<(), DropReason>,
 ) -> Result<(), DropReason> {
     let mut closest = DropReason::UnknownAddress;
+    let mut best = closest.closeness();
     let mut nth = 0;
     while nth < 2 {
         let Some(bucket) = bucket(if nth == 0 { hash.first() } else { hash.second() }) else { break };
@@ -78,8 +79,12 @@ pub(crate) fn find(
                 Ok(()) => return Ok(()),
                 // The fingerprint was another address's.
                 Err(DropReason::UnknownAddress) => {}
-                Err(reason) if closeness(reason) >= closeness(closest) => closest = reason,
-                Err(_) => {}
+                Err(reason) => {
+                    let closeness = reason.closeness();
+                    if closeness >= best {
+                        (closest, best) = (reason, closeness);
+                    }
+                }
             }
         }
     }
@@ -117,16 +122,6 @@ pub(crate) fn is_within(session: &Session, slot: &Slot, now: u64) -> bool {
 #[inline(never)]
 fn suits(dataplane: &Dataplane, place: u32, address: &[u8; 16]) -> Result<(), DropReason> {
     at(dataplane, place, address).map(|_| ())
-}
-
-/// How close a packet came to a session, by the reason why it does not belong to it: reasons are numbered in that
-/// order, but for sessions that have ended, which say less than any other that has the address.
-#[inline(always)]
-const fn closeness(reason: DropReason) -> u8 {
-    match reason {
-        DropReason::SessionEnded => DropReason::UnknownAddress as u8,
-        other => other as u8,
-    }
 }
 
 /// Whether some session has this address now.

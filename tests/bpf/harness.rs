@@ -1,6 +1,7 @@
 //! A loaded data plane, single runs of its programs, and what a run moved.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -237,20 +238,9 @@ impl Bench {
         };
         let ended = boot_time();
         let moved = self.plane.counts().expect("the counters");
-        let frames = Frames {
-            passed: moved.frames.passed - counts.frames.passed,
-            accepted: moved.frames.accepted - counts.frames.accepted,
-            sent: moved.frames.sent - counts.frames.sent,
-            neighbour_answered: moved.frames.neighbour_answered - counts.frames.neighbour_answered,
-            events_suppressed: moved.frames.events_suppressed - counts.frames.events_suppressed,
-            control: moved.frames.control - counts.frames.control,
-            steered: moved.frames.steered - counts.frames.steered,
-            steering_lost: moved.frames.steering_lost - counts.frames.steering_lost,
-            sealed_ahead: moved.frames.sealed_ahead - counts.frames.sealed_ahead,
-            opened_ahead: moved.frames.opened_ahead - counts.frames.opened_ahead,
-            allowed: moved.frames.allowed - counts.frames.allowed,
-            too_big: moved.frames.too_big - counts.frames.too_big,
-        };
+        let Ok(frames) = Frames::read(|counter| {
+            Ok::<_, Infallible>(moved.frames.get(counter) - counts.frames.get(counter))
+        });
         Outcome {
             verdict: returned.verdict,
             frame: buffer[..returned.length].to_vec(),

@@ -1,19 +1,16 @@
-//! Keys and values of the BPF maps.
-//!
-//! Every type is `repr(C)`, has no implicit padding, and its size and field offsets are asserted at compile time
-//! for both targets. A change here is a change of [`VERSION`]: a controller never adopts maps of another version.
-//! Integers are in host order unless a field says otherwise; network-order fields are byte arrays.
+//! The sessions and their addresses: the layout that every session lives in.
 
 use core::mem::{offset_of, size_of};
 
-use crate::allow::{Allow, MAX_ALLOW};
+use super::Steering;
 use crate::bytes::part_mut;
 use crate::meter::Meter;
 use crate::table::Layout;
 use crate::window::WINDOW_WORDS;
 
-/// Version of every layout in this module. Part of the pin path, and the first field of [`Dataplane`].
-pub const VERSION: u32 = 5;
+/// Version of the layouts in this module, of [`super::session_note`] and of [`crate::table`]. Up to 5, one version stood for
+/// the layouts of all groups.
+pub const VERSION: u32 = 6;
 
 /// Most protected prefixes that one data plane serves.
 pub const MAX_PREFIXES: usize = 4;
@@ -25,8 +22,6 @@ pub const MAX_SHARED: usize = 4;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Dataplane {
-    /// [`VERSION`] of the controller that wrote it.
-    pub version: u32,
     /// Interface index of `mtd0x`, the inside end of the veth pair, where opened packets are handed over.
     pub tunnel_ifindex: u32,
     /// Interface index of the underlay.
@@ -35,7 +30,7 @@ pub struct Dataplane {
     pub ring_bits: u32,
     /// Number of valid elements of `prefixes`.
     pub prefix_count: u32,
-    /// [`FLAG_ON_LINK`], [`FLAG_SHARED`], [`FLAG_MONITOR`], [`FLAG_LENIENT`].
+    /// [`FLAG_ON_LINK`], [`FLAG_SHARED`].
     pub flags: u32,
     /// Longest inner packet in bytes that is sealed or opened.
     pub inner_mtu: u32,
@@ -43,18 +38,12 @@ pub struct Dataplane {
     pub tunnel_mac: [u8; 6],
     /// MAC address of the underlay, for neighbour advertisements.
     pub underlay_mac: [u8; 6],
+    /// Padding.
+    pub reserved: [u8; 4],
     /// Protected prefixes; the elements after `prefix_count` are zero.
     pub prefixes: [Prefix; MAX_PREFIXES],
     /// The table of addresses.
     pub table: Layout,
-    /// Boot time in ns from which on nothing is enforced, as with [`FLAG_MONITOR`]; 0: never, somebody has confirmed.
-    pub confirm_until: u64,
-    /// Number of valid elements of `allow`.
-    pub allow_count: u32,
-    /// Padding.
-    pub reserved: u32,
-    /// What passes though it is refused; the elements after `allow_count` are zero.
-    pub allow: [Allow; MAX_ALLOW],
 }
 
 impl Dataplane {
@@ -69,18 +58,6 @@ impl Dataplane {
     pub const fn is_shared(&self) -> bool {
         self.flags & FLAG_SHARED != 0
     }
-
-    /// Whether anything that is refused may pass: only then must [`Dataplane::enforces`] and `allow` be asked.
-    #[inline(always)]
-    pub const fn is_lenient(&self) -> bool {
-        self.flags & FLAG_LENIENT != 0
-    }
-
-    /// Whether what is refused at boot time `now` (ns) is dropped, if nothing in `allow` names it.
-    #[inline(always)]
-    pub const fn enforces(&self, now: u64) -> bool {
-        self.flags & FLAG_MONITOR == 0 && (self.confirm_until == 0 || now < self.confirm_until)
-    }
 }
 
 /// Answer neighbour solicitations for live addresses ([`Dataplane::flags`], requirement MT-09).
@@ -90,13 +67,6 @@ pub const FLAG_ON_LINK: u32 = 1;
 /// sent to an address that is not live passes to the kernel. Solicitations for live addresses are answered, as with
 /// [`FLAG_ON_LINK`].
 pub const FLAG_SHARED: u32 = 2;
-
-/// What would be dropped passes to the kernel, and is counted as such ([`Dataplane::flags`]).
-pub const FLAG_MONITOR: u32 = 4;
-
-/// There is [`FLAG_MONITOR`], a time to confirm in, or something in `allow` ([`Dataplane::flags`]): one test tells the
-/// programs that there is none.
-pub const FLAG_LENIENT: u32 = 8;
 
 /// A protected prefix of 64 to 112 bits (requirement MT-06).
 ///
@@ -270,38 +240,6 @@ impl Default for SessionState {
     }
 }
 
-/// What the receiving CPU keeps of a session to decide where its packets are opened (see
-/// [`crate::steering`]). All zero: where they arrive.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Steering {
-    /// Packets handed to another CPU. Those of them that [`SessionState::rx_taken`] has not counted are on their way.
-    pub handed: u64,
-    /// Boot time in ns at which the last one was handed over.
-    pub handed_at: u64,
-    /// Boot time in ns at which the present interval of the measurement began.
-    pub began: u64,
-    /// Work that has come since then, in bytes.
-    pub work: u64,
-    /// Work in one interval, as of late, in bytes.
-    pub rate: u64,
-    /// The CPU that packets are handed to, plus 1; 0: none.
-    pub target: u64,
-}
-
-/// The CPUs that packets may be handed to: the only element of the array map `STEERING_CPUS`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SteeringCpus {
-    /// Valid elements of `cpus`; fewer than two: every packet is opened where it arrives.
-    pub count: u32,
-    /// Their numbers, which are also their places in the map `CPUS`.
-    pub cpus: [u32; MAX_STEERING_CPUS],
-}
-
-/// Most CPUs that packets are handed to: each has a kernel thread and a queue.
-pub const MAX_STEERING_CPUS: usize = 16;
-
 /// Key of the longest-prefix map `ROUTES`: the IP version, so that `::/0` holds no IPv4 address, three zeros, which
 /// keep words aligned on the stack of the programs, then 16 address bytes (IPv4 as `::ffff:a.b.c.d`).
 pub type RouteKey = [u8; 20];
@@ -333,104 +271,13 @@ pub struct Route {
     pub reserved: u32,
 }
 
-/// Key of the LRU hash map `INTRODUCED`: the tag of an introduction packet that was taken. The value is the boot time
-/// in ns at which that was.
-pub type IntroductionTag = [u8; 16];
-
-/// Room for so many drop reasons.
-pub const DROP_SLOTS: u32 = 64;
-
-/// Number of elements of the per-CPU array `DROPS`: by [`crate::DropReason`] what was dropped, and from [`DROP_SLOTS`] on
-/// what would have been, if that were enforced.
-pub const DROP_COUNTERS: u32 = 2 * DROP_SLOTS;
-
-/// Index into the per-CPU array `COUNTERS`.
-#[repr(u32)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Counter {
-    /// Frames that are none of ours, handed to the kernel untouched.
-    Passed = 0,
-    /// Valid packets, opened and delivered.
-    Accepted = 1,
-    /// Inner packets sealed and sent.
-    Sent = 2,
-    /// Neighbour solicitations answered.
-    NeighbourAnswered = 3,
-    /// Drop events that the rate limit or a full ring buffer suppressed.
-    EventsSuppressed = 4,
-    /// Control messages handed to the controller.
-    Control = 5,
-    /// Packets handed to another CPU, to be opened there. Whatever becomes of them is counted beside.
-    Steered = 6,
-    /// Of those, packets that the kernel lost on the way: its queue was full.
-    SteeringLost = 7,
-    /// Packets sealed with key stream that was made ahead.
-    SealedAhead = 8,
-    /// Packets opened with key stream that was made ahead.
-    OpenedAhead = 9,
-    /// Frames that were refused, and passed to the kernel because the list of what is allowed names them.
-    Allowed = 10,
-    /// Packet Too Big messages that were believed.
-    TooBig = 11,
-}
-
-/// Number of elements of `COUNTERS`.
-pub const COUNTER_SLOTS: u32 = 16;
-
-/// What a CPU keeps for itself: the only element of the per-CPU array `LOCAL`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Local {
-    /// The kernel's count of ticks when `time` was read.
-    pub tick: u64,
-    /// Boot time in ns.
-    pub time: u64,
-    /// The limit on drop events.
-    pub events: TokenBucket,
-    /// What the verifier is to know nothing of passes through here.
-    pub forgotten: u64,
-}
-
-/// A token bucket of one CPU ([`Local`]; maps `NEIGHBOUR_LIMIT`, `INTRODUCTION_LIMIT`, `CONTROL_LIMIT`,
-/// `TOO_BIG_LIMIT`).
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct TokenBucket {
-    /// Time in ns of the last refill, by whichever clock that does not jump.
-    pub refilled: u64,
-    /// Tokens left.
-    pub tokens: u64,
-}
-
-impl TokenBucket {
-    /// Takes one token at `now` (ns, monotonic) from a bucket that holds up to `burst` tokens and gains one every
-    /// `interval` ns. Returns whether there was one.
-    #[inline(always)]
-    pub fn take(&mut self, now: u64, interval: u64, burst: u64) -> bool {
-        let elapsed = now.wrapping_sub(self.refilled);
-        // Asked first: a division costs more than all the rest.
-        if elapsed >= interval {
-            let tokens = self.tokens.saturating_add(elapsed / interval);
-            self.tokens = if tokens > burst { burst } else { tokens };
-            self.refilled = now;
-        }
-        if self.tokens == 0 {
-            return false;
-        }
-        self.tokens -= 1;
-        true
-    }
-}
-
 const _: () = {
     assert!(size_of::<Prefix>() == 24);
-    assert!(size_of::<Dataplane>() == 824);
-    assert!(offset_of!(Dataplane, version) == 0);
-    assert!(offset_of!(Dataplane, tunnel_mac) == 28);
+    assert!(size_of::<Dataplane>() == 168);
+    assert!(offset_of!(Dataplane, tunnel_mac) == 24);
+    assert!(offset_of!(Dataplane, reserved) == 36);
     assert!(offset_of!(Dataplane, prefixes) == 40);
     assert!(offset_of!(Dataplane, table) == 136);
-    assert!(offset_of!(Dataplane, confirm_until) == 168);
-    assert!(offset_of!(Dataplane, allow) == 184);
     assert!(size_of::<Slot>() == 32);
     assert!(offset_of!(Slot, peer_low) == 16);
     assert!(offset_of!(Slot, generation) == 28);
@@ -452,45 +299,13 @@ const _: () = {
     assert!(offset_of!(SessionState, rx_lane) == 120);
     assert!(offset_of!(SessionState, window) == 128);
     assert!(offset_of!(SessionState, steering) == 392);
-    assert!(size_of::<Steering>() == 48);
-    assert!(size_of::<SteeringCpus>() == 68);
     assert!(size_of::<Route>() == 16);
     assert!(offset_of!(Route, peer) == 8);
-    assert!(size_of::<TokenBucket>() == 16);
-    assert!(size_of::<Local>() == 40);
 };
-
-#[cfg(feature = "user")]
-mod pod {
-    use super::{Dataplane, Local, Route, Session, SessionState, Slot, SteeringCpus, TokenBucket};
-    use crate::table::Bucket;
-
-    macro_rules! pod {
-        ($($type:ty),+) => {
-            $(
-                // SAFETY: `repr(C)`, no implicit padding (asserted above), every bit pattern is a valid value.
-                unsafe impl aya::Pod for $type {}
-            )+
-        };
-    }
-    pod!(Bucket, Dataplane, Local, Route, Session, SessionState, Slot, SteeringCpus, TokenBucket);
-}
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_token_bucket_refills_with_time_and_never_over_its_burst() {
-        let mut bucket = TokenBucket::default();
-        assert!(bucket.take(1_000, 10, 3), "a new bucket fills up at its first use");
-        assert!(bucket.take(1_000, 10, 3));
-        assert!(bucket.take(1_000, 10, 3));
-        assert!(!bucket.take(1_000, 10, 3));
-        assert!(!bucket.take(1_009, 10, 3));
-        assert!(bucket.take(1_010, 10, 3));
-        assert!(!bucket.take(1_010, 10, 3));
-    }
 
     #[test]
     fn a_debug_print_shows_no_key() {

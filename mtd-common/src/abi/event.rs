@@ -4,6 +4,9 @@ use core::mem::{offset_of, size_of};
 
 use crate::drop_reason::DropReason;
 
+/// Version of the group of maps: `EVENTS`.
+pub const VERSION: u32 = 6;
+
 /// [`DropEvent::version`] of this layout.
 pub const EVENT_VERSION: u8 = 1;
 

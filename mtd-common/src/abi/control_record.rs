@@ -3,6 +3,9 @@
 
 use core::mem::{offset_of, size_of};
 
+/// Version of the group of maps: `CONTROL`.
+pub const VERSION: u32 = 6;
+
 /// [`ControlRecord::version`] of this layout.
 pub const CONTROL_VERSION: u8 = 2;
 
