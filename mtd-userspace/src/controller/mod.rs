@@ -8,7 +8,7 @@ mod hooks;
 pub(crate) mod host;
 mod lock;
 mod meeting;
-pub(crate) mod registrar;
+mod registrar;
 mod service;
 mod tunnel;
 
@@ -28,7 +28,7 @@ use tracing::{info, warn};
 
 use self::hooks::When;
 use self::meeting::Meeting;
-use self::registrar::{Consequences, Registrar};
+use self::registrar::Registrar;
 use self::service::Watchdog;
 use self::tunnel::Tunnel;
 use crate::config::{Change, Config, ConfigError, Settings};
@@ -39,6 +39,7 @@ use crate::device::{TunnelInfo, Underlay};
 use crate::http::{Reason, Refusal};
 use crate::keys::PublicKey;
 use crate::model::Enforcement;
+use crate::sessions::Consequences;
 use crate::status::{self, Drop, Registered, Reload, Setting, Status};
 use crate::{health, metrics, privilege, sessions, web};
 
@@ -105,7 +106,7 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
     };
     service::stopping();
     hooks::run_all(&config, When::PreDown).await;
-    let stopped = lock(&running.core).stop(&host);
+    let stopped = sessions::stop(&running.core).await;
     running.finish().await;
     if let Ok(End::Unconfirmed) = served {
         stopped.and(host.open().await)?;
@@ -213,15 +214,18 @@ impl Running {
         let mut registrar = Registrar::load(&config, config_file, host.instance.leases(&config.state_dir))?;
         let (effects, requests) = mpsc::unbounded_channel();
         let clients = registrar.as_mut().map(Registrar::all).unwrap_or_default();
-        let negotiated = sessions::build(&config, host, &tunnel, clients, effects, clock.read())?;
+        let ground =
+            sessions::Ground { underlay: &host.underlay, tunnel: &tunnel, mtu: host.mtu, state: &host.state };
+        let machines = sessions::build(&config, &ground, clients, effects, clock.read())?;
         let device = Arc::new(Tunnel::new(host.tunnel_device(&config)));
         let meeting = Meeting::new(&config, Arc::clone(&device)).map(Arc::new);
         let settings = host.settings(&config, &host.underlay, &tunnel);
         let interface = config.interface.clone();
-        let mut core = Core::start(config, clock, host, (plane, settings), negotiated)?;
+        let files = sessions::Files { state: host.state.clone(), pins: host.pins().clone() };
+        let mut core = Core::start(config, clock, files, (plane, settings), machines)?;
         // The receive program comes last: from here on the prefixes are dark.
-        if let Err(error) = core.attach(host) {
-            core.abandon(host);
+        if let Err(error) = core.attach(|config, plane| host.attach(config, plane)) {
+            core.abandon();
             return Err(error);
         }
         let core = Arc::new(Mutex::new(core));

@@ -12,6 +12,7 @@ use crate::keys::PublicKey;
 use crate::leases::{self, Leases};
 use crate::model::TunnelAddresses;
 use crate::registry::{Entry, Registry, Sources};
+use crate::sessions::Consequences;
 use crate::status;
 
 /// See the module's documentation.
@@ -23,15 +24,6 @@ pub(super) struct Registrar {
     /// Where the configuration is read again.
     config_file: Option<PathBuf>,
     own_key: PublicKey,
-}
-
-/// What a change means for the sessions.
-#[derive(Debug, Default)]
-pub(crate) struct Consequences {
-    /// To be registered, or given other addresses.
-    pub(crate) register: Vec<(PublicKey, TunnelAddresses)>,
-    /// To be removed.
-    pub(crate) remove: Vec<PublicKey>,
 }
 
 impl Registrar {
