@@ -48,7 +48,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let privilege = Privilege::detect();
     let root_tests = !args.unprivileged;
     // Without root, set-up of the programs would fail first and say less than the stage does.
-    let need = if root_tests && privilege.is_available() { Need::Everything } else { Need::ToolChain };
+    let need = if root_tests && privilege.is_available() { Need::Tests } else { Need::ToolChain };
     setup::ensure(&workspace, need)?;
     let artifacts = build::ensure(&workspace, Profile::Release)?;
     let mut session = Session {
