@@ -18,7 +18,7 @@ use crate::keys::{KEY_CHARACTERS, PublicKey, open_regular};
 use crate::model::{Fault, TunnelAddresses};
 use crate::status;
 
-pub use error::RegistryError;
+pub use error::{RegistryError, not_a_server};
 
 /// How names of files with public keys end.
 pub const SUFFIX: &str = ".pub";

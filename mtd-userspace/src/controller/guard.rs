@@ -40,7 +40,7 @@ impl Enforcement {
 }
 
 /// Says in the log what is enforced.
-pub(super) fn announce(guard: &Guard, interface: &str, what: &str) {
+pub(crate) fn announce(guard: &Guard, interface: &str, what: &str) {
     match guard.policy {
         Policy::Dark => info!("{interface}: {what} dark"),
         Policy::Monitor => {
@@ -56,7 +56,7 @@ pub(super) fn announce(guard: &Guard, interface: &str, what: &str) {
 }
 
 /// What the documents tell of it, at boot time `now` (ns).
-pub(super) fn document(guard: &Guard, now: u64) -> status::Guard {
+pub(crate) fn document(guard: &Guard, now: u64) -> status::Guard {
     status::Guard {
         schema: status::SCHEMA,
         policy: guard.policy.to_string(),
@@ -70,7 +70,7 @@ pub(super) fn document(guard: &Guard, now: u64) -> status::Guard {
 ///
 /// # Errors
 /// When it is too late at boot time `now` (ns).
-pub(super) fn confirmed(guard: &Guard, now: u64) -> anyhow::Result<Guard> {
+pub(crate) fn confirmed(guard: &Guard, now: u64) -> anyhow::Result<Guard> {
     if guard.is_over(now) {
         let since = Duration::from_nanos(now - guard.confirm_until).as_secs();
         bail!(

@@ -297,7 +297,7 @@ pub fn offline_status(instance: &Instance) -> Option<Status> {
 
 /// The prefixes to protect: those of the configuration, or the one that the interface has now (requirement MT-45).
 /// `present` is kept as long as the interface still has it.
-pub(super) fn protected_prefixes(config: &Config, underlay: &Underlay, present: &[Ipv6Net]) -> Vec<Ipv6Net> {
+pub(crate) fn protected_prefixes(config: &Config, underlay: &Underlay, present: &[Ipv6Net]) -> Vec<Ipv6Net> {
     if !config.follow_prefix {
         return config.prefixes.clone();
     }
@@ -359,7 +359,7 @@ fn possible_mtu(underlay: u32) -> u32 {
 }
 
 /// The same where the underlay's MTU has changed meanwhile: never less than IPv6 needs, and at most what is configured.
-pub(super) fn followed_mtu(config: &Config, underlay: u32) -> u32 {
+pub(crate) fn followed_mtu(config: &Config, underlay: u32) -> u32 {
     let largest = config.mtu.map_or(u32::MAX, u32::from);
     possible_mtu(underlay).clamp(crate::config::MIN_INNER_MTU.into(), largest)
 }

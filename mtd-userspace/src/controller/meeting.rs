@@ -7,13 +7,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
-use super::core::Core;
-use super::lock;
-use super::negotiated::Effect;
 use super::tunnel::Tunnel;
+use super::{Core, lock};
 use crate::config::Config;
 use crate::keys::PublicKey;
-use crate::model;
+use crate::model::{self, ClientId};
 use crate::proto::client::Fetched;
 use crate::proto::exchange::Publication;
 use crate::proto::rendezvous::{NONCE_BYTES, Rendezvous, window_start};
@@ -21,6 +19,7 @@ use crate::rendezvous::{
     DhtConfig, Encoding, FetchError, FetchOptions, Fetcher, Item, Job, MainlineStore, PublishOptions,
     Publisher, Store,
 };
+use crate::sessions::Effect;
 use crate::status;
 
 /// Effects that are taken at once.
@@ -124,7 +123,7 @@ impl Meeting {
         }
     }
 
-    async fn fetch(self: Arc<Self>, core: Arc<Mutex<Core>>, client: usize, window: u64) {
+    async fn fetch(self: Arc<Self>, core: Arc<Mutex<Core>>, client: ClientId, window: u64) {
         let Some(rendezvous) = lock(&core).rendezvous(client, window) else { return };
         self.work().fetching += 1;
         let result = self.fetcher.fetch(&[rendezvous]).await;
@@ -158,13 +157,7 @@ impl Meeting {
 
     /// Adds an introduction to what is published.
     fn add(&self, core: &Mutex<Core>, publication: &Publication) {
-        let recipients = {
-            let core = lock(core);
-            if let Err(error) = core.note_published(publication.introduction.published_ms) {
-                warn!("{error}");
-            }
-            core.recipients(publication)
-        };
+        let recipients = { lock(core).recipients(publication) };
         let oldest = publication.window.saturating_sub(self.window.as_secs());
         let mut work = self.work();
         work.jobs.retain(|(_, window), _| *window >= oldest);

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 
 use super::Shared;
-use super::peers::{answer, read, refuse_as};
-use crate::control::{NewPolicy, Reason, Refusal};
+use crate::control::NewPolicy;
+use crate::http::{Reason, Refusal, answer, read};
 use crate::model::{Enforcement, Policy};
 
 pub(super) async fn confirm(State(shared): State<Shared>) -> Response {
@@ -18,7 +18,7 @@ pub(super) async fn confirm(State(shared): State<Shared>) -> Response {
 pub(super) async fn set_policy(State(shared): State<Shared>, body: Body) -> Response {
     match new_policy(body).await {
         Ok(asked) => answer(shared.source.set_policy(asked).await),
-        Err(refusal) => refuse_as(&refusal),
+        Err(refusal) => refusal.into_response(),
     }
 }
 
