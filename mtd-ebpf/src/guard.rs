@@ -10,7 +10,8 @@ use mtd_common::packet::{self, ETHERNET, ETHERTYPE_IPV6, IPV6};
 use crate::clock::boot_time;
 use crate::frame::{Memory, XdpFrame};
 use crate::layout::{IP, PAYLOAD};
-use crate::{count, local, report, settings};
+use crate::once::once;
+use crate::{count, report, settings};
 
 /// What becomes of a frame that is refused.
 #[repr(u8)]
@@ -25,15 +26,10 @@ enum Fate {
 
 /// Decides on a frame that is refused for `reason`, counts and reports it. Returns the verdict.
 #[inline(always)]
-pub(crate) fn refuse(frame: &XdpFrame<'_>, reason: DropReason) -> u32 {
-    // Log lines take the verifier so many steps that it must not walk them once for each reason.
-    #[cfg(feature = "log")]
-    let reason = local::forgotten(reason);
+pub(crate) fn refuse(frame: &XdpFrame, reason: DropReason) -> u32 {
     // All that this costs where everything is enforced is one test.
     match settings::dataplane() {
-        Some(dataplane) if dataplane.is_lenient() => {
-            refuse_leniently(frame, dataplane, local::forgotten(reason))
-        }
+        Some(dataplane) if dataplane.is_lenient() => refuse_leniently(frame, dataplane, reason),
         _ => {
             report::refused_on_receipt(frame, reason, false);
             XDP_DROP
@@ -41,22 +37,23 @@ pub(crate) fn refuse(frame: &XdpFrame<'_>, reason: DropReason) -> u32 {
     }
 }
 
-/// A function of its own in the program too, for the sake of the stack.
-#[inline(never)]
-fn refuse_leniently(frame: &XdpFrame<'_>, dataplane: &Dataplane, reason: DropReason) -> u32 {
-    let fate = if reason.may_pass() { fate(frame, dataplane) } else { Fate::Dropped };
-    if fate == Fate::Allowed {
-        count::one(Counter::Allowed);
-        return XDP_PASS;
+once! {
+    /// What [`refuse`] does where not everything is enforced, or where something is allowed.
+    fn refuse_leniently = guard_refuse(frame: &XdpFrame, dataplane: &Dataplane, reason: DropReason) -> u32 {
+        let fate = if reason.may_pass() { fate(frame, dataplane) } else { Fate::Dropped };
+        if fate == Fate::Allowed {
+            count::one(Counter::Allowed);
+            return XDP_PASS;
+        }
+        let passed = fate == Fate::Passed;
+        report::refused_on_receipt(frame, reason, passed);
+        if passed { XDP_PASS } else { XDP_DROP }
     }
-    let passed = fate == Fate::Passed;
-    report::refused_on_receipt(frame, reason, passed);
-    if passed { XDP_PASS } else { XDP_DROP }
 }
 
-/// A function of its own in the program too, for the sake of the stack.
+/// A function of its own in the program too: the variables of all together do not fit on a stack of 512 bytes.
 #[inline(never)]
-fn fate(frame: &XdpFrame<'_>, dataplane: &Dataplane) -> Fate {
+fn fate(frame: &XdpFrame, dataplane: &Dataplane) -> Fate {
     if dataplane.allow_count > 0 && is_allowed(frame, dataplane) {
         Fate::Allowed
     } else if dataplane.enforces(boot_time()) {
@@ -67,7 +64,7 @@ fn fate(frame: &XdpFrame<'_>, dataplane: &Dataplane) -> Fate {
 }
 
 #[inline(always)]
-fn is_allowed(frame: &XdpFrame<'_>, dataplane: &Dataplane) -> bool {
+fn is_allowed(frame: &XdpFrame, dataplane: &Dataplane) -> bool {
     let Some(ethernet) = frame.get::<[u8; ETHERNET]>(0) else { return false };
     let Some(ip) = frame.get::<[u8; IPV6]>(IP) else { return false };
     // Behind a VLAN tag, the addresses are elsewhere.
@@ -75,9 +72,16 @@ fn is_allowed(frame: &XdpFrame<'_>, dataplane: &Dataplane) -> bool {
         return false;
     }
     let payload = frame.get::<[u8; 4]>(PAYLOAD).copied().unwrap_or_default();
-    if allow::is_neighbour_discovery(ip, payload) || dataplane.allows(&Flow::of(ip, payload)) {
+    if allow::is_neighbour_discovery(ip, payload) || allows(dataplane, &Flow::of(ip, payload)) {
         return true;
     }
     let Some(message) = frame.get::<[u8; ERROR]>(PAYLOAD) else { return false };
-    Flow::of_error(ip, message).is_some_and(|flow| dataplane.allows(&flow))
+    Flow::of_error(ip, message).is_some_and(|flow| allows(dataplane, &flow))
+}
+
+once! {
+    /// Whether a line of the list names the flow.
+    fn allows = guard_allows(dataplane: &Dataplane, flow: &Flow) -> bool {
+        dataplane.allows(flow)
+    }
 }

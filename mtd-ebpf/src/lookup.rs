@@ -8,6 +8,7 @@ use mtd_common::table::{self, BUCKET, Bucket, Hash, Mark};
 use mtd_common::{DropReason, slot};
 
 use crate::clock;
+use crate::once::once;
 use crate::session::{self, MMAPABLE};
 
 #[map]
@@ -112,11 +113,11 @@ pub(crate) fn is_within(session: &Session, slot: &Slot, now: u64) -> bool {
     slot::is_live(slot.slot, time, session.phase, session.period, session.until)
 }
 
-/// Whether a place has this address. A function of its own in the program too, as the one below: all variables together do
-/// not fit on one stack of 512 bytes.
-#[inline(never)]
-fn suits(dataplane: &Dataplane, place: u32, address: &[u8; 16]) -> Result<(), DropReason> {
-    at(dataplane, place, address).map(|_| ())
+once! {
+    /// Whether a place has this address.
+    fn suits = lookup_suits(dataplane: &Dataplane, place: u32, address: &[u8; 16]) -> Result<(), DropReason> {
+        at(dataplane, place, address).map(|_| ())
+    }
 }
 
 /// How close a packet came to a session, by the reason why it does not belong to it: reasons are numbered in that
@@ -129,11 +130,12 @@ const fn closeness(reason: DropReason) -> u8 {
     }
 }
 
-/// Whether some session has this address now.
-#[inline(never)]
-pub(crate) fn is_live(dataplane: &Dataplane, address: &[u8; 16]) -> bool {
-    let hash = hash(dataplane, address);
-    may_be_ours(hash.mark()) && find(hash, |place| suits(dataplane, place, address)).is_ok()
+once! {
+    /// Whether some session has this address now.
+    pub(crate) fn is_live = lookup_is_live(dataplane: &Dataplane, address: &[u8; 16]) -> bool {
+        let hash = hash(dataplane, address);
+        may_be_ours(hash.mark()) && find(hash, |place| suits(dataplane, place, address)).is_ok()
+    }
 }
 
 /// Whether [`find`] gives this reason where no session has the address now.
