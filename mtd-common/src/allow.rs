@@ -47,13 +47,18 @@ const _: () = {
 };
 
 /// Whose a packet is, as seen from this host.
+#[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Flow {
     high: u64,
     low: u64,
     protocol: u8,
+    /// Padding: the verifier wants no bytes that nobody wrote.
+    reserved: u8,
     /// Port at this host, network order; zero where there is none.
     port: [u8; 2],
+    /// Padding.
+    padding: [u8; 4],
 }
 
 impl Flow {
@@ -80,7 +85,8 @@ impl Flow {
     #[inline(always)]
     fn new(remote: &[u8; 16], protocol: u8, port: [u8; 2]) -> Self {
         let port = if matches!(protocol, NEXT_TCP | NEXT_UDP) { port } else { [0; 2] };
-        Self { high: ne64::<0, 16>(remote), low: ne64::<8, 16>(remote), protocol, port }
+        let (high, low) = (ne64::<0, 16>(remote), ne64::<8, 16>(remote));
+        Self { high, low, protocol, reserved: 0, port, padding: [0; 4] }
     }
 }
 

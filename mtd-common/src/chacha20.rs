@@ -33,28 +33,38 @@ macro_rules! quarter_rounds {
     };
 }
 
-/// A function that makes the next blocks of the key stream, into the places `$n`. A function of its own in the
-/// programs too: modes and directions share it.
+/// A function that makes the next blocks of the key stream, into the places `$n`. In the programs it calls a global function,
+/// `$symbol`: modes and directions share it, and the verifier walks it once, and not once for each call. Such a function takes
+/// pointers, which may be null for all that the verifier knows, and returns a number.
 macro_rules! generator {
-    ($name:ident, $count:literal: $($n:literal)+) => {
-        #[inline(never)]
+    ($name:ident = $symbol:ident, $count:literal: $($n:literal)+) => {
+        #[inline(always)]
         pub(crate) fn $name(&mut self) {
+            Self::$symbol(self);
+        }
+
+        #[inline(never)]
+        #[cfg_attr(target_arch = "bpf", unsafe(no_mangle))]
+        extern "C" fn $symbol(this: *mut Self) -> u64 {
+            // SAFETY: the reference of `$name`, which alone calls this.
+            let Some(this) = (unsafe { this.as_mut() }) else { return 0 };
             let twice = opaque::value(TWICE as usize) as u64;
-            $( self.begin::<$n>(); )+
+            $( this.begin::<$n>(); )+
             let mut round = 0;
             while round < 10 {
-                quarter_rounds!(self.blocks, twice, 0 4 8 12, $($n)+);
-                quarter_rounds!(self.blocks, twice, 1 5 9 13, $($n)+);
-                quarter_rounds!(self.blocks, twice, 2 6 10 14, $($n)+);
-                quarter_rounds!(self.blocks, twice, 3 7 11 15, $($n)+);
-                quarter_rounds!(self.blocks, twice, 0 5 10 15, $($n)+);
-                quarter_rounds!(self.blocks, twice, 1 6 11 12, $($n)+);
-                quarter_rounds!(self.blocks, twice, 2 7 8 13, $($n)+);
-                quarter_rounds!(self.blocks, twice, 3 4 9 14, $($n)+);
+                quarter_rounds!(this.blocks, twice, 0 4 8 12, $($n)+);
+                quarter_rounds!(this.blocks, twice, 1 5 9 13, $($n)+);
+                quarter_rounds!(this.blocks, twice, 2 6 10 14, $($n)+);
+                quarter_rounds!(this.blocks, twice, 3 7 11 15, $($n)+);
+                quarter_rounds!(this.blocks, twice, 0 5 10 15, $($n)+);
+                quarter_rounds!(this.blocks, twice, 1 6 11 12, $($n)+);
+                quarter_rounds!(this.blocks, twice, 2 7 8 13, $($n)+);
+                quarter_rounds!(this.blocks, twice, 3 4 9 14, $($n)+);
                 round += 1;
             }
-            $( self.end::<$n>(); )+
-            self.start[12] = self.start[12].wrapping_add($count);
+            $( this.end::<$n>(); )+
+            this.start[12] = this.start[12].wrapping_add($count);
+            0
         }
     };
 }
@@ -95,9 +105,9 @@ impl KeyStream {
         }
     }
 
-    generator!(one, 1: 0);
-    generator!(two, 2: 0 1);
-    generator!(four, 4: 0 1 2 3);
+    generator!(one = chacha20_one, 1: 0);
+    generator!(two = chacha20_two, 2: 0 1);
+    generator!(four = chacha20_four, 4: 0 1 2 3);
 
     #[inline(always)]
     const fn begin<const N: usize>(&mut self) {

@@ -2,12 +2,10 @@
 
 use core::mem::offset_of;
 
-use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::{__sk_buff, xdp_md};
 use aya_ebpf::helpers::generated::{
     bpf_skb_load_bytes, bpf_skb_store_bytes, bpf_xdp_adjust_head, bpf_xdp_load_bytes, bpf_xdp_store_bytes,
 };
-use aya_ebpf::programs::{TcContext, XdpContext};
 use mtd_common::aead::{BLOCK, Text};
 use mtd_common::opaque;
 
@@ -86,10 +84,10 @@ pub(crate) trait Memory {
     }
 }
 
-impl Memory for XdpFrame<'_> {
+impl Memory for XdpFrame {
     #[inline(always)]
     fn bounds(&self) -> (usize, usize) {
-        let ctx = self.ctx.ctx;
+        let ctx = &raw const self.0;
         (pointer::<{ offset_of!(xdp_md, data) }, _>(ctx), pointer::<{ offset_of!(xdp_md, data_end) }, _>(ctx))
     }
 
@@ -97,7 +95,7 @@ impl Memory for XdpFrame<'_> {
     fn load(&self, offset: usize, length: usize, buffer: &mut [u8; BLOCK]) -> Option<()> {
         let to = buffer.as_mut_ptr().cast();
         // SAFETY: `part` is below the size of `buffer`; the helper checks the packet's bounds.
-        let result = unsafe { bpf_xdp_load_bytes(self.ctx.ctx, offset as u32, to, part(length)) };
+        let result = unsafe { bpf_xdp_load_bytes(self.context(), offset as u32, to, part(length)) };
         (result == 0).then_some(())
     }
 
@@ -105,15 +103,15 @@ impl Memory for XdpFrame<'_> {
     fn store(&mut self, offset: usize, length: usize, buffer: &[u8; BLOCK]) -> Option<()> {
         let from = buffer.as_ptr().cast_mut().cast();
         // SAFETY: `part` is below the size of `buffer`, which the helper only reads; it checks the packet's bounds.
-        let result = unsafe { bpf_xdp_store_bytes(self.ctx.ctx, offset as u32, from, part(length)) };
+        let result = unsafe { bpf_xdp_store_bytes(self.context(), offset as u32, from, part(length)) };
         (result == 0).then_some(())
     }
 }
 
-impl Memory for SkbFrame<'_> {
+impl Memory for SkbFrame {
     #[inline(always)]
     fn bounds(&self) -> (usize, usize) {
-        let skb = self.ctx.skb.skb;
+        let skb = &raw const self.0;
         (
             pointer::<{ offset_of!(__sk_buff, data) }, _>(skb),
             pointer::<{ offset_of!(__sk_buff, data_end) }, _>(skb),
@@ -122,7 +120,7 @@ impl Memory for SkbFrame<'_> {
 
     #[inline(always)]
     fn load(&self, offset: usize, length: usize, buffer: &mut [u8; BLOCK]) -> Option<()> {
-        let (skb, to) = (self.ctx.as_ptr().cast(), buffer.as_mut_ptr().cast());
+        let (skb, to) = (self.context().cast_const().cast(), buffer.as_mut_ptr().cast());
         // SAFETY: `part` is below the size of `buffer`; the helper checks the packet's bounds.
         let result = unsafe { bpf_skb_load_bytes(skb, offset as u32, to, part(length)) };
         (result == 0).then_some(())
@@ -130,7 +128,7 @@ impl Memory for SkbFrame<'_> {
 
     #[inline(always)]
     fn store(&mut self, offset: usize, length: usize, buffer: &[u8; BLOCK]) -> Option<()> {
-        let (skb, from) = (self.ctx.as_ptr().cast(), buffer.as_ptr().cast());
+        let (skb, from) = (self.context(), buffer.as_ptr().cast());
         // SAFETY: `part` is below the size of `buffer`; the helper checks the packet's bounds.
         let result = unsafe { bpf_skb_store_bytes(skb, offset as u32, from, part(length), 0) };
         (result == 0).then_some(())
@@ -144,15 +142,30 @@ fn part(length: usize) -> u32 {
     if length == 0 || length >= BLOCK { 1 } else { length as u32 }
 }
 
-/// A frame as the XDP program sees it.
-pub(crate) struct XdpFrame<'a> {
-    pub(crate) ctx: &'a XdpContext,
-}
+/// A frame as the XDP programs see it: a reference to one is a reference to the context.
+#[repr(transparent)]
+pub(crate) struct XdpFrame(xdp_md);
 
-impl<'a> XdpFrame<'a> {
+impl XdpFrame {
+    /// # Safety
+    /// `context` must be the program's own, and nobody else may use it meanwhile.
     #[inline(always)]
-    pub(crate) const fn new(ctx: &'a XdpContext) -> Self {
-        Self { ctx }
+    pub(crate) unsafe fn of<'a>(context: *mut xdp_md) -> &'a mut Self {
+        // SAFETY: the program's own context is there as long as it runs; nobody else uses it (contract).
+        unsafe { &mut *context.cast() }
+    }
+
+    /// The context, for helpers.
+    #[inline(always)]
+    pub(crate) const fn context(&self) -> *mut xdp_md {
+        (&raw const self.0).cast_mut()
+    }
+
+    /// Index of the interface that it came by.
+    #[inline(always)]
+    pub(crate) fn ifindex(&self) -> u32 {
+        // SAFETY: a field of the context; volatile, since the verifier refuses fields that the compiler reads at once.
+        unsafe { (&raw const self.0.ingress_ifindex).read_volatile() }
     }
 
     /// Length in bytes.
@@ -180,7 +193,7 @@ impl<'a> XdpFrame<'a> {
         }
         // SAFETY: `length` is at most the size of `buffer`; the helper checks the packet's bounds.
         let result = unsafe {
-            bpf_xdp_load_bytes(self.ctx.ctx, offset as u32, buffer.as_mut_ptr().cast(), length as u32)
+            bpf_xdp_load_bytes(self.context(), offset as u32, buffer.as_mut_ptr().cast(), length as u32)
         };
         (result == 0).then_some(())
     }
@@ -189,26 +202,57 @@ impl<'a> XdpFrame<'a> {
     #[inline(always)]
     pub(crate) fn strip(&mut self, bytes: usize) -> Option<()> {
         // SAFETY: the context is the program's own; no reference into the packet is alive (exclusive borrow).
-        let result = unsafe { bpf_xdp_adjust_head(self.ctx.ctx, (bytes as u16).into()) };
+        let result = unsafe { bpf_xdp_adjust_head(self.context(), (bytes as u16).into()) };
         (result == 0).then_some(())
     }
 }
 
-/// A frame as the TC program sees it.
-pub(crate) struct SkbFrame<'a> {
-    pub(crate) ctx: &'a TcContext,
-}
+/// A frame as the TC program sees it: a reference to one is a reference to the context.
+#[repr(transparent)]
+pub(crate) struct SkbFrame(__sk_buff);
 
-impl<'a> SkbFrame<'a> {
+impl SkbFrame {
+    /// # Safety
+    /// `context` must be the program's own, and nobody else may use it meanwhile.
     #[inline(always)]
-    pub(crate) const fn new(ctx: &'a TcContext) -> Self {
-        Self { ctx }
+    pub(crate) unsafe fn of<'a>(context: *mut __sk_buff) -> &'a mut Self {
+        // SAFETY: the program's own context is there as long as it runs; nobody else uses it (contract).
+        unsafe { &mut *context.cast() }
+    }
+
+    /// The context, for helpers.
+    #[inline(always)]
+    pub(crate) const fn context(&self) -> *mut __sk_buff {
+        (&raw const self.0).cast_mut()
     }
 
     /// Length in bytes.
     #[inline(always)]
     pub(crate) fn len(&self) -> usize {
-        self.ctx.len() as usize
+        // SAFETY: as the others below. A field of the context; volatile, since the verifier refuses fields that the compiler
+        // reads at once.
+        unsafe { (&raw const self.0.len).read_volatile() as usize }
+    }
+
+    /// The mark that the kernel's packet has.
+    #[inline(always)]
+    pub(crate) fn mark(&self) -> u32 {
+        // SAFETY: see `len`.
+        unsafe { (&raw const self.0.mark).read_volatile() }
+    }
+
+    /// Bytes of each packet that this one is to be cut into; 0: it is one.
+    #[inline(always)]
+    pub(crate) fn gso_size(&self) -> u32 {
+        // SAFETY: see `len`.
+        unsafe { (&raw const self.0.gso_size).read_volatile() }
+    }
+
+    /// Index of the interface that it came by.
+    #[inline(always)]
+    pub(crate) fn ifindex(&self) -> u32 {
+        // SAFETY: see `len`.
+        unsafe { (&raw const self.0.ifindex).read_volatile() }
     }
 }
 

@@ -12,7 +12,8 @@ use mtd_common::packet::{self, ETHERNET, ETHERTYPE_IPV6, IPV6};
 use crate::clock::boot_time;
 use crate::frame::{Memory, XdpFrame};
 use crate::layout::{IP, PAYLOAD};
-use crate::{count, local, report};
+use crate::once::once;
+use crate::{count, report};
 
 #[map]
 static GUARD: Array<GuardSettings> = Array::with_max_entries(1, 0);
@@ -36,15 +37,10 @@ enum Fate {
 
 /// Decides on a frame that is refused for `reason`, counts and reports it. Returns the verdict.
 #[inline(always)]
-pub(crate) fn refuse(frame: &XdpFrame<'_>, reason: DropReason) -> u32 {
-    // Log lines take the verifier so many steps that it must not walk them once for each reason.
-    #[cfg(feature = "log")]
-    let reason = local::forgotten(reason);
+pub(crate) fn refuse(frame: &XdpFrame, reason: DropReason) -> u32 {
     // All that this costs where everything is enforced is one test.
     match settings() {
-        Some(settings) if settings.is_lenient() => {
-            refuse_leniently(frame, settings, local::forgotten(reason))
-        }
+        Some(settings) if settings.is_lenient() => refuse_leniently(frame, settings, reason),
         _ => {
             report::refused_on_receipt(frame, reason, false);
             XDP_DROP
@@ -52,22 +48,23 @@ pub(crate) fn refuse(frame: &XdpFrame<'_>, reason: DropReason) -> u32 {
     }
 }
 
-/// A function of its own in the program too, for the sake of the stack.
-#[inline(never)]
-fn refuse_leniently(frame: &XdpFrame<'_>, settings: &GuardSettings, reason: DropReason) -> u32 {
-    let fate = if reason.may_pass() { fate(frame, settings) } else { Fate::Dropped };
-    if fate == Fate::Allowed {
-        count::one(Counter::Allowed);
-        return XDP_PASS;
+once! {
+    /// What [`refuse`] does where not everything is enforced, or where something is allowed.
+    fn refuse_leniently = guard_refuse(frame: &XdpFrame, settings: &GuardSettings, reason: DropReason) -> u32 {
+        let fate = if reason.may_pass() { fate(frame, settings) } else { Fate::Dropped };
+        if fate == Fate::Allowed {
+            count::one(Counter::Allowed);
+            return XDP_PASS;
+        }
+        let passed = fate == Fate::Passed;
+        report::refused_on_receipt(frame, reason, passed);
+        if passed { XDP_PASS } else { XDP_DROP }
     }
-    let passed = fate == Fate::Passed;
-    report::refused_on_receipt(frame, reason, passed);
-    if passed { XDP_PASS } else { XDP_DROP }
 }
 
-/// A function of its own in the program too, for the sake of the stack.
+/// A function of its own in the program too: the variables of all together do not fit on a stack of 512 bytes.
 #[inline(never)]
-fn fate(frame: &XdpFrame<'_>, settings: &GuardSettings) -> Fate {
+fn fate(frame: &XdpFrame, settings: &GuardSettings) -> Fate {
     if settings.allow_count > 0 && is_allowed(frame, settings) {
         Fate::Allowed
     } else if settings.enforces(boot_time()) {
@@ -78,7 +75,7 @@ fn fate(frame: &XdpFrame<'_>, settings: &GuardSettings) -> Fate {
 }
 
 #[inline(always)]
-fn is_allowed(frame: &XdpFrame<'_>, settings: &GuardSettings) -> bool {
+fn is_allowed(frame: &XdpFrame, settings: &GuardSettings) -> bool {
     let Some(ethernet) = frame.get::<[u8; ETHERNET]>(0) else { return false };
     let Some(ip) = frame.get::<[u8; IPV6]>(IP) else { return false };
     // Behind a VLAN tag, the addresses are elsewhere.
@@ -86,9 +83,16 @@ fn is_allowed(frame: &XdpFrame<'_>, settings: &GuardSettings) -> bool {
         return false;
     }
     let payload = frame.get::<[u8; 4]>(PAYLOAD).copied().unwrap_or_default();
-    if allow::is_neighbour_discovery(ip, payload) || settings.allows(&Flow::of(ip, payload)) {
+    if allow::is_neighbour_discovery(ip, payload) || allows(settings, &Flow::of(ip, payload)) {
         return true;
     }
     let Some(message) = frame.get::<[u8; ERROR]>(PAYLOAD) else { return false };
-    Flow::of_error(ip, message).is_some_and(|flow| settings.allows(&flow))
+    Flow::of_error(ip, message).is_some_and(|flow| allows(settings, &flow))
+}
+
+once! {
+    /// Whether a line of the list names the flow.
+    fn allows = guard_allows(settings: &GuardSettings, flow: &Flow) -> bool {
+        settings.allows(flow)
+    }
 }

@@ -8,7 +8,7 @@ use crate::frame::{Memory, SkbFrame};
 
 /// What the header of the inner packet says, which has `length` bytes.
 #[inline(always)]
-pub(crate) fn read(frame: &SkbFrame<'_>, length: usize) -> Result<Inner, DropReason> {
+pub(crate) fn read(frame: &SkbFrame, length: usize) -> Result<Inner, DropReason> {
     let ethernet = frame.get::<[u8; ETHERNET]>(0).ok_or(DropReason::SendMalformed)?;
     let facts = match packet::ethertype(ethernet) {
         ETHERTYPE_IPV4 => inner::ipv4(frame.get(ETHERNET).ok_or(DropReason::SendMalformed)?, length),

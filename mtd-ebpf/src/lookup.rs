@@ -8,6 +8,7 @@ use mtd_common::table::{self, BUCKET, Bucket, Hash, Mark};
 use mtd_common::{DropReason, slot};
 
 use crate::clock;
+use crate::once::once;
 use crate::session::{self, MMAPABLE};
 
 #[map]
@@ -65,7 +66,6 @@ pub(crate) fn find(
     mut suits: impl FnMut(u32) -> Result<(), DropReason>,
 ) -> Result<(), DropReason> {
     let mut closest = DropReason::UnknownAddress;
-    let mut best = closest.closeness();
     let mut nth = 0;
     while nth < 2 {
         let Some(bucket) = bucket(if nth == 0 { hash.first() } else { hash.second() }) else { break };
@@ -79,12 +79,8 @@ pub(crate) fn find(
                 Ok(()) => return Ok(()),
                 // The fingerprint was another address's.
                 Err(DropReason::UnknownAddress) => {}
-                Err(reason) => {
-                    let closeness = reason.closeness();
-                    if closeness >= best {
-                        (closest, best) = (reason, closeness);
-                    }
-                }
+                Err(reason) if is_as_close(reason, closest) => closest = reason,
+                Err(_) => {}
             }
         }
     }
@@ -117,18 +113,26 @@ pub(crate) fn is_within(session: &Session, slot: &Slot, now: u64) -> bool {
     slot::is_live(slot.slot, time, session.phase, session.period, session.until)
 }
 
-/// Whether a place has this address. A function of its own in the program too, as the one below: all variables together do
-/// not fit on one stack of 512 bytes.
-#[inline(never)]
-fn suits(dataplane: &Dataplane, place: u32, address: &[u8; 16]) -> Result<(), DropReason> {
-    at(dataplane, place, address).map(|_| ())
+once! {
+    /// Whether a packet refused for `reason` came as close to a session as one refused for `other`.
+    fn is_as_close = lookup_is_as_close(reason: DropReason, other: DropReason) -> bool {
+        reason.closeness() >= other.closeness()
+    }
 }
 
-/// Whether some session has this address now.
-#[inline(never)]
-pub(crate) fn is_live(dataplane: &Dataplane, address: &[u8; 16]) -> bool {
-    let hash = hash(dataplane, address);
-    may_be_ours(hash.mark()) && find(hash, |place| suits(dataplane, place, address)).is_ok()
+once! {
+    /// Whether a place has this address.
+    fn suits = lookup_suits(dataplane: &Dataplane, place: u32, address: &[u8; 16]) -> Result<(), DropReason> {
+        at(dataplane, place, address).map(|_| ())
+    }
+}
+
+once! {
+    /// Whether some session has this address now.
+    pub(crate) fn is_live = lookup_is_live(dataplane: &Dataplane, address: &[u8; 16]) -> bool {
+        let hash = hash(dataplane, address);
+        may_be_ours(hash.mark()) && find(hash, |place| suits(dataplane, place, address)).is_ok()
+    }
 }
 
 /// Whether [`find`] gives this reason where no session has the address now.

@@ -20,6 +20,7 @@ mod limit;
 mod local;
 mod lookup;
 mod neighbour;
+mod once;
 mod receive;
 mod record;
 mod report;
@@ -36,34 +37,39 @@ use aya_ebpf::bindings::TC_ACT_SHOT;
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
 
+use crate::frame::{SkbFrame, XdpFrame};
+
 /// On the underlay: opens what is valid, drops everything else towards a protected prefix, passes the rest.
 #[xdp]
 pub fn mtd_receive(ctx: XdpContext) -> u32 {
-    let mut frame = frame::XdpFrame::new(&ctx);
-    match receive::receive(&mut frame) {
+    // SAFETY: the program's own context, used by nobody else.
+    let frame = unsafe { XdpFrame::of(ctx.ctx) };
+    match receive::receive(frame) {
         Ok(action) => action as u32,
-        Err(reason) => guard::refuse(&frame, reason),
+        Err(reason) => guard::refuse(frame, reason),
     }
 }
 
 /// On a CPU that packets of a busy session were handed to: goes on where `mtd_receive` stopped.
 #[xdp(map = "cpumap")]
 pub fn mtd_take(ctx: XdpContext) -> u32 {
-    let mut frame = frame::XdpFrame::new(&ctx);
-    match receive::take(&mut frame) {
+    // SAFETY: the program's own context, used by nobody else.
+    let frame = unsafe { XdpFrame::of(ctx.ctx) };
+    match receive::take(frame) {
         Ok(action) => action as u32,
-        Err(reason) => guard::refuse(&frame, reason),
+        Err(reason) => guard::refuse(frame, reason),
     }
 }
 
 /// On the inside end of the tunnel device: seals each packet and sends it from this slot's address.
 #[classifier]
 pub fn mtd_send(ctx: TcContext) -> i32 {
-    let mut frame = frame::SkbFrame::new(&ctx);
-    match send::send(&mut frame) {
+    // SAFETY: the program's own context, used by nobody else.
+    let frame = unsafe { SkbFrame::of(ctx.skb.skb) };
+    match send::send(frame) {
         Ok(action) => action,
         Err(reason) => {
-            report::dropped_on_sending(&frame, reason);
+            report::dropped_on_sending(frame, reason);
             TC_ACT_SHOT
         }
     }

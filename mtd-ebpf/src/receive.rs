@@ -17,7 +17,7 @@ use crate::{ahead, count, introduction, lookup, neighbour, settings, too_big, vl
 
 /// Decides on a frame from the underlay.
 #[inline(always)]
-pub(crate) fn receive(frame: &mut XdpFrame<'_>) -> Result<Action, DropReason> {
+pub(crate) fn receive(frame: &mut XdpFrame) -> Result<Action, DropReason> {
     let Some(ethernet) = frame.get::<[u8; ETHERNET]>(0) else { return Ok(pass()) };
     let ethertype = packet::ethertype(ethernet);
     let Some(dataplane) = settings::dataplane() else { return Ok(pass()) };
@@ -42,7 +42,7 @@ pub(crate) fn receive(frame: &mut XdpFrame<'_>) -> Result<Action, DropReason> {
 
 /// Decides on a frame that another CPU has handed over. All checks are made again: time has passed.
 #[inline(always)]
-pub(crate) fn take(frame: &mut XdpFrame<'_>) -> Result<Action, DropReason> {
+pub(crate) fn take(frame: &mut XdpFrame) -> Result<Action, DropReason> {
     let Some(dataplane) = settings::dataplane() else { return Ok(pass()) };
     let ip = frame.get::<[u8; IPV6]>(IP).ok_or(DropReason::Truncated)?;
     if !packet::is_protected(dataplane, outer::destination(ip)) {
@@ -54,7 +54,7 @@ pub(crate) fn take(frame: &mut XdpFrame<'_>) -> Result<Action, DropReason> {
 /// What becomes of a packet towards a protected prefix that is none of ours for this reason: in a shared prefix it may
 /// be an ordinary host's, if its address is not live.
 #[inline(always)]
-fn refuse(frame: &XdpFrame<'_>, dataplane: &Dataplane, reason: DropReason) -> Result<Action, DropReason> {
+fn refuse(frame: &XdpFrame, dataplane: &Dataplane, reason: DropReason) -> Result<Action, DropReason> {
     if !dataplane.is_shared() {
         return Err(reason);
     }
@@ -64,7 +64,7 @@ fn refuse(frame: &XdpFrame<'_>, dataplane: &Dataplane, reason: DropReason) -> Re
 
 /// Finds out whose a UDP packet towards a protected prefix is, and goes on with it.
 #[inline(always)]
-fn find(frame: &mut XdpFrame<'_>, stage: Stage, dataplane: &Dataplane) -> Result<Action, DropReason> {
+fn find(frame: &mut XdpFrame, stage: Stage, dataplane: &Dataplane) -> Result<Action, DropReason> {
     if frame.get::<[u8; UDP]>(PAYLOAD).is_none() {
         return refuse(frame, dataplane, DropReason::Truncated);
     }
@@ -82,7 +82,7 @@ fn find(frame: &mut XdpFrame<'_>, stage: Stage, dataplane: &Dataplane) -> Result
 /// Opens the packet of an ordinary session, and hands it to the tunnel device or to the controller.
 #[inline(always)]
 fn open(
-    frame: &mut XdpFrame<'_>,
+    frame: &mut XdpFrame,
     stage: Stage,
     found: &Found,
     header: &Header,
@@ -119,7 +119,7 @@ fn open(
 /// Opens an introduction, and hands it to the controller.
 #[inline(always)]
 fn introduce(
-    frame: &mut XdpFrame<'_>,
+    frame: &mut XdpFrame,
     found: &Found,
     header: &Header,
     job: &mut Job,

@@ -35,9 +35,10 @@ pub(crate) fn send(fill: impl FnOnce(&mut ControlRecord) -> Option<()>) -> Optio
     filled
 }
 
-/// Hands an opened control message to the controller. A function of its own in the program too, for the sake of the stack.
+/// Hands an opened control message to the controller. A function of its own in the program too: the variables of
+/// all stages together do not fit on a stack of 512 bytes.
 #[inline(never)]
-pub(crate) fn control_message(frame: &XdpFrame<'_>, job: &Job, now: u64) -> Result<(), DropReason> {
+pub(crate) fn control_message(frame: &XdpFrame, job: &Job, now: u64) -> Result<(), DropReason> {
     send(|record| {
         let ip = frame.get::<[u8; IPV6]>(IP)?;
         let udp = frame.get::<[u8; UDP]>(PAYLOAD)?;

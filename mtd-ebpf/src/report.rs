@@ -2,6 +2,8 @@
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::RingBuf;
+#[cfg(feature = "log")]
+use aya_ebpf::programs::{TcContext, XdpContext};
 use mtd_common::DropReason;
 use mtd_common::abi::Counter;
 use mtd_common::bytes::part;
@@ -12,6 +14,7 @@ use crate::clock::{self, boot_time};
 use crate::frame::{Memory, SkbFrame, XdpFrame};
 use crate::limit::Rate;
 use crate::local::local;
+use crate::once::once;
 use crate::{count, inner};
 
 #[map]
@@ -20,47 +23,61 @@ static EVENTS: RingBuf = RingBuf::with_byte_size(256 * 1024, 0);
 /// Events that are reported from each CPU.
 const RATE: Rate = Rate::per_second(100, 200);
 
-/// Counts a frame refused on receipt, and reports it with what its headers say. `passed`: it is not dropped, since
-/// nothing is enforced.
-#[inline(never)]
-pub(crate) fn refused_on_receipt(frame: &XdpFrame<'_>, reason: DropReason, passed: bool) {
-    count::drop(reason, passed);
-    #[cfg(feature = "log")]
-    aya_log_ebpf::debug!(frame.ctx, "receive: drop reason {} length {}", reason as u8, frame.len());
-    event(|event| {
-        begin(event, reason, frame.ctx.ingress_ifindex() as u32, frame.len());
-        event.passed = passed.into();
-        let Some(ethernet) = frame.get::<[u8; ETHERNET]>(0) else { return };
-        let Some(ip) = frame.get::<[u8; IPV6]>(ETHERNET) else { return };
-        if packet::ethertype(ethernet) != ETHERTYPE_IPV6 {
-            return;
-        }
-        event.source = *outer::source(ip);
-        event.destination = *outer::destination(ip);
-        event.next_header = outer::next_header(ip);
-        let Some(ports) = frame.get::<[u8; 4]>(ETHERNET + IPV6) else { return };
-        if matches!(event.next_header, NEXT_UDP | NEXT_TCP) {
-            event.source_port = *part::<0, 2, 4>(ports);
-            event.destination_port = *part::<2, 2, 4>(ports);
-        }
-    });
+once! {
+    /// Counts a frame refused on receipt, and reports it with what its headers say. `passed`: it is not dropped, since
+    /// nothing is enforced.
+    pub(crate) fn refused_on_receipt = report_receipt(
+        frame: &XdpFrame,
+        reason: DropReason,
+        passed: bool,
+    ) -> () {
+        count::drop(reason, passed);
+        #[cfg(feature = "log")]
+        aya_log_ebpf::debug!(
+            &XdpContext::new(frame.context()),
+            "receive: drop reason {} length {}",
+            reason as u8,
+            frame.len()
+        );
+        event(|event| {
+            begin(event, reason, frame.ifindex(), frame.len());
+            event.passed = passed.into();
+            let Some(ethernet) = frame.get::<[u8; ETHERNET]>(0) else { return };
+            let Some(ip) = frame.get::<[u8; IPV6]>(ETHERNET) else { return };
+            if packet::ethertype(ethernet) != ETHERTYPE_IPV6 {
+                return;
+            }
+            event.source = *outer::source(ip);
+            event.destination = *outer::destination(ip);
+            event.next_header = outer::next_header(ip);
+            let Some(ports) = frame.get::<[u8; 4]>(ETHERNET + IPV6) else { return };
+            if matches!(event.next_header, NEXT_UDP | NEXT_TCP) {
+                event.source_port = *part::<0, 2, 4>(ports);
+                event.destination_port = *part::<2, 2, 4>(ports);
+            }
+        });
+    }
 }
 
-/// Counts a packet dropped on sending, and reports it with its inner addresses.
-#[inline(never)]
-pub(crate) fn dropped_on_sending(frame: &SkbFrame<'_>, reason: DropReason) {
-    count::drop(reason, false);
-    #[cfg(feature = "log")]
-    aya_log_ebpf::debug!(frame.ctx, "send: drop reason {} length {}", reason as u8, frame.len());
-    event(|event| {
-        // SAFETY: a field of the program's own context.
-        let ifindex = unsafe { (*frame.ctx.skb.skb).ifindex };
-        begin(event, reason, ifindex, frame.len());
-        if let Ok(inner) = inner::read(frame, frame.len() - ETHERNET) {
-            event.source = inner.source;
-            event.destination = inner.destination;
-        }
-    });
+once! {
+    /// Counts a packet dropped on sending, and reports it with its inner addresses.
+    pub(crate) fn dropped_on_sending = report_sending(frame: &SkbFrame, reason: DropReason) -> () {
+        count::drop(reason, false);
+        #[cfg(feature = "log")]
+        aya_log_ebpf::debug!(
+            &TcContext::new(frame.context()),
+            "send: drop reason {} length {}",
+            reason as u8,
+            frame.len()
+        );
+        event(|event| {
+            begin(event, reason, frame.ifindex(), frame.len());
+            if let Ok(inner) = inner::read(frame, frame.len() - ETHERNET) {
+                event.source = inner.source;
+                event.destination = inner.destination;
+            }
+        });
+    }
 }
 
 #[inline(always)]

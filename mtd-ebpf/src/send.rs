@@ -10,7 +10,7 @@ use crate::{ahead, count, job, session};
 
 /// Seals a packet from the tunnel device and sends it; returns the TC action.
 #[inline(always)]
-pub(crate) fn send(frame: &mut SkbFrame<'_>) -> Result<i32, DropReason> {
+pub(crate) fn send(frame: &mut SkbFrame) -> Result<i32, DropReason> {
     let job = job::job(Direction::Send).ok_or(DropReason::SendFailed)?;
     route::choose(frame, job)?;
     wrap::make_room(frame, job.version)?;

@@ -8,7 +8,7 @@ use crate::frame::{Memory, XdpFrame};
 
 /// A VLAN-tagged frame towards a protected prefix is never ours; more than two tags are not looked through.
 #[inline(always)]
-pub(crate) fn require_not_ours(frame: &XdpFrame<'_>, dataplane: &Dataplane) -> Result<(), DropReason> {
+pub(crate) fn require_not_ours(frame: &XdpFrame, dataplane: &Dataplane) -> Result<(), DropReason> {
     let mut at = ETHERNET;
     let mut tags = 0;
     while tags < 2 {

@@ -31,6 +31,7 @@ mod send;
 mod send_drops;
 mod shared;
 mod slots;
+mod stages;
 mod steering;
 mod too_big;
 mod valid;

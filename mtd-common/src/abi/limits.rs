@@ -12,8 +12,6 @@ pub struct Local {
     pub time: u64,
     /// The limit on drop events.
     pub events: TokenBucket,
-    /// What the verifier is to know nothing of passes through here.
-    pub forgotten: u64,
 }
 
 /// A token bucket of one CPU ([`Local`]; maps `NEIGHBOUR_LIMIT`, `INTRODUCTION_LIMIT`, `CONTROL_LIMIT`,
@@ -49,7 +47,7 @@ impl TokenBucket {
 
 const _: () = {
     assert!(size_of::<TokenBucket>() == 16);
-    assert!(size_of::<Local>() == 40);
+    assert!(size_of::<Local>() == 32);
 };
 
 #[cfg(test)]

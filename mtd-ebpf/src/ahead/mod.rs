@@ -45,7 +45,7 @@ const fn packet(job: &Job, direction: Direction) -> Wanted {
 }
 
 /// Whether the key stream of the job's packet is there; then where it is goes into the job. `lane`: the session's, plus 1. A
-/// function of its own in the program too, for the sake of the stack.
+/// function of its own in the program too: the variables of all stages together do not fit on a stack of 512 bytes.
 #[inline(never)]
 pub(crate) fn find(lane: u64, direction: Direction, job: &mut Job) -> bool {
     if lane == 0 {

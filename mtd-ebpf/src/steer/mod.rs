@@ -51,8 +51,8 @@ pub(crate) fn turn(stage: Stage, state: State, session: u32, length: usize, now:
     }
 }
 
-/// Hands a packet on if its session is to be opened elsewhere. A function of its own in the program too,
-/// for the sake of the stack.
+/// Hands a packet on if its session is to be opened elsewhere. A function of its own in the program too: the variables of all
+/// stages together do not fit on a stack of 512 bytes.
 #[inline(never)]
 fn hand_on(state: State, session: u32, length: usize, now: u64) -> Turn {
     let Some(cpus) = maps::cpus().filter(|cpus| cpus.count > 1) else { return Turn::Here };

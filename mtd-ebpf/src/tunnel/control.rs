@@ -29,9 +29,10 @@ pub(crate) const fn require_fitting(length: usize) -> Result<(), DropReason> {
 }
 
 /// Hands an opened control message of a session to the controller. The session's own limit comes first: what it uses up beyond
-/// that must not be taken from the others'. A function of its own in the program too, for the sake of the stack.
+/// that must not be taken from the others'. A function of its own in the program too: the
+/// variables of all stages together do not fit on a stack of 512 bytes.
 #[inline(never)]
-pub(crate) fn divert(frame: &XdpFrame<'_>, state: State, job: &Job, now: u64) -> Result<(), DropReason> {
+pub(crate) fn divert(frame: &XdpFrame, state: State, job: &Job, now: u64) -> Result<(), DropReason> {
     if !state.may_control(now) || !maps::may_control(now) {
         return Err(DropReason::ControlLimited);
     }

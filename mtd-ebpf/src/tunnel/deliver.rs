@@ -15,7 +15,7 @@ const INSIDE_MAC: [u8; 6] = [0x02, b'm', b't', b'd', 0, 0];
 
 /// Replaces the outer headers by an Ethernet header and redirects the frame into the tunnel device.
 #[inline(never)]
-pub(crate) fn deliver(frame: &mut XdpFrame<'_>) -> Result<(), DropReason> {
+pub(crate) fn deliver(frame: &mut XdpFrame) -> Result<(), DropReason> {
     let dataplane = settings::dataplane().ok_or(DropReason::ReceiveFailed)?;
     let first = frame.get::<[u8; 1]>(INNER).ok_or(DropReason::ReceiveFailed)?[0];
     let ethertype = if inner::version(first) == 4 { ETHERTYPE_IPV4 } else { ETHERTYPE_IPV6 };

@@ -9,6 +9,7 @@ use mtd_common::table::Hash;
 use crate::frame::{Memory, XdpFrame};
 use crate::job::Job;
 use crate::layout::{IP, MTD_HEADER, PAYLOAD};
+use crate::once::once;
 use crate::session::{self, State};
 use crate::{clock, lookup};
 
@@ -33,7 +34,7 @@ pub(crate) struct Header {
 /// host may have the address.
 #[inline(always)]
 pub(crate) fn find(
-    frame: &XdpFrame<'_>,
+    frame: &XdpFrame,
     dataplane: &Dataplane,
     job: &mut Job,
 ) -> Result<Option<Found>, DropReason> {
@@ -55,29 +56,40 @@ pub(crate) fn find(
     Ok(Some(Found { index, session, slot, state }))
 }
 
-/// [`lookup::find`] for the packet in a frame; the place goes into the job. A function of its own in the program too, as the
-/// one below: all variables together do not fit on one stack of 512 bytes, nor into what the compiler allots.
-#[inline(never)]
-fn search(frame: &XdpFrame<'_>, dataplane: &Dataplane, hash: &Hash, job: &mut Job) -> Result<(), DropReason> {
-    lookup::find(*hash, |place| suits(dataplane, place, frame, job))
+once! {
+    /// [`lookup::find`] for the packet in a frame; the place goes into the job.
+    fn search = tunnel_search(
+        frame: &XdpFrame,
+        dataplane: &Dataplane,
+        hash: &Hash,
+        job: &mut Job,
+    ) -> Result<(), DropReason> {
+        lookup::find(*hash, |place| suits(frame, dataplane, place, job))
+    }
 }
 
-/// Whether a place has the destination of the packet in a frame, and the packet comes from the place's peer. Then it goes
-/// into the job.
-#[inline(never)]
-fn suits(dataplane: &Dataplane, place: u32, frame: &XdpFrame<'_>, job: &mut Job) -> Result<(), DropReason> {
-    let ip = frame.get::<[u8; IPV6]>(IP).ok_or(DropReason::Truncated)?;
-    let udp = frame.get::<[u8; UDP]>(PAYLOAD).ok_or(DropReason::Truncated)?;
-    let (session, slot) = lookup::at(dataplane, place, outer::destination(ip))?;
-    outer::require_peer(session, slot, ip, udp)?;
-    job.place = place;
-    Ok(())
+once! {
+    /// Whether a place has the destination of the packet in a frame, and the packet comes from the place's peer. Then it goes
+    /// into the job.
+    fn suits = tunnel_suits(
+        frame: &XdpFrame,
+        dataplane: &Dataplane,
+        place: u32,
+        job: &mut Job,
+    ) -> Result<(), DropReason> {
+        let ip = frame.get::<[u8; IPV6]>(IP).ok_or(DropReason::Truncated)?;
+        let udp = frame.get::<[u8; UDP]>(PAYLOAD).ok_or(DropReason::Truncated)?;
+        let (session, slot) = lookup::at(dataplane, place, outer::destination(ip))?;
+        outer::require_peer(session, slot, ip, udp)?;
+        job.place = place;
+        Ok(())
+    }
 }
 
 /// Reads the headers of a packet that belongs to a session.
 #[inline(always)]
 pub(crate) fn header(
-    frame: &XdpFrame<'_>,
+    frame: &XdpFrame,
     dataplane: &Dataplane,
     session: &Session,
 ) -> Result<Header, DropReason> {

@@ -9,19 +9,24 @@ use super::{control, maps};
 use crate::frame::{Memory, XdpFrame};
 use crate::job::Job;
 use crate::layout::{INNER, IP, MTD_HEADER, PAYLOAD};
+use crate::once::once;
 
-/// Checks an opened packet of a session, and notes in the job whether it is a control message. A function of its own in the
-/// program too, for the sake of the stack.
-#[inline(never)]
-pub(crate) fn inspect(frame: &mut XdpFrame<'_>, session: &Session, job: &mut Job) -> Result<(), DropReason> {
-    let facts = require_well_formed(frame, job)?;
-    if is_allowed(&facts, session) { Ok(()) } else { Err(DropReason::InnerSource) }
+once! {
+    /// Checks an opened packet of a session, and notes in the job whether it is a control message.
+    pub(crate) fn inspect = tunnel_inspect(
+        frame: &mut XdpFrame,
+        session: &Session,
+        job: &mut Job,
+    ) -> Result<(), DropReason> {
+        let facts = require_well_formed(frame, job)?;
+        if is_allowed(&facts, session) { Ok(()) } else { Err(DropReason::InnerSource) }
+    }
 }
 
 /// Checks the UDP checksum and the header of an opened packet, and carries a congestion mark over to it. Notes in the job
 /// whether it is a control message.
 #[inline(always)]
-pub(crate) fn require_well_formed(frame: &mut XdpFrame<'_>, job: &mut Job) -> Result<Inner, DropReason> {
+pub(crate) fn require_well_formed(frame: &mut XdpFrame, job: &mut Job) -> Result<Inner, DropReason> {
     let ip = frame.get::<[u8; IPV6]>(IP).ok_or(DropReason::Truncated)?;
     let udp = frame.get::<[u8; UDP]>(PAYLOAD).ok_or(DropReason::Truncated)?;
     let header = frame.get::<[u8; MTD]>(MTD_HEADER).ok_or(DropReason::Truncated)?;
@@ -38,7 +43,7 @@ pub(crate) fn require_well_formed(frame: &mut XdpFrame<'_>, job: &mut Job) -> Re
 
 /// Reads the header of the inner packet, and marks congestion in it where the outer one was marked.
 #[inline(always)]
-fn read(frame: &mut XdpFrame<'_>, outer_ecn: u8) -> Result<Inner, DropReason> {
+fn read(frame: &mut XdpFrame, outer_ecn: u8) -> Result<Inner, DropReason> {
     let length = frame.len() - INNER;
     let first = frame.get::<[u8; 1]>(INNER).ok_or(DropReason::MalformedInner)?[0];
     if inner::version(first) == 4 {

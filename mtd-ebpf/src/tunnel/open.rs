@@ -9,6 +9,7 @@ use super::find::{Found, Header};
 use crate::ahead::{self, Failure};
 use crate::frame::{InnerText, XdpFrame};
 use crate::job::Job;
+use crate::once::once;
 
 /// Notes in the job what the cipher needs to know of a packet.
 #[inline(always)]
@@ -22,7 +23,7 @@ pub(crate) fn prepare(found: &Found, header: &Header, job: &mut Job) {
 /// Opens the inner packet in place, as the session's mode says, and compares the tag.
 #[inline(always)]
 pub(crate) fn open(
-    frame: &mut XdpFrame<'_>,
+    frame: &mut XdpFrame,
     found: &Found,
     tag: [u64; 2],
     job: &mut Job,
@@ -45,29 +46,40 @@ pub(crate) fn require_tag(job: &Job, tag: [u64; 2]) -> Result<(), DropReason> {
     if aead::verify(job.sums.tag, tag) { Ok(()) } else { Err(DropReason::BadTag) }
 }
 
-/// Decrypts the inner packet in place. A function of its own in the program too, as the ones below, for the sake of the stack.
-#[inline(never)]
-pub(crate) fn decrypt(frame: &mut XdpFrame<'_>, session: &Session, job: &mut Job) -> Result<(), DropReason> {
-    let (nonce, length, key) = (job.nonce, job.length, &session.rx.seal);
-    let sums = aead::pass(Operation::Open, key, nonce, &mut InnerText(frame), length, &mut job.pass);
-    job.sums = sums.ok_or(DropReason::Oversized)?;
-    Ok(())
+once! {
+    /// Decrypts the inner packet in place.
+    pub(crate) fn decrypt = open_decrypt(
+        frame: &mut XdpFrame,
+        session: &Session,
+        job: &mut Job,
+    ) -> Result<(), DropReason> {
+        let (nonce, length, key) = (job.nonce, job.length, &session.rx.seal);
+        let sums = aead::pass(Operation::Open, key, nonce, &mut InnerText(frame), length, &mut job.pass);
+        job.sums = sums.ok_or(DropReason::Oversized)?;
+        Ok(())
+    }
 }
 
-/// The same with key stream that was made ahead.
-#[inline(never)]
-fn decrypt_ahead(frame: &mut XdpFrame<'_>, job: &mut Job) -> Result<(), DropReason> {
-    ahead::pass(Operation::Open, &mut InnerText(frame), job).map_err(|failure| match failure {
-        Failure::Text => DropReason::Oversized,
-        Failure::Changed => DropReason::StreamChanged,
-    })
+once! {
+    /// The same with key stream that was made ahead.
+    fn decrypt_ahead = open_ahead(frame: &mut XdpFrame, job: &mut Job) -> Result<(), DropReason> {
+        ahead::pass(Operation::Open, &mut InnerText(frame), job).map_err(|failure| match failure {
+            Failure::Text => DropReason::Oversized,
+            Failure::Changed => DropReason::StreamChanged,
+        })
+    }
 }
 
-/// Authenticates the inner packet.
-#[inline(never)]
-fn authenticate(frame: &mut XdpFrame<'_>, session: &Session, job: &mut Job) -> Result<(), DropReason> {
-    let (nonce, length, key) = (job.nonce, job.length, &session.rx.seal);
-    let sums = aead::pass(Operation::Authenticate, key, nonce, &mut InnerText(frame), length, &mut job.pass);
-    job.sums = sums.ok_or(DropReason::Oversized)?;
-    Ok(())
+once! {
+    /// Authenticates the inner packet.
+    fn authenticate = open_authenticate(
+        frame: &mut XdpFrame,
+        session: &Session,
+        job: &mut Job,
+    ) -> Result<(), DropReason> {
+        let (nonce, length, key) = (job.nonce, job.length, &session.rx.seal);
+        let sums = aead::pass(Operation::Authenticate, key, nonce, &mut InnerText(frame), length, &mut job.pass);
+        job.sums = sums.ok_or(DropReason::Oversized)?;
+        Ok(())
+    }
 }

@@ -12,9 +12,9 @@ use crate::{clock, inner, lookup, session, settings};
 /// Finds out where the packet goes: session, slot, length go into the job. A function of its own in the program
 /// too: all variables together do not fit on one stack.
 #[inline(never)]
-pub(crate) fn choose(frame: &SkbFrame<'_>, job: &mut Job) -> Result<(), DropReason> {
+pub(crate) fn choose(frame: &SkbFrame, job: &mut Job) -> Result<(), DropReason> {
     let dataplane = settings::dataplane().ok_or(DropReason::SendFailed)?;
-    if gso_size(frame) != 0 {
+    if frame.gso_size() != 0 {
         return Err(DropReason::SendOffload);
     }
     let length = frame.len() - ETHERNET;
@@ -22,7 +22,7 @@ pub(crate) fn choose(frame: &SkbFrame<'_>, job: &mut Job) -> Result<(), DropReas
         return Err(DropReason::SendTooBig);
     }
     let facts = inner::read(frame, length)?;
-    if facts.is_control() && mark(frame) != CONTROL_MARK {
+    if facts.is_control() && frame.mark() != CONTROL_MARK {
         return Err(DropReason::SendControl);
     }
     let route = maps::route(facts.version, &facts.destination).ok_or(DropReason::SendNoPeer)?;
@@ -46,16 +46,4 @@ pub(crate) fn choose(frame: &SkbFrame<'_>, job: &mut Job) -> Result<(), DropReas
     job.ecn = facts.ecn;
     job.version = facts.version;
     Ok(())
-}
-
-#[inline(always)]
-fn mark(frame: &SkbFrame<'_>) -> u32 {
-    // SAFETY: a field of the program's own context.
-    unsafe { (*frame.ctx.skb.skb).mark }
-}
-
-#[inline(always)]
-fn gso_size(frame: &SkbFrame<'_>) -> u32 {
-    // SAFETY: a field of the program's own context.
-    unsafe { (*frame.ctx.skb.skb).gso_size }
 }

@@ -1,6 +1,5 @@
 //! Sending: the outer headers, and out.
 
-use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::{BPF_F_ADJ_ROOM_FIXED_GSO, TC_ACT_REDIRECT};
 use aya_ebpf::helpers::generated::{
     bpf_redirect_neigh, bpf_skb_adjust_room, bpf_skb_change_proto, bpf_skb_pull_data,
@@ -18,8 +17,8 @@ const ADJUST_AT_MAC: u32 = 1;
 
 /// Makes room for the outer headers, and the whole packet writable in one piece.
 #[inline(always)]
-pub(crate) fn make_room(frame: &mut SkbFrame<'_>, version: u8) -> Result<(), DropReason> {
-    let skb = frame.ctx.as_ptr().cast();
+pub(crate) fn make_room(frame: &mut SkbFrame, version: u8) -> Result<(), DropReason> {
+    let skb = frame.context();
     // The helper's own flags for tunnels would do this too, but refuse packets that another tunnel has wrapped before.
     let room = if version == 4 {
         // SAFETY: as below. Turns the packet into an IPv6 one for the kernel, and adds the 20 bytes between the
@@ -35,16 +34,17 @@ pub(crate) fn make_room(frame: &mut SkbFrame<'_>, version: u8) -> Result<(), Dro
     // SAFETY: the program's own context; no reference into the packet is alive (exclusive borrow).
     let made = unsafe { bpf_skb_adjust_room(skb, (room as u16).into(), ADJUST_AT_MAC, flags) };
     // SAFETY: as above. A length of 0 means the whole packet.
-    if made != 0 || unsafe { bpf_skb_pull_data(skb, frame.ctx.len()) } != 0 {
+    if made != 0 || unsafe { bpf_skb_pull_data(skb, frame.len() as u32) } != 0 {
         return Err(DropReason::SendFailed);
     }
     Ok(())
 }
 
-/// Writes the outer headers into the room made for them. A function of its own in the program too, for the sake of the stack.
+/// Writes the outer headers into the room made for them. A function of its own in the program
+/// too: the variables of all stages together do not fit on a stack of 512 bytes.
 #[inline(never)]
 pub(crate) fn write_headers(
-    frame: &mut SkbFrame<'_>,
+    frame: &mut SkbFrame,
     session: &Session,
     job: &Job,
     sequence: u64,

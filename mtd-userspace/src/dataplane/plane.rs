@@ -1,6 +1,8 @@
 //! A loaded data plane.
 
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use aya::maps::{MapData, RingBuf};
 use aya::programs::{ProgramError, SchedClassifier, Xdp};
@@ -102,9 +104,7 @@ impl Plane {
         loader.map_max_entries(steering::QUEUES, steering::queues());
         loader.map_max_entries(keystream::ELEMENTS, (capacity.lanes * RING as u32).max(1));
         let mut ebpf = loader.load(object).map_err(object_error)?;
-        xdp_program(&mut ebpf, RECEIVE)?.load().map_err(program_error(RECEIVE))?;
-        xdp_program(&mut ebpf, TAKE)?.load().map_err(program_error(TAKE))?;
-        send_program(&mut ebpf)?.load().map_err(program_error(SEND))?;
+        load_programs(&mut ebpf)?;
         let maker = if capacity.lanes > 0 { Some(Maker::new(&mut ebpf)?) } else { None };
         let maps = Maps::new(&mut ebpf, capacity, adopted)?;
         Ok(Self { ebpf, maps, capacity, adopted, maker, pins: None })
@@ -315,6 +315,36 @@ fn xdp_program<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Xdp
 fn send_program(ebpf: &mut Ebpf) -> Result<&mut SchedClassifier, Error> {
     let program = ebpf.program_mut(SEND).ok_or(Error::Missing(SEND))?;
     program.try_into().map_err(program_error(SEND))
+}
+
+/// Loads all programs, each in a thread of its own: nearly all of the time goes into the kernel's verifier, which works on
+/// several at a time.
+fn load_programs(ebpf: &mut Ebpf) -> Result<(), Error> {
+    let results: Vec<Result<(), Error>> = thread::scope(|scope| {
+        let threads: Vec<_> = ebpf
+            .programs_mut()
+            .filter_map(|(name, program)| {
+                let name = [RECEIVE, TAKE, SEND].into_iter().find(|known| *known == name)?;
+                Some((name, scope.spawn(move || load_program(program))))
+            })
+            .collect();
+        let loaded = |name| threads.iter().any(|(found, _)| *found == name);
+        let missing = [RECEIVE, TAKE, SEND].into_iter().find(|name| !loaded(*name)).map(Error::Missing);
+        let ended = threads.into_iter().map(|(name, thread)| {
+            let result = thread.join().unwrap_or_else(|panic| resume_unwind(panic));
+            result.map_err(program_error(name))
+        });
+        ended.chain(missing.map(Err)).collect()
+    });
+    results.into_iter().collect()
+}
+
+fn load_program(program: &mut aya::programs::Program) -> Result<(), ProgramError> {
+    match program {
+        aya::programs::Program::Xdp(program) => program.load(),
+        aya::programs::Program::SchedClassifier(program) => program.load(),
+        _ => Err(ProgramError::UnexpectedProgramType),
+    }
 }
 
 fn object_error(error: EbpfError) -> Error {
