@@ -31,7 +31,7 @@ pub(crate) fn refuse(frame: &XdpFrame, reason: DropReason) -> u32 {
     match settings::dataplane() {
         Some(dataplane) if dataplane.is_lenient() => refuse_leniently(frame, dataplane, reason),
         _ => {
-            report::refused_on_receipt(frame, reason, false);
+            report::refused_on_receipt(frame, reason as u32, false);
             XDP_DROP
         }
     }
@@ -46,7 +46,7 @@ once! {
             return XDP_PASS;
         }
         let passed = fate == Fate::Passed;
-        report::refused_on_receipt(frame, reason, passed);
+        report::refused_on_receipt(frame, reason as u32, passed);
         if passed { XDP_PASS } else { XDP_DROP }
     }
 }
