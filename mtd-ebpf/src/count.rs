@@ -2,7 +2,6 @@
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
-use mtd_common::DropReason;
 use mtd_common::abi::{COUNTER_SLOTS, Counter, DROP_COUNTERS, DROP_SLOTS};
 
 #[map]
@@ -18,10 +17,10 @@ fn add(array: &PerCpuArray<u64>, index: u32, amount: u64) {
     }
 }
 
-/// Counts a packet that is dropped, or that `passed` since nothing is enforced.
+/// Counts a packet that is dropped for the reason of this number, or that `passed` since nothing is enforced.
 #[inline(always)]
-pub(crate) fn drop(reason: DropReason, passed: bool) {
-    add(&DROPS, reason as u32 + if passed { DROP_SLOTS } else { 0 }, 1);
+pub(crate) fn drop(reason: u32, passed: bool) {
+    add(&DROPS, reason + if passed { DROP_SLOTS } else { 0 }, 1);
 }
 
 /// Counts anything else.

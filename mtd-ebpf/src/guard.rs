@@ -42,7 +42,7 @@ pub(crate) fn refuse(frame: &XdpFrame, reason: DropReason) -> u32 {
     match settings() {
         Some(settings) if settings.is_lenient() => refuse_leniently(frame, settings, reason),
         _ => {
-            report::refused_on_receipt(frame, reason, false);
+            report::refused_on_receipt(frame, reason as u32, false);
             XDP_DROP
         }
     }
@@ -57,7 +57,7 @@ once! {
             return XDP_PASS;
         }
         let passed = fate == Fate::Passed;
-        report::refused_on_receipt(frame, reason, passed);
+        report::refused_on_receipt(frame, reason as u32, passed);
         if passed { XDP_PASS } else { XDP_DROP }
     }
 }

@@ -33,7 +33,7 @@ pub(crate) struct Job {
     pub(crate) element: u32,
     /// Stamp of that element when it was found.
     pub(crate) stamp: u64,
-    /// What came out.
+    /// What the cipher computed: tag and checksum.
     pub(crate) sums: Sums,
     /// Working memory.
     pub(crate) pass: Pass,

@@ -69,7 +69,7 @@ pub fn mtd_send(ctx: TcContext) -> i32 {
     match send::send(frame) {
         Ok(action) => action,
         Err(reason) => {
-            report::dropped_on_sending(frame, reason);
+            report::dropped_on_sending(frame, reason as u32);
             TC_ACT_SHOT
         }
     }

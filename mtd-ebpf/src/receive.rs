@@ -7,7 +7,7 @@ use mtd_common::packet::{self, ETHERNET, ETHERTYPE_IPV6, IPV6, UDP, outer};
 use mtd_common::{DropReason, opaque};
 
 use crate::frame::{Memory, XdpFrame};
-use crate::job::{self, Job};
+use crate::job::Job;
 use crate::layout::{IP, PAYLOAD};
 use crate::steer::{self, Stage, Turn};
 use crate::tunnel::find::{self, Found, Header};
@@ -68,8 +68,7 @@ fn find(frame: &mut XdpFrame, stage: Stage, dataplane: &Dataplane) -> Result<Act
     if frame.get::<[u8; UDP]>(PAYLOAD).is_none() {
         return refuse(frame, dataplane, DropReason::Truncated);
     }
-    let job = job::job(Direction::Receive).ok_or(DropReason::ReceiveFailed)?;
-    let Some(found) = find::find(frame, dataplane, job)? else { return Ok(pass()) };
+    let Some((found, job)) = find::find(frame, dataplane)? else { return Ok(pass()) };
     steer::arrived(stage, found.state);
     let header = find::header(frame, dataplane, found.session)?;
     if found.session.mode == MODE_INTRODUCTION {

@@ -4,7 +4,6 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::RingBuf;
 #[cfg(feature = "log")]
 use aya_ebpf::programs::{TcContext, XdpContext};
-use mtd_common::DropReason;
 use mtd_common::abi::Counter;
 use mtd_common::bytes::part;
 use mtd_common::event::{DropEvent, EVENT_VERSION};
@@ -24,11 +23,11 @@ static EVENTS: RingBuf = RingBuf::with_byte_size(256 * 1024, 0);
 const RATE: Rate = Rate::per_second(100, 200);
 
 once! {
-    /// Counts a frame refused on receipt, and reports it with what its headers say. `passed`: it is not dropped, since
-    /// nothing is enforced.
+    /// Counts a frame refused on receipt for the reason of this number, and reports it with what its headers say. `passed`: it
+    /// is not dropped, since nothing is enforced.
     pub(crate) fn refused_on_receipt = report_receipt(
         frame: &XdpFrame,
-        reason: DropReason,
+        reason: u32,
         passed: bool,
     ) -> () {
         count::drop(reason, passed);
@@ -36,7 +35,7 @@ once! {
         aya_log_ebpf::debug!(
             &XdpContext::new(frame.context()),
             "receive: drop reason {} length {}",
-            reason as u8,
+            reason,
             frame.len()
         );
         event(|event| {
@@ -60,14 +59,14 @@ once! {
 }
 
 once! {
-    /// Counts a packet dropped on sending, and reports it with its inner addresses.
-    pub(crate) fn dropped_on_sending = report_sending(frame: &SkbFrame, reason: DropReason) -> () {
+    /// Counts a packet dropped on sending for the reason of this number, and reports it with its inner addresses.
+    pub(crate) fn dropped_on_sending = report_sending(frame: &SkbFrame, reason: u32) -> () {
         count::drop(reason, false);
         #[cfg(feature = "log")]
         aya_log_ebpf::debug!(
             &TcContext::new(frame.context()),
             "send: drop reason {} length {}",
-            reason as u8,
+            reason,
             frame.len()
         );
         event(|event| {
@@ -81,7 +80,7 @@ once! {
 }
 
 #[inline(always)]
-fn begin(event: &mut DropEvent, reason: DropReason, ifindex: u32, length: usize) {
+fn begin(event: &mut DropEvent, reason: u32, ifindex: u32, length: usize) {
     event.version = EVENT_VERSION;
     event.reason = reason as u8;
     event.ifindex = ifindex;

@@ -12,7 +12,7 @@ use crate::count;
 #[repr(u8)]
 #[derive(Clone, Copy)]
 pub(crate) enum Action {
-    /// Taken: the frame itself is of no more use.
+    /// Taken: the frame itself is not needed any more.
     Consume = xdp_action::XDP_DROP as u8,
     /// To the kernel.
     Pass = xdp_action::XDP_PASS as u8,

@@ -39,9 +39,9 @@ impl Stream {
     }
 }
 
-/// Tells the thread that makes key stream of a packet. Where it is away, or has much to do, that is lost.
+/// Tells the thread that makes key stream of a packet. The record is lost where the thread is gone, or has too much to do.
 #[inline(always)]
 pub(super) fn want(wanted: &Wanted) {
-    // Nothing comes of an error but that the cipher works.
+    // After an error, the cipher in the program does the work.
     let _ = WANTED.output::<Wanted>(wanted, 0);
 }

@@ -1,4 +1,4 @@
-//! Key stream that was made ahead of its packets: see [`mtd_common::keystream`].
+//! Key stream that the controller has made ahead of its packets: see [`mtd_common::keystream`].
 
 use mtd_common::abi::Counter;
 use mtd_common::aead::{self, Operation, Text};
@@ -28,7 +28,7 @@ impl State {
 pub(crate) enum Failure {
     /// The text is longer than its memory.
     Text,
-    /// The key stream was replaced meanwhile: what came out is not to be used.
+    /// The key stream was replaced meanwhile: the result must not be used.
     Changed,
 }
 
@@ -44,7 +44,7 @@ const fn packet(job: &Job, direction: Direction) -> Wanted {
     }
 }
 
-/// Whether the key stream of the job's packet is there; then where it is goes into the job. `lane`: the session's, plus 1. A
+/// Whether there is key stream for the job's packet; if so, notes in the job where it is. `lane`: the session's, plus 1. A
 /// function of its own in the program too: the variables of all stages together do not fit on a stack of 512 bytes.
 #[inline(never)]
 pub(crate) fn find(lane: u64, direction: Direction, job: &mut Job) -> bool {

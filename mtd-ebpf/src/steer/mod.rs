@@ -11,7 +11,7 @@ use crate::session::State;
 mod maps;
 mod state;
 
-/// Which program is at work.
+/// Which program runs.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stage {
     /// The one on the underlay, which may hand packets on.
@@ -31,8 +31,8 @@ pub(crate) enum Turn {
     Full,
 }
 
-/// Counts a packet that was handed to this program, before any check that may refuse it: what is not counted seems to wait
-/// for ever.
+/// Counts a packet that was handed to this program, before any check that may refuse it: a packet that is not
+/// counted would seem to wait for ever.
 #[inline(always)]
 pub(crate) fn arrived(stage: Stage, state: State) {
     if stage == Stage::Handed {
@@ -78,7 +78,7 @@ fn hand_on(state: State, session: u32, length: usize, now: u64) -> Turn {
     }
 }
 
-/// The CPU for a session: the same each time, unless that is the one at work.
+/// The CPU for a session: the same each time, unless that is the one that this program runs on.
 #[inline(always)]
 fn other(cpus: &SteeringCpus, session: u32, here: u32) -> Option<u32> {
     let nth = |n: u32| -> Option<u32> {

@@ -1,5 +1,5 @@
 //! What routers on the outer path say of packets that were too long for them (ICMPv6 Packet Too Big). The controller makes
-//! smaller packets of it; the kernel, which has sent none of ours, never sees it.
+//! smaller packets of it; the kernel, which has sent none of our packets, never sees the message.
 
 use mtd_common::DropReason;
 use mtd_common::abi::{Counter, Dataplane};
@@ -44,7 +44,7 @@ pub(crate) fn received(frame: &XdpFrame, dataplane: &Dataplane) -> Option<Result
 }
 
 once! {
-    /// Looks for the session that has sent what the message is about; it goes into the job.
+    /// Finds the session whose packet the message is about, and notes it in the job.
     fn find = too_big_find(
         frame: &XdpFrame,
         dataplane: &Dataplane,

@@ -2,12 +2,13 @@
 
 use mtd_common::DropReason;
 use mtd_common::abi::{Dataplane, Session, Slot};
+use mtd_common::keystream::Direction;
 use mtd_common::packet::{ETHERNET, IPV6, MTD, UDP, outer};
 use mtd_common::slot;
 use mtd_common::table::Hash;
 
 use crate::frame::{Memory, XdpFrame};
-use crate::job::Job;
+use crate::job::{self, Job};
 use crate::layout::{IP, MTD_HEADER, PAYLOAD};
 use crate::once::once;
 use crate::session::{self, State};
@@ -36,14 +37,14 @@ pub(crate) struct Header {
 pub(crate) fn find(
     frame: &XdpFrame,
     dataplane: &Dataplane,
-    job: &mut Job,
-) -> Result<Option<Found>, DropReason> {
+) -> Result<Option<(Found, &'static mut Job)>, DropReason> {
     let ip = frame.get::<[u8; IPV6]>(IP).ok_or(DropReason::Truncated)?;
     let hash = lookup::hash(dataplane, outer::destination(ip));
     // For strangers somebody nearly never may have the address, and this is all that they cost.
     if !lookup::may_be_ours(hash.mark()) {
         return if dataplane.is_shared() { Ok(None) } else { Err(DropReason::UnknownAddress) };
     }
+    let job = job::job(Direction::Receive).ok_or(DropReason::ReceiveFailed)?;
     match search(frame, dataplane, &hash, job) {
         Ok(()) => {}
         Err(reason) if lookup::is_dead(reason) && dataplane.is_shared() => return Ok(None),
@@ -53,7 +54,7 @@ pub(crate) fn find(
     let index = slot::session(job.place, dataplane.ring_bits);
     let session = session::session(index, slot.generation).ok_or(DropReason::SessionEnded)?;
     let state = session::state(index).ok_or(DropReason::SessionEnded)?;
-    Ok(Some(Found { index, session, slot, state }))
+    Ok(Some((Found { index, session, slot, state }, job)))
 }
 
 once! {
