@@ -1,4 +1,4 @@
-//! Keys stay where they are: nothing that mtd prints has them, nor what a crash leaves.
+//! Keys stay where they are: neither what mtd prints nor what a crash leaves contains them.
 
 use std::env;
 use std::ffi::OsStr;
