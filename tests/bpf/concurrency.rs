@@ -7,6 +7,7 @@ use std::thread;
 use aya::programs::Xdp;
 use aya::{TestRun as _, TestRunOptions};
 use mtd_common::DropReason;
+use mtd_tests::runner::alone;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
@@ -84,6 +85,7 @@ fn race(program: &Xdp, laps: &[Vec<Vec<u8>>], order: Order) -> Vec<u32> {
 /// Both CPUs get every number at about the same time, in the same and in opposite orders.
 #[test]
 fn two_cpus_accept_each_number_exactly_once() {
+    alone("both processors must work on the same numbers at the same time").expect("the machine");
     let (mut bench, peering) = Bench::with_session();
     let frame = |number| peering.packet(CURRENT, SEQUENCE + number, Version::V6.received(0, 41)).frame();
     let laps = |from: u64| -> Vec<Vec<Vec<u8>>> {
@@ -116,6 +118,7 @@ fn two_cpus_accept_each_number_exactly_once() {
 /// Both CPUs send for one session: no number may be used twice, or two packets would share a nonce.
 #[test]
 fn two_cpus_never_send_the_same_number() {
+    alone("both processors must work on the same numbers at the same time").expect("the machine");
     const PACKETS: usize = 30_000;
     let (mut bench, peering) = Bench::with_session();
     bench.route("fd00:66::2/128", &peering);

@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 use mtd_tests::controller::mtd_program;
 use mtd_tests::process::Running;
 use mtd_tests::require_root;
+use mtd_tests::runner::alone;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -17,6 +18,7 @@ use crate::demo::left_behind;
 const PATIENCE: Duration = Duration::from_mins(2);
 
 fn start(arguments: &[&str]) -> Result<Running> {
+    alone("a benchmark measures, and takes all processors")?;
     require_root();
     let mut command = Command::new(env!("CARGO_BIN_EXE_mtd-bench"));
     command.args(arguments).env("MTD_BIN", mtd_program()?);

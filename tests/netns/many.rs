@@ -1,6 +1,7 @@
 //! A thousand clients and one server. The server is a real one; the clients are real above the wire.
 
 use anyhow::{Result, ensure};
+use mtd_tests::runner::alone;
 use mtd_tests::swarm::Scene;
 
 const CLIENTS: usize = 1000;
@@ -8,6 +9,7 @@ const CLIENTS: usize = 1000;
 /// All at once, from the DHT to the first ordinary packet, without a handshake that fails.
 #[test]
 fn a_thousand_clients_open_sessions_with_one_server() -> Result<()> {
+    alone("a thousand clients take both processors")?;
     mtd_tests::require_root();
     let mut scene = Scene::new(CLIENTS)?;
     println!(

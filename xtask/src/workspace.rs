@@ -117,7 +117,7 @@ mod tests {
             .args(arguments);
         let mut found: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
         for line in process::capture(&mut command).unwrap().lines().filter(|line| !line.is_empty()) {
-            let (package, features) = line.trim_end_matches("]").split_once(" [").unwrap();
+            let (package, features) = line.trim_end_matches(']').split_once(" [").unwrap();
             found.entry(package.replace(" (proc-macro)", "")).or_default().insert(features.to_owned());
         }
         found
@@ -132,7 +132,10 @@ mod tests {
             &["-p", "xtask", "-e", "normal,build"][..],
             &["-p", "mtd-userspace", "-e", "normal,build"],
             &["-p", "mtd-tests", "-e", "normal,build"],
-            &["-p", "mtd-common", "-p", "mtd-userspace", "-p", "xtask", "-e", "normal,build,dev"],
+            &["-p", "xtask", "-e", "normal,build,dev"],
+            &["-p", "mtd-userspace", "-e", "normal,build,dev"],
+            &["-p", "mtd-common", "-p", "mtd-userspace", "-e", "normal,build,dev"],
+            &["-p", "mtd-tests", "-e", "normal,build,dev"],
         ] {
             for (package, features) in features(selection) {
                 assert!(

@@ -67,6 +67,29 @@ fn another_version_is_replaced_with_an_announcement() -> Result<()> {
 }
 
 #[test]
+fn what_was_pinned_before_there_were_groups_is_replaced_and_goes() -> Result<()> {
+    let site = dark()?;
+    let pins = site.bench.pins()?;
+    pin_as_before_groups(&pins)?;
+    let before = site.bench.objects()?;
+    let mut controller = site.bench.start()?;
+    let log = controller.process.log();
+    let said = format!("layout version 5 or earlier instead of {}", abi::VERSION);
+    assert!(log.contains(&said) && log.contains("sessions start anew"), "{log}");
+    assert!(!site.is_open()?, "dark");
+    assert!(site.bench.objects()?.maps.is_disjoint(&before.maps), "other maps");
+    for entry in fs::read_dir(pins.join("maps"))? {
+        let name = entry?.file_name();
+        assert!(name.to_string_lossy().contains('-'), "{name:?} is left");
+    }
+    controller.stop()?;
+    pin_as_before_groups(&pins)?;
+    assert_success(&site.bench.mtd(&["detach", site.bench.ifname()])?);
+    assert!(site.is_open()? && !pins.exists());
+    Ok(())
+}
+
+#[test]
 fn where_the_new_programs_do_not_load_the_old_ones_go_on() -> Result<()> {
     let mut site = dark()?;
     let folder = TempDir::new()?;
@@ -137,6 +160,17 @@ fn set_versions(pins: &Path, is_meant: impl Fn(&str) -> bool, version: u32) -> R
         }
     }
     ensure!(renamed > 0, "no such maps");
+    Ok(())
+}
+
+/// Names the maps that are pinned in this folder as the versions before groups did.
+fn pin_as_before_groups(pins: &Path) -> Result<()> {
+    for entry in fs::read_dir(pins.join("maps"))? {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).context("a name")?;
+        let map = name.splitn(3, '-').nth(2).context("the name of a map")?;
+        fs::rename(&path, path.with_file_name(map))?;
+    }
     Ok(())
 }
 

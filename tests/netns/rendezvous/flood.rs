@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use mtd_tests::packet::{self, Outer};
+use mtd_tests::runner::alone;
 use mtd_tests::topology::TopologyOptions;
 use mtd_tests::wait_until;
 
@@ -28,6 +29,7 @@ const MANY: u64 = 5_000;
 
 #[test]
 fn a_client_connects_in_a_flood_of_random_and_of_replayed_packets() -> Result<()> {
+    alone("the flood takes a processor")?;
     let mut world = World::new(&TopologyOptions { second_client: true, ..TopologyOptions::default() })?;
     // One slot for the whole test: the flood hits all the time.
     let slot = Duration::from_mins(10);

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use mtd_tests::rendezvous::{SERVER_V4, SERVER_V6};
+use mtd_tests::runner::alone;
 use mtd_tests::topology::TopologyOptions;
 use mtd_tests::torture::{Campaign, Restarts, UNDISTURBED};
 use mtd_tests::traffic::Flows;
@@ -24,6 +25,7 @@ const PATIENCE: Duration = Duration::from_mins(1);
 
 #[test]
 fn torture_restarts_break_no_connection_through_negotiated_sessions() -> Result<()> {
+    alone("torture loads the machine, and nobody may wait long for an answer")?;
     let mut campaign = Campaign::from_environment();
     let mut world = World::open(&TopologyOptions::default())?;
     let flows = flows(&world)?;

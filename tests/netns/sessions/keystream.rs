@@ -3,6 +3,7 @@
 use std::thread;
 
 use anyhow::{Context as _, Result, ensure};
+use mtd_tests::runner::alone;
 use mtd_tests::topology::TopologyOptions;
 
 use super::SLOT;
@@ -16,6 +17,7 @@ fn ahead(world: &World) -> Result<[u64; 2]> {
 
 #[test]
 fn a_busy_session_uses_it_at_both_ends_in_every_slot() -> Result<()> {
+    alone("traffic as fast as it goes, which makes a session busy")?;
     let world = World::open("encrypt", &TopologyOptions::default())?;
     let traffic = Traffic::start(&world)?;
     let mut busy = 0;
@@ -44,6 +46,7 @@ fn a_busy_session_uses_it_at_both_ends_in_every_slot() -> Result<()> {
 
 #[test]
 fn without_the_controller_packets_go_on_and_with_the_next_one_it_is_back() -> Result<()> {
+    alone("traffic as fast as it goes, which makes a session busy")?;
     let mut world = World::open("encrypt", &TopologyOptions::default())?;
     let traffic = Traffic::start(&world)?;
     thread::sleep(SLOT);
@@ -68,6 +71,7 @@ fn without_the_controller_packets_go_on_and_with_the_next_one_it_is_back() -> Re
 
 #[test]
 fn it_can_be_switched_off_and_a_session_that_authenticates_has_none() -> Result<()> {
+    alone("traffic as fast as it goes, which makes a session busy")?;
     for (mode, extra) in [("encrypt", "keystream = \"off\"\n"), ("authenticate", "")] {
         let mut world = World::new(mode, &TopologyOptions::default())?;
         for role in [Role::Client, Role::Server] {

@@ -5,6 +5,7 @@ use std::thread;
 
 use anyhow::{Context as _, Result, ensure};
 use mtd::status::Status;
+use mtd_tests::runner::alone;
 use mtd_tests::topology::TopologyOptions;
 use mtd_tests::traffic::{TcpFlow, TcpOptions, UdpOptions, UdpReport, UdpStream};
 
@@ -51,6 +52,7 @@ fn drops(status: &Status, reason: &str) -> u64 {
 
 #[test]
 fn what_another_cpu_opens_arrives_once_and_in_order() -> Result<()> {
+    alone("what is steered depends on how busy each processor is")?;
     let world = World::open("encrypt", &TopologyOptions::default())?;
     let traffic = Traffic::start(&world)?;
     // Over several changes of the addresses.
@@ -67,6 +69,7 @@ fn what_another_cpu_opens_arrives_once_and_in_order() -> Result<()> {
 
 #[test]
 fn a_copy_of_a_packet_that_waits_for_the_other_cpu_is_refused_there() -> Result<()> {
+    alone("what is steered depends on how busy each processor is")?;
     let world = World::open("authenticate", &TopologyOptions::default())?;
     // The router sends a copy right behind each original, when that one is not opened yet.
     let (router, server) = (&world.topology().router, world.host(Role::Server));
@@ -94,6 +97,7 @@ fn a_copy_of_a_packet_that_waits_for_the_other_cpu_is_refused_there() -> Result<
 
 #[test]
 fn packets_go_on_to_the_other_cpu_while_the_controller_is_dead() -> Result<()> {
+    alone("what is steered depends on how busy each processor is")?;
     let mut world = World::open("encrypt", &TopologyOptions::default())?;
     let traffic = Traffic::start(&world)?;
     thread::sleep(SLOT);
@@ -112,6 +116,7 @@ fn packets_go_on_to_the_other_cpu_while_the_controller_is_dead() -> Result<()> {
 
 #[test]
 fn steering_can_be_switched_off() -> Result<()> {
+    alone("what is steered depends on how busy each processor is")?;
     let mut world = World::new("encrypt", &TopologyOptions::default())?;
     world.setup_mut(Role::Server).extra = "steering = \"off\"\n".to_owned();
     world.start_all()?;

@@ -4,6 +4,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use mtd_tests::runner::alone;
 use mtd_tests::topology::TopologyOptions;
 use mtd_tests::torture::{Campaign, Restarts, UNDISTURBED};
 use mtd_tests::traffic::Flows;
@@ -15,6 +16,7 @@ const LONGEST_ABSENCE_MS: u64 = 3_000;
 
 #[test]
 fn torture_kills_and_restarts_under_traffic_lose_nothing() -> Result<()> {
+    alone("torture loads the machine, and nobody may wait long for an answer")?;
     let mut campaign = Campaign::from_environment();
     let mut world = World::open("encrypt", &TopologyOptions::default())?;
     let load = world.load(Role::Client, Inner::V6)?;
@@ -49,6 +51,7 @@ const LONGEST_START_MS: u64 = 800;
 
 #[test]
 fn torture_restarts_break_none_of_a_hundred_connections() -> Result<()> {
+    alone("torture loads the machine, and nobody may wait long for an answer")?;
     let mut campaign = Campaign::from_environment();
     let mut world = World::open("encrypt", &TopologyOptions::default())?;
     let ways = world.ways();

@@ -11,6 +11,7 @@ use crate::cleanup::{self, of_namespace};
 use crate::controller::{Controller, End, Setup, mtd_program};
 use crate::process::Running;
 use crate::require_root;
+use crate::runner::alone;
 use crate::topology::{Delivery, Topology};
 
 const SECONDS: Duration = Duration::from_secs(30);
@@ -86,6 +87,7 @@ impl Run {
 
 #[test]
 fn what_a_killed_run_left_is_taken_away_and_nothing_else() {
+    alone("any other test that starts takes away what is left here").unwrap();
     require_root();
     let [mut killed, mut lives] = [Run::start(), Run::start()];
     killed.child.kill().unwrap();

@@ -21,6 +21,10 @@ const PRIVILEGED: &str = "mtd-tests";
 /// Its library is tried by tests too; the programs of these packages need a target of their own and have no tests.
 const WITHOUT_TESTS: [&str; 1] = ["mtd-ebpf"];
 
+/// It is built only together with the other.
+const COMMON: &str = "mtd-common";
+const WITH_COMMON: &str = "mtd-userspace";
+
 /// A test program before it is built.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Target {
@@ -47,6 +51,10 @@ impl Target {
             .any(|word| word.split("::").all(|part| names.iter().any(|name| name.contains(part.trim())))))
     }
 
+    fn is_in(&self, source: &Path) -> bool {
+        self.source == source
+    }
+
     fn selection(&self) -> Vec<&str> {
         match self.kind.as_str() {
             "lib" => vec!["--lib"],
@@ -64,6 +72,8 @@ pub(super) struct TestProgram {
     pub(super) executable: PathBuf,
     /// Where cargo would start it.
     pub(super) directory: PathBuf,
+    /// The file that it begins with.
+    source: PathBuf,
 }
 
 /// Every target with tests.
@@ -174,12 +184,9 @@ pub(super) fn build(
     targets: &[Target],
 ) -> Result<Vec<TestProgram>> {
     let mut programs = Vec::new();
-    let packages: BTreeSet<&str> = targets.iter().map(|target| target.package.as_str()).collect();
-    for package in packages {
-        let selected = targets.iter().filter(|target| target.package == package);
+    for arguments in selections(targets) {
         let mut command = host_cargo(workspace, artifacts);
-        command.args(["test", "--quiet", "--release", "--no-run", "-p", package]);
-        command.args(selected.flat_map(Target::selection));
+        command.args(["test", "--quiet", "--release", "--no-run"]).args(arguments);
         command.arg("--message-format=json-render-diagnostics");
         let line = process::describe(&command);
         let output = command
@@ -192,7 +199,32 @@ pub(super) fn build(
         }
         programs.extend(String::from_utf8_lossy(&output.stdout).lines().filter_map(test_program));
     }
+    programs.retain(|program| targets.iter().any(|target| target.is_in(&program.source)));
     Ok(programs)
+}
+
+/// What cargo is told to build them, for each group of packages that it builds at once.
+fn selections(targets: &[Target]) -> Vec<Vec<&str>> {
+    let packages: BTreeSet<&str> = targets.iter().map(|target| target.package.as_str()).collect();
+    let mut groups: Vec<Vec<&str>> = Vec::new();
+    for package in packages {
+        // By itself, the one asks for fewer features of what both depend on, which would be compiled once more for that.
+        match groups.iter_mut().find(|group| group[..] == [COMMON]) {
+            Some(group) if package == WITH_COMMON => group.push(package),
+            _ => groups.push(vec![package]),
+        }
+    }
+    let selection = |group: Vec<_>| {
+        let chosen: BTreeSet<Vec<_>> = targets
+            .iter()
+            .filter(|target| group.contains(&target.package.as_str()))
+            .map(Target::selection)
+            .collect();
+        let together = if group[..] == [COMMON] { vec![COMMON, WITH_COMMON] } else { group };
+        let packages = together.into_iter().flat_map(|package| ["-p", package]);
+        packages.chain(chosen.into_iter().flatten()).collect()
+    };
+    groups.into_iter().map(selection).collect()
 }
 
 /// Reads one of cargo's messages; `None` when it is not about a test program.
@@ -209,6 +241,7 @@ fn test_program(message: &str) -> Option<TestProgram> {
         name: if kind == "test" { name.to_owned() } else { format!("{package} ({kind} {name})") },
         executable: message["executable"].as_str()?.into(),
         directory,
+        source: target["src_path"].as_str()?.into(),
     })
 }
 
@@ -291,13 +324,37 @@ mod tests {
     }
 
     #[test]
+    fn only_what_is_chosen_is_built_and_with_the_features_of_all() {
+        let target = |package: &str, name: &str, kind: &str| Target {
+            package: package.to_owned(),
+            name: name.to_owned(),
+            kind: kind.to_owned(),
+            source: PathBuf::new(),
+        };
+        let common = target("mtd-common", "mtd_common", "lib");
+        let (library, check) =
+            (target("mtd-userspace", "mtd", "lib"), target("mtd-userspace", "check", "test"));
+        let netns = target("mtd-tests", "netns", "test");
+        let words = |targets: &[&Target]| {
+            let targets: Vec<Target> = targets.iter().map(|&target| target.clone()).collect();
+            selections(&targets).iter().map(|words| words.join(" ")).collect::<Vec<_>>()
+        };
+        assert_eq!(words(&[&netns]), ["-p mtd-tests --test netns"]);
+        assert_eq!(words(&[&common]), ["-p mtd-common -p mtd-userspace --lib"]);
+        assert_eq!(words(&[&check]), ["-p mtd-userspace --test check"]);
+        let all = words(&[&common, &library, &check, &netns]);
+        assert_eq!(all, ["-p mtd-common -p mtd-userspace --lib --test check", "-p mtd-tests --test netns",]);
+    }
+
+    #[test]
     fn a_test_program_is_found_in_cargos_messages() {
         let message = r#"{"reason":"compiler-artifact","manifest_path":"/w/tests/Cargo.toml",
-            "target":{"kind":["test"],"name":"netns"},"profile":{"test":true},"executable":"/t/netns-1a2b"}"#;
+            "target":{"kind":["test"],"name":"netns","src_path":"/w/tests/netns/main.rs"},"profile":{"test":true},"executable":"/t/netns-1a2b"}"#;
         let expected = TestProgram {
             name: "netns".to_owned(),
             executable: "/t/netns-1a2b".into(),
             directory: "/w/tests".into(),
+            source: "/w/tests/netns/main.rs".into(),
         };
         assert_eq!(test_program(message), Some(expected));
     }
