@@ -9,7 +9,7 @@ pub const PREFIX_LENGTHS: core::ops::RangeInclusive<u8> = 64..=112;
 /// Lowest port that is derived (requirement MT-02).
 pub const MIN_PORT: u16 = 1024;
 
-/// How many candidates for an address are tried. All of them being unfit has a probability below 2^-60.
+/// How many candidates for an address are tried. The probability that all of them are unfit is below 2^-60.
 const CANDIDATES: u8 = 8;
 
 /// The routing prefix of one end.
@@ -73,8 +73,8 @@ pub struct Endpoint {
     pub port: u16,
 }
 
-/// `SHA-256(seed || key || slot)` for candidate 0 (requirement MT-01); for candidate n > 0 one more byte, n, is
-/// hashed.
+/// `SHA-256(seed || key || slot)` for candidate 0 (requirement MT-01); for candidate n > 0 one more byte, with the
+/// value n, is hashed.
 fn digest(seed: [u8; 8], key: &[u8; 32], slot: u64, candidate: u8) -> [u8; 32] {
     let mut hash = Sha256::new();
     hash.update(seed);
@@ -98,8 +98,8 @@ fn endpoint(network: Network, digest: &[u8; 32]) -> Endpoint {
 
 /// The endpoints of both ends in a slot. `first` is the end with the lower seed, `key` the 32-byte addressing key.
 ///
-/// An end skips candidates that both ends can see to be unfit (requirement MT-07): addresses that are reserved,
-/// and, for the second end, the first end's address. Addresses that *different* sessions derive alike need no skip:
+/// An end skips candidates that both ends can recognise as unfit (requirement MT-07): addresses that are reserved,
+/// and, for the second end, the first end's address. Equal addresses of *different* sessions are not skipped:
 /// the receiver tells them apart by the peer's address and ports (`crate::table`).
 pub fn endpoints(first: &End, second: &End, key: &[u8; 32], slot: u64) -> (Endpoint, Endpoint) {
     let derive = |end: &End, taken: Option<[u8; 16]>| {

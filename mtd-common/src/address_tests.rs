@@ -76,7 +76,7 @@ fn two_ends_in_one_small_prefix_never_share_an_address() {
         let plain = endpoint(b.network, &digest(b.seed, &[3; 32], slot, 0));
         skipped += u32::from(plain != second);
     }
-    assert!(skipped > 0, "no collision came up, so none was tested");
+    assert!(skipped > 0, "no collision occurred, so none was tested");
 }
 
 #[test]

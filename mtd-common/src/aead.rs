@@ -1,8 +1,8 @@
 //! ChaCha20-Poly1305 (RFC 8439) over a packet in place, in one pass together with the sum for the UDP checksum.
 //!
-//! The same code runs in the programs and on the host. It keeps to what BPF offers: 512 bytes of stack, no 128-bit
+//! The same code runs in the programs and on the host. It respects the limits of BPF: 512 bytes of stack, no 128-bit
 //! products (hence Poly1305 in limbs of 26 bits), loops that a verifier can bound, memory that is reached through
-//! checked 64-byte blocks ([`Text`]). It takes no branch that depends on secrets, and no look-up.
+//! checked 64-byte blocks ([`Text`]). No branch and no memory access depends on secrets.
 //!
 //! mtd uses two shapes of the RFC's construction:
 //! * *encrypt*: the inner packet is the plaintext, no associated data;
@@ -32,7 +32,7 @@ pub trait Text {
     fn store(&mut self, offset: usize, length: usize, buffer: &[u8; BLOCK]) -> Option<()>;
 }
 
-/// What is done to the text.
+/// The operation on the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
     /// Encrypt, and authenticate the result.
@@ -43,7 +43,7 @@ pub enum Operation {
     Authenticate,
 }
 
-/// What comes of a pass over a text.
+/// The result of a pass over a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sums {
     /// The tag, as two little-endian words.
@@ -72,14 +72,14 @@ static TAIL_MASK: [u8; 2 * BLOCK] = {
     mask
 };
 
-/// Where a pass has its key stream from.
+/// Where a pass gets its key stream from.
 pub trait Source {
     /// Poly1305's key: the first half of block 0.
     fn authenticator(&mut self) -> [u32; 8];
-    /// Goes on to the block of this number, from 1 on, one after the other. `last`: none comes behind it.
+    /// Advances to the block with this number. Blocks are numbered from 1 and taken in order. `last`: no block follows.
     fn reach(&mut self, number: usize, last: bool);
-    /// Encrypts or decrypts a block of text by the block of this number, which is the one reached last. `None`: there
-    /// is none.
+    /// Encrypts or decrypts a block of text with the block of this number, which is the one last advanced to. `None`:
+    /// there is none.
     fn apply(&self, number: usize, text: &mut [u8; BLOCK]) -> Option<()>;
 }
 
@@ -98,7 +98,8 @@ impl Source for KeyStream {
         if last {
             opaque::mutable(self).one();
         } else {
-            // Never fewer, which would save little: the verifier walks each choice from here to the end.
+            // Four blocks even if fewer remain: that would save little, and the verifier walks each choice from here
+            // to the end.
             opaque::mutable(self).four();
         }
     }
@@ -119,7 +120,7 @@ impl Source for KeyStream {
     }
 }
 
-/// Encrypts or decrypts the 8 bytes from `AT` by as many bytes of key stream.
+/// Encrypts or decrypts the 8 bytes from `AT` with as many bytes of key stream.
 #[inline(always)]
 pub(crate) const fn apply_eight<const AT: usize>(stream: u64, text: &mut [u8; BLOCK]) {
     let eight = part_mut::<AT, 8, BLOCK>(text);
@@ -133,12 +134,12 @@ pub struct Pass {
     sums: Running,
 }
 
-/// What a pass has so far.
+/// The state of a pass.
 #[derive(Debug)]
 struct Running {
     poly: Poly1305,
     checksum: u64,
-    /// The bytes behind the last whole block, then zeros.
+    /// The bytes after the last whole block, then zeros.
     tail: [u8; BLOCK],
 }
 
@@ -162,7 +163,7 @@ impl Running {
         if let Operation::Seal = operation {
             source.apply(number, text)?;
         }
-        // Opaque, so that the compiler does not hold key stream and state on the stack once more.
+        // Opaque, so that the compiler keeps no second copy of key stream and state on the stack.
         let sums = opaque::mutable(self);
         sums.checksum += sums.poly.blocks(text);
         if let Operation::Open = operation {
@@ -233,7 +234,7 @@ fn tail_mask<const AT: usize>(length: usize) -> [u64; 2] {
 }
 
 /// One pass over the first `length` bytes of `text`: seals, opens or authenticates them in place. `pass` is working
-/// memory; what it held before is of no matter.
+/// memory; its previous contents do not matter.
 ///
 /// Opening decrypts before the tag can be compared: the caller must not use the text unless [`verify`] says so.
 /// Returns `None` when the text is longer than [`MAX_TEXT`] or than its memory.

@@ -1,7 +1,8 @@
-//! What passes to the kernel though it is refused: management addresses and ports, so that nobody locks themselves out.
+//! Refused frames that pass to the kernel nevertheless: those of management addresses and ports, so that nobody locks
+//! themselves out.
 //!
-//! The list is asked last, about frames that would be dropped: what is valid is opened whoever sent it, and costs nothing
-//! more for there being a list.
+//! The list is asked last, about frames that would be dropped: what is valid is opened whoever sent it, and costs
+//! nothing more for there being a list.
 
 use core::mem::{offset_of, size_of};
 
@@ -24,7 +25,7 @@ pub const ERROR: usize = ICMPV6 + IPV6 + 4;
 pub struct Allow {
     /// Bytes 0–7 of the network that packets come from; host bits zero.
     pub high: u64,
-    /// Bytes 8–15 of that.
+    /// Bytes 8–15 of that network.
     pub low: u64,
     /// Mask over `high`: ones for the bits of the network.
     pub mask_high: u64,

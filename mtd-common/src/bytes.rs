@@ -36,7 +36,7 @@ pub const fn le64<const OFFSET: usize, const L: usize>(bytes: &[u8; L]) -> u64 {
     u64::from_le_bytes(*part::<OFFSET, 8, L>(bytes))
 }
 
-/// Reads a u64 in host order: what comparisons and sums that do not care for the order use.
+/// Reads a u64 in host order: for comparisons and sums, where the byte order does not matter.
 #[inline(always)]
 pub const fn ne64<const OFFSET: usize, const L: usize>(bytes: &[u8; L]) -> u64 {
     u64::from_ne_bytes(*part::<OFFSET, 8, L>(bytes))

@@ -1,7 +1,7 @@
 //! The ChaCha20 block function (RFC 8439 section 2.3), for up to four blocks side by side.
 //!
-//! A block is one long chain of dependent instructions; a CPU that can do six a cycle finds enough to do in several
-//! blocks only. Their states are in memory given by the caller: BPF has ten registers, and 512 bytes of stack.
+//! A block is one long chain of dependent instructions; a CPU that can execute six per cycle is only busy with
+//! several blocks. Their states are in memory given by the caller: BPF has ten registers, and 512 bytes of stack.
 
 use crate::bytes::le32;
 use crate::opaque;
@@ -9,16 +9,16 @@ use crate::opaque;
 /// Words of a block.
 pub(crate) type Block = [u32; 16];
 
-/// Blocks that are made side by side at most: a power of two.
+/// Most blocks that are computed side by side: a power of two.
 pub(crate) const BLOCKS: usize = 4;
 
 /// "expand 32-byte k"
 const CONSTANTS: [u32; 4] = [0x6170_7865, 0x3320_646e, 0x7962_2d32, 0x6b20_6574];
 
-/// 2^32 + 1: a word multiplied by it stands in both halves of a register.
+/// 2^32 + 1: multiplying a word by it puts the word into both halves of a register.
 const TWICE: u64 = 1 << 32 | 1;
 
-/// A key stream: where it starts, and the blocks that were made last.
+/// A key stream: where it starts, and the newest blocks.
 #[derive(Debug, Default)]
 pub(crate) struct KeyStream {
     start: Block,
@@ -93,7 +93,7 @@ impl KeyStream {
         ];
     }
 
-    /// Makes the first blocks: as many as `bytes` need, or as fit.
+    /// Computes the first blocks: as many as `bytes` need, at most as many as fit.
     #[inline(always)]
     pub(crate) fn generate(&mut self, bytes: usize) {
         if bytes > 2 * size_of::<Block>() {

@@ -46,8 +46,8 @@ pub const fn udp_header(
         + (u16::from_ne_bytes(destination_port) as u64)
 }
 
-/// The running sum of the pseudo-header of an ICMPv6 message of `length` bytes (RFC 8200 section 8.1), to which that of the
-/// message comes.
+/// The running sum of the pseudo-header of an ICMPv6 message of `length` bytes (RFC 8200 section 8.1), to which the
+/// sum of the message is added.
 #[inline(always)]
 pub const fn icmpv6_header(source: &[u8; 16], destination: &[u8; 16], length: u16) -> u64 {
     add128(add128(0, source), destination) + length.to_be() as u64 + (58_u16.to_be() as u64)

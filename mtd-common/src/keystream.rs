@@ -1,8 +1,9 @@
-//! Key stream that is made before its packets come (`docs/keystream.md`).
+//! Key stream that is computed before its packets come (`docs/keystream.md`).
 //!
-//! ChaCha20 in BPF costs several times what it costs in user space, where vectors are; and what the next packets of a session
-//! need is known, since their nonces count on. So a thread of the controller makes it, into the array map `KEYSTREAM`,
-//! for a few busy sessions. Each direction of such a session has a *lane*, a ring of [`RING`] elements. A packet whose
+//! ChaCha20 in BPF costs several times what it costs in user space, which has vector instructions; and the key stream
+//! of a session's next packets is known, since their nonces count up. So a thread of the controller computes it for a
+//! few busy sessions and writes it to the array map `KEYSTREAM`. Each direction of such a session has a *lane*, a
+//! ring of [`RING`] elements. A packet whose
 //! element is not there is sealed or opened by the cipher in BPF.
 //!
 //! An element is used only if it says that it is for this very packet, and if it is still the same when the packet is
@@ -14,31 +15,31 @@ use crate::aead::{self, BLOCK, MAX_TEXT};
 use crate::bytes::{ne64, part};
 use crate::opaque;
 
-/// Packets of a lane: the element of a packet is that of its sequence number modulo this.
+/// Number of elements of a lane: a packet's element has the index sequence number modulo this.
 pub const RING: u64 = 512;
 
-/// How far ahead of the last number that is known to be used key stream is made, in packets. The rest of the ring lies behind,
-/// for packets that other CPUs are at work with, or that come out of order.
+/// How far ahead of the last number that is known to be used key stream is made, in packets. The rest of the ring
+/// lies behind, for packets that other CPUs are at work with, or that come out of order.
 pub const AHEAD: u64 = RING / 4 * 3;
 
-/// Lanes of a data plane, unless it has none.
+/// Number of lanes of a data plane that has any.
 pub const LANES: u32 = 8;
 
 /// Packets of one direction of a session between two records for the thread ([`Wanted`]).
 pub const STEP: u64 = 64;
 
-/// Time in ns within which so many packets must have come for a record to be worth it: 16,000 packets a second.
+/// A record is made only if that number of packets came within this time in ns: at 16,000 packets a second or more.
 const BUSY: u64 = 4_000_000;
 
 /// Blocks of key stream for the longest text.
 const BLOCKS: usize = MAX_TEXT.div_ceil(BLOCK);
 
-/// Element of the array map `KEYSTREAM`, at index `lane * RING + sequence % RING`: all that sealing or opening one packet
-/// takes from the cipher. As secret as the session's key.
+/// Element of the array map `KEYSTREAM`, at index `lane * RING + sequence % RING`: all that sealing or opening one
+/// packet takes from the cipher. As secret as the session's key.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Element {
-    /// 0 while the rest is not to be used; else a number that no element had before.
+    /// 0 while the rest must not be used; otherwise a number that no element had before.
     pub stamp: u64,
     /// Sequence number of the packet.
     pub sequence: u64,
@@ -55,7 +56,7 @@ pub struct Element {
 /// Words of an [`Element`].
 pub const WORDS: usize = size_of::<Element>() / 8;
 
-/// The words of an [`Element`] behind its stamp that say which packet it is for.
+/// The words after the stamp of an [`Element`], which say which packet it is for.
 pub type Packet = [u64; 3];
 
 /// Which keys of a session.
@@ -68,8 +69,8 @@ pub enum Direction {
     Send = 1,
 }
 
-/// Record of the ring buffer `WANTED`: a packet of a busy session has been sealed, or opened and found valid. Key
-/// stream for those behind it is welcome.
+/// Record of the ring buffer `WANTED`: a packet of a busy session has been sealed, or opened and found valid. It asks
+/// for key stream for the packets that follow.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
@@ -86,7 +87,7 @@ pub struct Wanted {
 }
 
 impl Wanted {
-    /// Reads a record; `None`: it is none.
+    /// Reads a record; `None`: the bytes are no record.
     pub fn decode(record: &[u8]) -> Option<Self> {
         let record: &[u8; 24] = record.try_into().ok()?;
         let number = |bytes: &[u8; 4]| u32::from_ne_bytes(*bytes);
@@ -99,7 +100,7 @@ impl Wanted {
         })
     }
 
-    /// What an element for this packet says of it.
+    /// The words that an element for this packet has after its stamp.
     #[inline(always)]
     pub const fn packet(&self) -> Packet {
         [
@@ -116,20 +117,20 @@ pub const fn index(lane: u32, sequence: u64) -> u32 {
     lane.wrapping_mul(RING as u32).wrapping_add((sequence % RING) as u32)
 }
 
-/// Whether it is the turn of the packet before which so many came in its direction to make a record.
+/// Whether the packet that follows `packets` others in its direction makes a record.
 #[inline(always)]
 pub const fn is_turn(packets: u64) -> bool {
     packets % STEP == STEP - 1
 }
 
-/// Whether the packets between two turns, at these boot times (ns), came fast enough.
+/// Whether the packets between two records, at these boot times (ns), came fast enough.
 #[inline(always)]
 pub const fn is_busy(last: u64, now: u64) -> bool {
     now.saturating_sub(last) < BUSY
 }
 
-/// The key stream in an element, for [`aead::pass_ready`]. The element may change meanwhile: every word is read once, and what
-/// came out is good only if the stamp is still the same afterwards.
+/// The key stream in an element, for [`aead::pass_ready`]. The element may change meanwhile: every word is read once,
+/// and what came out is good only if the stamp is still the same afterwards.
 #[derive(Clone, Copy, Debug)]
 pub struct Ready(*const Element);
 

@@ -1,13 +1,13 @@
 //! A limit on how often something happens, in one word that any number of CPUs share.
 //!
-//! The word is a point in time: the one at which the limit will be as good as unused again. Each use moves it on by one
-//! interval, and a use is refused that would move it further ahead of the present than a burst of them. Zero is an
+//! The word is a point in time: the one at which the limit will be unused again. Each use moves it on by one
+//! interval; a use that would move it further ahead of the present than a burst of intervals is refused. Zero is an
 //! unused limit. (A [`crate::abi::TokenBucket`] says the same in two words that one CPU has for itself.)
 
 use crate::window::Word;
 
-/// Tries of [`take`]. A failed try means that another CPU took one at the same time: where so many do, what comes is no
-/// longer a rate that needs an exact limit, and the use is refused.
+/// Tries of [`take`]. A failed try means that another CPU took one at the same time. When that happens this often, an
+/// exact limit no longer matters, and the use is refused.
 const TRIES: u32 = 4;
 
 /// A limit of one use every `interval` ns, and of `burst` uses at once.
@@ -20,7 +20,7 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// Takes one use at `now` (ns, monotonic); false: there is none.
+    /// Takes one use at `now` (ns, monotonic); false if none is left.
     #[inline(always)]
     pub fn take(self, word: &impl Word, now: u64) -> bool {
         let most = now + self.interval * self.burst;

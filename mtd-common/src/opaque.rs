@@ -1,11 +1,11 @@
 //! Hiding things from the compiler.
 //!
-//! In BPF programs the compiler must sometimes not use what it knows: a bound that it proved is a bound that the
-//! verifier, which knows less, wants to see checked; and values that it keeps in registers across loops end on a
+//! In BPF programs, the compiler must sometimes be kept from using what it knows: a bound that it proved is a bound
+//! that the verifier, which knows less, wants to see checked; and values that it keeps across loops are spilled to a
 //! stack of 512 bytes. On the host these functions do nothing. (`core::hint::black_box` would serve, but its empty
 //! assembly makes line information that the kernel refuses.)
 
-/// The same value, of which the compiler knows nothing any more.
+/// The same value; the compiler can assume nothing about it.
 #[inline(always)]
 pub fn value(value: usize) -> usize {
     #[cfg(target_arch = "bpf")]
@@ -19,7 +19,7 @@ pub fn value(value: usize) -> usize {
     value
 }
 
-/// The same reference, of whose target the compiler knows nothing any more.
+/// The same reference; the compiler can assume nothing about its target.
 #[inline(always)]
 pub fn reference<T>(reference: &T) -> &T {
     #[cfg(target_arch = "bpf")]
@@ -34,7 +34,7 @@ pub fn reference<T>(reference: &T) -> &T {
     reference
 }
 
-/// The same mutable reference, of whose target the compiler knows nothing any more.
+/// The same mutable reference; the compiler can assume nothing about its target.
 #[inline(always)]
 pub fn mutable<T>(reference: &mut T) -> &mut T {
     #[cfg(target_arch = "bpf")]

@@ -1,6 +1,6 @@
 //! Poly1305 (RFC 8439 section 2.5) with 64-bit products only, in words of 32 bits.
 //!
-//! Words of the message come as they are read, with nothing to shift or mask. What makes room for carries is the key:
+//! Words of the message are used as they are read, without shifts or masks. The key leaves room for carries:
 //! RFC 8439 clears the upper four bits of each word of it. The bounds below, in units of 2^32 (for words of `h`) and
 //! 2^28 (for those of `r`), show that no sum leaves its 64 bits.
 
@@ -9,14 +9,14 @@ use crate::bytes::{le32, part};
 /// State of an authentication: the polynomial so far, and its key.
 #[derive(Debug, Default)]
 pub(crate) struct Poly1305 {
-    /// Each below 1.
+    /// Each word is below 1.
     r: [u32; 4],
     /// `r[1..]` times 5/4, each below 1.25. A product at 2^128 or above comes back with 5/4 (2^130 is 5, modulo
     /// 2^130 - 5); the lower two bits of these words are clear, so that the quarter is a whole number.
     s: [u32; 3],
     /// Five words that overlap: below 2.5625, 2, 2 and 2, and at most three for the last one, which stands for 2^128.
     h: [u64; 5],
-    /// What is added at last.
+    /// The number that is added at the end.
     pad: [u32; 4],
 }
 
@@ -33,13 +33,13 @@ impl Poly1305 {
         }
     }
 
-    /// Takes in 16 bytes, given as little-endian words.
+    /// Adds 16 bytes, given as little-endian words, to the authenticated message.
     #[inline(always)]
     pub(crate) const fn block(&mut self, words: [u32; 4]) {
         self.h = self.next(self.h, words);
     }
 
-    /// Takes in 64 bytes; the sum of their words in host order, for the checksum.
+    /// Adds 64 bytes; returns the sum of their words in host order, for the checksum.
     #[inline(always)]
     pub(crate) fn blocks(&mut self, text: &[u8; 64]) -> u64 {
         let first = words::<0>(text);
@@ -143,7 +143,7 @@ mod tests {
         sum
     }
 
-    /// Modulo 2^130 - 5, of a number below twice that: by adding 5 and looking at bit 130.
+    /// A number below twice 2^130 - 5, reduced modulo that: by adding 5 and looking at bit 130.
     fn reduce(a: Number) -> Number {
         let more = add(a, [5, 0, 0]);
         if more[2] >> 2 == 0 { a } else { [more[0], more[1], more[2] & 3] }
@@ -248,7 +248,7 @@ mod tests {
            }
        }
 
-    /// Words, the extreme ones more often than chance has it.
+    /// Random words, with extreme values more often than by chance.
     fn word() -> impl Strategy<Value = u32> {
         prop_oneof![any::<u32>(), Just(0), Just(u32::MAX), 0..6_u32, u32::MAX - 6..=u32::MAX]
     }

@@ -24,8 +24,8 @@ pub const fn live(slot: u64, phase: u64, period: u64) -> (u64, u64) {
     (start(slot.saturating_sub(1), phase, period), start(slot.saturating_add(2), phase, period))
 }
 
-/// Whether the addresses of `slot` are live at `time` (as [`live`] says), in a session of which no slot is live from `until`
-/// on. Nothing is live where `period` is 0.
+/// Whether the addresses of `slot` are live at `time` (as [`live`] says), in a session of which no slot is live from
+/// `until` on. Nothing is live where `period` is 0.
 #[inline(always)]
 pub const fn is_live(slot: u64, time: u64, phase: u64, period: u64, until: u64) -> bool {
     // A multiplication, where the number of the present slot would take a division.
@@ -40,13 +40,13 @@ pub const fn place(session: u32, slot: u64, ring_bits: u32) -> u32 {
     session << ring_bits | slot as u32 & ((1 << ring_bits) - 1)
 }
 
-/// The session that a place belongs to.
+/// The session that an index into `SLOTS` belongs to.
 #[inline(always)]
 pub const fn session(place: u32, ring_bits: u32) -> u32 {
     place >> (ring_bits & 31)
 }
 
-/// Sequence numbers count on from the session time in units of 2^6 ns. A sender that lost its counter so starts
+/// Sequence numbers start at the session time in units of 2^6 ns and count up. So a sender that lost its counter starts
 /// above every number that it may have used, as long as it sent fewer than 15 million packets a second.
 pub const SEQUENCE_SHIFT: u32 = 6;
 

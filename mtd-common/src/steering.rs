@@ -4,43 +4,44 @@
 //! the kernel's stack: one after the other, while other CPUs idle. So the packets of a busy session are handed to a
 //! second CPU after the cheap checks. A quiet session stays where its packets arrive, since a hand-over costs time.
 //!
-//! Packets stay in order: the CPU of a session changes only while none of its packets is on its way to another one.
+//! Packets stay in order: the CPU of a session changes only while none of its packets is on its way to another CPU.
 
 use crate::abi::Steering;
 
 /// Length of an interval of the measurement, in ns.
 const INTERVAL: u64 = 1 << 20;
 
-/// Intervals without a measurement after which the ones before say nothing any more.
+/// After this many intervals without a measurement, earlier measurements are discarded.
 const MEMORY: u64 = 16;
 
-/// What a packet costs whatever its length, in the cost of opening a byte.
+/// The fixed cost of a packet, in units of the cost of opening one byte.
 const PACKET: u64 = 256;
 
-/// Work in one interval, in bytes, from which on a session is busy: opening takes about a fifth of one CPU.
+/// Work in one interval, in bytes, at which a session becomes busy: opening takes about a fifth of one CPU.
 const BUSY: u64 = 48 * 1024;
 
 /// Work in one interval, in bytes, below which it is quiet again.
 const QUIET: u64 = BUSY / 4;
 
-/// Most packets of one session that wait for another CPU. What comes faster than that one opens must be lost in the end;
-/// but senders that share a session lose far too much where a burst of each does not fit (`docs/steering.md`).
+/// Most packets of one session that wait for another CPU. Packets that come faster than that CPU opens them are lost
+/// in the end; but if there is no room for a burst of each sender, senders that share a session lose far too much
+/// (`docs/steering.md`).
 pub const MAX_WAITING: u64 = 4096;
 
 /// Packets that the queue of a CPU has room for, of all sessions together. The kernel takes up to 16384.
 pub const QUEUE: u32 = 8192;
 
-/// Time in ns after which no packet waits any more that was not lost.
+/// Time in ns after which a packet that was handed over either has been opened or is lost.
 const DRAINED: u64 = 200_000_000;
 
-/// What becomes of a packet that has passed the cheap checks.
+/// The decision on a packet that has passed the cheap checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// It is opened on the CPU that received it.
     Here,
     /// It is handed to the CPU of this number.
     There(u32),
-    /// It is dropped: too many wait already.
+    /// It is dropped: too many packets wait already.
     Full,
 }
 
@@ -53,7 +54,7 @@ impl Steering {
         if elapsed == 0 {
             return;
         }
-        // Fast up and slowly down: a stream that pauses shortly is not sent to and fro.
+        // Fast up and slowly down: a stream with short pauses is not moved back and forth.
         let faded = if elapsed < MEMORY { self.rate - self.rate / 8 } else { 0 };
         let measured = self.work / elapsed;
         self.rate = if measured > faded { measured } else { faded };
@@ -97,7 +98,7 @@ mod tests {
 
     const MILLISECOND: u64 = 1_000_000;
 
-    /// A session whose packets of 1,400 bytes come at one distance.
+    /// A session whose packets of 1,400 bytes come at regular intervals.
     struct Session {
         steering: Steering,
         taken: u64,

@@ -1,18 +1,20 @@
 //! Where the receive program finds the session that an address belongs to: a hash table and a filter in front of it.
 //!
 //! Both lie in arrays that the controller has mapped into its own memory, so that loading a slot costs no system call;
-//! the programs only read them. What is in them:
+//! the programs only read them. Their contents:
 //!
-//! * `ADDRESSES`: buckets of [`BUCKET`] entries, a cache line each. An entry is a place in the array `SLOTS` (low 32 bits)
-//!   and a fingerprint of the address (high 32 bits, never 0); an entry of 0 is free. An address has two buckets. Writers put
-//!   it into the emptier one. A fingerprint that fits proves nothing: the element of `SLOTS` holds the address itself.
-//! * `FILTER`: a word of 64 bits for every two buckets, or four ([`sharing`]). An address sets three of the bits in the word of
-//!   its first bucket. Where one of the three is not set, nobody has the address. This one read, from a small part of the
-//!   table's memory, is nearly all that a stranger's packet costs. Of the addresses that nobody has, a few per cent pass the
-//!   filter.
+//! * `ADDRESSES`: buckets of [`BUCKET`] entries, a cache line each. An entry is a place in the array `SLOTS` (low 32
+//!   bits) and a fingerprint of the address (high 32 bits, never 0); an entry of 0 is free. An address has two
+//!   buckets. Writers put it into the emptier one. A fingerprint that fits proves nothing: the element of `SLOTS`
+//!   holds the address itself.
+//! * `FILTER`: a word of 64 bits for every two buckets, or four ([`sharing`]). An address sets three of the bits in
+//!   the word of its first bucket. If one of the three is not set, no session has the address. This one read, from a
+//!   small part of the table's memory, is nearly all that a stranger's packet costs. A few per cent of the addresses
+//!   that no session has pass the filter.
 //!
-//! The hash has a random key, which the programs and the controller know: who cannot read it cannot choose addresses that pass
-//! the filter without being anybody's, nor learn from the time a packet takes more than that the host was busy.
+//! The hash has a random key, which the programs and the controller know: without it, nobody can choose addresses
+//! that pass the filter but belong to no session, or learn from the time that a packet takes more than that the host
+//! was busy.
 
 use core::mem::size_of;
 
@@ -21,15 +23,15 @@ use crate::bytes::ne64;
 /// Entries of a bucket.
 pub const BUCKET: usize = 8;
 
-/// The share of all entries that is taken at most, in per cent. Below it, practically no address finds both of its buckets
-/// full: with 60 of 100 taken, one of some ten million.
+/// The largest share of all entries that is used, in per cent. Below it, practically no address finds both of its
+/// buckets full: with 60 of 100 taken, one of some ten million.
 pub const MAX_LOAD: u64 = 60;
 
 /// Element of the array map `ADDRESSES`.
 #[repr(C, align(64))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Bucket {
-    /// See the module.
+    /// The entries; see the module's documentation.
     pub entries: [u64; BUCKET],
 }
 
@@ -57,7 +59,7 @@ impl core::fmt::Debug for Layout {
 /// Most [`Layout::bits`].
 pub const MAX_BITS: u32 = 26;
 
-/// [`Layout::bits`] of a table for so many entries.
+/// [`Layout::bits`] of a table for this number of entries.
 pub const fn bits(entries: u64) -> u32 {
     let mut bits = 1;
     while bits < MAX_BITS && ((BUCKET as u64) << bits) * MAX_LOAD / 100 < entries {
@@ -66,15 +68,15 @@ pub const fn bits(entries: u64) -> u32 {
     bits
 }
 
-/// [`Layout::sharing`] of a table with so many [`Layout::bits`].
+/// [`Layout::sharing`] of a table with these [`Layout::bits`].
 ///
-/// A filter that does not fit into the second-level cache costs every stranger's packet an access to memory, which is worth
-/// more than the other packets that pass a denser one: from 8 MiB on it is made half as large.
+/// A filter that does not fit into the second-level cache costs every stranger's packet an access to memory, which
+/// costs more than the additional packets that pass a denser filter: from 8 MiB on, it is made half as large.
 pub const fn sharing(bits: u32) -> u32 {
     if bits > 20 { 2 } else { 1 }
 }
 
-/// Words of the filter of a table with so many [`Layout::bits`].
+/// Words of the filter of a table with these [`Layout::bits`].
 pub const fn words(bits: u32) -> u64 {
     1 << (bits - sharing(bits))
 }
@@ -87,7 +89,7 @@ pub struct Hash {
     sharing: u32,
 }
 
-/// The word of `FILTER` that knows of an address, and the bits in it.
+/// The word of `FILTER` for an address, and its bits in that word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mark {
     /// Index of the word.
@@ -100,8 +102,8 @@ impl Layout {
     /// Hashes bytes 8–15 of an address. (The others are those of a protected prefix, of which there are few.)
     #[inline(always)]
     pub const fn hash(&self, low: &[u8; 8]) -> Hash {
-        // Addresses of one prefix may differ in their last two bytes only, which are the highest ones here: the shift brings
-        // them down again before the second multiplication.
+        // Addresses of one prefix may differ in their last two bytes only, which are the highest ones here: the shift
+        // brings them down again before the second multiplication.
         let value = (ne64::<0, 8>(low) ^ self.key[0]).wrapping_mul(self.key[1]);
         let value = (value ^ value >> 32).wrapping_mul(self.key[2]);
         Hash { value: value ^ value >> 32, bits: self.bits, sharing: self.sharing }
@@ -122,7 +124,7 @@ impl Hash {
         self.first() ^ (spread >> ((64 - self.bits) & 63)) as u32
     }
 
-    /// What entries of the address have in their high half.
+    /// The high half of the address's entries.
     #[inline(always)]
     pub const fn fingerprint(self) -> u32 {
         (self.value >> 8) as u32 | 1
@@ -134,7 +136,7 @@ impl Hash {
         (self.fingerprint() as u64) << 32 | place as u64
     }
 
-    /// Where the filter knows of the address.
+    /// The address's bits in the filter.
     #[inline(always)]
     pub const fn mark(self) -> Mark {
         let mask =

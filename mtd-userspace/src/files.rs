@@ -1,4 +1,4 @@
-//! Files that are there whole or not at all, also after a loss of power.
+//! Files that are complete or absent, even after a loss of power.
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write as _};
@@ -54,7 +54,7 @@ fn write(draft: &Path, content: &[u8], mode: u32) -> io::Result<()> {
 }
 
 fn discard(draft: &Path, error: io::Error) -> io::Error {
-    // The first error is the one that tells.
+    // The first error is the one to report.
     let _ = fs::remove_file(draft);
     error
 }

@@ -21,7 +21,7 @@ pub const KEY_BYTES: usize = 32;
 /// Characters of a key's text form: base64 with padding, as `wg` writes it.
 pub const KEY_CHARACTERS: usize = 44;
 
-/// Input that holds one key may have this many bytes less one: the text form and some white space after it.
+/// Input with one key must be shorter than this, in bytes: the text form and some white space after it.
 const MAX_INPUT: usize = 256;
 
 /// 32 secret bytes: an X25519 private key, or a pre-shared key.
@@ -51,7 +51,7 @@ impl SecretKey {
         Ok(key)
     }
 
-    /// The key with these bytes, which are taken as they are. The caller's copy is the caller's to wipe.
+    /// The key with these bytes, unchanged. The caller has to wipe its own copy.
     pub fn from_bytes(bytes: [u8; KEY_BYTES]) -> Self {
         Self(bytes)
     }
@@ -222,7 +222,7 @@ impl fmt::Debug for PublicKey {
 )]
 pub struct RandomError(getrandom::Error);
 
-/// A text that should be a key and is none. Never shows the text.
+/// A text that should be a key and is not. Never shows the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyTextError {
     /// There is nothing in it.

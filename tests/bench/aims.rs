@@ -1,4 +1,4 @@
-//! What the figures are to reach, and whether they do.
+//! Targets for the figures, and whether they are reached.
 
 use serde_json::Value;
 

@@ -1,5 +1,5 @@
-//! How fast packets from strangers are dropped: by mtd's receive program with many sessions loaded, by nftables, and by a
-//! program that drops everything.
+//! How fast packets from strangers are dropped: by mtd's receive program with many sessions loaded, by nftables, and
+//! by a program that drops everything.
 
 use std::cell::RefCell;
 use std::io::Write as _;
@@ -33,7 +33,7 @@ addresses too. Ratios are to `bare`, for random frames to `bare_random`: random 
 those of three times as many, shorter samples as in other benchmarks. After each sample mtd's counters must say that every
 frame was dropped for the intended reason.";
 
-/// A sample is cut in so many.
+/// Number of parts of a sample.
 const PARTS: u32 = 3;
 
 const THOUSAND: u32 = 1_000;

@@ -26,7 +26,7 @@ pub(crate) const PERIOD: Duration = Duration::from_secs(3);
 
 const GENERATION: u32 = 1;
 
-/// The clock is read after so many sessions.
+/// Number of sessions after which the clock is read.
 const CHUNK: usize = 256;
 
 /// Sessions in a data plane at the right end of a cable.
@@ -146,8 +146,8 @@ pub(crate) fn boot_time() -> Result<u64> {
     Ok(nanoseconds(Duration::from(clock_gettime(ClockId::CLOCK_BOOTTIME)?)))
 }
 
-/// Session number `index`: keys and phase follow from the number, since those of a handshake take too long for a million.
-/// To the programs, and to the loader, they are like any others.
+/// Session number `index`: keys and phase follow from the number, since those of a handshake take too long for a
+/// million. To the programs, and to the loader, they are like any others.
 ///
 /// # Errors
 /// Never with these prefixes.

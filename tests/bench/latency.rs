@@ -1,4 +1,5 @@
-//! Round trips of small UDP packets: over bare veth, through mtd, and through other tunnels; and near the edges of slots.
+//! Round trips of small UDP packets: over bare veth, through mtd, and through other tunnels; and near the edges of
+//! slots.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -120,7 +121,7 @@ impl Exchanges {
     }
 }
 
-/// The value that so many thousandths of the sorted ones do not exceed.
+/// The value that the given number of thousandths of the sorted values do not exceed.
 fn percentile(sorted: &[f64], thousandths: usize) -> f64 {
     let place = (sorted.len() * thousandths).div_ceil(1_000);
     sorted.get(place.max(1) - 1).copied().unwrap_or(f64::NAN)

@@ -85,7 +85,7 @@ impl Server {
         Ok(Self { _process: process, address: way.address })
     }
 
-    /// Gbit/s that arrive of so many TCP connections from `client` together.
+    /// Gbit/s that arrive over all `flows` TCP connections from `client` together.
     fn transfer(&self, client: &Host, flows: &str) -> Result<f64> {
         let mut command = client.netns.command("iperf3")?;
         command.args(["--client", &self.address.to_string(), "--port", PORT, "--json"]);

@@ -73,7 +73,7 @@ impl Display {
         }
     }
 
-    /// Takes the live lines away.
+    /// Removes the live lines.
     pub(crate) fn clear(&self) {
         if let Self::Terminal(terminal) = self {
             terminal.slots.finish_and_clear();

@@ -60,19 +60,7 @@ impl Findings {
             numbers.slots >= wanted || self.interrupted,
             format!("the traffic lived through {} of {wanted} slots", numbers.slots),
         );
-        for report in &self.flows.tcp {
-            let what = match &report.broken {
-                Some(cause) => cause.clone(),
-                None => "not everything that was sent has arrived".to_owned(),
-            };
-            let held = report.broken.is_none() && report.is_complete();
-            unless(held, format!("the TCP connection from {} broke: {what}", report.local));
-        }
-        for report in &self.flows.udp {
-            unless(report.lost == 0, format!("{} of {} UDP packets were lost", report.lost, report.sent));
-            unless(report.duplicated == 0, format!("{} UDP packets arrived twice", report.duplicated));
-            unless(report.foreign == 0, format!("{} foreign or changed UDP packets arrived", report.foreign));
-        }
+        self.traffic(&mut unless);
         for (client, (name, _)) in self.first.iter().enumerate() {
             let seen = self.seen.session_addresses(client);
             unless(
@@ -110,6 +98,23 @@ impl Findings {
         self.meeting(options, &mut unless);
         self.outside(&mut unless);
         failures
+    }
+
+    /// Whether everything that was sent through the tunnels arrived, once and unchanged.
+    fn traffic(&self, unless: &mut impl FnMut(bool, String)) {
+        for report in &self.flows.tcp {
+            let what = match &report.broken {
+                Some(cause) => cause.clone(),
+                None => "not everything that was sent has arrived".to_owned(),
+            };
+            let held = report.broken.is_none() && report.is_complete();
+            unless(held, format!("the TCP connection from {} broke: {what}", report.local));
+        }
+        for report in &self.flows.udp {
+            unless(report.lost == 0, format!("{} of {} UDP packets were lost", report.lost, report.sent));
+            unless(report.duplicated == 0, format!("{} UDP packets arrived twice", report.duplicated));
+            unless(report.foreign == 0, format!("{} foreign or changed UDP packets arrived", report.foreign));
+        }
     }
 
     /// Whether all clients met the server.

@@ -18,9 +18,9 @@ use crate::view::{Packet, ethernet};
 /// Addresses or ports kept; more than a day of the shortest slots uses.
 const MOST_KEPT: usize = 1 << 18;
 
-/// One of so many packets to the server is kept for the stranger to replay …
+/// One packet out of this many to the server is kept for the stranger to replay …
 const SAMPLE_EVERY: u64 = 16;
-/// … and so many are kept.
+/// … and at most this many are kept.
 const SAMPLES: usize = 64;
 
 /// An address and UDP port that the server was seen to send from.

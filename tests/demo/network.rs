@@ -46,7 +46,7 @@ pub(crate) struct Network {
 }
 
 impl Network {
-    /// Builds it, with so many clients that are to be registered.
+    /// Builds the network, with `clients` clients that are to be registered.
     ///
     /// # Errors
     /// When the kernel refuses something, or the DHT's nodes do not find each other.

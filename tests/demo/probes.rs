@@ -48,7 +48,7 @@ impl Kind {
 pub(crate) struct Tally([u64; Kind::ALL.len()]);
 
 impl Tally {
-    /// So many of a kind.
+    /// The number of probes of a kind.
     pub(crate) fn of(&self, kind: Kind) -> u64 {
         self.0[kind as usize]
     }

@@ -34,7 +34,7 @@ const LOOKING: Duration = Duration::from_secs(20);
 /// Time between two questions of the uninvited client.
 const UNINVITED_EVERY: Duration = Duration::from_millis(100);
 
-/// So many slots more than wanted the traffic may take, when it did not live through all of them.
+/// Additional slots that the traffic may take if it did not live through all that were wanted.
 const SPARE_SLOTS: u32 = 3;
 
 /// The network with the server and the clients in it. Dropped in the order of the fields: the network goes last.

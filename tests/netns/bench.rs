@@ -1,4 +1,4 @@
-//! The benchmarks, with so little of everything that only their course and the shape of what they write is tried.
+//! The benchmarks with minimal settings: only that they run, and the form of what they write, is tested.
 
 use std::collections::BTreeSet;
 use std::fs;

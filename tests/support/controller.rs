@@ -35,8 +35,8 @@ pub fn mtd_program() -> Result<PathBuf> {
     Ok(path)
 }
 
-/// Whether `mtd status` or its like has told what there is to tell: of a controller, or of the data plane that a killed one
-/// left, which has an exit status of its own.
+/// Whether `mtd status` or a similar command has answered: about a controller, or about the data plane that a killed
+/// controller left, which has an exit status of its own.
 pub fn answered(output: &Output) -> bool {
     matches!(output.status.code(), Some(0 | 3))
 }

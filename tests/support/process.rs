@@ -54,7 +54,7 @@ impl Running {
         self.child.id()
     }
 
-    /// What it has worked so far, in user space and in the kernel.
+    /// The processor time that it has used so far, in user space and in the kernel.
     ///
     /// # Errors
     /// When it has ended.

@@ -132,7 +132,7 @@ impl Swarm {
         let (sender, frames) = mpsc::channel();
         let capture = Capture::start_with(netns, ifname, &CaptureOptions::default(), move |frame| {
             if let Some(packet) = to_site(frame, site) {
-                // The receiver goes when the swarm does.
+                // The receiver is dropped together with the swarm.
                 let _ = sender.send(packet.to_vec());
             }
         })?;

@@ -21,8 +21,8 @@ pub struct Campaign {
 }
 
 impl Campaign {
-    /// As `MTD_TORTURE_SECONDS`, `MTD_TORTURE_RESTARTS` and `MTD_TORTURE_SEED` say, else short and with a seed of its own,
-    /// which is printed so that the same choices can be made again.
+    /// As `MTD_TORTURE_SECONDS`, `MTD_TORTURE_RESTARTS` and `MTD_TORTURE_SEED` say, else short and with a seed of its
+    /// own, which is printed so that the same choices can be made again.
     pub fn from_environment() -> Self {
         let number = |name| std::env::var(name).ok().and_then(|text: String| text.parse::<u64>().ok());
         let length = number("MTD_TORTURE_SECONDS").map_or(SHORT, Duration::from_secs);
@@ -68,7 +68,7 @@ impl Restarts {
         self.count
     }
 
-    /// Counts so many more, because of which somebody waited so long for an answer.
+    /// Counts `count` more restarts, and the longest wait for an answer that they caused.
     pub fn note(&mut self, count: usize, waited: Duration) {
         self.count += count as u64;
         self.longest_wait = self.longest_wait.max(waited);

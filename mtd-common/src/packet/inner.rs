@@ -31,11 +31,11 @@ pub struct Inner {
 pub const NEXT_CONTROL: u8 = 254;
 
 /// Mark (`SO_MARK`) of the control messages that the controller sends into the tunnel device. Others must not send any:
-/// the peer takes them for its peer's.
+/// the peer would take them for messages of this controller.
 pub const CONTROL_MARK: u32 = 0x6d74_6401;
 
 impl Inner {
-    /// Whether it is a control message between the controllers.
+    /// Whether the packet is a control message between the controllers.
     #[inline(always)]
     pub const fn is_control(&self) -> bool {
         self.version == 6 && self.next_header == NEXT_CONTROL
@@ -109,7 +109,7 @@ pub const fn ipv6(header: &[u8; 40], length: usize) -> Result<Inner, DropReason>
 /// The ECN codepoint that the inner packet leaves the tunnel with (RFC 6040 section 4.2).
 ///
 /// # Errors
-/// [`DropReason::Ecn`] when congestion was experienced and the inner packet is not capable of saying so.
+/// [`DropReason::Ecn`] when congestion was experienced and the inner packet cannot carry that mark.
 #[inline(always)]
 pub const fn decapsulated_ecn(inner: u8, outer: u8) -> Result<u8, DropReason> {
     match (inner, outer) {
@@ -121,7 +121,7 @@ pub const fn decapsulated_ecn(inner: u8, outer: u8) -> Result<u8, DropReason> {
     }
 }
 
-/// Sets the ECN codepoint of an IPv4 header and mends its checksum.
+/// Sets the ECN codepoint of an IPv4 header and updates its checksum.
 #[inline(always)]
 pub const fn set_ipv4_ecn(header: &mut [u8; IPV4], ecn: u8) {
     let old = *part::<0, 2, IPV4>(header);

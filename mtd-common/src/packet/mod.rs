@@ -1,7 +1,7 @@
 //! Packet headers over fixed-size arrays, as the programs see them: Ethernet, IPv6, UDP, mtd's own header, inner
 //! packets, neighbour discovery, Packet Too Big.
 //!
-//! Parsers fail closed: what they do not understand towards a protected prefix is an error, never a pass.
+//! Parsers fail closed: if they do not understand a packet towards a protected prefix, it is an error, never a pass.
 
 pub mod inner;
 pub mod ndp;
@@ -16,7 +16,7 @@ pub const IPV6: usize = 40;
 pub const UDP: usize = 8;
 /// Bytes of mtd's header: masked sequence number, tag.
 pub const MTD: usize = 24;
-/// Bytes that a packet grows by in the tunnel.
+/// Bytes by which a packet grows in the tunnel.
 pub const OVERHEAD: usize = IPV6 + UDP + MTD;
 
 /// EtherType of IPv4.

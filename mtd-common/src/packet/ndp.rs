@@ -29,9 +29,9 @@ pub const fn is_solicitation(ipv6: &[u8; IPV6], icmp: &[u8; SOLICITATION_LENGTH]
     outer::next_header(ipv6) == NEXT_ICMPV6 && icmp[0] == SOLICITATION
 }
 
-/// Whether a solicitation is one that is answered: unspecified source (duplicate address detection) is not, since
-/// the address is not ours alone to defend; neither is one without or with other options than the source's
-/// link-layer address, which no neighbour sends.
+/// Accepts the solicitations that are answered. Not answered are those from the unspecified address (duplicate
+/// address detection), since the address is not ours alone to defend, and those that have not exactly one option, the
+/// source's link-layer address, since no neighbour sends them.
 ///
 /// # Errors
 /// [`DropReason::NeighbourMalformed`].

@@ -76,7 +76,7 @@ pub fn require_peer(
     let fits = *part::<0, 2, UDP>(udp) == slot.peer_port
         && *part::<8, 8, IPV6>(ipv6) == session.peer_high
         && *part::<16, 8, IPV6>(ipv6) == slot.peer_low;
-    // Asked last: nearly every session has a peer.
+    // Checked last: nearly every session has a peer.
     if fits || session.flags & FLAG_ANYBODY != 0 { Ok(()) } else { Err(DropReason::WrongPeer) }
 }
 
@@ -127,7 +127,7 @@ pub const fn sequence(header: &[u8; MTD], mask: &[u8; 16]) -> u64 {
     le64::<0, MTD>(header) ^ siphash::hash16(mask, tag(header))
 }
 
-/// Whether the UDP checksum is right, given the running sum of the sealed inner packet.
+/// Whether the UDP checksum is correct, given the running sum of the sealed inner packet.
 #[inline(always)]
 pub const fn checksum_valid(ipv6: &[u8; IPV6], udp: &[u8; UDP], header: &[u8; MTD], sealed: u64) -> bool {
     let [tag0, tag1] = tag(header);
@@ -145,7 +145,7 @@ pub const fn checksum_valid(ipv6: &[u8; IPV6], udp: &[u8; UDP], header: &[u8; MT
     field != 0 && checksum::fold(checksum::add64(sum, sealed) + field as u64) == 0xffff
 }
 
-/// What the headers of a packet to be sent are made from.
+/// Everything that the headers of a packet to be sent are made from.
 #[derive(Clone, Copy, Debug)]
 pub struct Send<'a> {
     /// The halves of the own address.

@@ -1,6 +1,6 @@
-//! ICMPv6 Packet Too Big (RFC 4443, section 3.2): what routers on the outer path send to a live address. It tells whoever
-//! saw a packet of ours from whom it was, so nothing else is asked of it; but whoever did not see one cannot make one up,
-//! since it has to quote the addresses and ports of a live slot (RFC 8201, section 4).
+//! ICMPv6 Packet Too Big (RFC 4443, section 3.2): what routers on the outer path send to a live address. It is not
+//! authenticated: whoever saw a packet of ours can forge one. Whoever did not cannot, since the message has to quote
+//! the addresses and ports of a live slot (RFC 8201, section 4).
 
 use super::{IPV6, NEXT_ICMPV6, NEXT_UDP, UDP};
 use crate::abi::{MODE_INTRODUCTION, Session, Slot};
@@ -14,13 +14,14 @@ const TOO_BIG: u8 = 2;
 /// Bytes of the message's own header: type, code, checksum, MTU.
 pub const HEADER: usize = 8;
 
-/// Bytes of the message as far as it is looked at: its header, and IPv6 and UDP headers of the packet that was too big.
+/// Bytes of the message that are examined: its header, and IPv6 and UDP headers of the packet that was too big.
 pub const QUOTE: usize = HEADER + IPV6 + UDP;
 
 /// Longest message in bytes: it must not make its packet longer than IPv6's least MTU (RFC 4443, section 2.4).
 pub const LONGEST: usize = MIN_MTU - IPV6;
 
-/// The least MTU of any path (RFC 8200, section 5), in bytes: messages that tell of less are not believed (RFC 8201, section 4).
+/// The least MTU of any path (RFC 8200, section 5), in bytes: messages that report less are not believed (RFC 8201,
+/// section 4).
 pub const MIN_MTU: usize = 1280;
 
 /// Whether an IPv6 header and the start of its payload are such a message.
@@ -29,14 +30,14 @@ pub const fn is_too_big(ipv6: &[u8; IPV6], icmp: &[u8; HEADER]) -> bool {
     outer::next_header(ipv6) == NEXT_ICMPV6 && icmp[0] == TOO_BIG
 }
 
-/// The MTU that the message tells of, in bytes of the outer packet.
+/// The MTU that the message reports, in bytes of the outer packet.
 #[inline(always)]
 pub const fn mtu(message: &[u8; QUOTE]) -> u32 {
     u32::from_be_bytes(*part::<4, 4, QUOTE>(message))
 }
 
-/// The length of the message in bytes, once it agrees with the frame's. `frame` is the length of the packet from the IPv6
-/// header on, in bytes.
+/// The length of the message in bytes, once it agrees with the frame's. `frame` is the length of the packet from the
+/// IPv6 header on, in bytes.
 ///
 /// # Errors
 /// [`DropReason::TooBigInvalid`].
@@ -47,8 +48,8 @@ pub const fn length(ipv6: &[u8; IPV6], frame: usize) -> Result<usize, DropReason
     if agrees { Ok(length) } else { Err(DropReason::TooBigInvalid) }
 }
 
-/// Whether the message is about a packet that this session has sent from this slot's address, to which the message goes, and
-/// which was longer than the MTU that it tells of.
+/// Whether the message is about a packet that this session has sent from this slot's address, to which the message
+/// goes, and which was longer than the MTU that it tells of.
 ///
 /// # Errors
 /// [`DropReason::TooBigInvalid`].

@@ -1,4 +1,4 @@
-//! `mtd check`: whether a configuration is right, without doing anything.
+//! `mtd check`: whether a configuration is valid, without changing anything.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -35,7 +35,7 @@ struct Report {
     file: PathBuf,
     valid: bool,
     problems: Vec<Found>,
-    /// What does not keep the controller from starting, and may not be meant.
+    /// Findings that do not keep the controller from starting, but may be mistakes.
     warnings: Vec<String>,
 }
 
@@ -91,7 +91,7 @@ pub(super) fn run(args: &CheckArgs) -> anyhow::Result<()> {
     output::print(&lines)
 }
 
-/// What a good configuration is about, and what may not be meant.
+/// The summary of a valid configuration, and its warnings.
 fn describe(config: &Config) -> anyhow::Result<(String, Vec<String>)> {
     let mut warnings = Vec::new();
     if !Path::new("/sys/class/net").join(&config.interface).exists() {

@@ -15,14 +15,14 @@ use tokio::time::{Instant, interval_at, sleep};
 
 use crate::rendezvous::{DEFAULT_REQUEST_TIMEOUT, DhtConfig, Encoding, MAX_ITEMS, MainlineStore};
 
-/// What takes longer than this tells on standard error that it goes on, …
+/// A step that takes longer than this says on standard error that it is still going on, …
 const PATIENCE: Duration = Duration::from_secs(2);
-/// … and again and again.
+/// … and repeats that at this interval.
 const REPEAT: Duration = Duration::from_secs(5);
 
 /// A new node looks around this often, so that nodes that start together find each other, …
 const EAGER: Duration = Duration::from_secs(3);
-/// … so many times; …
+/// … this many times; …
 const EAGER_ROUNDS: u32 = 10;
 /// … and later this often.
 const CALM: Duration = Duration::from_mins(1);
@@ -164,7 +164,7 @@ async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
 /// How many nodes are known, after a pause and a look.
 async fn look_around(store: &MainlineStore, pause: Duration) -> usize {
     sleep(pause).await;
-    // Nobody being there is no reason to stop: they may come.
+    // That no other node answers is no reason to stop: it may start later.
     store.refresh().await.unwrap_or(0)
 }
 

@@ -21,15 +21,15 @@ use crate::status::Guard;
 /// Shortest and longest time to confirm in.
 const CONFIRM_RANGE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_hours(24));
 
-/// What the process that detaches says when it is on its own.
+/// The line that the detaching process prints once it no longer depends on its parent.
 const READY: &str = "ready";
 
 /// A policy in the words of the command line.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(super) enum PolicyArg {
-    /// What is no valid packet vanishes.
+    /// Packets that are not valid are dropped.
     Dark,
-    /// It is counted by reason, and passes to the kernel.
+    /// Packets that are not valid are counted by reason and passed to the kernel.
     Monitor,
 }
 
@@ -195,7 +195,8 @@ fn report(changed: &[(String, Guard)], json: bool, say: impl Fn(&Guard) -> Strin
     output::print(&changed.iter().map(line).collect::<Vec<_>>().concat())
 }
 
-/// Starts the process that detaches an interface when nobody confirms. It outlives this one, its terminal and its session.
+/// Starts the process that detaches an interface when nobody confirms. It outlives this one, its terminal and its
+/// session.
 pub(super) fn spawn(interface: &str) -> anyhow::Result<()> {
     // This program, also where its file has been replaced.
     let mut child = Command::new("/proc/self/exe")
@@ -219,7 +220,7 @@ pub(super) fn spawn(interface: &str) -> anyhow::Result<()> {
 
 /// `mtd guard`.
 pub(super) async fn guard(args: GuardArgs) -> anyhow::Result<()> {
-    // Hangs up with nobody.
+    // In a session of its own, so that no terminal's hang-up ends it.
     nix::unistd::setsid().context("cannot begin a session")?;
     let mut output = stdout();
     writeln!(output, "{READY}").and_then(|()| output.flush()).context("nobody waits for this process")?;

@@ -25,7 +25,7 @@ pub(super) enum LogFormat {
 /// Begins to log, to standard error.
 pub(super) fn start(verbose: u8, format: LogFormat) {
     let default = match verbose {
-        // What the DHT's nodes do wrong is the DHT's affair; that it is out of reach, mtd says itself.
+        // Misbehaviour of DHT nodes is not logged; mtd itself reports when the DHT is out of reach.
         0 => "mtd=info,warn,mainline=off",
         1 => "mtd=debug,info",
         _ => "trace",
@@ -93,7 +93,7 @@ const fn priority(level: Level) -> u8 {
 
 /// Says what went wrong, with its causes.
 pub(super) fn complain(error: &anyhow::Error) {
-    // Nobody is left to be told of a failure.
+    // There is nowhere left to report a failure.
     let _ = writeln!(stderr(), "mtd: {error:#}");
 }
 

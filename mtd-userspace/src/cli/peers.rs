@@ -85,11 +85,12 @@ struct PlaceArgs {
 
 /// Have the controller read configuration and registered clients again
 ///
-/// What is about clients takes effect: sessions of those that are no longer registered end, all others go on. Other settings
-/// that have changed are listed, and take effect with the next start.
+/// What is about clients takes effect: sessions of those that are no longer registered end, all others go on. Other
+/// settings that have changed are listed, and take effect with the next start.
 ///
 /// With --json: one object, {"schema": 1, "instances": [...]}, whose elements have the keys `interface`, `added`,
-/// `removed`, `changed` (names of clients), `warnings` and `settings` (those that need a restart: `key`, `in_force`, `in_file`).
+/// `removed`, `changed` (names of clients), `warnings` and `settings` (those that need a restart: `key`, `in_force`,
+/// `in_file`).
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "Example: sudo mtd reload")]
 pub(super) struct ReloadArgs {
@@ -135,7 +136,7 @@ pub(super) async fn run(args: PeersArgs) -> anyhow::Result<()> {
     }
 }
 
-/// Where to look when nothing is said.
+/// Where to look if no option names a registry.
 struct Defaults {
     run: PathBuf,
     config: PathBuf,
@@ -207,7 +208,7 @@ impl PlaceArgs {
         places.pop().context("there is no registry")
     }
 
-    /// The registries that are meant; at least one.
+    /// The selected registries; at least one.
     fn all(&self, defaults: &Defaults) -> anyhow::Result<Vec<Place>> {
         if let Some(dir) = &self.dir {
             let sources = Some(Sources::of_folder(dir));
@@ -252,7 +253,7 @@ async fn remove(place: &Place, name: &str) -> anyhow::Result<String> {
     Ok(told("removed", "with the next mtd run or mtd reload it may not come any more", &removed))
 }
 
-/// What was done; without a controller, also from when on it counts.
+/// The change; without a controller, also when it takes effect.
 fn told(done: &str, from: &str, (client, by_controller): &(Client, bool)) -> String {
     let Client { name, public_key, file, .. } = client;
     let mut text = format!("{done} {name} ({public_key})\n");

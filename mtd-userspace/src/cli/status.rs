@@ -56,7 +56,7 @@ pub(super) struct StatusArgs {
     #[arg(long, conflicts_with = "watch")]
     pub json: bool,
 
-    /// Show it again every so many seconds, 0.1 to 3600
+    /// Show it again every SECS seconds, 0.1 to 3600
     #[arg(short, long, value_name = "SECS", num_args = 0..=1, default_missing_value = "1", value_parser = interval)]
     pub watch: Option<Duration>,
 }
@@ -83,7 +83,7 @@ impl Select {
     /// The sockets to ask in `run_dir`, existing or not.
     ///
     /// # Errors
-    /// None is there, or it cannot be told.
+    /// There is no socket, or the folder cannot be read.
     pub(super) fn sockets(&self, run_dir: &Path) -> Result<Vec<ControlSocket>, ControlError> {
         if let Some(path) = &self.socket {
             return Ok(vec![ControlSocket { interface: path.display().to_string(), path: path.clone() }]);
@@ -106,7 +106,7 @@ fn interface_name(name: &str) -> Result<String, &'static str> {
     if allowed { Ok(name.to_owned()) } else { Err("not the name of an interface; see `ip link`") }
 }
 
-/// Shows the status of the selected controllers. `offline` tells what can be told about an instance whose data plane
+/// Shows the status of the selected controllers. `offline` returns what is known about an instance whose data plane
 /// is attached and whose controller does not run.
 ///
 /// # Errors
@@ -143,11 +143,11 @@ fn unix_now() -> f64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }
 
-/// Where instances leave their traces.
+/// The folders in which running instances can be found.
 pub(super) struct Places {
     /// The folder of the control sockets.
     pub(super) run: PathBuf,
-    /// The folder of the folders of pins.
+    /// The folder that has a folder of pins for each instance.
     pub(super) pins: PathBuf,
 }
 
@@ -162,12 +162,13 @@ impl Default for Places {
 pub(super) struct Answers {
     /// In the order of the interfaces.
     pub(super) statuses: Vec<Status>,
-    /// Of the others, why they say nothing.
+    /// Why the other controllers gave no status.
     pub(super) failures: Vec<ControlError>,
 }
 
 impl Answers {
-    /// Asks the selected controllers, and `offline` about those that do not run. Nobody to ask is a failure, too.
+    /// Asks the selected controllers, and `offline` about those that do not run. It is also a failure if there is no
+    /// controller to ask.
     pub(super) async fn collect(
         select: &Select,
         places: &Places,
@@ -210,7 +211,7 @@ impl Answers {
         if interfaces.is_empty() { Err(nothing_runs()) } else { Ok(answers) }
     }
 
-    /// What the exit status says of them.
+    /// The exit status for these answers.
     fn exit_code(&self) -> ExitCode {
         let absent = |failure: &ControlError| matches!(failure, ControlError::NotRunning { .. });
         if !self.failures.iter().all(absent) {
@@ -250,7 +251,7 @@ pub(super) fn joined(mut failures: Vec<anyhow::Error>) -> anyhow::Result<()> {
 /// The document that `--json` prints: the same shape for any number of instances.
 ///
 /// # Errors
-/// None that is known of; JSON can hold all documents.
+/// Never in practice: every document can be written as JSON.
 pub(super) fn json<T: Serialize>(instances: Vec<T>) -> anyhow::Result<String> {
     #[derive(Serialize)]
     struct Document<T> {

@@ -72,7 +72,7 @@ pub(super) fn configure(name: &str, end: End) -> Result<()> {
 /// The features of the device `name` that are not as its end of the pair needs them, with the state that they are in.
 ///
 /// # Errors
-/// [`io::Error`] of the kernel, of a device that is not there as well.
+/// [`io::Error`] of the kernel, also for a device that does not exist.
 pub(super) fn misfits(name: &str, end: End) -> io::Result<Vec<(String, bool)>> {
     let device = Ethtool::open(name)?;
     let features = device.feature_names()?;
@@ -80,7 +80,7 @@ pub(super) fn misfits(name: &str, end: End) -> io::Result<Vec<(String, bool)>> {
     Ok(wrong(end, &features, &active).map(|(feature, on)| (feature.to_owned(), on)).collect())
 }
 
-/// Which of the features `sought` are on at the device `name`; those that it does not have are not.
+/// Which of the features `sought` are on at the device `name`; features that it does not have count as off.
 ///
 /// # Errors
 /// As [`misfits`].

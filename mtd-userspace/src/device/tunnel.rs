@@ -20,7 +20,7 @@ pub const MARKER: &str = "mtd tunnel";
 /// most that veth takes.
 pub const MTU_RANGE: RangeInclusive<u32> = 1280..=65535;
 
-/// What the name of the outer end is extended by to name the inner one.
+/// Suffix that makes the name of the inner end from that of the outer end.
 const PEER_SUFFIX: &str = "x";
 
 /// How MAC addresses of tunnel devices begin: locally administered, unicast.
@@ -37,12 +37,12 @@ pub struct TunnelDevice {
     pub addresses: Vec<IpNet>,
     /// Further destinations that are sent into the device; bits outside the prefix are ignored.
     pub routes: Vec<IpNet>,
-    /// Destinations whose packets must be shorter than the device's MTU, with their MTU in bytes: they get routes of their own
-    /// where there are none.
+    /// Destinations whose packets must be shorter than the device's MTU, with their MTU in bytes: they get routes of
+    /// their own where there are none.
     pub narrow: Vec<(IpNet, u32)>,
 }
 
-/// The offloads of the tunnel device `name`, of both its ends, that are not as mtd set them: interface, name as in
+/// The offloads of either end of the tunnel device `name` that are not as mtd set them: interface, name as in
 /// `ethtool -k`, whether it is on.
 ///
 /// # Errors
@@ -291,7 +291,7 @@ fn is_unicast(address: IpAddr) -> bool {
     !(address.is_unspecified() || address.is_multicast() || address.is_loopback() || broadcast)
 }
 
-/// A locally administered unicast address that tells whose it is.
+/// A locally administered unicast address that identifies the device as mtd's.
 fn random_mac(name: &str) -> Result<[u8; 6]> {
     let mut random = [0; 2];
     getrandom::fill(&mut random).map_err(|cause| Error::Random { name: name.to_owned(), cause })?;

@@ -55,9 +55,9 @@ pub enum Reason {
     Stopping,
     /// The client is no longer registered.
     Removed,
-    /// There was no traffic for long.
+    /// There was no traffic for a long time.
     Idle,
-    /// The client has other tunnel addresses now.
+    /// The client's tunnel addresses have changed.
     Renumbered,
     /// A reason of a later version.
     Other(u8),
@@ -118,7 +118,7 @@ impl<'a> Control<'a> {
     }
 }
 
-/// Payload of the first handshake message: what the client wants (36 bytes in the source).
+/// Payload of the first handshake message: the client's request (36 bytes in the source).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Request {
     /// The client's end: its prefix, and a fresh seed for this session.
@@ -127,7 +127,7 @@ pub struct Request {
     pub tunnel: [u8; 16],
 }
 
-/// Payload of the second handshake message: what the client gets (36 bytes in the source).
+/// Payload of the second handshake message: the server's configuration for the client (36 bytes in the source).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Response {
     /// [`abi::MODE_ENCRYPT`] or [`abi::MODE_AUTHENTICATE`].

@@ -1,5 +1,5 @@
-//! What decides: rendezvous, handshakes, sessions, slots, clocks. Sans-IO: time and randomness come in as arguments, effects go out through
-//! traits and return values.
+//! The protocols: rendezvous, handshakes, sessions, slots, clocks. Sans-IO: time and randomness come in as arguments,
+//! effects go out through traits and return values.
 
 pub mod client;
 pub mod clock;

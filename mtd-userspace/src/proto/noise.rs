@@ -29,8 +29,8 @@ const PROTOCOL: &str = "Noise_IKpsk2_25519_ChaChaPoly_SHA256";
 /// Where the pre-shared key is mixed in: at the end of the second message, when the server knows its client.
 const PSK: usize = 2;
 
-/// A handshake message that is not what it should be. Says no more: whoever sent it learns nothing anyway, and the
-/// reasons are all one to the receiver.
+/// A handshake message that was refused. There is no reason given: the sender gets no answer, and the receiver treats
+/// all reasons alike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the handshake message is not authentic")]
 pub struct NoiseError;
@@ -71,22 +71,22 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Knows nobody yet.
+    /// Has no shared secrets yet.
     pub fn new(key: SecretKey) -> Self {
         Self { public: key.public(), key, shared: Arc::default() }
     }
 
-    /// Remembers what is shared with somebody, who is expected.
+    /// Computes and keeps the secret shared with a peer that is expected to connect.
     pub fn remember(&self, peer: PublicKey, shared: Shared) {
         self.shared.write().unwrap_or_else(PoisonError::into_inner).insert(peer, shared);
     }
 
-    /// Forgets it. A handshake with this peer only takes longer then.
+    /// Forgets the secret shared with a peer. Handshakes with that peer then only take longer.
     pub fn forget(&self, peer: &PublicKey) {
         self.shared.write().unwrap_or_else(PoisonError::into_inner).remove(peer);
     }
 
-    /// What is shared with somebody who is expected.
+    /// The secret shared with an expected peer.
     fn shared(&self, peer: &[u8; 32]) -> Option<Shared> {
         let known = self.shared.read().unwrap_or_else(PoisonError::into_inner);
         known.get(&PublicKey::from_bytes(*peer)).cloned()
@@ -391,7 +391,7 @@ mod tests {
         let unknown = answer();
         server.remember(client.public(), Shared::new(&key(2), &client.public()).unwrap());
         assert_eq!(answer(), unknown);
-        // It is used, for better or for worse.
+        // A remembered secret is used, even a wrong one.
         server.remember(client.public(), Shared::new(&key(5), &client.public()).unwrap());
         assert!(Responder::read(&server, b"", ephemeral(4), &request).is_err());
         server.forget(&client.public());

@@ -12,7 +12,7 @@ use mtd_common::packet::{IPV6, MTD, OVERHEAD, UDP, outer};
 
 use super::session::Session;
 
-/// Hop limit of control messages: they are for the other end of the tunnel and nobody behind it.
+/// Hop limit of control messages: they are for the other end of the tunnel, not for hosts behind it.
 const HOP_LIMIT: u8 = 1;
 
 /// The inner packet that carries a control message.
@@ -27,7 +27,7 @@ pub fn control(source: [u8; 16], destination: [u8; 16], message: &[u8]) -> Vec<u
     packet
 }
 
-/// Where a packet goes from and to, and in which slot.
+/// Source, destination and slot of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Path {
     /// Slot number.

@@ -82,7 +82,7 @@ impl Shared {
         first(&digest)
     }
 
-    /// What both ends use in the window that starts at `window` (Unix time in s).
+    /// Descriptor and keys of the window that starts at `window` (Unix time in s).
     pub fn rendezvous(&self, server: &PublicKey, client: &PublicKey, window: u64) -> Rendezvous {
         let t = window.to_be_bytes();
         let hkdf = Hkdf::<Sha256>::new(Some(SALT), &self.0);
@@ -114,7 +114,8 @@ fn first<const N: usize>(digest: &[u8]) -> [u8; N] {
     *bytes
 }
 
-/// Where in the DHT to look: says nothing to who does not know the shared secret. Displays as 40 hexadecimal digits.
+/// Where in the DHT to look. Reveals nothing to anybody who does not know the shared secret. Displays as 40
+/// hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Descriptor(pub [u8; 20]);
 

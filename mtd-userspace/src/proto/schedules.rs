@@ -1,5 +1,5 @@
-//! Random courses of faults, against a reference model that knows no protocol: who runs and who is registered decides who
-//! has a session in the end, whatever happened on the way there.
+//! Random courses of faults, against a reference model that knows no protocol: who runs and who is registered decides
+//! who has a session in the end, whatever happened on the way there.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use super::model::{Faults, MILLISECOND, Machine, World, network, tunnel};
 
 const CLIENTS: usize = 3;
 
-/// What ought to be.
+/// The expected state.
 struct Reference {
     server: bool,
     /// Per client.

@@ -1,4 +1,4 @@
-//! What is not the tunnel's business passes untouched while the prefix is dark.
+//! Traffic that does not concern the tunnel passes untouched while the prefix is dark.
 
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv6Addr};
@@ -61,7 +61,7 @@ fn odd_frames_for_other_addresses_are_left_to_the_kernel() -> Result<()> {
     scene.dropped_during(0, |scene| {
         scene.stranger.send(&with_vlan_tag(&plain, 5))?;
         scene.stranger.send(&with_extension_header(&plain, HOP_BY_HOP))?;
-        // IPv4 and an EtherType of nobody's.
+        // IPv4 and an unassigned EtherType.
         for kind in [[0x08, 0x00], [0x88, 0xb5]] {
             let mut other = plain.clone();
             other[12..14].copy_from_slice(&kind);

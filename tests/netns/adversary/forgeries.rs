@@ -1,8 +1,8 @@
 //! Changed copies of valid packets: every bit of the headers, every length.
 //!
-//! The copies are made of packets that have arrived, and of packets that were held back: only with the latter the tag
-//! has to be looked at, since their sequence numbers are unused. Each time the held-back packet itself passes at the
-//! end, and only once: the copies have burnt nothing, and packets do arrive this way.
+//! The copies are made of packets that have arrived, and of packets that were held back: only the latter reach the
+//! check of the tag, since their sequence numbers are unused. Each time the held-back packet itself passes at the
+//! end, and only once: the copies have used up no sequence number, and packets do arrive this way.
 
 use anyhow::{Context as _, Result};
 use mtd_tests::packet::{

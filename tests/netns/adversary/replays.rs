@@ -11,7 +11,7 @@ use mtd_tests::wait_until;
 
 use super::scene::{Scene, drops};
 
-/// So many packets are sent again.
+/// Number of packets that are sent again.
 const COUNT: usize = 40;
 
 /// Slow enough that all that the connection sends in three slots fits into the sequence window.

@@ -152,7 +152,7 @@ impl Scene {
         wait_until("the server to see what was sent", SETTLE, || Ok(seen()? >= before + frames.len() as u64))
     }
 
-    /// Takes note of drops that a test has looked at; [`Scene::finish`] wants to know of all.
+    /// Notes drops that a test has checked; [`Scene::finish`] fails if there are others.
     pub(super) fn take_note(&mut self, drops: &Drops) {
         for (reason, count) in drops {
             *self.dropped.entry(reason.clone()).or_default() += count;
@@ -201,7 +201,7 @@ impl Scene {
 
     /// Whether a frame of the server's is an answer to anybody but its peer: anything from a protected address that
     /// does not go to the peer, any ICMPv6 error, and whatever goes to a stranger but for the neighbour discovery of the
-    /// link's own addresses. Not meant are advertisements of protected addresses: see [`advertised`].
+    /// link's own addresses. Advertisements of protected addresses do not count: see [`advertised`].
     pub(super) fn is_reply(&self, frame: &Frame) -> bool {
         let Some((source, destination)) = ends(&frame.data).filter(|_| !frame.outgoing) else { return false };
         match icmp(&frame.data) {

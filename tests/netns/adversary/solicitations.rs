@@ -27,7 +27,7 @@ fn on_link_each_solicitation_of_a_live_address_gets_one_advertisement() -> Resul
         assert_advertises(&scene, &frame.data, live);
     }
 
-    // What a neighbour would never send gets no answer, live or not.
+    // Solicitations that no neighbour would send get no answer, for live addresses or others.
     let sound = &asked[1];
     let broken: Vec<Vec<u8>> = [
         (ETHERNET_LEN + 7, 1),           // hop limit 254: forwarded, so from elsewhere

@@ -1,4 +1,4 @@
-//! `--confirm-within`: who locks themselves out is let in again, whatever has died meanwhile.
+//! `--confirm-within`: operators who lock themselves out are let in again, whatever has died meanwhile.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -38,7 +38,7 @@ fn who_locks_themselves_out_is_let_in_again() -> Result<()> {
     bench.assert_nothing_remains(&before, &objects)
 }
 
-/// The process that detaches leads a session of its own: what hangs up the operator's reaches it not.
+/// The process that detaches leads a session of its own: a hang-up of the operator's session does not reach it.
 fn on_its_own(site: &Site) -> Result<()> {
     let id = site.guard_process()?.context("no process that detaches")?;
     let stat = fs::read_to_string(format!("/proc/{id}/stat"))?;

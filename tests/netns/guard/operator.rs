@@ -17,7 +17,7 @@ use crate::lifecycle::bench::Bench;
 /// Port of the service.
 pub(super) const SSH: u16 = 22;
 
-/// So long nothing comes where everything is dropped. TCP sends again after 0.2, 0.4, 0.8 … seconds.
+/// If nothing comes for this long, everything is dropped. TCP sends again after 0.2, 0.4, 0.8 … seconds.
 const SILENCE: Duration = Duration::from_secs(1);
 
 /// A host with a service on an address of its protected prefix.

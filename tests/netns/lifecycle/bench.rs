@@ -27,7 +27,7 @@ pub(crate) struct Bench {
     pub(crate) topology: Topology,
 }
 
-/// What a host has that mtd changes, by kind, as text.
+/// Everything on a host that mtd changes, by kind, as text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Inventory(BTreeMap<&'static str, String>);
 
@@ -218,7 +218,7 @@ pub(crate) fn assert_error_with(code: i32, output: &Output, parts: &[&str]) {
     assert!(errors[0].len() < 400, "too long to read: {}", errors[0]);
 }
 
-/// The command did what it was asked to.
+/// Fails unless the command succeeded.
 pub(crate) fn assert_success(output: &Output) {
     assert!(output.status.success(), "{output:?}");
 }

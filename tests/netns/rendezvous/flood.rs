@@ -24,7 +24,7 @@ const PAUSE: Duration = Duration::from_millis(2);
 /// The flood ends by itself.
 const LONGEST: Duration = Duration::from_secs(30);
 
-/// So many packets of each kind there must have been.
+/// Least number of packets of each kind.
 const MANY: u64 = 5_000;
 
 #[test]

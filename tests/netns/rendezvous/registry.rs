@@ -13,7 +13,7 @@ use mtd_tests::wait_until;
 use super::PATIENCE;
 use super::world::{Inner, Who, World};
 
-/// What "at once" is for a command and for a packet through the tunnel.
+/// How long "at once" may take for a command and for a packet through the tunnel.
 const AT_ONCE: Duration = Duration::from_secs(2);
 
 #[test]
@@ -73,7 +73,7 @@ fn peers(world: &World) -> Result<Vec<String>> {
     Ok(peers.iter().filter_map(|peer| Some(peer["name"].as_str()?.to_owned())).collect())
 }
 
-/// That Bob's session has ended at both ends, and nothing passes any more.
+/// Fails unless Bob's session has ended at both ends and nothing passes any more.
 fn require_ended(world: &World) -> Result<()> {
     ensure!(world.sessions_with(Who::Bob)?.is_empty(), "{}", world.explain());
     wait_until("the client to learn that it is removed", AT_ONCE, || {
@@ -89,7 +89,7 @@ fn require_ended(world: &World) -> Result<()> {
     Ok(())
 }
 
-/// Not all clients have to be there at once: nobody is waited for.
+/// Not all clients have to connect at the same time: the server waits for nobody.
 #[test]
 fn a_client_that_is_there_before_it_is_registered_comes_in_by_itself() -> Result<()> {
     let mut world = World::new(&TopologyOptions::default())?;

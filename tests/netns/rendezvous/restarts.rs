@@ -10,7 +10,7 @@ use mtd_tests::wait_until;
 
 use super::world::{Inner, Who, World};
 
-/// What "at once" is for a packet through the tunnel.
+/// How long "at once" may take for a packet through the tunnel.
 const AT_ONCE: Duration = Duration::from_secs(2);
 
 #[test]

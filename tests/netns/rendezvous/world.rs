@@ -120,8 +120,8 @@ impl World {
         self.setup(who).public()
     }
 
-    /// Sets the clocks of all hosts so that `elapsed` of a window of `window` is over, and gives them windows of this length.
-    /// To be called before any controller starts.
+    /// Sets the clocks of all hosts so that `elapsed` of a window of `window` is over, and gives them windows of this
+    /// length. To be called before any controller starts.
     pub(super) fn begin_in_window(&mut self, window: Duration, elapsed: Duration) -> Result<()> {
         let past = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos() % window.as_nanos();
         self.extra.clock_offset = (elapsed.as_nanos().cast_signed() - past.cast_signed()) as i64;
@@ -197,7 +197,7 @@ impl World {
         self.status(Who::Server)?.handshakes.context("the server tells nothing about handshakes")
     }
 
-    /// Waits until the server has published so many introductions, one for each client and window.
+    /// Waits until the server has published `count` introductions, one for each client and window.
     pub(super) fn wait_published(&self, count: u64) -> Result<()> {
         let published = || Ok(self.status(Who::Server)?.rendezvous.is_some_and(|it| it.published >= count));
         wait_until("the introductions to be published", PATIENCE, published).with_context(|| self.explain())

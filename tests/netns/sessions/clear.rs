@@ -1,4 +1,5 @@
-//! Inner packets in the clear: never while the programs are there; what a clean stop does, and what keeps it from that.
+//! Inner packets in the clear: never while the programs are there; a clean stop leads to them, unless a route
+//! prevents it.
 
 use std::thread;
 use std::time::Duration;
@@ -20,7 +21,7 @@ enum End {
     Stop,
 }
 
-/// So many frames with inner contents in the clear are on the server's cable while its controller is away.
+/// The number of frames with inner contents in the clear on the server's cable while its controller is away.
 fn in_the_clear(world: &mut World, flows: &Flows, end: End) -> Result<usize> {
     let (router, tap) = (&world.topology().router, &world.host(Role::Server).tap_ifname);
     let capture = Capture::start(router, tap, &CaptureOptions::default())?;

@@ -1,4 +1,4 @@
-//! Readers that never read, of everything that can be read at once: nobody else takes notice.
+//! Readers that never read, of everything that can be read, all at once: nothing else is affected.
 
 use std::io::{self, BufRead as _, BufReader};
 use std::net::TcpStream;

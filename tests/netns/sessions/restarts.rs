@@ -70,7 +70,7 @@ fn drops(status: &Status) -> u64 {
     status.drops.values().sum()
 }
 
-/// That every one of `frames` was dropped.
+/// Fails unless every one of `frames` was dropped.
 fn require_refused([before, after]: &[Status; 2], frames: &[Vec<u8>]) -> Result<()> {
     ensure!(after.frames.accepted == before.frames.accepted, "replayed packets were accepted: {after:?}");
     ensure!(

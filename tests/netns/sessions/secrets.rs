@@ -1,4 +1,4 @@
-//! Keys stay where they are: nothing that mtd prints has them, nor what a crash leaves.
+//! Keys stay where they are: neither what mtd prints nor what a crash leaves contains them.
 
 use std::env;
 use std::ffi::OsStr;
@@ -14,7 +14,7 @@ use mtd::config::Config;
 use mtd::keys::SecretKey;
 use mtd_tests::controller::{Controller, End, Session, Setup, mtd_program};
 use mtd_tests::netns::Netns;
-use mtd_tests::topology::{Delivery, Topology, TopologyOptions};
+use mtd_tests::topology::{Delivery, Host, Topology, TopologyOptions};
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 
@@ -73,23 +73,7 @@ fn keys_are_in_nothing_that_is_printed_and_in_no_core_dump() -> Result<()> {
     topology.client.netns.wait_reachable(far.v6.into(), PATIENCE)?;
     let mut printed = Vec::new();
     for (controller, host) in &controllers {
-        for arguments in [
-            &["status"][..],
-            &["status", "--json"],
-            &["sessions", "--json"],
-            &["peers", "list"],
-            &["drops", "--json"],
-            &["reload"],
-        ] {
-            let output = controller.command(&host.netns, arguments)?;
-            printed.extend([output.stdout, output.stderr].concat());
-        }
-        let instance = host.netns.enter(|| mtd::instance::Instance::of(&host.ifname))??;
-        let mut curl = host.netns.command("curl")?;
-        curl.args(["-sS", "--unix-socket", &instance.socket().display().to_string(), "http://x/metrics"]);
-        let metrics = curl.output()?.stdout;
-        ensure!(contains(&metrics, b"mtd_build_info"), "no metrics");
-        printed.extend(metrics);
+        printed.extend(answers(controller, host)?);
     }
     // A second controller is refused, with an error.
     let mut second =
@@ -122,6 +106,29 @@ fn keys_are_in_nothing_that_is_printed_and_in_no_core_dump() -> Result<()> {
     // The search finds what is there: the private key's file is in the form that is looked for first.
     ensure!(contains(&fs::read(&key_file)?, &forms(private.trim())?[0]));
     Ok(())
+}
+
+/// Everything that a controller answers to commands and to a request for metrics.
+fn answers(controller: &Controller, host: &Host) -> Result<Vec<u8>> {
+    let mut printed = Vec::new();
+    for arguments in [
+        &["status"][..],
+        &["status", "--json"],
+        &["sessions", "--json"],
+        &["peers", "list"],
+        &["drops", "--json"],
+        &["reload"],
+    ] {
+        let output = controller.command(&host.netns, arguments)?;
+        printed.extend([output.stdout, output.stderr].concat());
+    }
+    let instance = host.netns.enter(|| mtd::instance::Instance::of(&host.ifname))??;
+    let mut curl = host.netns.command("curl")?;
+    curl.args(["-sS", "--unix-socket", &instance.socket().display().to_string(), "http://x/metrics"]);
+    let metrics = curl.output()?.stdout;
+    ensure!(contains(&metrics, b"mtd_build_info"), "no metrics");
+    printed.extend(metrics);
+    Ok(printed)
 }
 
 /// A configuration with keys, for a process that shall panic.

@@ -30,7 +30,7 @@ fn two_sessions_flow_side_by_side_and_do_not_need_each_other() -> Result<()> {
     println!("first session: {report}");
     report.require_lossless().with_context(|| world.explain())?;
 
-    // The end of one session is nothing to the other.
+    // The end of one session does not affect the other.
     world.stop(Role::Client)?;
     thread::sleep(4 * SLOT);
     let report = second.stop()?;

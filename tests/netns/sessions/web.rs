@@ -67,7 +67,39 @@ fn the_page_shows_addresses_as_they_move() -> Result<()> {
     assert!(distinct, "{own:?}");
     browser.wait_for(&format!("document.querySelector('.trail').textContent.includes({last})"))?;
 
-    // Traffic, and what is dropped with its meaning.
+    show_traffic(&world, &mut browser)?;
+
+    // What `mtd status` warns of, as long as it is so.
+    let warned = "document.getElementById('warnings').textContent.includes('at mtd0: packets get lost')";
+    world.netns(Role::Server).set_offload("mtd0", "tx", true)?;
+    browser.wait_for(&format!("{warned} && !document.getElementById('warnings').hidden"))?;
+    world.netns(Role::Server).set_offload("mtd0", "tx", false)?;
+    browser.wait_for(&format!("!{warned}"))?;
+
+    use_keyboard(&world, &mut browser)?;
+
+    // Nothing came from elsewhere, the policy had nothing to keep out, and the token is not in the address.
+    assert_eq!(browser.complaints()?, Vec::<String>::new());
+    let foreign = "performance.getEntriesByType('resource').filter((one) => !one.name.startsWith(location.origin)).length";
+    assert_eq!(browser.evaluate(foreign)?, 0);
+    assert_eq!(browser.evaluate("location.href")?, format!("http://{PLACE}/"));
+
+    // A crash is seen, and the page goes on by itself with the next controller.
+    world.kill(Role::Server)?;
+    browser.wait_for("document.getElementById('state').dataset.state === 'lost'")?;
+    world.start(Role::Server)?;
+    browser.wait_for("document.getElementById('state').dataset.state === 'live'")?;
+    // After a clean stop another token is needed, and the page says so.
+    world.stop(Role::Server)?;
+    world.start(Role::Server)?;
+    browser.wait_for("document.getElementById('notice').textContent.includes('mtd web')")?;
+    browser.visit(&self::link(&world)?)?;
+    browser.wait_for("document.getElementById('state').dataset.state === 'live'")?;
+    Ok(())
+}
+
+/// Traffic, and what is dropped with its meaning; in light, in dark and on a phone.
+fn show_traffic(world: &World, browser: &mut Browser) -> Result<()> {
     let load = world.load(Role::Client, Inner::V6)?;
     let scanner = &world.topology().scanner.netns;
     let dark = u128::from(world.host(Role::Server).prefix.network()) | 0xdead;
@@ -87,15 +119,11 @@ fn the_page_shows_addresses_as_they_move() -> Result<()> {
     browser.look(390, 844, true)?;
     browser.wait_for("document.documentElement.scrollWidth <= 390")?;
     browser.screenshot(&artefact("phone.png"))?;
+    Ok(())
+}
 
-    // What `mtd status` warns of, as long as it is so.
-    let warned = "document.getElementById('warnings').textContent.includes('at mtd0: packets get lost')";
-    world.netns(Role::Server).set_offload("mtd0", "tx", true)?;
-    browser.wait_for(&format!("{warned} && !document.getElementById('warnings').hidden"))?;
-    world.netns(Role::Server).set_offload("mtd0", "tx", false)?;
-    browser.wait_for(&format!("!{warned}"))?;
-
-    // By keyboard: the way past the header, then the button that stops what moves.
+/// By keyboard: the way past the header, then the button that stops what moves.
+fn use_keyboard(world: &World, browser: &mut Browser) -> Result<()> {
     browser.evaluate("document.activeElement.blur()")?;
     browser.press("Tab")?;
     assert_eq!(browser.evaluate("document.activeElement.className")?, "skip");
@@ -108,24 +136,6 @@ fn the_page_shows_addresses_as_they_move() -> Result<()> {
     assert_eq!(browser.evaluate(OWN)?, paused);
     browser.press("Enter")?;
     browser.wait_for(&format!("({OWN}) !== {paused}"))?;
-
-    // Nothing came from elsewhere, the policy had nothing to keep out, and the token is not in the address.
-    assert_eq!(browser.complaints()?, Vec::<String>::new());
-    let foreign = "performance.getEntriesByType('resource').filter((one) => !one.name.startsWith(location.origin)).length";
-    assert_eq!(browser.evaluate(foreign)?, 0);
-    assert_eq!(browser.evaluate("location.href")?, format!("http://{PLACE}/"));
-
-    // A crash is seen, and the page goes on by itself with the next controller.
-    world.kill(Role::Server)?;
-    browser.wait_for("document.getElementById('state').dataset.state === 'lost'")?;
-    world.start(Role::Server)?;
-    browser.wait_for("document.getElementById('state').dataset.state === 'live'")?;
-    // After a clean stop another token is needed, and the page says so.
-    world.stop(Role::Server)?;
-    world.start(Role::Server)?;
-    browser.wait_for("document.getElementById('notice').textContent.includes('mtd web')")?;
-    browser.visit(&self::link(&world)?)?;
-    browser.wait_for("document.getElementById('state').dataset.state === 'live'")?;
     Ok(())
 }
 

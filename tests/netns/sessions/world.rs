@@ -98,7 +98,7 @@ impl World {
         controller.process.kill().with_context(|| controller.process.log()).map(drop)
     }
 
-    /// Runs `mtd detach` for a host without a controller. Nothing of what that has left is there afterwards.
+    /// Runs `mtd detach` for a host without a controller, and checks that nothing of mtd is left.
     pub(super) fn detach(&self, role: Role) -> Result<()> {
         let host = self.host(role);
         let mut command = host.netns.command(mtd_program()?)?;
@@ -150,7 +150,7 @@ impl World {
         Ok(String::from_utf8(output.stdout)?)
     }
 
-    /// Waits until the first session of a host is in `slot` or beyond, by mtd's own word.
+    /// Waits until the first session of a host is in `slot` or beyond, as mtd itself reports.
     pub(super) fn wait_for_slot(&self, role: Role, slot: u64) -> Result<()> {
         let period = Duration::from_secs_f64(self.peer(role)?.period_seconds);
         let deadline = Instant::now() + PATIENCE + period * 60;

@@ -59,7 +59,8 @@ impl Ledger {
     }
 }
 
-/// Takes away what processes that were killed have left. What cannot be removed is told, and stays for the next time.
+/// Takes away what processes that were killed have left. What cannot be removed is reported, and stays for the next
+/// time.
 ///
 /// # Errors
 /// When ledgers cannot be looked for.

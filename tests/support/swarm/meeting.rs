@@ -39,14 +39,14 @@ pub struct Meeting {
 pub struct Publication {
     /// From the server's start to the last one.
     pub wall: Duration,
-    /// What the server's process worked in that time: its start, reading the registry, sealing, the DHT.
+    /// Processor time of the server in that time: its start, reading the registry, sealing, the DHT.
     pub server: Duration,
     /// Attempts that failed, and were made again.
     pub failed: u64,
 }
 
 impl Meeting {
-    /// Starts the DHT, and registers so many clients at the server.
+    /// Starts the DHT, and registers `clients` clients at the server.
     ///
     /// # Errors
     /// When something cannot be set up.

@@ -47,12 +47,12 @@ pub struct Scene {
     pub fetching: Duration,
 }
 
-/// What so many sessions cost.
+/// The cost of the sessions.
 #[derive(Clone, Copy, Debug)]
 pub struct Costs {
     /// From the clients' start until every session was open.
     pub wall: Duration,
-    /// What the server's process worked in that time: handshakes, slots, housekeeping.
+    /// Processor time of the server in that time: handshakes, slots, housekeeping.
     pub server: Duration,
     /// Handshakes a second of one core of the server.
     pub per_second_core: f64,
@@ -60,7 +60,7 @@ pub struct Costs {
     pub kernel_bytes_per_session: f64,
     /// Memory of the kernel's maps that does not depend on the number of sessions.
     pub kernel_bytes_fixed: u64,
-    /// What the server's process grew by, by sessions: allocated memory, with what the allocator holds back.
+    /// Growth of the server's process for each session: allocated memory, including what the allocator holds back.
     pub controller_bytes_per_session: f64,
     /// Half of the clients had a session after this time.
     pub median: Duration,

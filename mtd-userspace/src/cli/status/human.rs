@@ -14,7 +14,7 @@ use crate::status::{
     SessionState, Status,
 };
 
-/// So many sessions are shown; of more, only the number.
+/// Most sessions that are shown; of the others, only their number.
 const MAX_SESSIONS_SHOWN: usize = 32;
 
 /// `now`: unix seconds, to tell how long ago something was.

@@ -16,7 +16,7 @@ use crate::cli::output;
 use crate::model::Traffic;
 use crate::status::{Endpoint, Status};
 
-/// So many reasons of drops are shown, those with the highest rate.
+/// Most drop reasons that are shown: those with the highest rate.
 const MAX_REASONS: usize = 8;
 
 /// Shows what `look` finds, every so often, until the user has seen enough.

@@ -37,7 +37,7 @@ fn a_session_that_ended_as_idle_comes_back() {
     world.run(3 * SECOND);
     assert_eq!(world.phase(1), Phase::Open);
     world.run(70 * SECOND);
-    // whatever became of it: it must be there again.
+    // the client must have a session again, whatever happened.
     world.run(60 * SECOND);
     assert_eq!(world.phase(1), Phase::Open, "{:?}", world.client(1).trouble());
 }

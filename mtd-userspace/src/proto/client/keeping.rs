@@ -39,7 +39,7 @@ pub(super) struct Rekey {
 }
 
 impl Client {
-    /// How long a session may be quiet before it counts as silent, in ns.
+    /// The time without a valid packet after which a session counts as silent, in ns.
     pub(super) fn silence(&self) -> u64 {
         self.settings.keepalive + UNANSWERED
     }
@@ -162,7 +162,7 @@ impl Client {
         };
         let measured = ClockOffset::of(SessionNs(time), BootNs(stamp) + trip / 2);
         let difference = measured.ahead_of(active.offset);
-        // What the way there and back took on its own cannot be told from a difference of the clocks.
+        // A difference of the clocks cannot be distinguished from unequal delays of the two directions.
         if difference.unsigned_abs() <= CLOCK_TOLERANCE.max(trip / 2) {
             return;
         }

@@ -38,7 +38,7 @@ use crate::model::{BootNs, ClockOffset};
 /// Longest wait between two tries, in ns.
 const MAX_BACKOFF: u64 = 30 * SECOND;
 
-/// What a client is told once.
+/// The settings of a client.
 pub struct Settings {
     /// Own key.
     pub identity: SecretKey,
@@ -52,7 +52,7 @@ pub struct Settings {
     pub allowed: Vec<IpNet>,
 }
 
-/// What a fetch has come to.
+/// The result of a fetch.
 #[derive(Debug)]
 pub enum Fetched {
     /// The newest introduction that the network has.
@@ -63,7 +63,7 @@ pub enum Fetched {
     Unreachable,
 }
 
-/// Where a client stands.
+/// The phase of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     /// The interface has no prefix to derive addresses from.
@@ -143,12 +143,12 @@ pub enum Trouble {
     TornDown(Reason),
     /// Keys were agreed on, but nothing came through the session.
     NotOpened,
-    /// The server's tunnel addresses, or those that it gives, are not such as it may have.
+    /// The settings do not allow the tunnel addresses that the server has or gives.
     AddressesRefused,
 }
 
 impl Client {
-    /// A client that has no session yet. `None`: the server's key is a weak one.
+    /// A client that has no session yet. `None`: the server's key is weak.
     pub fn new(settings: Settings, random: Random) -> Option<Self> {
         let shared = Shared::new(&settings.identity, &settings.server)?;
         Some(Self {
@@ -364,7 +364,7 @@ impl Client {
         SessionId(self.ids)
     }
 
-    /// Notes a failure; tries again later and later.
+    /// Notes a failure; waits longer before each further try.
     fn fail(&mut self, trouble: Trouble, now: Reading) {
         self.trouble = Some(trouble);
         let wait = (SECOND << self.failures.min(5)).min(MAX_BACKOFF);

@@ -104,7 +104,7 @@ impl Client {
                 false => Trouble::NetworkUnreachable,
             };
             self.search = None;
-            // Whoever cannot be asked anew is tried again with what is known.
+            // If the network cannot be asked again, the introduction already known is tried again.
             self.known.values_mut().for_each(|known| known.failed = false);
             self.fail(trouble, now);
         } else if search.asked.len() == 1 && (!pending || now.boot.since(search.started) >= IMPATIENCE) {

@@ -88,7 +88,7 @@ impl Server {
         if path.remote != (Endpoint { address: source, port }) {
             return Err(Refusal::WrongSource);
         }
-        // Only now: nobody else can spend what is this client's.
+        // Only after these checks: nobody else can use up this client's limit.
         if !registered.limit.take(now.boot) {
             return Err(Refusal::ClientLimit);
         }

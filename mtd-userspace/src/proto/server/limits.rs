@@ -1,4 +1,4 @@
-//! How much is done for whom: all of it bounded, whatever comes in.
+//! Limits on the work that the server does, in total and for each client.
 
 use std::collections::HashMap;
 

@@ -40,7 +40,7 @@ const RENEWAL_GRACE: u64 = 60 * SECOND;
 /// How long no introduction is opened after the tables had no room for one, in ns.
 const BLOCKED: u64 = 10 * SECOND;
 
-/// What a server is told once.
+/// The settings of a server.
 pub struct Settings {
     /// Own key.
     pub identity: SecretKey,
@@ -190,7 +190,7 @@ impl Server {
         self.actions.pop_front()
     }
 
-    /// What came of the handshakes so far.
+    /// The results of the handshakes so far.
     pub const fn counts(&self) -> &Counts {
         &self.counts
     }
@@ -215,12 +215,12 @@ impl Server {
         self.sessions.values().filter(|active| !active.last_valid.happened()).count()
     }
 
-    /// Registers a client, or gives a registered one other tunnel addresses. False: its key is a weak one.
+    /// Registers a client, or gives a registered one other tunnel addresses. Returns false if its key is weak.
     pub fn register(&mut self, client: PublicKey, tunnel: Tunnel, now: Reading) -> bool {
         if let Some(registered) = self.clients.get_mut(&client) {
             if registered.tunnel != tunnel {
                 registered.tunnel = tunnel;
-                // Its old addresses may be another's by now.
+                // Its old addresses may belong to another client by now.
                 for id in registered.sessions.clone() {
                     self.end(id, Some(Reason::Renumbered));
                 }
@@ -232,7 +232,7 @@ impl Server {
         let limit = Bucket::new(60 * SECOND / per_minute, per_minute.min(10));
         self.identity.remember(client, shared.clone());
         self.clients.insert(client, Registered { shared, tunnel, sessions: Vec::new(), limit });
-        // What is published already, it does not have yet.
+        // The introductions published so far do not include this client.
         for open in 0..self.introductions.len() {
             if self.introductions[open].closes.is_none() {
                 self.publish(open, Some(client), 0, now);
@@ -379,7 +379,7 @@ impl Server {
         SessionId(self.ids)
     }
 
-    /// Ends a session, with a word to the client or without.
+    /// Ends a session, with or without a message to the client.
     fn end(&mut self, id: SessionId, reason: Option<Reason>) {
         let Some(active) = self.sessions.remove(&id) else { return };
         if let Some(registered) = self.clients.get_mut(&active.client) {

@@ -50,7 +50,7 @@ impl Server {
     pub fn adopt(&mut self, client: PublicKey, tunnel: Tunnel, adopted: Adopted) -> Option<SessionId> {
         let Adopted { session, offset, started, last_valid } = adopted;
         let id = self.new_id();
-        // One whose addresses may be another's by now does not go on.
+        // If its addresses may have been given to another client, the session is not continued.
         let registered = self.clients.get_mut(&client).filter(|registered| registered.tunnel == tunnel)?;
         registered.sessions.push(id);
         // In the order in which they began: the newest is the one that traffic goes through.
@@ -62,7 +62,8 @@ impl Server {
         Some(id)
     }
 
-    /// The sessions, with client, keys and ends, offset of the clock, when they began, and when the last valid packet came.
+    /// The sessions, with client, keys and ends, offset of the clock, when they began, and when the last valid packet
+    /// came.
     pub fn sessions(&self) -> impl Iterator<Item = View<'_>> {
         self.sessions.iter().map(|(id, active)| View {
             id: *id,
