@@ -3,9 +3,9 @@
 use std::collections::HashSet;
 use std::net::IpAddr;
 
-use mtd::config::Pool;
 use mtd::keys::{KEY_CHARACTERS, PublicKey};
 use mtd::leases::Leases;
+use mtd::model::Pool;
 use mtd::registry::{self, MAX_FILE_BYTES};
 use serde_json::Value;
 

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use anyhow::bail;
 use ipnet::Ipv6Net;
 
-use crate::config::Allow;
+use crate::model::Allow;
 
 /// What sshd tells the programs of a session: client address and port, server address and port.
 const VARIABLE: &str = "SSH_CONNECTION";

@@ -5,10 +5,11 @@ use mtd_common::packet::OVERHEAD;
 use nix::errno::Errno;
 use nix::sys::utsname::uname;
 
-use crate::config::{LinkMode, MIN_INNER_MTU};
+use crate::config::MIN_INNER_MTU;
 use crate::dataplane::{program_name, programs};
 use crate::device::{self, Underlay};
-use crate::status::{MapFill, Status, WallClock, Warning, WarningCode};
+use crate::model::{LinkMode, MapFill};
+use crate::status::{Status, WallClock, Warning, WarningCode};
 
 /// How far loading may lag behind, in seconds: it is looked after ten times a second.
 const LATE: f64 = 1.0;

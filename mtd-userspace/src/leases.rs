@@ -12,8 +12,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use sha2::{Digest as _, Sha256};
 
-use crate::config::{Config, Pool, TunnelAddresses};
+use crate::config::Config;
 use crate::keys::PublicKey;
+use crate::model::{Pool, TunnelAddresses};
 
 pub use file::LeaseFileError;
 

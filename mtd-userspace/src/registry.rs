@@ -12,12 +12,13 @@ use std::io::{self, Read as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
-use crate::config::{self, Client, Config, Fault, MAX_SESSIONS, TunnelAddresses};
+use crate::config::{self, Client, Config, MAX_SESSIONS};
 use crate::files;
 use crate::keys::{KEY_CHARACTERS, PublicKey, open_regular};
+use crate::model::{Fault, TunnelAddresses};
 use crate::status;
 
-pub use error::RegistryError;
+pub use error::{RegistryError, not_a_server};
 
 /// How names of files with public keys end.
 pub const SUFFIX: &str = ".pub";

@@ -10,7 +10,9 @@ use ipnet::IpNet;
 use mtd_common::DropReason;
 use serde::{Deserialize, Serialize};
 
-pub use health::{MapFill, Paths, Program, SessionCount, Slots, Totals, WallClock, Warning, WarningCode};
+use crate::model::{Frames, MapFill, Program, Totals, Traffic};
+
+pub use health::{Paths, SessionCount, Slots, WallClock, Warning, WarningCode};
 
 /// Version of the documents in this module. Fields may be added to a version, never changed or removed.
 pub const SCHEMA: u32 = 1;
@@ -137,42 +139,6 @@ impl Default for Guard {
             confirm_seconds_left: None,
         }
     }
-}
-
-/// Frames that were not dropped.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Frames {
-    /// Not ours: handed to the kernel untouched.
-    pub passed: u64,
-    /// Valid packets, opened and delivered.
-    pub accepted: u64,
-    /// Inner packets sealed and sent.
-    pub sent: u64,
-    /// Neighbour solicitations answered.
-    pub neighbour_answered: u64,
-    /// Drop events that were counted but not reported (rate limit, slow reader).
-    pub events_suppressed: u64,
-    /// Control messages handed to the controller.
-    #[serde(default)]
-    pub control: u64,
-    /// Handed to another CPU, to be opened there.
-    #[serde(default)]
-    pub steered: u64,
-    /// Of those, lost on the way, because that CPU's queue was full.
-    #[serde(default)]
-    pub steering_lost: u64,
-    /// Packets sealed with key stream that was made ahead.
-    #[serde(default)]
-    pub sealed_ahead: u64,
-    /// Packets opened with key stream that was made ahead.
-    #[serde(default)]
-    pub opened_ahead: u64,
-    /// Refused, and passed to the kernel because `allow` names them.
-    #[serde(default)]
-    pub allowed: u64,
-    /// Packet Too Big messages that were believed.
-    #[serde(default)]
-    pub too_big: u64,
 }
 
 /// State of the session with one peer.
@@ -481,15 +447,6 @@ pub struct Endpoint {
     pub address: Ipv6Addr,
     /// UDP port.
     pub port: u16,
-}
-
-/// Inner packets.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
-pub struct Traffic {
-    /// Packets.
-    pub packets: u64,
-    /// Bytes, inner headers included.
-    pub bytes: u64,
 }
 
 /// A line of `GET /v1/drops/events` and of `mtd drops --follow --json`: one dropped packet.

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use mtd::config::LinkMode;
 use mtd_common::DropReason;
 use mtd_tests::packet::{
     DESTINATION_OPTIONS, HOP_BY_HOP, Path, echo_request, fragments, neighbour_solicitation, tcp_syn, udp,
@@ -15,6 +14,8 @@ use crate::message::MAX_MESSAGE;
 use crate::peering::{CURRENT, Peering};
 use crate::send_drops;
 use crate::wire::{Mode, ROUTER_MAC, with_right_checksum};
+
+use mtd::model::LinkMode;
 
 /// Reasons that have tests of their own, because one frame alone does not bring them about.
 const ELSEWHERE: [(DropReason, &str); 9] = [

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use mtd::dataplane::Maker;
-use mtd::status::Frames;
+use mtd::model::Frames;
 use mtd_common::DropReason;
 use mtd_common::abi::SessionState;
 use mtd_common::keystream::{AHEAD, Direction, STEP, Wanted};

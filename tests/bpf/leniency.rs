@@ -2,8 +2,6 @@
 
 use std::net::Ipv6Addr;
 
-use mtd::config::{Allow, LinkMode, Policy};
-use mtd::dataplane::Guard;
 use mtd_common::DropReason::{self, *};
 use mtd_tests::packet::{
     HOP_BY_HOP, Path, echo_request, icmpv6_error, neighbour_solicitation, tcp_syn, udp,
@@ -16,6 +14,8 @@ use crate::inner::{OWN6, Version, ipv6};
 use crate::neighbour::{probe, solicit};
 use crate::peering::{CURRENT, Peering};
 use crate::wire::{ROUTER_MAC, UNDERLAY_MAC};
+
+use mtd::model::{Allow, Guard, LinkMode, Policy};
 
 const HOUR: u64 = 3_600_000_000_000;
 

@@ -5,8 +5,6 @@ use std::net::Ipv6Addr;
 
 use etherparse::icmpv6::{Icmpv6PayloadSlice, NeighborAdvertisementHeader};
 use etherparse::{Icmpv6Type, NetSlice, SlicedPacket, TransportSlice};
-use mtd::config::LinkMode;
-use mtd::status::Frames;
 use mtd_common::DropReason::{self, NeighbourDead, NeighbourLimited, NeighbourMalformed};
 use mtd_tests::packet::neighbour_solicitation;
 
@@ -15,6 +13,8 @@ use crate::harness::{Bench, Fixture, Outcome, SEQUENCE, XDP_DROP, XDP_TX, boot_t
 use crate::inner::{Version, ones_complement_sum};
 use crate::peering::{CURRENT, Peering};
 use crate::wire::{Mode, ROUTER_MAC, UNDERLAY_MAC};
+
+use mtd::model::{Frames, LinkMode};
 
 pub(crate) const ROUTER: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 const NOBODY: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xa, 0, 1, 2, 3, 4);

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Result, ensure};
-use mtd::status::Frames;
 use mtd_common::DropReason;
 use mtd_common::abi::SessionState;
 use mtd_common::event::DropEvent;
@@ -11,6 +10,8 @@ use mtd_common::event::DropEvent;
 use crate::harness::{TUNNEL_MAC, XDP_DROP, XDP_PASS, XDP_REDIRECT};
 use crate::inner::ethertype;
 use crate::message::Message;
+
+use mtd::model::Frames;
 
 /// Source MAC address of opened packets.
 const INSIDE_MAC: [u8; 6] = *b"\x02mtd\0\0";

@@ -1,8 +1,8 @@
 //! The send program: what it seals opens with the reference, from the slot's addresses, and tells nothing.
 
 use anyhow::{Context as _, Result, ensure};
+use mtd::model::Frames;
 use mtd::proto::slots::SlotMaps as _;
-use mtd::status::Frames;
 use mtd_common::abi::{SessionState, Slot};
 use mtd_common::bytes::part;
 use mtd_tests::packet::Outer;

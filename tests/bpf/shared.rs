@@ -2,7 +2,6 @@
 
 use std::net::Ipv6Addr;
 
-use mtd::config::LinkMode;
 use mtd_common::DropReason::*;
 use mtd_tests::packet::{
     DESTINATION_OPTIONS, HOP_BY_HOP, Path, echo_request, fragments, neighbour_solicitation, tcp_syn, udp,
@@ -14,6 +13,8 @@ use crate::inner::Version;
 use crate::neighbour::{ROUTER, assert_answered, probe, solicit};
 use crate::peering::{CURRENT, Peering};
 use crate::wire::{Mode, ROUTER_MAC, UNDERLAY_MAC};
+
+use mtd::model::LinkMode;
 
 const SOURCE: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xa, 0, 0, 0, 0, 0x77);
 

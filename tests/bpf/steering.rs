@@ -2,7 +2,7 @@
 //! goes on there cannot be run by itself: the scenarios in `netns/sessions/steering.rs` do.
 
 use mtd::dataplane::steering_cpus;
-use mtd::status::Frames;
+use mtd::model::Frames;
 use mtd_common::DropReason;
 use mtd_common::abi::{SessionState, Steering};
 use mtd_common::steering::MAX_WAITING;

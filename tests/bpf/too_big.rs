@@ -4,9 +4,8 @@
 use std::net::Ipv6Addr;
 
 use anyhow::{Result, ensure};
-use mtd::config::LinkMode;
+use mtd::model::{Frames, LinkMode};
 use mtd::proto::slots::SlotMaps as _;
-use mtd::status::Frames;
 use mtd_common::DropReason::{self, Icmpv6, TooBigInvalid, TooBigLimited};
 use mtd_common::control_record::ControlRecord;
 use mtd_tests::packet::{ETHERNET_LEN, Path, icmpv6_error};

@@ -11,11 +11,11 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use super::output;
-use crate::config::Policy;
 use crate::control::{self, ControlError, ControlSocket, NewPolicy, own_interfaces};
-use crate::controller::{self, Enforcement};
+use crate::controller::{self};
 use crate::device::bpffs;
 use crate::instance::RUN_DIR;
+use crate::model::{Enforcement, Policy};
 use crate::status::Guard;
 
 /// Shortest and longest time to confirm in.

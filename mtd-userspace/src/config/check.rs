@@ -14,10 +14,12 @@ use mtd_common::abi::MAX_PREFIXES;
 use mtd_common::allow::MAX_ALLOW;
 
 use super::document::DEFAULT_DEVICE;
-use super::error::{Fault, Problems};
+use super::error::Problems;
 use super::section::Located;
 use super::tables::{FileFields, MetricsFields, PeerFields, RootFields};
-use super::{DEFAULT_PERIOD, LinkMode, MIN_SLOTS_AHEAD, fields};
+use super::{DEFAULT_PERIOD, MIN_SLOTS_AHEAD, fields};
+
+use crate::model::{Fault, LinkMode};
 
 /// What must hold for the file.
 pub(super) fn file(file: &FileFields, problems: &mut Problems) {

@@ -7,6 +7,8 @@ use toml::{Table, Value};
 
 use super::{ConfigError, read_text};
 
+use crate::model::Fault;
+
 /// The settings of a file as they are written: `mtu`, `listen.period`, `peer.laptop.seed`, …, each with its value in TOML. No
 /// secrets: these are in files of their own.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,7 +35,7 @@ impl Settings {
         let of_file = |fault| ConfigError::of_file(&origin, fault);
         let text = read_text(path).map_err(of_file)?;
         let table: Table = text.parse().map_err(|error: toml::de::Error| {
-            of_file(super::Fault::new(error.message(), "correct the TOML; `mtd check` shows the place"))
+            of_file(Fault::new(error.message(), "correct the TOML; `mtd check` shows the place"))
         })?;
         Ok(Self::of(&table))
     }

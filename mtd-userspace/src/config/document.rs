@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use ipnet::{IpNet, Ipv6Net};
 use toml::de::DeTable;
 
-use super::error::{ConfigError, Fault, Problems};
+use super::error::{ConfigError, Problems};
 use super::section::Section;
 use super::tables::{
     ClientFields, FileFields, ListenFields, PeerFields, ROOT, RendezvousFields, ServerFields, unlocated,
@@ -16,9 +16,10 @@ use super::{
     DEFAULT_HANDSHAKES_PER_CLIENT, DEFAULT_HORIZON, DEFAULT_HORIZON_OF_MANY, DEFAULT_IDLE,
     DEFAULT_INTRODUCTION_SLOT, DEFAULT_METRICS, DEFAULT_MTU_EXPIRES, DEFAULT_PERIOD,
     DEFAULT_PUBLISH_IN_FLIGHT, DEFAULT_REKEY, DEFAULT_WEB, DEFAULT_WINDOW, Identity, Listen, MANY_SESSIONS,
-    MIN_SLOTS_AHEAD, Peer, Pool, Rendezvous, Server, TunnelAddresses, check, tables,
+    MIN_SLOTS_AHEAD, Peer, Rendezvous, Server, check, tables,
 };
 use crate::keys::PublicKey;
+use crate::model::{Fault, Pool, TunnelAddresses};
 
 pub(super) const DEFAULT_DEVICE: &str = "mtd0";
 const DEFAULT_MAX_SESSIONS: u32 = 1024;

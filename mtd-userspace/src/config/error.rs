@@ -2,33 +2,10 @@
 
 use std::fmt;
 
+use crate::model::{Fault, MAX_SHOWN};
+
 /// So many problems are kept; of more, only the number.
 const MAX_PROBLEMS: usize = 100;
-
-/// So many characters of a value are shown.
-const MAX_SHOWN: usize = 64;
-
-/// What is wrong, and the way out.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
-    /// What is wrong. Follows the name of the file or the key.
-    pub what: String,
-    /// What to do about it.
-    pub remedy: String,
-}
-
-impl Fault {
-    /// A fault; see the fields.
-    pub fn new(what: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { what: what.into(), remedy: remedy.into() }
-    }
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}; {}", self.what, self.remedy)
-    }
-}
 
 /// One problem of a configuration file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -138,16 +115,6 @@ impl<'t> Problems<'t> {
         let column = before.iter().filter(|byte| **byte & 0xc0 != 0x80).count() + 1;
         (line, column)
     }
-}
-
-/// A value as a message shows it: control characters escaped, cut when it is long.
-pub(super) fn shown(value: &str) -> String {
-    let mut characters = value.chars();
-    let mut text: String = characters.by_ref().take(MAX_SHOWN).flat_map(char::escape_debug).collect();
-    if characters.next().is_some() {
-        text.push('…');
-    }
-    text
 }
 
 /// The candidate that a misspelt word most probably means.

@@ -7,9 +7,10 @@ use std::time::Duration;
 use humantime::{format_duration, parse_duration};
 use ipnet::{IpNet, Ipv6Net};
 
-use super::error::{Fault, nearest, shown};
+use super::error::nearest;
 use super::{POOL_V4_LENGTHS, POOL_V6_LENGTHS, WINDOW_RANGE};
 use crate::keys::{PublicKey, SecretKey};
+use crate::model::{Fault, shown};
 
 /// What the name of the inside end of the tunnel device has at its end.
 pub(super) const INSIDE_SUFFIX: &str = "x";

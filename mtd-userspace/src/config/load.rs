@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use super::document::Document;
-use super::error::{ConfigError, Fault, Problems};
+use super::error::{ConfigError, Problems};
 use super::{Config, Identity, Peer};
 use crate::keys::{KeyFileErrorKind, SecretKey};
+use crate::model::Fault;
 
 /// Loads the own key and that of each peer. Two peers with one key are refused: with their seeds equal as well they
 /// would share addresses and nonces, and even without, one could open what is meant for the other.

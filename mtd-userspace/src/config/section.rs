@@ -2,8 +2,10 @@
 
 use toml::de::{DeTable, DeValue};
 
-use super::error::{Fault, Problems, nearest, shown};
+use super::error::{Problems, nearest};
 use super::tables::SCHEMAS;
+
+use crate::model::{Fault, shown};
 
 /// A key of a table, and a value for messages that show how it is written.
 pub(super) type Key = (&'static str, &'static str);

@@ -1,13 +1,13 @@
 //! Settings of the rendezvous, of servers with registered clients, and of the clients' side.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::{IpNet, Ipv6Net};
 
-use super::{Encoding, Mode};
 use crate::keys::{PublicKey, SecretKey};
+use crate::model::{Encoding, Mode, Pool, TunnelAddresses};
 
 /// Commands that are run when the data plane comes and goes, each by `/bin/sh -c`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -168,38 +168,6 @@ pub struct Listen {
     pub max_handshakes_per_second: u32,
     /// Handshakes a minute with one client.
     pub handshakes_per_client: u32,
-}
-
-/// The networks of the clients' tunnel addresses; at least one. This host has an address of each family that is there.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Pool {
-    /// IPv6, [`POOL_V6_LENGTHS`] bits, host bits zero.
-    pub v6: Option<Ipv6Net>,
-    /// IPv4, [`POOL_V4_LENGTHS`] bits, host bits zero.
-    pub v4: Option<Ipv4Net>,
-}
-
-impl Pool {
-    /// The networks.
-    pub fn networks(&self) -> impl Iterator<Item = IpNet> + use<> {
-        self.v6.map(IpNet::V6).into_iter().chain(self.v4.map(IpNet::V4))
-    }
-}
-
-/// Tunnel addresses of one host: at most one of each family.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct TunnelAddresses {
-    /// IPv6.
-    pub v6: Option<Ipv6Addr>,
-    /// IPv4.
-    pub v4: Option<Ipv4Addr>,
-}
-
-impl TunnelAddresses {
-    /// The addresses that are there.
-    pub fn iter(&self) -> impl Iterator<Item = IpAddr> + use<> {
-        self.v6.map(IpAddr::V6).into_iter().chain(self.v4.map(IpAddr::V4))
-    }
 }
 
 /// A client that the configuration file registers.

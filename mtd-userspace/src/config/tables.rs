@@ -10,12 +10,12 @@ use mtd_common::abi::MAX_PREFIXES;
 use super::error::Problems;
 use super::section::{Key, Located, Schema, Section};
 use super::{
-    Allow, DEFAULT_KEEPALIVE, Encoding, GRACE_RANGE, HORIZON_RANGE, Hooks, IDLE_RANGE,
-    INTRODUCTION_SLOT_RANGE, KEEPALIVE_RANGE, KEY_LIFE_RANGE, KeyStreamChoice, LinkMode, MAX_HANDSHAKES,
-    MAX_HANDSHAKES_PER_CLIENT, MAX_INNER_MTU, MAX_PUBLISH_IN_FLIGHT, MAX_SESSIONS, MIN_INNER_MTU,
-    MTU_EXPIRES_RANGE, Mode, PERIOD_RANGE, Policy, SteeringChoice, XdpChoice, fields,
+    DEFAULT_KEEPALIVE, GRACE_RANGE, HORIZON_RANGE, Hooks, IDLE_RANGE, INTRODUCTION_SLOT_RANGE,
+    KEEPALIVE_RANGE, KEY_LIFE_RANGE, MAX_HANDSHAKES, MAX_HANDSHAKES_PER_CLIENT, MAX_INNER_MTU,
+    MAX_PUBLISH_IN_FLIGHT, MAX_SESSIONS, MIN_INNER_MTU, MTU_EXPIRES_RANGE, PERIOD_RANGE, fields,
 };
 use crate::keys::PublicKey;
+use crate::model::{Allow, Encoding, KeyStreamChoice, LinkMode, Mode, Policy, SteeringChoice, XdpChoice};
 
 pub(super) const ROOT_KEYS: &[Key] = &[
     ("interface", r#""eth0""#),

@@ -53,7 +53,7 @@ fn check(cases: &[Case]) {
     }
 }
 
-fn ip<T: std::str::FromStr<Err: fmt::Debug>>(text: &str) -> T {
+fn ip<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> T {
     text.parse().unwrap()
 }
 

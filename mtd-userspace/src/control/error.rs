@@ -1,8 +1,10 @@
 //! What can go wrong at the control socket, and what the operator can do about it.
 
-use std::fmt::{self, Display};
+use std::fmt::Display;
 use std::io;
 use std::path::{Path, PathBuf};
+
+use crate::http::unix::BindError;
 
 /// A failure at the control socket.
 #[derive(Debug, thiserror::Error)]
@@ -126,54 +128,13 @@ impl ControlError {
     }
 }
 
-/// Why a request is not done: what a controller answers instead.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// The kind, from which the HTTP status follows.
-    pub reason: Reason,
-    /// What is wrong, and the way out.
-    pub message: String,
-}
-
-/// The kinds of a [`Refusal`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reason {
-    /// The request makes no sense (400).
-    Invalid,
-    /// It names something that is not there (404).
-    NotFound,
-    /// It does not go with what is there (409).
-    Conflict,
-    /// It should have worked (500).
-    Failed,
-}
-
-impl Refusal {
-    /// A refusal for this reason.
-    pub fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into() }
-    }
-
-    /// The refusal of a controller that takes no registered clients.
-    pub fn not_a_server() -> Self {
-        Self::new(
-            Reason::Conflict,
-            "this host does not listen for clients: its configuration has no [listen]",
-        )
-    }
-}
-
-impl Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl std::error::Error for Refusal {}
-
-/// A failure, with its causes.
-impl From<anyhow::Error> for Refusal {
-    fn from(error: anyhow::Error) -> Self {
-        Self::new(Reason::Failed, format!("{error:#}"))
+impl From<BindError> for ControlError {
+    fn from(error: BindError) -> Self {
+        match error {
+            BindError::Live(socket) => Self::AlreadyRunning { socket },
+            BindError::NotASocket(path) => Self::NotASocket { path },
+            BindError::PathTooLong(path) => Self::PathTooLong { path },
+            BindError::Io { action, path, source } => Self::io(action, &path, source),
+        }
     }
 }

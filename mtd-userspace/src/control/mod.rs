@@ -28,7 +28,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-pub use error::{ControlError, Reason, Refusal};
+pub use error::ControlError;
 
 use crate::device;
 use crate::instance::{Instance, RUN_DIR};

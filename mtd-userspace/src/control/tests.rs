@@ -18,10 +18,11 @@ use tokio::time::{sleep, timeout};
 use super::*;
 use crate::control::client::unconnected;
 use crate::control::server::{Answer, Source, StatusFuture, bind, serve};
-use crate::controller::Enforcement;
+use crate::http::{Reason, Refusal};
 use crate::keys::{PublicKey, SecretKey};
+use crate::model::{Enforcement, Frames};
 use crate::registry::{Registry, RegistryError, Sources};
-use crate::status::{Drop, Frames, Registered, Reload, SCHEMA, Status};
+use crate::status::{Drop, Registered, Reload, SCHEMA, Status};
 
 /// Events that the source of the tests keeps for slow readers.
 const EVENTS_KEPT: usize = 16;
@@ -43,7 +44,7 @@ impl FakeSource {
         work: impl FnOnce(&Sources, &mut Registry) -> Result<T, RegistryError> + Send + 'a,
     ) -> Answer<'a, T> {
         Box::pin(async move {
-            let (sources, registry) = self.registry.as_ref().ok_or_else(Refusal::not_a_server)?;
+            let (sources, registry) = self.registry.as_ref().ok_or_else(crate::registry::not_a_server)?;
             Ok(work(sources, &mut registry.lock().unwrap())?)
         })
     }

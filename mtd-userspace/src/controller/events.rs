@@ -12,8 +12,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::broadcast;
 use tracing::{debug, warn};
 
-use super::core::Core;
-use super::lock;
+use super::{Core, lock};
 use crate::dataplane::Plane;
 use crate::status::Drop;
 

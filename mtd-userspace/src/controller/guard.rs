@@ -8,42 +8,15 @@ use tracing::{info, warn};
 use super::detach;
 use super::lock::Lock;
 use crate::caller;
-use crate::config::{Allow, LinkMode, Policy};
-use crate::dataplane::{self, Guard, View, boot_time};
+use crate::dataplane::{self, View, boot_time};
 use crate::instance::Instance;
+use crate::model::{Enforcement, Guard, LinkMode, Policy};
 use crate::status;
 
 /// How often the guard looks whether somebody has confirmed, at least.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// What somebody asks for who makes prefixes dark.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Enforcement {
-    /// The policy; `None`: that of the configuration, or the one in force.
-    pub policy: Option<Policy>,
-    /// After this time nothing is enforced any more, unless somebody confirms; `None`: there is nothing to confirm,
-    /// unless there was before.
-    pub confirm_within: Option<Duration>,
-    /// Also where it cuts the caller's own connection.
-    pub force: bool,
-}
-
 impl Enforcement {
-    /// What is to be enforced from boot time `now` (ns) on, where `earlier` was. What was waiting to be confirmed still is;
-    /// what nobody confirmed in time begins anew.
-    pub(super) fn decide(
-        &self,
-        configured: Option<Policy>,
-        allow: Vec<Allow>,
-        earlier: Option<&Guard>,
-        now: u64,
-    ) -> Guard {
-        let policy = self.policy.or(configured).or(earlier.map(|guard| guard.policy)).unwrap_or_default();
-        let pending = earlier.filter(|guard| !guard.is_over(now)).map_or(0, |guard| guard.confirm_until);
-        let asked = self.confirm_within.map(|within| now.saturating_add(within.as_nanos() as u64));
-        Guard { policy, allow, confirm_until: asked.unwrap_or(pending) }
-    }
-
     /// Refuses to enforce `guard` for `prefixes` where that cuts the SSH connection of whoever asks.
     ///
     /// # Errors
@@ -67,7 +40,7 @@ impl Enforcement {
 }
 
 /// Says in the log what is enforced.
-pub(super) fn announce(guard: &Guard, interface: &str, what: &str) {
+pub(crate) fn announce(guard: &Guard, interface: &str, what: &str) {
     match guard.policy {
         Policy::Dark => info!("{interface}: {what} dark"),
         Policy::Monitor => {
@@ -83,7 +56,7 @@ pub(super) fn announce(guard: &Guard, interface: &str, what: &str) {
 }
 
 /// What the documents tell of it, at boot time `now` (ns).
-pub(super) fn document(guard: &Guard, now: u64) -> status::Guard {
+pub(crate) fn document(guard: &Guard, now: u64) -> status::Guard {
     status::Guard {
         schema: status::SCHEMA,
         policy: guard.policy.to_string(),
@@ -97,7 +70,7 @@ pub(super) fn document(guard: &Guard, now: u64) -> status::Guard {
 ///
 /// # Errors
 /// When it is too late at boot time `now` (ns).
-pub(super) fn confirmed(guard: &Guard, now: u64) -> anyhow::Result<Guard> {
+pub(crate) fn confirmed(guard: &Guard, now: u64) -> anyhow::Result<Guard> {
     if guard.is_over(now) {
         let since = Duration::from_nanos(now - guard.confirm_until).as_secs();
         bail!(
@@ -188,37 +161,6 @@ mod tests {
     use super::*;
 
     const NOW: u64 = 1_000_000_000_000;
-
-    fn within(seconds: u64) -> Enforcement {
-        Enforcement { confirm_within: Some(Duration::from_secs(seconds)), ..Enforcement::default() }
-    }
-
-    #[test]
-    fn the_command_line_goes_before_the_file_and_the_file_before_what_was() {
-        let earlier = Guard { policy: Policy::Monitor, ..Guard::default() };
-        let decide = |policy, file, earlier| {
-            let asked = Enforcement { policy, ..Enforcement::default() };
-            asked.decide(file, Vec::new(), earlier, NOW).policy
-        };
-        assert_eq!(decide(None, None, None), Policy::Dark);
-        assert_eq!(decide(None, None, Some(&earlier)), Policy::Monitor);
-        assert_eq!(decide(None, Some(Policy::Dark), Some(&earlier)), Policy::Dark);
-        assert_eq!(decide(Some(Policy::Monitor), Some(Policy::Dark), None), Policy::Monitor);
-    }
-
-    #[test]
-    fn what_waits_to_be_confirmed_goes_on_waiting() {
-        let decide = |asked: Enforcement, earlier: Option<&Guard>| {
-            asked.decide(None, Vec::new(), earlier, NOW).confirm_until
-        };
-        let until = |confirm_until| Guard { confirm_until, ..Guard::default() };
-        assert_eq!(decide(Enforcement::default(), None), 0);
-        assert_eq!(decide(within(60), None), NOW + 60_000_000_000);
-        assert_eq!(decide(Enforcement::default(), Some(&until(NOW + 5))), NOW + 5);
-        assert_eq!(decide(within(1), Some(&until(NOW + 5))), NOW + 1_000_000_000);
-        // Nobody confirmed: it is as if it had been detached.
-        assert_eq!(decide(Enforcement::default(), Some(&until(NOW))), 0);
-    }
 
     #[test]
     fn it_can_be_too_late_to_confirm() {

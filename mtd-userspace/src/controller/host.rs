@@ -12,15 +12,14 @@ use mtd_common::packet::OVERHEAD;
 use mtd_common::session_note::ROLE_CLIENT;
 use tracing::{info, warn};
 
-use super::guard::{self, Enforcement};
+use super::guard::{self};
 use super::lock::Lock;
-use crate::config::{Config, KeyStreamChoice, LinkMode, SteeringChoice};
-use crate::dataplane::{
-    self, Capacity, Guard, Plane, Settings, XdpMode, boot_time, remove_pins, steering_cpus,
-};
+use crate::config::Config;
+use crate::dataplane::{self, Capacity, Plane, Settings, XdpMode, boot_time, remove_pins, steering_cpus};
 use crate::device::{self, TunnelDevice, TunnelInfo, Underlay, bpffs};
 use crate::health;
 use crate::instance::Instance;
+use crate::model::{Enforcement, Guard, KeyStreamChoice, LinkMode, SteeringChoice};
 use crate::proto::messages::Tunnel;
 use crate::proto::session::nanoseconds;
 use crate::proto::slots::most_loaded;
@@ -275,7 +274,7 @@ pub async fn attach(config: &Config, asked: &Enforcement) -> anyhow::Result<bool
 /// What can be said of an attached data plane while no controller runs. `None`: nothing is attached.
 pub fn offline_status(instance: &Instance) -> Option<Status> {
     let pins = instance.pins();
-    let view = dataplane::view(&pins)?;
+    let (view, counts) = (dataplane::view(&pins)?, dataplane::counts(&pins)?);
     Some(Status {
         schema: SCHEMA,
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -288,9 +287,9 @@ pub fn offline_status(instance: &Instance) -> Option<Status> {
         prefixes: view.prefixes.into_iter().map(Into::into).collect(),
         mtu: view.inner_mtu,
         pins,
-        frames: view.counts.frames,
-        drops: status::by_name(&view.counts.drops),
-        would_drop: status::by_name(&view.counts.would_drop),
+        frames: counts.frames,
+        drops: status::by_name(&counts.drops),
+        would_drop: status::by_name(&counts.would_drop),
         guard: guard::document(&view.guard, boot_time()),
         ..Status::default()
     })
@@ -298,7 +297,7 @@ pub fn offline_status(instance: &Instance) -> Option<Status> {
 
 /// The prefixes to protect: those of the configuration, or the one that the interface has now (requirement MT-45).
 /// `present` is kept as long as the interface still has it.
-pub(super) fn protected_prefixes(config: &Config, underlay: &Underlay, present: &[Ipv6Net]) -> Vec<Ipv6Net> {
+pub(crate) fn protected_prefixes(config: &Config, underlay: &Underlay, present: &[Ipv6Net]) -> Vec<Ipv6Net> {
     if !config.follow_prefix {
         return config.prefixes.clone();
     }
@@ -360,7 +359,7 @@ fn possible_mtu(underlay: u32) -> u32 {
 }
 
 /// The same where the underlay's MTU has changed meanwhile: never less than IPv6 needs, and at most what is configured.
-pub(super) fn followed_mtu(config: &Config, underlay: u32) -> u32 {
+pub(crate) fn followed_mtu(config: &Config, underlay: u32) -> u32 {
     let largest = config.mtu.map_or(u32::MAX, u32::from);
     possible_mtu(underlay).clamp(crate::config::MIN_INNER_MTU.into(), largest)
 }

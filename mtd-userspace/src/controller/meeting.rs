@@ -7,12 +7,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
-use super::core::Core;
-use super::lock;
-use super::negotiated::Effect;
 use super::tunnel::Tunnel;
-use crate::config::{self, Config};
+use super::{Core, lock};
+use crate::config::Config;
 use crate::keys::PublicKey;
+use crate::model::{self, ClientId};
 use crate::proto::client::Fetched;
 use crate::proto::exchange::Publication;
 use crate::proto::rendezvous::{NONCE_BYTES, Rendezvous, window_start};
@@ -20,6 +19,7 @@ use crate::rendezvous::{
     DhtConfig, Encoding, FetchError, FetchOptions, Fetcher, Item, Job, MainlineStore, PublishOptions,
     Publisher, Store,
 };
+use crate::sessions::Effect;
 use crate::status;
 
 /// Effects that are taken at once.
@@ -60,8 +60,8 @@ impl Meeting {
         };
         let settings = &config.rendezvous;
         let encoding = match settings.encoding {
-            config::Encoding::Mutable => Encoding::Item,
-            config::Encoding::Ports => Encoding::Ports,
+            model::Encoding::Mutable => Encoding::Item,
+            model::Encoding::Ports => Encoding::Ports,
         };
         let store: Arc<dyn Store> = Arc::new(MainlineStore::new(DhtConfig {
             bootstrap: settings.bootstrap.clone(),
@@ -123,7 +123,7 @@ impl Meeting {
         }
     }
 
-    async fn fetch(self: Arc<Self>, core: Arc<Mutex<Core>>, client: usize, window: u64) {
+    async fn fetch(self: Arc<Self>, core: Arc<Mutex<Core>>, client: ClientId, window: u64) {
         let Some(rendezvous) = lock(&core).rendezvous(client, window) else { return };
         self.work().fetching += 1;
         let result = self.fetcher.fetch(&[rendezvous]).await;
@@ -157,13 +157,7 @@ impl Meeting {
 
     /// Adds an introduction to what is published.
     fn add(&self, core: &Mutex<Core>, publication: &Publication) {
-        let recipients = {
-            let core = lock(core);
-            if let Err(error) = core.note_published(publication.introduction.published_ms) {
-                warn!("{error}");
-            }
-            core.recipients(publication)
-        };
+        let recipients = { lock(core).recipients(publication) };
         let oldest = publication.window.saturating_sub(self.window.as_secs());
         let mut work = self.work();
         work.jobs.retain(|(_, window), _| *window >= oldest);

@@ -1,24 +1,16 @@
 //! The controller: brings up device and data plane, keeps the slots of all sessions loaded, answers the control
 //! socket, and leaves nothing behind.
 
-mod clock;
-mod core;
 mod detach;
 mod events;
-mod guard;
+pub(crate) mod guard;
 mod hooks;
-mod host;
+pub(crate) mod host;
 mod lock;
-mod machines;
 mod meeting;
-mod negotiated;
-mod paths;
-mod peer;
 mod registrar;
 mod service;
-mod tables;
 mod tunnel;
-mod wire;
 
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
@@ -36,22 +28,24 @@ use tracing::{info, warn};
 
 use self::hooks::When;
 use self::meeting::Meeting;
-use self::registrar::{Consequences, Registrar};
+use self::registrar::Registrar;
 use self::service::Watchdog;
 use self::tunnel::Tunnel;
 use crate::config::{Change, Config, ConfigError, Settings};
+use crate::control;
 use crate::control::server::Answer;
-use crate::control::{self, Reason, Refusal};
 use crate::dataplane::{Maker, Plane, Worker};
 use crate::device::{TunnelInfo, Underlay};
+use crate::http::{Reason, Refusal};
 use crate::keys::PublicKey;
+use crate::model::Enforcement;
+use crate::sessions::Consequences;
 use crate::status::{self, Drop, Registered, Reload, Setting, Status};
-use crate::{health, metrics, privilege, web};
+use crate::{health, metrics, privilege, sessions, web};
 
-pub use self::core::Core;
-pub use clock::{Clock, SystemClock};
+pub use crate::sessions::{Clock, Sessions as Core, SystemClock};
 pub use detach::{detach, detach_all};
-pub use guard::{Enforcement, confirm, require_way_back, set_policy, watch};
+pub use guard::{confirm, require_way_back, set_policy, watch};
 pub use host::{Host, Stay, attach, offline_status};
 
 /// How often slots are looked after. Every slot is loaded many ticks before it is needed.
@@ -93,7 +87,7 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
     hooks::run(&config, When::PreUp).await?;
     let (host, plane, tunnel) = Host::up(&config, &options.enforcement, options.object.as_deref()).await?;
     let socket = config.socket.clone().unwrap_or_else(|| host.instance.socket());
-    let metrics = match metrics_listener(&config, &host).await {
+    let metrics = match metrics_listener(&config, &host) {
         Ok(metrics) => metrics,
         Err(error) => return Err(host.give_up(error).await),
     };
@@ -112,7 +106,7 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
     };
     service::stopping();
     hooks::run_all(&config, When::PreDown).await;
-    let stopped = lock(&running.core).stop(&host);
+    let stopped = sessions::stop(&running.core).await;
     running.finish().await;
     if let Ok(End::Unconfirmed) = served {
         stopped.and(host.open().await)?;
@@ -136,7 +130,7 @@ enum End {
 }
 
 /// Where metrics are served over TCP, if they are.
-async fn metrics_listener(config: &Config, host: &Host) -> anyhow::Result<Option<TcpListener>> {
+fn metrics_listener(config: &Config, host: &Host) -> anyhow::Result<Option<TcpListener>> {
     let Some(address) = config.metrics else { return Ok(None) };
     let prefixes = host::protected_prefixes(config, &host.underlay, &[]);
     if prefixes.iter().any(|prefix| IpNet::V6(*prefix).contains(&address.ip())) {
@@ -144,7 +138,7 @@ async fn metrics_listener(config: &Config, host: &Host) -> anyhow::Result<Option
             "metrics cannot be served at {address}, which lies in the protected prefix; choose another one"
         );
     }
-    metrics::server::bind(address).await.map(Some)
+    metrics::server::bind(address).map(Some)
 }
 
 /// What asks the controller for something.
@@ -220,15 +214,18 @@ impl Running {
         let mut registrar = Registrar::load(&config, config_file, host.instance.leases(&config.state_dir))?;
         let (effects, requests) = mpsc::unbounded_channel();
         let clients = registrar.as_mut().map(Registrar::all).unwrap_or_default();
-        let negotiated = machines::build(&config, host, &tunnel, clients, effects, clock.read())?;
+        let ground =
+            sessions::Ground { underlay: &host.underlay, tunnel: &tunnel, mtu: host.mtu, state: &host.state };
+        let machines = sessions::build(&config, &ground, clients, effects, clock.read())?;
         let device = Arc::new(Tunnel::new(host.tunnel_device(&config)));
         let meeting = Meeting::new(&config, Arc::clone(&device)).map(Arc::new);
         let settings = host.settings(&config, &host.underlay, &tunnel);
         let interface = config.interface.clone();
-        let mut core = Core::start(config, clock, host, (plane, settings), negotiated)?;
+        let files = sessions::Files { state: host.state.clone(), pins: host.pins().clone() };
+        let mut core = Core::start(config, clock, files, (plane, settings), machines)?;
         // The receive program comes last: from here on the prefixes are dark.
-        if let Err(error) = core.attach(host) {
-            core.abandon(host);
+        if let Err(error) = core.attach(|config, plane| host.attach(config, plane)) {
+            core.abandon();
             return Err(error);
         }
         let core = Arc::new(Mutex::new(core));
@@ -427,7 +424,7 @@ impl Source {
         &self,
         work: impl FnOnce(&mut Registrar) -> Result<(T, Consequences), Refusal>,
     ) -> Result<T, Refusal> {
-        let registrar = self.registrar.as_ref().ok_or_else(Refusal::not_a_server)?;
+        let registrar = self.registrar.as_ref().ok_or_else(crate::registry::not_a_server)?;
         let mut registrar = registrar.lock().unwrap_or_else(PoisonError::into_inner);
         let (answer, consequences) = work(&mut registrar)?;
         lock(&self.core).apply(consequences);

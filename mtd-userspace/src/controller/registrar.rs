@@ -6,11 +6,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::Context as _;
 use tracing::{info, warn};
 
-use crate::config::{Config, TunnelAddresses};
-use crate::control::{Reason, Refusal};
+use crate::config::Config;
+use crate::http::{Reason, Refusal};
 use crate::keys::PublicKey;
 use crate::leases::{self, Leases};
+use crate::model::TunnelAddresses;
 use crate::registry::{Entry, Registry, Sources};
+use crate::sessions::Consequences;
 use crate::status;
 
 /// See the module's documentation.
@@ -22,15 +24,6 @@ pub(super) struct Registrar {
     /// Where the configuration is read again.
     config_file: Option<PathBuf>,
     own_key: PublicKey,
-}
-
-/// What a change means for the sessions.
-#[derive(Debug, Default)]
-pub(super) struct Consequences {
-    /// To be registered, or given other addresses.
-    pub(super) register: Vec<(PublicKey, TunnelAddresses)>,
-    /// To be removed.
-    pub(super) remove: Vec<PublicKey>,
 }
 
 impl Registrar {
@@ -123,7 +116,7 @@ impl Registrar {
     pub(super) fn reload(&mut self) -> Result<(status::Reload, Consequences), Refusal> {
         if let Some(path) = &self.config_file {
             let config = Config::read(path).map_err(anyhow::Error::from)?;
-            let sources = Sources::of_config(&config).ok_or_else(Refusal::not_a_server)?;
+            let sources = Sources::of_config(&config).ok_or_else(crate::registry::not_a_server)?;
             self.sources = sources.with_own_key(self.own_key);
         }
         let change = self.registry.reload(self.sources.clone())?;

@@ -4,8 +4,7 @@ use std::sync::Mutex;
 
 use tracing::warn;
 
-use super::core::Core;
-use super::lock;
+use super::{Core, lock};
 use crate::device::TunnelDevice;
 
 /// The device as the configuration has it, to which sessions add.

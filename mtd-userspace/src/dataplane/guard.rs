@@ -2,60 +2,37 @@
 
 use std::time::Duration;
 
-use mtd_common::abi::{Dataplane, FLAG_LENIENT, FLAG_MONITOR};
+use mtd_common::abi::GuardSettings;
+use mtd_common::abi::guard::{FLAG_LENIENT, FLAG_MONITOR};
 use mtd_common::allow::MAX_ALLOW;
 use nix::time::{ClockId, clock_gettime};
 
-use crate::config::{Allow, Policy};
+use crate::model::{Allow, Guard, Policy};
 
-/// What the programs do with what is no valid packet.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Guard {
-    /// Whether it is dropped.
-    pub policy: Policy,
-    /// What passes all the same, at most [`MAX_ALLOW`].
-    pub allow: Vec<Allow>,
-    /// Boot time in ns from which on it passes whatever the policy is; 0: never.
-    pub confirm_until: u64,
-}
-
+/// How the settings of the programs hold it.
 impl Guard {
-    /// Whether it is dropped at boot time `now` (ns).
-    pub fn enforces(&self, now: u64) -> bool {
-        self.policy == Policy::Dark && !self.is_over(now)
-    }
-
-    /// Whether nobody has confirmed in time, at boot time `now` (ns).
-    pub const fn is_over(&self, now: u64) -> bool {
-        self.confirm_until != 0 && now >= self.confirm_until
-    }
-
-    /// The time that is left to confirm in at boot time `now` (ns); zero when it is over. `None`: nothing is to be
-    /// confirmed.
-    pub fn left(&self, now: u64) -> Option<Duration> {
-        (self.confirm_until != 0).then(|| Duration::from_nanos(self.confirm_until.saturating_sub(now)))
-    }
-
-    /// Puts it into the settings of the programs.
-    pub(super) fn write(&self, value: &mut Dataplane) {
-        let lenient = self.policy == Policy::Monitor || self.confirm_until != 0 || !self.allow.is_empty();
-        value.flags &= !(FLAG_MONITOR | FLAG_LENIENT);
+    /// The settings of the programs.
+    pub(super) fn settings(&self) -> GuardSettings {
+        let mut value = GuardSettings {
+            flags: 0,
+            allow_count: self.allow.len().min(MAX_ALLOW) as u32,
+            confirm_until: self.confirm_until,
+            ..GuardSettings::default()
+        };
         if self.policy == Policy::Monitor {
             value.flags |= FLAG_MONITOR;
         }
-        if lenient {
+        if self.policy == Policy::Monitor || self.confirm_until != 0 || !self.allow.is_empty() {
             value.flags |= FLAG_LENIENT;
         }
-        value.confirm_until = self.confirm_until;
-        value.allow_count = self.allow.len().min(MAX_ALLOW) as u32;
-        value.allow = Default::default();
         for (element, rule) in value.allow.iter_mut().zip(&self.allow) {
             *element = rule.element();
         }
+        value
     }
 
     /// What the settings of the programs say.
-    pub(super) fn read(value: &Dataplane) -> Self {
+    pub(super) fn read(value: &GuardSettings) -> Self {
         Self {
             policy: if value.flags & FLAG_MONITOR == 0 { Policy::Dark } else { Policy::Monitor },
             allow: value
@@ -85,14 +62,12 @@ mod tests {
         let monitor = Guard { policy: Policy::Monitor, ..Guard::default() };
         let allow = Guard { allow: vec![rule; MAX_ALLOW], ..Guard::default() };
         let unconfirmed = Guard { confirm_until: 5, ..Guard::default() };
-        let mut value = Dataplane { flags: mtd_common::abi::FLAG_ON_LINK, ..Dataplane::default() };
         for (guard, lenient) in
             [(&allow, true), (&monitor, true), (&unconfirmed, true), (&dark, false), (&allow, true)]
         {
-            guard.write(&mut value);
+            let value = guard.settings();
             assert_eq!(Guard::read(&value), *guard);
             assert_eq!(value.is_lenient(), lenient, "{guard:?}");
-            assert!(value.answers_solicitations(), "the other flags stay");
             for now in [0, 4, 5, 6] {
                 assert_eq!(guard.enforces(now), value.enforces(now), "{guard:?} at {now}");
             }

@@ -12,7 +12,8 @@ use aya::util::KernelVersion;
 
 use super::error::{Error, errno};
 use super::object::{RECEIVE, SEND};
-use crate::config::XdpChoice;
+
+use crate::model::XdpChoice;
 
 /// How the receive program is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

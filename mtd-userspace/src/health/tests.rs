@@ -1,6 +1,7 @@
 use super::*;
 use crate::control::tests::sample;
-use crate::status::{Program, SessionCount, Slots};
+use crate::model::Program;
+use crate::status::{SessionCount, Slots};
 
 fn underlay() -> Underlay {
     Underlay {

@@ -10,9 +10,9 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::{Lease, Leases};
-use crate::config::{Pool, TunnelAddresses};
 use crate::files;
 use crate::keys::PublicKey;
+use crate::model::{Pool, TunnelAddresses};
 
 /// Version of the file.
 const VERSION: u32 = 1;

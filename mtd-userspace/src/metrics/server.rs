@@ -2,7 +2,6 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,29 +10,28 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::net::TcpListener;
 
 use super::CONTENT_TYPE;
-use crate::control::server::{self, Source};
+use crate::control::server::Source;
+use crate::http::{self, Limits, Patience};
 
 /// Path of the metrics, also at the control socket.
 pub const PATH: &str = "/metrics";
 
-/// Connections served at a time; later ones wait in the kernel's queue.
-const MAX_CONNECTIONS: usize = 16;
 /// How long a connection may last: asking, and reading the answer. Prometheus itself gives up after ten seconds.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Pause after a failed accept (no file descriptors left, as a rule).
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Binds the address.
+/// What readers may take.
+const LIMITS: Limits =
+    Limits { name: "metrics", connections: 16, patience: Patience::Whole(PATIENCE), grace: Duration::ZERO };
+
+/// Binds the address. Within a tokio runtime.
 ///
 /// # Errors
 /// It is not one of this host, or taken.
-pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.map_err(|error| {
+pub fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    http::tcp::listen(address, None).map_err(|error| {
         anyhow::anyhow!(
             "cannot serve metrics at {address}: {error}; choose another address with listen in [metrics]"
         )
@@ -46,32 +44,7 @@ pub async fn serve(
     source: Arc<dyn Source>,
     shutdown: impl Future<Output = ()> + Send,
 ) {
-    let router = router(source);
-    let mut connections = JoinSet::new();
-    let mut shutdown = pin!(shutdown);
-    loop {
-        tokio::select! {
-            () = &mut shutdown => return,
-            Some(_) = connections.join_next() => {}
-            accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => match accepted {
-                Ok((stream, _)) => {
-                    connections.spawn(converse(stream, router.clone()));
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept a connection for metrics");
-                    sleep(ACCEPT_PAUSE).await;
-                }
-            },
-        }
-    }
-}
-
-async fn converse(stream: TcpStream, router: Router) {
-    match timeout(PATIENCE, server::connection(stream, router)).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::debug!(%error, "a connection for metrics broke"),
-        Err(_) => tracing::debug!("a reader of metrics was too slow"),
-    }
+    http::serve(&listener, router(source), LIMITS, shutdown).await;
 }
 
 fn router(source: Arc<dyn Source>) -> Router {

@@ -2,7 +2,8 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::control::tests::sample;
-use crate::status::{RendezvousRole, Session, Totals, Traffic, Warning};
+use crate::model::{Totals, Traffic};
+use crate::status::{RendezvousRole, Session, Warning};
 
 /// A status in which there is something of everything.
 pub(crate) fn full() -> Status {

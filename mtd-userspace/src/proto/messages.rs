@@ -8,7 +8,7 @@ use mtd_common::abi;
 use mtd_common::address::{End, Network};
 use mtd_common::packet::inner::mapped;
 
-pub use crate::config::TunnelAddresses as Tunnel;
+pub use crate::model::TunnelAddresses as Tunnel;
 
 /// Version of handshake and control messages.
 pub const VERSION: u8 = 1;

@@ -81,7 +81,7 @@ impl Identity {
         self.shared.write().unwrap_or_else(PoisonError::into_inner).insert(peer, shared);
     }
 
-    /// Forgets it. Handshakes with him only take longer then.
+    /// Forgets it. A handshake with this peer only takes longer then.
     pub fn forget(&self, peer: &PublicKey) {
         self.shared.write().unwrap_or_else(PoisonError::into_inner).remove(peer);
     }

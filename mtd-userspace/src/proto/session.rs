@@ -11,7 +11,8 @@ use sha2::{Digest, Sha256};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use super::noise::Secrets;
-use crate::config::{Mode, Peer};
+use crate::config::Peer;
+use crate::model::Mode;
 
 /// Domains of all keys derived here (`docs/wire-format.md`).
 const STATIC: &[u8] = b"mtd v1 static session";

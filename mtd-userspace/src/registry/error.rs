@@ -3,9 +3,9 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::config::Fault;
-use crate::control::{Reason, Refusal};
+use crate::http::{Reason, Refusal};
 use crate::keys::KEY_CHARACTERS;
+use crate::model::Fault;
 
 /// A failure of the registry.
 #[derive(Debug, thiserror::Error)]
@@ -118,4 +118,9 @@ impl From<RegistryError> for Refusal {
         };
         Self::new(reason, error.to_string())
     }
+}
+
+/// The refusal of a controller that takes no registered clients.
+pub fn not_a_server() -> Refusal {
+    Refusal::new(Reason::Conflict, "this host does not listen for clients: its configuration has no [listen]")
 }

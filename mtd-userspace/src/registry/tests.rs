@@ -5,7 +5,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use tempfile::TempDir;
 
 use super::*;
-use crate::control::{Reason, Refusal};
+use crate::http::{Reason, Refusal};
 use crate::keys::SecretKey;
 
 fn key() -> PublicKey {

@@ -2,34 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 
-/// A program in the kernel.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Program {
-    /// Its name.
-    pub name: String,
-    /// Its number, as `bpftool prog` shows it.
-    pub id: u32,
-    /// A hash of its instructions, 16 hexadecimal digits.
-    pub tag: String,
-    /// When it was loaded, in unix seconds.
-    pub loaded: Option<f64>,
-    /// How often it ran; 0 unless the kernel counts that (`sysctl kernel.bpf_stats_enabled=1`).
-    pub runs: u64,
-    /// How long it ran altogether, in seconds; as `runs`.
-    pub run_seconds: f64,
-}
-
-/// How full a map is.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MapFill {
-    /// `addresses`, `sessions` or `routes`.
-    pub name: String,
-    /// Entries that are taken.
-    pub used: u64,
-    /// Entries that there is room for.
-    pub capacity: u64,
-}
-
 /// How well the controller keeps slots loaded, over all sessions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Slots {
@@ -65,15 +37,6 @@ pub struct SessionCount {
     pub state: String,
     /// How many.
     pub count: u64,
-}
-
-/// Inner packets of all sessions together since the controller started, those of ended sessions included.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
-pub struct Totals {
-    /// Received.
-    pub received: super::Traffic,
-    /// Sent.
-    pub sent: super::Traffic,
 }
 
 /// Paths to peers that carry less than the interface, as routers have said.

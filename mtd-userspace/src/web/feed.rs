@@ -1,7 +1,6 @@
 //! What pages are shown: one sample a second for all of them, and none while nobody looks.
 
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::body::Bytes;
@@ -11,6 +10,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, watch};
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::control::server::Source;
+use crate::http::Progress;
 use crate::status::Status;
 
 /// Time between two samples.
@@ -59,14 +59,14 @@ impl Feed {
     /// The events from now on, for a connection that notes its `progress`; it keeps its `permit` as long.
     pub(super) fn follow(
         &self,
-        progress: Arc<Notify>,
+        progress: Progress,
         permit: OwnedSemaphorePermit,
     ) -> impl Stream<Item = Result<Bytes, Infallible>> + use<> {
         let events = self.events.subscribe();
         self.wanted.notify_one();
         futures_util::stream::unfold((events, progress, permit), async |(mut events, progress, permit)| {
             // Asked for more: what was sent before is on its way.
-            progress.notify_one();
+            progress.note();
             events.changed().await.ok()?;
             let event = events.borrow_and_update().clone();
             Some((Ok(event), (events, progress, permit)))
@@ -95,6 +95,7 @@ fn sample(mut status: Status) -> Sample {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use futures_util::StreamExt as _;
@@ -104,7 +105,7 @@ mod tests {
     use super::*;
     use crate::control::server::{Answer, StatusFuture};
     use crate::control::tests::sample as status;
-    use crate::controller::Enforcement;
+    use crate::model::Enforcement;
     use crate::status::{Drop, Guard, Session};
 
     /// Counts how often it is asked.
@@ -142,7 +143,7 @@ mod tests {
         assert_eq!(asked(), 0);
         let permits = Arc::new(Semaphore::new(2));
         let follow =
-            || Box::pin(feed.follow(Arc::default(), Arc::clone(&permits).try_acquire_owned().unwrap()));
+            || Box::pin(feed.follow(Progress::default(), Arc::clone(&permits).try_acquire_owned().unwrap()));
         let mut followers = [follow(), follow()];
         for _ in 0..3 {
             for follower in &mut followers {

@@ -15,33 +15,32 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Extension, Json, Router};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpSocket};
-use tokio::sync::{Notify, Semaphore};
-use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 
 use super::feed::Feed;
 use super::link::{Link, Token};
 use super::page;
-use crate::control::server::{self, Source};
+use crate::control::server::Source;
+use crate::http::{self, Limits, Patience, Progress};
 
 /// Path of the events.
 const EVENTS_PATH: &str = "/events";
 /// The port of HTTP.
 const HTTP_PORT: u16 = 80;
-/// Connections served at a time; later ones wait in the kernel's queue.
-const MAX_CONNECTIONS: usize = 16;
 /// Followers of the events at a time: less than the connections, so that a page can say that there are too many.
 const MAX_FOLLOWERS: usize = 8;
 /// How long a connection may make no progress. Events come once a second.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// What the kernel keeps for a reader that does not read, in bytes.
 const SEND_BUFFER: u32 = 64 * 1024;
-/// Connections that wait.
-const BACKLOG: u32 = 16;
-/// Pause after a failed accept (no file descriptors left, as a rule).
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// What readers may take.
+const LIMITS: Limits = Limits {
+    name: "web view",
+    connections: 16,
+    patience: Patience::Progress(PATIENCE),
+    grace: Duration::ZERO,
+};
 
 /// In every answer. The page gets nothing from elsewhere, gives nothing away and is shown in no other page; nobody else
 /// may read an answer; nothing is kept.
@@ -72,12 +71,7 @@ pub struct Listener {
 /// The address is taken, or the file cannot be written.
 pub fn bind(address: SocketAddr, link: &Path) -> anyhow::Result<Listener> {
     let listen = || {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-        socket.set_reuseaddr(true)?;
-        // Connections inherit it.
-        socket.set_send_buffer_size(SEND_BUFFER)?;
-        socket.bind(address)?;
-        let socket = socket.listen(BACKLOG)?;
+        let socket = http::tcp::listen(address, Some(SEND_BUFFER))?;
         socket.local_addr().map(|address| (socket, address))
     };
     let (socket, address) = listen().with_context(|| {
@@ -93,45 +87,10 @@ pub async fn serve(listener: Listener, source: Arc<dyn Source>, shutdown: impl F
     let Listener { socket, address, link } = listener;
     let feed = Arc::new(Feed::new());
     let router = router(address, link.token().clone(), Arc::clone(&feed));
-    let mut connections = JoinSet::new();
-    let mut shutdown = pin!(shutdown);
     let mut producer = pin!(feed.produce(&*source));
-    loop {
-        tokio::select! {
-            () = &mut shutdown => return,
-            never = &mut producer => never,
-            Some(_) = connections.join_next() => {}
-            accepted = socket.accept(), if connections.len() < MAX_CONNECTIONS => match accepted {
-                Ok((stream, _)) => {
-                    connections.spawn(converse(stream, router.clone()));
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept a connection for the web view");
-                    sleep(ACCEPT_PAUSE).await;
-                }
-            },
-        }
-    }
-}
-
-/// One request and its answer, as long as there is progress.
-async fn converse<S: AsyncRead + AsyncWrite + Unpin>(stream: S, router: Router) {
-    let progress = Arc::new(Notify::new());
-    let router = router.layer(Extension(Arc::clone(&progress)));
-    let mut connection = pin!(server::connection(stream, router));
-    loop {
-        tokio::select! {
-            result = connection.as_mut() => {
-                if let Err(error) = result {
-                    tracing::debug!(%error, "a connection to the web view broke");
-                }
-                return;
-            }
-            waited = timeout(PATIENCE, progress.notified()) => if waited.is_err() {
-                tracing::debug!("a reader of the web view was too slow");
-                return;
-            },
-        }
+    tokio::select! {
+        () = http::serve(&socket, router, LIMITS, shutdown) => {}
+        never = &mut producer => never,
     }
 }
 
@@ -186,7 +145,7 @@ async fn guard(State(shared): State<Shared>, request: Request, next: Next) -> Re
 /// The events, for those who have the token.
 async fn follow(
     State(shared): State<Shared>,
-    Extension(progress): Extension<Arc<Notify>>,
+    Extension(progress): Extension<Progress>,
     headers: HeaderMap,
 ) -> Response {
     let shown =

@@ -1,15 +1,21 @@
 //! Another layout of the maps takes over, and the one before takes over again, under sealed connections.
 
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use aya::maps::MapInfo;
+use mtd::status::PeerState;
 use mtd_common::abi;
 use mtd_tests::topology::TopologyOptions;
 use mtd_tests::traffic::Flows;
 
-use super::at_once;
-use super::world::{Role, World};
-use crate::guard::upgrade::set_version;
+use super::world::{Inner, Role, World};
+use super::{SLOT, at_once};
+use crate::guard::upgrade::{set_group_version, set_version};
 
 /// After a switch, reception begins with a slot that had not begun: two slots of a second. TCP sends again after 0.2, 0.4,
 /// 0.8 … seconds, so it may find out twice as long after the controller's end. The rest is for a busy machine.
@@ -36,7 +42,7 @@ fn connections_go_on_through_another_layout_and_back() -> Result<()> {
             flows.wait_all()?;
             // As an operator takes a new version into use.
             world.kill(upgraded)?;
-            world.setup(upgraded).extra = format!("max_sessions = {sessions}\n");
+            world.setup_mut(upgraded).extra = format!("max_sessions = {sessions}\n");
             let announced = match found {
                 // The first table whose size differs.
                 Found::OtherSize => "is replaced; sessions start anew (FILTER: ".to_owned(),
@@ -57,5 +63,57 @@ fn connections_go_on_through_another_layout_and_back() -> Result<()> {
         }
         flows.stop()?.require_unbroken()?;
         world.wait_open()
+    })
+}
+
+/// Numbers of the pinned maps, by the names of their pins.
+fn maps(pins: &Path) -> Result<BTreeMap<String, u32>> {
+    let entries = fs::read_dir(pins.join("maps"))?;
+    let number = |entry: fs::DirEntry| {
+        let name = entry.file_name().into_string().ok().context("a name")?;
+        Ok((name, MapInfo::from_pin(entry.path())?.id()))
+    };
+    entries.map(|entry| number(entry?)).collect()
+}
+
+#[test]
+fn another_layout_of_one_group_ends_no_session_and_loses_no_packet() -> Result<()> {
+    at_once(&[Role::Server, Role::Client], |&upgraded| {
+        let mut world = World::open("encrypt", &TopologyOptions::default())?;
+        let pins = world.instance(upgraded)?.pins();
+        let load = world.load(Role::Client, Inner::V6)?;
+        for group in ["events", "guard", "counters", "control"] {
+            thread::sleep(2 * SLOT);
+            world.kill(upgraded)?;
+            let before = maps(&pins)?;
+            set_group_version(&pins, group, abi::VERSION + 1)?;
+            world.start(upgraded)?;
+            let log = world.log(upgraded)?;
+            let announced = format!(
+                "the attached maps of the group {group} do not fit and are replaced; sessions go on (layout version {} \
+                 instead of {})",
+                abi::VERSION + 1,
+                abi::VERSION
+            );
+            for said in [announced.as_str(), "taking over the data plane"] {
+                ensure!(log.contains(said), "no {said:?} in: {log}");
+            }
+            let after = maps(&pins)?;
+            ensure!(before.keys().eq(after.keys()), "{:?} instead of {:?}", after.keys(), before.keys());
+            for (name, number) in &before {
+                let is_replaced = name.starts_with(&format!("{group}-"));
+                ensure!(
+                    (after[name] != *number) == is_replaced,
+                    "{group} was to be replaced, and {name} was not"
+                );
+            }
+            ensure!(!pins.join("next").exists(), "maps of {group} are left");
+            let peer = world.peer(upgraded)?;
+            ensure!(peer.state == PeerState::Open && peer.hint.is_none(), "{peer:?}");
+        }
+        thread::sleep(2 * SLOT);
+        let report = load.stop()?;
+        println!("groups replaced at {upgraded:?}: {report}");
+        report.require_lossless().with_context(|| world.explain())
     })
 }

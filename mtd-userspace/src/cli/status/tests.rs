@@ -5,9 +5,10 @@ use clap::Parser;
 
 use super::*;
 use crate::control::tests::{Running, sample};
+use crate::model::{MapFill, Program, Traffic};
 use crate::status::{
-    Endpoint, Guard, Handshakes, MapFill, Network, Peer, PeerState, Program, Rendezvous, RendezvousRole,
-    Session, SessionRole, SessionState, Slots, Traffic, Tunnel, WallClock,
+    Endpoint, Guard, Handshakes, Network, Peer, PeerState, Rendezvous, RendezvousRole, Session, SessionRole,
+    SessionState, Slots, Tunnel, WallClock,
 };
 
 #[derive(Parser)]

@@ -13,7 +13,8 @@ use self::terminal::Terminal;
 use super::human::{endpoint, list};
 use super::{Answers, unix_now};
 use crate::cli::output;
-use crate::status::{Endpoint, Status, Traffic};
+use crate::model::Traffic;
+use crate::status::{Endpoint, Status};
 
 /// So many reasons of drops are shown, those with the highest rate.
 const MAX_REASONS: usize = 8;

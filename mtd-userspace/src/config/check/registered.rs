@@ -8,10 +8,11 @@ use ipnet::IpNet;
 
 use super::{each_once, own_prefixes};
 use crate::config::document::default_pool;
-use crate::config::error::{Fault, Problems};
+use crate::config::error::Problems;
 use crate::config::section::Located;
 use crate::config::tables::{FileFields, ListenFields, RootFields};
 use crate::config::{DEFAULT_EXPIRE, DEFAULT_REKEY, DEFAULT_WINDOW, MIN_REKEY_MARGIN};
+use crate::model::Fault;
 
 /// What must hold for servers with registered clients, and for the servers that this host connects to.
 pub(super) fn registered(file: &FileFields, problems: &mut Problems) {

@@ -4,6 +4,7 @@ use std::fs::{Permissions, set_permissions, write};
 use std::os::unix::fs::PermissionsExt;
 
 use super::*;
+use crate::model::{Encoding, Pool, TunnelAddresses};
 
 const KEYS: [&str; 2] =
     ["vZ3S8pPLIoDKZPWkgW1i4pwP/JQZnQxsK1U0Ff9dgzY=", "5Uj0lNkzaZnWLgVD2Bd3r9ev2n1HbBFDr7V0yrcqpyY="];

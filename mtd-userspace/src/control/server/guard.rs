@@ -4,13 +4,12 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 
 use super::Shared;
-use super::peers::{answer, read, refuse_as};
-use crate::config::Policy;
-use crate::control::{NewPolicy, Reason, Refusal};
-use crate::controller::Enforcement;
+use crate::control::NewPolicy;
+use crate::http::{Reason, Refusal, answer, read};
+use crate::model::{Enforcement, Policy};
 
 pub(super) async fn confirm(State(shared): State<Shared>) -> Response {
     answer(shared.source.confirm().await)
@@ -19,7 +18,7 @@ pub(super) async fn confirm(State(shared): State<Shared>) -> Response {
 pub(super) async fn set_policy(State(shared): State<Shared>, body: Body) -> Response {
     match new_policy(body).await {
         Ok(asked) => answer(shared.source.set_policy(asked).await),
-        Err(refusal) => refuse_as(&refusal),
+        Err(refusal) => refusal.into_response(),
     }
 }
 

@@ -1,4 +1,5 @@
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -13,7 +14,7 @@ struct Served {
 
 impl Served {
     async fn new() -> Self {
-        let listener = bind("[::1]:0".parse().unwrap()).await.unwrap();
+        let listener = bind("[::1]:0".parse().unwrap()).unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         tokio::spawn(serve(listener, Arc::new(FakeSource::new(None)), async { _ = stopped.await }));
@@ -67,7 +68,7 @@ async fn readers_that_stall_are_cut_and_others_go_on_after_them() {
     let served = Served::new().await;
     let begun = Instant::now();
     let mut stalled = Vec::new();
-    for _ in 0..MAX_CONNECTIONS {
+    for _ in 0..LIMITS.connections {
         let mut stream = served.connect().await;
         stream.write_all(b"GET /metr").await.unwrap();
         stalled.push(stream);
@@ -80,6 +81,6 @@ async fn readers_that_stall_are_cut_and_others_go_on_after_them() {
 #[tokio::test]
 async fn an_address_that_cannot_be_had_is_an_error_with_a_way_out() {
     let served = Served::new().await;
-    let error = bind(served.address).await.unwrap_err().to_string();
+    let error = bind(served.address).unwrap_err().to_string();
     assert!(error.contains("cannot serve metrics") && error.contains("[metrics]"), "{error}");
 }

@@ -2,10 +2,11 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::*;
 use crate::control::tests::FakeSource;
+use crate::http::Closing;
 
 /// A server of its own, and the end of it.
 struct Served {
@@ -209,7 +210,7 @@ async fn readers_that_stall_are_cut_and_others_go_on() {
     read_until(&mut reader, "event: sample").await;
     let begun = Instant::now();
     let mut stalled = Vec::new();
-    for _ in 0..MAX_CONNECTIONS {
+    for _ in 0..LIMITS.connections {
         stalled.push(served.send("GET /eve").await);
     }
     assert!(served.ask(&served.get("/", "")).await.starts_with("HTTP/1.1 200 "));
@@ -232,7 +233,7 @@ async fn a_follower_that_takes_nothing_is_cut_and_one_that_reads_is_not() {
     // The stream of one has room for less than a sample, and nobody takes anything out of it.
     let converse_with = |room| {
         let (near, far) = duplex(room);
-        (tokio::spawn(converse(near, router.clone())), far)
+        (tokio::spawn(http::converse(near, router.clone(), LIMITS, Closing::never())), far)
     };
     let (absent, mut unread) = converse_with(256);
     let (present, mut read) = converse_with(1 << 20);

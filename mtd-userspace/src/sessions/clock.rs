@@ -1,0 +1,51 @@
+//! The two clocks that the controller reads.
+
+use std::fs;
+use std::path::PathBuf;
+
+use nix::time::{ClockId, clock_gettime};
+use tracing::warn;
+
+use crate::model::{BootNs, Reading, UnixNs};
+
+/// Reads boot time and wall clock.
+pub trait Clock: Send {
+    /// Both, at about the same instant.
+    fn read(&self) -> Reading;
+}
+
+/// The clocks of the system.
+#[derive(Debug)]
+pub struct SystemClock {
+    offset_file: Option<PathBuf>,
+}
+
+impl SystemClock {
+    /// The wall clock is shifted by the ns in `offset_file`, where there is one.
+    pub const fn new(offset_file: Option<PathBuf>) -> Self {
+        Self { offset_file }
+    }
+
+    fn offset(&self) -> i64 {
+        let Some(path) = &self.offset_file else { return 0 };
+        let read = || fs::read_to_string(path).ok()?.trim().parse().ok();
+        read().unwrap_or_else(|| {
+            warn!("{} holds no number of ns", path.display());
+            0
+        })
+    }
+}
+
+fn nanoseconds(clock: ClockId) -> u64 {
+    // Both clocks exist on every Linux that mtd runs on; a failure here would be a broken libc.
+    let time = clock_gettime(clock).unwrap_or_else(|_| nix::sys::time::TimeSpec::new(0, 0));
+    u64::try_from(i128::from(time.tv_sec()) * 1_000_000_000 + i128::from(time.tv_nsec())).unwrap_or(0)
+}
+
+impl Clock for SystemClock {
+    fn read(&self) -> Reading {
+        let boot = nanoseconds(ClockId::CLOCK_BOOTTIME);
+        let wall = nanoseconds(ClockId::CLOCK_REALTIME).saturating_add_signed(self.offset());
+        Reading { boot: BootNs(boot), wall: UnixNs(wall) }
+    }
+}

@@ -1,0 +1,220 @@
+//! All sessions, whatever they came from.
+//!
+//! [`Table`] has what is installed: keys, ends, clocks, slots, routes. What a session comes from is an origin
+//! (`origin.rs`): the peers of the configuration, this host's server, this host as a client. [`Sessions`] joins the two:
+//! at each tick, and with whatever comes in, origins are told and then asked what they want, which is done to the table, on
+//! the wire, in the state file or elsewhere. Whoever holds the lock neither waits nor touches a file: what has to rest is
+//! looked at again by a later tick, and the state file has a thread of its own.
+
+mod act;
+mod build;
+mod clock;
+mod configured;
+mod effect;
+mod installed;
+mod maps;
+mod numbers;
+mod origin;
+mod path;
+mod paths;
+mod report;
+mod requests;
+mod stop;
+mod store;
+mod summary;
+mod surroundings;
+mod table;
+#[cfg(test)]
+mod tests;
+mod wire;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use tokio::sync::mpsc;
+use tracing::warn;
+
+pub(crate) use self::build::{Ground, build};
+pub use self::clock::{Clock, SystemClock};
+pub(crate) use self::effect::{Consequences, Effect};
+pub use self::installed::{Inner, Key, NewSession, Peer};
+pub use self::maps::Maps;
+pub use self::origin::OriginId;
+use self::origin::Origins;
+use self::paths::Paths;
+pub(crate) use self::stop::stop;
+use self::store::Store;
+pub use self::table::{Destination, Exported, Table};
+use self::wire::Wire;
+use crate::config::Config;
+use crate::dataplane::{self, Plane, XdpMode};
+use crate::model::{BootNs, Reading, Totals};
+use crate::proto::session::nanoseconds;
+use crate::state::{State, StateError};
+
+/// Sessions, clocks and data plane of a running controller.
+pub struct Sessions<M = Plane> {
+    config: Config,
+    /// What the programs were told of their surroundings.
+    told: dataplane::Settings,
+    clock: Box<dyn Clock>,
+    table: Table<M>,
+    origins: Origins,
+    wire: Box<dyn Wire>,
+    effects: mpsc::UnboundedSender<Effect>,
+    /// `None`: this controller stops.
+    store: Option<Store>,
+    started: BootNs,
+    mode: Option<XdpMode>,
+    pins: PathBuf,
+    /// What is known of the outer paths.
+    paths: Paths,
+    /// The tunnel device's MTU is not what it should be.
+    mtu_due: bool,
+    /// Which of the sessions that are not watched closely are looked at in this tick.
+    turn: u32,
+    /// When slots were last looked after.
+    refreshed: Option<BootNs>,
+    /// What had gone through the sessions that an earlier controller left.
+    traffic_before: Totals,
+}
+
+/// The machines of this host, and what they need of it.
+pub(crate) struct Machines {
+    origins: Origins,
+    wire: Box<dyn Wire>,
+    effects: mpsc::UnboundedSender<Effect>,
+}
+
+/// Where things are in the file system.
+pub(crate) struct Files {
+    /// The state file.
+    pub(crate) state: PathBuf,
+    /// The folder of the pinned maps.
+    pub(crate) pins: PathBuf,
+}
+
+impl<M: Maps> Sessions<M> {
+    /// Begins the sessions of all configured peers: those that an earlier controller left in the maps go on, the others start
+    /// anew.
+    ///
+    /// # Errors
+    /// When the state file or the maps fail.
+    pub(crate) fn start(
+        config: Config,
+        clock: Box<dyn Clock>,
+        files: Files,
+        plane: (M, dataplane::Settings),
+        machines: Machines,
+    ) -> anyhow::Result<Self> {
+        let Files { state: path, pins } = files;
+        let state = State::read(&path)?.unwrap_or_else(|why| {
+            warn!("{} is not to be used ({why}): sessions start with slots yet to come", path.display());
+            all_lost(&machines.origins)
+        });
+        let write = move |state: &State| state.write(&path);
+        Self::begin(config, clock, pins, plane, machines, (state, write))
+    }
+
+    /// The same with what the state file holds, and the function that writes it.
+    fn begin(
+        config: Config,
+        clock: Box<dyn Clock>,
+        pins: PathBuf,
+        (maps, told): (M, dataplane::Settings),
+        machines: Machines,
+        (mut state, mut write): (State, impl FnMut(&State) -> Result<(), StateError> + Send + 'static),
+    ) -> anyhow::Result<Self> {
+        let Machines { mut origins, wire, effects } = machines;
+        require_different(&origins)?;
+        let now = clock.read();
+        let mut table = Table::new(maps, nanoseconds(config.horizon));
+        if adopt(&mut table, &mut origins, now)? {
+            // Those that are nobody's make room first. Nobody else has this table yet: waiting keeps nobody waiting.
+            std::thread::sleep(stop::REST);
+            table.wipe(clock.read().boot)?;
+        }
+        origins.configured.begin(|fingerprint| state.past(fingerprint), now);
+        for (fingerprint, below) in origins.configured.wanted() {
+            state.begin(fingerprint, below);
+        }
+        // Before the first slot is live, so that a crash from now on is known as one.
+        write(&state)?;
+        let mut sessions = Self {
+            told,
+            table,
+            origins,
+            wire,
+            effects,
+            store: Some(Store::spawn(state, write)?),
+            started: now.boot,
+            mode: None,
+            pins,
+            paths: Paths::new(nanoseconds(config.mtu_expires)),
+            mtu_due: false,
+            turn: 0,
+            refreshed: None,
+            traffic_before: Totals::default(),
+            config,
+            clock,
+        };
+        sessions.table.replace_routes()?;
+        sessions.install_configured(now)?;
+        let mut failure = None;
+        sessions.table.load_all(now, |_, error| failure = Some(error));
+        failure.map_or(Ok(()), Err)?;
+        sessions.traffic_before = sessions.table.totals();
+        Ok(sessions)
+    }
+}
+
+/// Goes on with the sessions that an earlier controller left and that an origin knows, and ends the others. True: there were
+/// others.
+fn adopt<M: Maps>(table: &mut Table<M>, origins: &mut Origins, now: Reading) -> anyhow::Result<bool> {
+    let mut others = false;
+    let left = table.left()?;
+    for left in &left {
+        let mut adopted = None;
+        origins.each(|id, origin| {
+            if adopted.is_none() {
+                adopted = origin.adopt(left, now).map(|adoption| (id, adoption));
+            }
+        });
+        if let Some((origin, adoption)) = adopted {
+            table.adopt(origin, left, adoption)?;
+        } else {
+            table.reject(left, now)?;
+            others = true;
+        }
+    }
+    table.drop_strangers(now);
+    Ok(others)
+}
+
+/// The state in which nothing is known of any session but that it ran.
+fn all_lost(origins: &Origins) -> State {
+    let mut state = State::default();
+    origins.configured.peers().for_each(|(_, peer)| state.begin(peer.session.fingerprint(), 0));
+    state
+}
+
+/// Two peers with the same keys would use the same numbers twice.
+fn require_different(origins: &Origins) -> anyhow::Result<()> {
+    let mut names = HashMap::new();
+    for (_, peer) in origins.configured.peers() {
+        let name = &peer.config.name;
+        if let Some(other) = names.insert(peer.session.fingerprint(), name) {
+            anyhow::bail!(
+                "peers {other} and {name} have the same key and seeds; make a key for each with mtd genpsk"
+            );
+        }
+    }
+    Ok(())
+}
+
+/// A generation that no session before had, but by a chance of one in 2^32; never 0.
+fn generation() -> anyhow::Result<u32> {
+    let mut bytes = [0; 4];
+    getrandom::fill(&mut bytes).map_err(|e| anyhow::anyhow!("no randomness from the kernel: {e}"))?;
+    Ok(u32::from_ne_bytes(bytes).max(1))
+}

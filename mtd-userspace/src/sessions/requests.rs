@@ -1,0 +1,106 @@
+//! What the rest of the controller tells the sessions, and asks of them.
+
+use std::net::Ipv6Addr;
+
+use mtd_common::DropReason;
+use mtd_common::control_record::{ControlRecord, KIND_TOO_BIG};
+use mtd_common::event::DropEvent;
+use tracing::debug;
+
+use super::effect::{Consequences, Effect};
+use super::origin::Seen;
+use super::{Maps, Sessions};
+use crate::keys::PublicKey;
+use crate::model::{BootNs, ClientId, SessionIndex};
+use crate::proto::client::Fetched;
+use crate::proto::exchange::{Publication, Received};
+use crate::proto::rendezvous::Rendezvous;
+
+impl<M: Maps> Sessions<M> {
+    /// What the receive program handed over: a control message, or a router's word about a path.
+    pub fn handle_control(&mut self, record: &ControlRecord) {
+        let now = self.clock.read();
+        if record.kind == KIND_TOO_BIG {
+            return self.handle_too_big(record, now);
+        }
+        let Some(installed) = self.table.at(SessionIndex(record.session), record.generation) else {
+            return debug!("control message of a session that is over");
+        };
+        let ((origin, id), index) = (installed.key, installed.index());
+        let received = Received {
+            id,
+            slot: record.slot,
+            source: (record.source, u16::from_be_bytes(record.source_port)),
+            message: record.message(),
+        };
+        if let Some(origin) = self.origins.get(origin) {
+            let sequence = self.table.maps.state(index).map_or(0, |state| state.tx_sequence);
+            origin.handle_valid(id, Seen { last_valid: BootNs(record.time), sequence }, now);
+            origin.handle_control(received, now);
+        }
+        self.act(now);
+    }
+
+    /// A search for the introduction of a server of the configuration has ended.
+    pub fn handle_fetched(&mut self, client: ClientId, window: u64, fetched: Fetched) {
+        let now = self.clock.read();
+        if let Some(connection) = self.origins.clients.get_mut(client.position()) {
+            connection.machine.handle_fetched(window, fetched, now);
+        }
+        self.act(now);
+    }
+
+    /// Who may come has changed.
+    pub(crate) fn apply(&mut self, consequences: Consequences) {
+        let now = self.clock.read();
+        let Some(server) = &mut self.origins.server else { return };
+        for (client, addresses) in consequences.register {
+            // Keys that are of no use do not get into the registry.
+            server.register(client, addresses, now);
+        }
+        for client in &consequences.remove {
+            server.remove(client, now);
+        }
+        self.act(now);
+        for client in consequences.remove {
+            self.effect(Effect::Withdraw(client));
+        }
+    }
+
+    /// Where to look for the introduction of a server of the configuration.
+    pub fn rendezvous(&self, client: ClientId, window: u64) -> Option<Rendezvous> {
+        let connection = self.origins.clients.get(client.position())?;
+        let public = self.config.identity.as_ref()?.key.public();
+        Some(connection.machine.shared().rendezvous(&connection.config.public_key, &public, window))
+    }
+
+    /// For whom an introduction is to be published, and where.
+    pub fn recipients(&self, publication: &Publication) -> Vec<(PublicKey, Rendezvous)> {
+        let Some(server) = &self.origins.server else { return Vec::new() };
+        let of = |client: &PublicKey| {
+            let shared = server.shared(client)?;
+            Some((*client, shared.rendezvous(server.public(), client, publication.window)))
+        };
+        match &publication.client {
+            Some(client) => of(client).into_iter().collect(),
+            None => server.clients().filter_map(of).collect(),
+        }
+    }
+
+    /// Takes note of a dropped packet, for the peer from whose prefix it came.
+    pub fn note(&mut self, event: &DropEvent, reason: DropReason) {
+        let source = Ipv6Addr::from(event.source);
+        debug!("dropped: {} from {source}", reason.name());
+        self.origins.configured.note_drop(source, reason);
+    }
+
+    /// The wall-clock time in ns of an instant of boot time.
+    pub fn wall_time(&self, boot: u64) -> u64 {
+        self.clock.read().unix(BootNs(boot)).0
+    }
+
+    /// Unix time in s.
+    pub fn unix_now(&self) -> u64 {
+        self.clock.read().wall.seconds()
+    }
+}
