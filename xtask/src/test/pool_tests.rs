@@ -67,7 +67,9 @@ fn tests_run_beside_each_other_and_each_is_timed() {
     let cases = ["a", "b", "c", "d"].map(|name| case(name, &format!("sleep 0.5; {OK}")));
     let records = run(4, cases.to_vec());
     let elapsed = start.elapsed();
-    assert!(elapsed < Duration::from_millis(1900), "one after the other: {elapsed:?}");
+    // On a busy machine both are longer.
+    let one_after_the_other: Duration = records.iter().map(|record| record.elapsed).sum();
+    assert!(elapsed < one_after_the_other.mul_f64(0.75), "{elapsed:?}, {one_after_the_other:?}");
     assert!(records.iter().all(|record| record.elapsed >= Duration::from_millis(500)), "{records:?}");
 }
 

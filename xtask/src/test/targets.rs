@@ -41,14 +41,12 @@ impl Target {
         self.package == PRIVILEGED
     }
 
-    /// Whether a test with all these words in its name can be among its tests.
+    /// Whether a test with one of these words in its name can be among its tests.
     fn can_match(&self, words: &[String]) -> Result<bool> {
         let mut names = BTreeSet::new();
-        collect_names(&self.source, &mut names)
+        collect_names(&self.source, "", true, &mut names)
             .with_context(|| format!("could not read the source of {}", self.name))?;
-        Ok(words
-            .iter()
-            .any(|word| word.split("::").all(|part| names.iter().any(|name| name.contains(part.trim())))))
+        Ok(words.iter().any(|word| names.iter().any(|name| name.contains(word.as_str()))))
     }
 
     fn is_in(&self, source: &Path) -> bool {
@@ -123,45 +121,46 @@ pub(super) fn that_can_match(targets: Vec<Target>, words: &[String]) -> Result<V
     Ok(if kept.is_empty() { targets } else { kept })
 }
 
-/// What the names of a file's tests are made of: its modules, and its functions that have an attribute with `test` in it; and of
-/// the files of its modules.
-fn collect_names(file: &Path, names: &mut BTreeSet<String>) -> io::Result<()> {
+/// The names that the tests of a file, and of the files of its modules, can have: functions with an attribute that has `test` in
+/// it. In which of the modules that are written out in the file a function stands is not looked at: it can be in each.
+fn collect_names(file: &Path, prefix: &str, is_root: bool, names: &mut BTreeSet<String>) -> io::Result<()> {
     let text = fs::read_to_string(file)?;
-    let folder = file.parent().unwrap_or(Path::new("."));
-    let stem = file.file_stem().unwrap_or_default();
-    let is_root = ["lib", "main", "mod"].iter().any(|name| stem == *name);
-    let mut path = None;
-    let mut is_test = false;
-    for line in text.lines().map(str::trim_start) {
+    let (mut path, mut is_test) = (None, false);
+    let (mut inline, mut functions) = (vec![String::new()], Vec::new());
+    for line in text.lines().map(str::trim) {
         if let Some(given) = line.strip_prefix("#[path = \"") {
             path = given.split('"').next();
         } else if line.starts_with("#[") && line.contains("test") {
             is_test = true;
         } else if let Some(name) = declared(line, "mod ") {
-            names.insert(name.to_owned());
-            let (name, given) = (PathBuf::from(name), path.take());
-            let inside = folder.join(stem);
-            let candidates = match given {
-                Some(given) => vec![folder.join(given)],
-                // A target's own file may have any name, and its modules are beside it.
-                None => [folder.to_owned(), inside]
-                    .into_iter()
-                    .skip(usize::from(!is_root && folder.join(stem).is_dir()))
-                    .flat_map(|from| [from.join(&name).with_extension("rs"), from.join(&name).join("mod.rs")])
-                    .collect(),
-            };
-            if line.trim_end().ends_with(';')
-                && let Some(module) = candidates.iter().find(|module| module.is_file())
-            {
-                collect_names(module, names)?;
-            }
+            let given = path.take();
             is_test = false;
+            if !line.ends_with(';') {
+                inline.extend(inline.clone().iter().map(|outer| format!("{outer}{name}::")));
+            } else if let Some(module) = module_file(file, is_root, name, given) {
+                collect_names(&module, &format!("{prefix}{name}::"), false, names)?;
+            }
         } else if is_test && let Some(name) = declared(line, "fn ") {
-            names.insert(name.to_owned());
+            functions.push(name);
             is_test = false;
         }
     }
+    for inside in &inline {
+        names.extend(functions.iter().map(|name| format!("{prefix}{inside}{name}")));
+    }
     Ok(())
+}
+
+/// Where the module `name;` of a file is.
+fn module_file(file: &Path, is_root: bool, name: &str, given: Option<&str>) -> Option<PathBuf> {
+    let folder = file.parent()?;
+    if let Some(given) = given {
+        return Some(folder.join(given)).filter(|module| module.is_file());
+    }
+    let folder =
+        if is_root || file.ends_with("mod.rs") { folder.to_owned() } else { file.with_extension("") };
+    let candidates = [folder.join(name).with_extension("rs"), folder.join(name).join("mod.rs")];
+    candidates.into_iter().find(|module| module.is_file())
 }
 
 /// The name in `pub(crate) async fn name(…`, given `fn `.
@@ -282,9 +281,20 @@ mod tests {
         {
             assert!(matches(&target, filter), "{filter}");
         }
-        for filter in ["helper", "strange", "outer::nothing", "nothing"] {
+        for filter in ["helper", "strange", "outer::it_waits", "nothing"] {
             assert!(!matches(&target, filter), "{filter}");
         }
+        fs::remove_dir_all(target.source.parent().unwrap()).unwrap();
+    }
+
+    #[test]
+    fn a_module_that_is_written_out_can_have_each_of_the_files_tests() {
+        let text = "#[cfg(test)]\nmod tests {\n    #[test]\n    fn a() {}\n    mod deep {\n        #[test]\n        fn b() {}\n    }\n}\n";
+        let target = source("inline", &[("lib.rs", text)]);
+        for filter in ["tests::a", "tests::deep::b", "deep::b"] {
+            assert!(matches(&target, filter), "{filter}");
+        }
+        assert!(!matches(&target, "tests::c"));
         fs::remove_dir_all(target.source.parent().unwrap()).unwrap();
     }
 
