@@ -21,7 +21,7 @@ use super::status::{self, Answers, Places, Select};
 use crate::control::client::DropLines;
 use crate::control::{self, ControlSocket, DropLine};
 use crate::instance::{Instance, RUN_DIR};
-use crate::status::{Drop, Status};
+use crate::status::{DroppedPacket, Status};
 
 /// Lines that wait for standard output.
 const QUEUED_LINES: usize = 64;
@@ -208,7 +208,7 @@ fn describe(line: &DropLine) -> String {
         DropLine::Drop(drop) => drop,
         DropLine::Lost { lost } => return format!("({lost} more were dropped, too fast to be shown)"),
     };
-    let Drop { time_ns, reason, direction, length, .. } = drop;
+    let DroppedPacket { time_ns, reason, direction, length, .. } = drop;
     let time = humantime::format_rfc3339_micros(SystemTime::UNIX_EPOCH + Duration::from_nanos(*time_ns));
     let mut text = format!("{time} {direction:7} {reason:REASON_WIDTH$}");
     if drop.source.is_some() || drop.destination.is_some() {
@@ -308,16 +308,17 @@ mod tests {
 
     #[test]
     fn packets_are_told_in_one_line() {
-        let udp = Drop { time_ns: 1_700_000_000_123_456_789, ..event(0) };
+        let udp = DroppedPacket { time_ns: 1_700_000_000_123_456_789, ..event(0) };
         assert_eq!(
             describe(&DropLine::Drop(udp.clone())),
             "2023-11-14T22:13:20.123456Z receive unknown_address      \
              [2001:db8:2::1]:4000 > [2001:db8:1::1]:5000 UDP length 1404"
         );
-        let icmp = Drop { source_port: None, destination_port: None, next_header: Some(58), ..udp.clone() };
+        let icmp =
+            DroppedPacket { source_port: None, destination_port: None, next_header: Some(58), ..udp.clone() };
         let text = describe(&DropLine::Drop(icmp));
         assert!(text.ends_with(" 2001:db8:2::1 > 2001:db8:1::1 ICMPv6 length 1404"), "{text}");
-        let truncated = Drop {
+        let truncated = DroppedPacket {
             source: None,
             destination: None,
             next_header: None,
@@ -373,7 +374,7 @@ mod tests {
             let lines = output.wait_for_lines(2).await;
             for (line, number) in lines.iter().zip(1..) {
                 if json {
-                    assert_eq!(serde_json::from_str::<Drop>(line).unwrap(), event(number));
+                    assert_eq!(serde_json::from_str::<DroppedPacket>(line).unwrap(), event(number));
                 } else {
                     assert_eq!(*line, describe(&DropLine::Drop(event(number))));
                 }

@@ -5,6 +5,7 @@ mod clock;
 mod fixed;
 mod install;
 mod negotiated;
+mod observer;
 mod path;
 mod paths;
 mod peer;
@@ -30,10 +31,10 @@ use self::paths::Paths;
 use self::peer::Peer;
 use self::tables::{Destination, GRACE, Tables};
 use crate::config::Config;
-use crate::controller::guard;
 use crate::controller::host::{Host, followed_mtu, protected_prefixes};
 use crate::dataplane::{Plane, Settings, XdpMode, boot_time};
 use crate::device::Underlay;
+use crate::enforcement;
 use crate::model::{Enforcement, Guard, Totals};
 use crate::proto::session::{Session, nanoseconds, network};
 use crate::state::{Past, State};
@@ -42,6 +43,7 @@ use crate::status::{self};
 pub(crate) use self::build::build;
 pub use self::clock::{Clock, SystemClock};
 pub(crate) use self::negotiated::Effect;
+pub use self::requests::Consequences;
 
 /// Sessions, clocks and data plane of a running controller.
 pub struct Sessions {
@@ -196,6 +198,7 @@ impl Sessions {
             error!("following the wall clock: {error:#}");
         }
         self.negotiated.tick(now, &mut self.tables);
+        self.observe(now);
         self.forget_paths(now.boot);
         if let Err(error) = self.tables.wipe_rested() {
             error!("wiping the keys of ended sessions: {error:#}");
@@ -251,7 +254,7 @@ impl Sessions {
     /// # Errors
     /// When it is too late, or the maps fail.
     pub fn confirm(&mut self) -> anyhow::Result<status::Guard> {
-        self.set_guard(guard::confirmed(&self.settings.guard, boot_time())?)
+        self.set_guard(enforcement::confirmed(&self.settings.guard, boot_time())?)
     }
 
     /// Changes what is enforced. What is allowed stays.
@@ -267,8 +270,13 @@ impl Sessions {
         let settings = Settings { guard, ..self.settings.clone() };
         self.tables.plane.configure(&settings)?;
         self.settings = settings;
-        guard::announce(&self.settings.guard, &self.config.interface, "the prefixes are");
-        Ok(guard::document(&self.settings.guard, boot_time()))
+        enforcement::announce(&self.settings.guard, &self.config.interface, "the prefixes are");
+        Ok(status::Guard::of(&self.settings.guard, boot_time()))
+    }
+
+    /// What is enforced.
+    pub fn guard(&self) -> &Guard {
+        &self.settings.guard
     }
 
     /// Whether nobody has confirmed in time what is enforced.

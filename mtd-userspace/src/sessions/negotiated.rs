@@ -14,6 +14,7 @@ use tracing::{debug, warn};
 
 pub(super) use self::entries::horizon;
 use self::entries::{Entry, control_route, from_note, load, rank};
+use super::observer::Observer;
 use super::tables::{Destination, Tables};
 use super::wire::Wire;
 use crate::config;
@@ -69,7 +70,7 @@ pub(super) struct Connection {
     pub(super) tunnel: Option<(Tunnel, Tunnel)>,
 }
 
-/// See the module's documentation.
+/// Negotiated sessions, and the machines that negotiate them.
 pub(crate) struct Negotiated {
     pub(super) server: Option<Server>,
     pub(super) connections: Vec<Connection>,
@@ -85,6 +86,7 @@ pub(crate) struct Negotiated {
     last_peer: u32,
     wire: Wire,
     effects: mpsc::UnboundedSender<Effect>,
+    pub(super) observer: Observer,
     /// Which of the server's sessions are looked at in this tick: see [`Negotiated::note_valid`].
     turn: u32,
 }
@@ -107,6 +109,7 @@ impl Negotiated {
             last_peer: FIRST_PEER,
             wire,
             effects,
+            observer: Observer::default(),
             turn: 0,
         }
     }
@@ -156,6 +159,7 @@ impl Negotiated {
         let entry =
             Box::new(Entry { session, loader, offset, started, peer: element.peer, local, remote, role });
         self.insert(owner, id, entry);
+        self.observer.adopted((owner, id), peer);
         Ok(true)
     }
 
@@ -268,16 +272,18 @@ impl Negotiated {
         match action {
             Action::Install(install) => {
                 let id = install.id;
+                if install.session.mode != abi::MODE_INTRODUCTION {
+                    self.observer.installed((owner, id), install.peer);
+                }
                 if let Err(error) = self.install(owner, *install, now, tables) {
                     warn!("a session cannot begin: {error:#}");
                     self.not_installed(owner, id, now);
                 }
             }
-            Action::Route(id) => {
-                if let Err(error) = self.route(owner, id, tables) {
-                    warn!("routing a session's traffic: {error:#}");
-                }
-            }
+            Action::Route(id) => match self.route(owner, id, tables) {
+                Ok(()) => self.observer.routed((owner, id)),
+                Err(error) => warn!("routing a session's traffic: {error:#}"),
+            },
             Action::Clock { id, offset } => {
                 if let Some(entry) = self.entries.get_mut(&(owner, id)) {
                     entry.offset = offset;
@@ -287,7 +293,10 @@ impl Negotiated {
                     }
                 }
             }
-            Action::Remove(id) => self.remove(owner, id, tables),
+            Action::Remove(id) => {
+                self.remove(owner, id, tables);
+                self.observer.removed((owner, id));
+            }
             Action::Transmit { id, packet } => {
                 let exists = self.entries.contains_key(&(owner, id));
                 if exists && let Err(error) = self.wire.transmit(&packet) {

@@ -8,6 +8,7 @@ use tracing::{debug, info, warn};
 use super::Sessions;
 use super::paths::Path;
 use crate::device::TunnelDevice;
+use crate::events::PathChange;
 use crate::proto::clock::Reading;
 use crate::status;
 
@@ -25,6 +26,7 @@ impl Sessions {
         }
         let who = fixed.map_or_else(String::new, |peer| format!(" to {}", peer.config.name));
         let Some(path) = self.paths.get(number) else { return };
+        self.negotiated.observer.path(fixed.map(|peer| peer.config.name.as_str()), PathChange::Narrow(outer));
         if path.is_too_small() {
             warn!(
                 "the path{who} carries packets of up to {outer} bytes only; mtd needs {}: long ones will be lost",
@@ -42,6 +44,7 @@ impl Sessions {
     pub(super) fn forget_paths(&mut self, now: u64) {
         for _ in self.paths.forget(now) {
             info!("the MTU of a path that was small is tried again");
+            self.negotiated.observer.path(None, PathChange::TriedAgain);
         }
     }
 

@@ -9,7 +9,6 @@ use tracing::warn;
 use super::Sessions;
 use super::negotiated::{Connection, Owner};
 use super::peer::Peer;
-use crate::controller::guard;
 use crate::dataplane::{XdpMode, boot_time};
 use crate::keys::PublicKey;
 use crate::model::{Counts, Traffic};
@@ -56,7 +55,7 @@ impl Sessions {
             frames: counts.frames,
             drops: status::by_name(&counts.drops),
             would_drop: status::by_name(&counts.would_drop),
-            guard: guard::document(&self.settings.guard, boot_time()),
+            guard: status::Guard::of(&self.settings.guard, boot_time()),
             programs: self.tables.plane.programs(),
             public_key: self.config.identity.as_ref().map(|identity| identity.key.public().to_string()),
             handshakes: self.negotiated.server.as_ref().map(handshakes),

@@ -1,15 +1,33 @@
 //! What the rest of the controller asks of negotiated sessions, and tells them.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use mtd_common::control_record::{ControlRecord, KIND_TOO_BIG};
 
 use super::Sessions;
 use super::negotiated::Effect;
-use crate::controller::registrar::Consequences;
+use super::peer;
+use super::report::server_state;
+use crate::events::Bus;
 use crate::keys::PublicKey;
+use crate::model::TunnelAddresses;
 use crate::proto::client::Fetched;
+use crate::proto::clock::Reading;
 use crate::proto::exchange::Publication;
 use crate::proto::rendezvous::Rendezvous;
+use crate::proto::server::Server;
 use crate::state::{State, StateError};
+use crate::status::SessionState;
+
+/// What a change of who may come means for the sessions.
+#[derive(Debug, Default)]
+pub struct Consequences {
+    /// To be registered, or given other addresses.
+    pub register: Vec<(PublicKey, TunnelAddresses)>,
+    /// To be removed.
+    pub remove: Vec<PublicKey>,
+}
 
 impl Sessions {
     /// What the receive program handed over: a control message, or a router's word about a path.
@@ -31,7 +49,7 @@ impl Sessions {
     }
 
     /// Who may come has changed.
-    pub(crate) fn apply(&mut self, consequences: Consequences) {
+    pub fn apply(&mut self, consequences: Consequences) {
         let now = self.clock.read();
         let Some(server) = &mut self.negotiated.server else { return };
         for (client, addresses) in consequences.register {
@@ -45,6 +63,38 @@ impl Sessions {
         for client in consequences.remove {
             self.negotiated.effect(Effect::Withdraw(client));
         }
+    }
+
+    /// From now on, tells on this bus what becomes of sessions.
+    pub fn tell(&mut self, bus: Arc<Bus>) {
+        let names = self.config.servers.iter().map(|server| (server.public_key, server.name.clone()));
+        self.negotiated.observer.tell(bus, names.collect());
+    }
+
+    /// Tells what has changed in this tick.
+    pub(super) fn observe(&mut self, now: Reading) {
+        for peer in &self.peers {
+            let last_valid = self.tables.plane.session_traffic(peer.place.index).last_valid;
+            let state = peer::state(last_valid, peer.session.period, now);
+            self.negotiated.observer.seen(peer.number, &peer.config.name, state);
+        }
+        if let Some(server) = &self.negotiated.server {
+            let refused = server.counts().refused.iter().map(|(reason, count)| (reason.name(), *count));
+            self.negotiated.observer.refused(refused);
+        }
+    }
+
+    /// The states of the sessions with clients, by the client's key.
+    pub fn client_states(&self) -> HashMap<PublicKey, SessionState> {
+        let mut states = HashMap::new();
+        for view in self.negotiated.server.iter().flat_map(Server::sessions).filter(|view| !view.closing) {
+            let state = server_state(&view);
+            // While keys are replaced there are two; the one that carries traffic counts.
+            if states.get(view.client) != Some(&SessionState::Open) {
+                states.insert(*view.client, state);
+            }
+        }
+        states
     }
 
     /// Where to look for the introduction of a server of the configuration.
