@@ -5,11 +5,11 @@
 
 use core::mem::{offset_of, size_of};
 
-use crate::abi::Dataplane;
+use crate::abi::GuardSettings;
 use crate::bytes::{ne64, part};
 use crate::packet::{IPV6, NEXT_ICMPV6, NEXT_TCP, NEXT_UDP, outer};
 
-/// Most elements of [`Dataplane::allow`].
+/// Most elements of [`GuardSettings::allow`].
 pub const MAX_ALLOW: usize = 16;
 
 /// Bytes of an ICMPv6 header.
@@ -103,7 +103,7 @@ impl Allow {
     }
 }
 
-impl Dataplane {
+impl GuardSettings {
     /// Whether a line of the list names the flow.
     #[inline(always)]
     pub fn allows(&self, flow: &Flow) -> bool {
@@ -179,16 +179,16 @@ mod tests {
     #[test]
     fn only_the_lines_that_count_are_asked_and_all_of_them() {
         let flow = Flow::of(&header(CLIENT, HOST, NEXT_UDP), [0, 0, 0, 53]);
-        let mut dataplane = Dataplane::default();
-        assert!(!dataplane.allows(&flow));
-        dataplane.allow[MAX_ALLOW - 1] = line(CLIENT, 128, NEXT_UDP, 53);
+        let mut guard = GuardSettings::default();
+        assert!(!guard.allows(&flow));
+        guard.allow[MAX_ALLOW - 1] = line(CLIENT, 128, NEXT_UDP, 53);
         for count in 1..=MAX_ALLOW {
-            dataplane.allow_count = count as u32;
-            dataplane.allow[count - 1] = match count {
-                MAX_ALLOW => dataplane.allow[count - 1],
+            guard.allow_count = count as u32;
+            guard.allow[count - 1] = match count {
+                MAX_ALLOW => guard.allow[count - 1],
                 _ => line(CLIENT, 128, NEXT_TCP, 53),
             };
-            assert_eq!(dataplane.allows(&flow), count == MAX_ALLOW, "{count} lines");
+            assert_eq!(guard.allows(&flow), count == MAX_ALLOW, "{count} lines");
         }
     }
 

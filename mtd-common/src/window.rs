@@ -220,34 +220,54 @@ mod tests {
         assert_eq!(window.mark(first + TURN + 2), Ok(()));
     }
 
+    /// What became of the offers of one number.
+    #[derive(Default)]
+    struct Offers {
+        accepted: AtomicU64,
+        too_old: AtomicU64,
+    }
+
     #[test]
     fn four_cpus_accept_each_number_exactly_once() {
         const NUMBERS: u64 = 200_000;
         let window = Window::new();
         let next = AtomicU64::new(0);
-        let accepted = AtomicU64::new(0);
+        let offers: Vec<Offers> = (0..NUMBERS).map(|_| Offers::default()).collect();
+        let count = |counter: &AtomicU64| counter.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         // Each number is offered by two threads at about the same time: it must get through exactly once.
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
                     loop {
-                        let turn = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                        let turn = count(&next);
                         if turn >= 2 * NUMBERS {
                             break;
                         }
                         // Lap by lap of 64 numbers, each lap twice.
                         let sequence = (turn / 128) * 64 + turn % 64;
-                        if window.mark(sequence).is_ok() {
-                            accepted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                        let offers = &offers[sequence as usize];
+                        match window.mark(sequence) {
+                            Ok(()) => _ = count(&offers.accepted),
+                            Err(DropReason::InvalidSequence) => _ = count(&offers.too_old),
+                            Err(_) => {}
                         }
                     }
                 });
             }
         });
-        let accepted = accepted.into_inner();
-        assert!(accepted <= NUMBERS, "{accepted} accepted of {NUMBERS}");
-        // A thread may be scheduled away for longer than the window is wide; then its numbers are refused, not lost
-        // count of.
+        let read = |counter: &AtomicU64| counter.load(std::sync::atomic::Ordering::Relaxed);
+        let mut accepted = 0;
+        for (number, offers) in offers.iter().enumerate() {
+            let times = read(&offers.accepted);
+            assert!(times <= 1, "number {number} was accepted {times} times");
+            // A thread may be scheduled away for longer than the window is wide; then its numbers are refused as too old, and
+            // as nothing else.
+            assert!(
+                times == 1 || read(&offers.too_old) > 0,
+                "number {number} was refused as used, and never accepted"
+            );
+            accepted += times;
+        }
         assert!(accepted > NUMBERS / 2, "{accepted} accepted of {NUMBERS}");
     }
 }

@@ -10,7 +10,8 @@ use aya_ebpf::helpers::generated::{
 use aya_ebpf::programs::{TcContext, XdpContext};
 use mtd_common::aead::{BLOCK, Text};
 use mtd_common::opaque;
-use mtd_common::packet::{ETHERNET, OVERHEAD};
+
+use crate::layout::INNER;
 
 /// Types that may be read from and written to packet memory: any bytes, no alignment.
 ///
@@ -54,6 +55,12 @@ pub(crate) trait Memory {
     /// The packet's first byte, and the one behind its last.
     fn bounds(&self) -> (usize, usize);
 
+    /// Copies the first `length` (1–63) bytes from `offset` to the front of `buffer`; `None` where the packet ends before.
+    fn load(&self, offset: usize, length: usize, buffer: &mut [u8; BLOCK]) -> Option<()>;
+
+    /// Copies the first `length` (1–63) bytes of `buffer` to `offset`; `None` where the packet ends before.
+    fn store(&mut self, offset: usize, length: usize, buffer: &[u8; BLOCK]) -> Option<()>;
+
     /// `T` at `offset`, where all of it lies inside.
     #[inline(always)]
     fn checked<T: Bytes>(&self, offset: usize) -> Option<*mut T> {
@@ -85,6 +92,22 @@ impl Memory for XdpFrame<'_> {
         let ctx = self.ctx.ctx;
         (pointer::<{ offset_of!(xdp_md, data) }, _>(ctx), pointer::<{ offset_of!(xdp_md, data_end) }, _>(ctx))
     }
+
+    #[inline(always)]
+    fn load(&self, offset: usize, length: usize, buffer: &mut [u8; BLOCK]) -> Option<()> {
+        let to = buffer.as_mut_ptr().cast();
+        // SAFETY: `part` is below the size of `buffer`; the helper checks the packet's bounds.
+        let result = unsafe { bpf_xdp_load_bytes(self.ctx.ctx, offset as u32, to, part(length)) };
+        (result == 0).then_some(())
+    }
+
+    #[inline(always)]
+    fn store(&mut self, offset: usize, length: usize, buffer: &[u8; BLOCK]) -> Option<()> {
+        let from = buffer.as_ptr().cast_mut().cast();
+        // SAFETY: `part` is below the size of `buffer`, which the helper only reads; it checks the packet's bounds.
+        let result = unsafe { bpf_xdp_store_bytes(self.ctx.ctx, offset as u32, from, part(length)) };
+        (result == 0).then_some(())
+    }
 }
 
 impl Memory for SkbFrame<'_> {
@@ -96,6 +119,29 @@ impl Memory for SkbFrame<'_> {
             pointer::<{ offset_of!(__sk_buff, data_end) }, _>(skb),
         )
     }
+
+    #[inline(always)]
+    fn load(&self, offset: usize, length: usize, buffer: &mut [u8; BLOCK]) -> Option<()> {
+        let (skb, to) = (self.ctx.as_ptr().cast(), buffer.as_mut_ptr().cast());
+        // SAFETY: `part` is below the size of `buffer`; the helper checks the packet's bounds.
+        let result = unsafe { bpf_skb_load_bytes(skb, offset as u32, to, part(length)) };
+        (result == 0).then_some(())
+    }
+
+    #[inline(always)]
+    fn store(&mut self, offset: usize, length: usize, buffer: &[u8; BLOCK]) -> Option<()> {
+        let (skb, from) = (self.ctx.as_ptr().cast(), buffer.as_ptr().cast());
+        // SAFETY: `part` is below the size of `buffer`; the helper checks the packet's bounds.
+        let result = unsafe { bpf_skb_store_bytes(skb, offset as u32, from, part(length), 0) };
+        (result == 0).then_some(())
+    }
+}
+
+/// The length of a part of a block, bounded where the verifier can see it.
+#[inline(always)]
+fn part(length: usize) -> u32 {
+    let length = opaque::value(length);
+    if length == 0 || length >= BLOCK { 1 } else { length as u32 }
 }
 
 /// A frame as the XDP program sees it.
@@ -148,43 +194,6 @@ impl<'a> XdpFrame<'a> {
     }
 }
 
-/// The sealed inner packet of a received frame.
-pub(crate) struct Sealed<'a, 'b>(pub(crate) &'a mut XdpFrame<'b>);
-
-const INNER: usize = ETHERNET + OVERHEAD;
-
-impl Text for Sealed<'_, '_> {
-    #[inline(always)]
-    fn block(&mut self, offset: usize) -> Option<&mut [u8; BLOCK]> {
-        self.0.get_mut(INNER + offset)
-    }
-
-    #[inline(always)]
-    fn load(&mut self, offset: usize, length: usize, buffer: &mut [u8; BLOCK]) -> Option<()> {
-        let at = (INNER + offset) as u32;
-        // SAFETY: `length` is below the size of `buffer`; the helper checks the packet's bounds.
-        let result =
-            unsafe { bpf_xdp_load_bytes(self.0.ctx.ctx, at, buffer.as_mut_ptr().cast(), tail(length)) };
-        (result == 0).then_some(())
-    }
-
-    #[inline(always)]
-    fn store(&mut self, offset: usize, length: usize, buffer: &[u8; BLOCK]) -> Option<()> {
-        let at = (INNER + offset) as u32;
-        let from = buffer.as_ptr().cast_mut().cast();
-        // SAFETY: `length` is below the size of `buffer`, which the helper only reads; it checks the packet's bounds.
-        let result = unsafe { bpf_xdp_store_bytes(self.0.ctx.ctx, at, from, tail(length)) };
-        (result == 0).then_some(())
-    }
-}
-
-/// The length of a tail, bounded where the verifier can see it.
-#[inline(always)]
-fn tail(length: usize) -> u32 {
-    let length = opaque::value(length);
-    if length == 0 || length >= BLOCK { 1 } else { length as u32 }
-}
-
 /// A frame as the TC program sees it.
 pub(crate) struct SkbFrame<'a> {
     pub(crate) ctx: &'a TcContext,
@@ -203,10 +212,10 @@ impl<'a> SkbFrame<'a> {
     }
 }
 
-/// The inner packet of a frame to be sent, behind the room made for the headers.
-pub(crate) struct Unsealed<'a, 'b>(pub(crate) &'a mut SkbFrame<'b>);
+/// The inner packet of a frame, behind its headers or the room made for them: what the cipher works on.
+pub(crate) struct InnerText<'a, F>(pub(crate) &'a mut F);
 
-impl Text for Unsealed<'_, '_> {
+impl<F: Memory> Text for InnerText<'_, F> {
     #[inline(always)]
     fn block(&mut self, offset: usize) -> Option<&mut [u8; BLOCK]> {
         self.0.get_mut(INNER + offset)
@@ -214,21 +223,11 @@ impl Text for Unsealed<'_, '_> {
 
     #[inline(always)]
     fn load(&mut self, offset: usize, length: usize, buffer: &mut [u8; BLOCK]) -> Option<()> {
-        let at = (INNER + offset) as u32;
-        // SAFETY: `length` is below the size of `buffer`; the helper checks the packet's bounds.
-        let result = unsafe {
-            bpf_skb_load_bytes(self.0.ctx.as_ptr().cast(), at, buffer.as_mut_ptr().cast(), tail(length))
-        };
-        (result == 0).then_some(())
+        self.0.load(INNER + offset, length, buffer)
     }
 
     #[inline(always)]
     fn store(&mut self, offset: usize, length: usize, buffer: &[u8; BLOCK]) -> Option<()> {
-        let at = (INNER + offset) as u32;
-        // SAFETY: `length` is below the size of `buffer`; the helper checks the packet's bounds.
-        let result = unsafe {
-            bpf_skb_store_bytes(self.0.ctx.as_ptr().cast(), at, buffer.as_ptr().cast(), tail(length), 0)
-        };
-        (result == 0).then_some(())
+        self.0.store(INNER + offset, length, buffer)
     }
 }

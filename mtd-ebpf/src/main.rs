@@ -1,22 +1,36 @@
-//! The data plane of mtd: verdict tables only. What decides is in [`ingress`] and [`egress`].
+//! The data plane of mtd. Here are the entry points and their verdicts only; the order of the stages is in [`receive`] and
+//! [`send`], and each feature is a folder with its maps beside it.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
-// Atomic instructions of BPF are only to be had in assembly (see `atomic`).
+// Atomic instructions of BPF need assembly (see `atomic`).
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 // What aya's macros make of the entry points, and ask of them.
 #![expect(missing_docs, unreachable_pub, clippy::needless_pass_by_value, reason = "aya's macros")]
 
 mod ahead;
 mod atomic;
-mod control;
-mod egress;
+mod clock;
+mod count;
 mod frame;
-mod ingress;
-mod leniency;
-mod maps;
+mod guard;
+mod inner;
+mod introduction;
+mod job;
+mod layout;
+mod limit;
+mod local;
+mod lookup;
 mod neighbour;
+mod receive;
+mod record;
 mod report;
+mod send;
+mod session;
+mod settings;
 mod steer;
 mod too_big;
+mod tunnel;
+mod verdict;
+mod vlan;
 
 use aya_ebpf::bindings::TC_ACT_SHOT;
 use aya_ebpf::macros::{classifier, xdp};
@@ -26,9 +40,9 @@ use aya_ebpf::programs::{TcContext, XdpContext};
 #[xdp]
 pub fn mtd_receive(ctx: XdpContext) -> u32 {
     let mut frame = frame::XdpFrame::new(&ctx);
-    match ingress::receive(&mut frame) {
+    match receive::receive(&mut frame) {
         Ok(action) => action as u32,
-        Err(reason) => leniency::refuse(&frame, reason),
+        Err(reason) => guard::refuse(&frame, reason),
     }
 }
 
@@ -36,9 +50,9 @@ pub fn mtd_receive(ctx: XdpContext) -> u32 {
 #[xdp(map = "cpumap")]
 pub fn mtd_take(ctx: XdpContext) -> u32 {
     let mut frame = frame::XdpFrame::new(&ctx);
-    match ingress::take(&mut frame) {
+    match receive::take(&mut frame) {
         Ok(action) => action as u32,
-        Err(reason) => leniency::refuse(&frame, reason),
+        Err(reason) => guard::refuse(&frame, reason),
     }
 }
 
@@ -46,7 +60,7 @@ pub fn mtd_take(ctx: XdpContext) -> u32 {
 #[classifier]
 pub fn mtd_send(ctx: TcContext) -> i32 {
     let mut frame = frame::SkbFrame::new(&ctx);
-    match egress::send(&mut frame) {
+    match send::send(&mut frame) {
         Ok(action) => action,
         Err(reason) => {
             report::dropped_on_sending(&frame, reason);

@@ -11,9 +11,10 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use mtd_common::DropReason;
+use mtd_common::abi::Counter;
 use tokio::sync::Mutex;
 
-use crate::model::{Frames, MapFill, Program};
+use crate::model::{MapFill, Program};
 use crate::prometheus::{Kind, Text};
 use crate::status::{Handshakes, SessionCount, Slots, Status, WallClock, WarningCode};
 use crate::subsystem;
@@ -90,41 +91,10 @@ pub fn render(status: &Status, features: impl FnOnce(&mut Text)) -> String {
 }
 
 fn frames(text: &mut Text, status: &Status) {
-    let Frames {
-        passed,
-        accepted,
-        sent,
-        neighbour_answered,
-        events_suppressed,
-        control,
-        steered,
-        steering_lost,
-        sealed_ahead,
-        opened_ahead,
-        allowed,
-        too_big,
-    } = status.frames;
-    let counters = [
-        (
-            "mtd_passed_packets_total",
-            passed,
-            "Frames that are none of mtd's, handed to the kernel untouched.",
-        ),
-        ("mtd_accepted_packets_total", accepted, "Valid packets, opened and delivered."),
-        ("mtd_sent_packets_total", sent, "Inner packets sealed and sent."),
-        ("mtd_control_messages_total", control, "Control messages handed to the controller."),
-        ("mtd_neighbour_answers_total", neighbour_answered, "Neighbour solicitations answered."),
-        ("mtd_steered_packets_total", steered, "Packets handed to another CPU, to be opened there."),
-        (
-            "mtd_allowed_packets_total",
-            allowed,
-            "Refused packets passed to the kernel because `allow` names them.",
-        ),
-        ("mtd_packet_too_big_messages_total", too_big, "Packet Too Big messages that were believed."),
-        ("mtd_sealed_ahead_packets_total", sealed_ahead, "Packets sealed with key stream made ahead."),
-        ("mtd_opened_ahead_packets_total", opened_ahead, "Packets opened with key stream made ahead."),
-        ("mtd_steered_packets_lost_total", steering_lost, "Of those, packets lost on the way."),
-        ("mtd_drop_events_suppressed_total", events_suppressed, "Drops counted but not reported as events."),
+    for &counter in Counter::ALL {
+        text.single(counter.metric(), Kind::Counter, counter.help(), status.frames.get(counter));
+    }
+    let bytes = [
         (
             "mtd_received_bytes_total",
             status.traffic.received.bytes,
@@ -136,7 +106,7 @@ fn frames(text: &mut Text, status: &Status) {
             "Bytes of inner packets sent through sessions since the controller started.",
         ),
     ];
-    for (name, value, help) in counters {
+    for (name, value, help) in bytes {
         text.single(name, Kind::Counter, help, value);
     }
 }

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use aya::{TestRun as _, TestRunOptions};
 use ipnet::Ipv6Net;
 use mtd::dataplane::{Capacity, Maker, Plane, Settings};
-use mtd::model::{Guard, LinkMode};
+use mtd::model::{Guard, LinkMode, SessionIndex, SessionNs};
 use mtd::proto::session::{Session, nanoseconds};
 use mtd::proto::slots::{Loader, Place};
 use mtd_common::abi::{self, MODE_AUTHENTICATE, MODE_ENCRYPT};
@@ -59,8 +59,8 @@ impl Subject {
         let session = session(0, LASTING)?;
         let element = session.element(GENERATION, 0, 0, [[0; 16]; 2]);
         plane.set_session(0, abi::Session { mode, ..element })?;
-        let mut loader = Loader::new(Place { index: 0, generation: GENERATION }, 0);
-        loader.advance(&session, boot_time()?, nanoseconds(LASTING), plane.slots())?;
+        let mut loader = Loader::new(Place { index: SessionIndex(0), generation: GENERATION }, 0);
+        loader.advance(&session, SessionNs(boot_time()?), nanoseconds(LASTING), plane.slots())?;
         let maker = plane.take_maker().context("no lanes")?;
         Ok(Self { known: Known::of(&session)?, plane, maker, session })
     }

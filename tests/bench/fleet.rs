@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use aya::programs::xdp::XdpMode;
 use ipnet::Ipv6Net;
 use mtd::dataplane::{Capacity, Plane, Settings};
-use mtd::model::{Guard, LinkMode};
+use mtd::model::{Guard, LinkMode, SessionIndex, SessionNs};
 use mtd::proto::session::{Ends, Keys, Parts, Session, Terms, nanoseconds, network};
 use mtd::proto::slots::{Loader, Place, most_loaded};
 use mtd_common::DropReason;
@@ -83,7 +83,7 @@ impl Fleet {
         let mut fleet = Self { plane, sessions: Vec::with_capacity(sessions.len()), horizon, advanced: 0 };
         for (index, session) in (0..).zip(sessions) {
             fleet.plane.set_session(index, session.element(GENERATION, 0, 0, [[0; 16]; 2]))?;
-            let place = Place { index, generation: GENERATION };
+            let place = Place { index: SessionIndex(index), generation: GENERATION };
             fleet.sessions.push((session, Loader::new(place, 0)));
         }
         fleet.advance(boot_time()?)?;
@@ -118,7 +118,7 @@ impl Fleet {
             let mut starts = Vec::with_capacity(chunk.len());
             for (session, loader) in chunk {
                 let before = loader.loaded().end;
-                loader.advance(session, now, self.horizon, self.plane.slots())?;
+                loader.advance(session, SessionNs(now), self.horizon, self.plane.slots())?;
                 let fresh = before.max(loader.loaded().start)..loader.loaded().end;
                 starts.extend(fresh.map(|number| slot::start(number, session.phase, session.period)));
             }

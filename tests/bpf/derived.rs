@@ -6,6 +6,7 @@ use std::net::{Ipv6Addr, SocketAddrV6};
 use hkdf::Hkdf;
 use mtd::config::{Config, Peer};
 use mtd::keys::SecretKey;
+use mtd::model::{SessionIndex, SessionNs};
 use mtd::proto::session::Session;
 use mtd::proto::slots::{Loader, Place};
 use mtd_common::DropReason;
@@ -135,9 +136,9 @@ fn end(number: usize, mode: Mode) -> Bench {
     let peer = if number == 0 { PEER6 } else { OWN6 };
     let element = session.element(generation, NOW.wrapping_sub(boot_time()), 0, [peer.octets(), [0; 16]]);
     bench.plane.set_session(0, element).expect("a session");
-    let place = Place { index: 0, generation };
+    let place = Place { index: SessionIndex(0), generation };
     let mut loader = Loader::new(place, 0);
-    loader.advance(&session, NOW, 2 * PERIOD, bench.plane.slots()).expect("room for the slots");
+    loader.advance(&session, SessionNs(NOW), 2 * PERIOD, bench.plane.slots()).expect("room for the slots");
     bench.route(&format!("{peer}/128"), &Peering { generation, ..Peering::new(0, mode) });
     bench
 }

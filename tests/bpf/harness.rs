@@ -1,6 +1,7 @@
 //! A loaded data plane, single runs of its programs, and what a run moved.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -94,6 +95,16 @@ impl Fixture {
     }
 }
 
+/// Loads programs and maps: those of the object that `MTD_EBPF_OBJECT` names, so that a change of the programs needs no new
+/// test program, else the built-in ones.
+pub(crate) fn load(capacity: Capacity) -> Plane {
+    match std::env::var_os("MTD_EBPF_OBJECT") {
+        Some(path) => Plane::load_object(&std::fs::read(path).expect("the object"), capacity),
+        None => Plane::load(capacity),
+    }
+    .expect("the programs load")
+}
+
 /// A data plane without interfaces, on its own maps.
 pub(crate) struct Bench {
     pub(crate) plane: Plane,
@@ -108,8 +119,7 @@ impl Bench {
     /// Loads programs and maps, in routed mode, without a session.
     pub(crate) fn new() -> Self {
         mtd_tests::require_root();
-        let mut plane = Plane::load(Capacity { sessions: SESSIONS, slots: SLOTS, lanes: LANES })
-            .expect("the programs load");
+        let mut plane = load(Capacity { sessions: SESSIONS, slots: SLOTS, lanes: LANES });
         let events = plane.take_events().expect("a ring buffer");
         let control = plane.take_control().expect("a ring buffer");
         let settings = Settings {
@@ -228,20 +238,9 @@ impl Bench {
         };
         let ended = boot_time();
         let moved = self.plane.counts().expect("the counters");
-        let frames = Frames {
-            passed: moved.frames.passed - counts.frames.passed,
-            accepted: moved.frames.accepted - counts.frames.accepted,
-            sent: moved.frames.sent - counts.frames.sent,
-            neighbour_answered: moved.frames.neighbour_answered - counts.frames.neighbour_answered,
-            events_suppressed: moved.frames.events_suppressed - counts.frames.events_suppressed,
-            control: moved.frames.control - counts.frames.control,
-            steered: moved.frames.steered - counts.frames.steered,
-            steering_lost: moved.frames.steering_lost - counts.frames.steering_lost,
-            sealed_ahead: moved.frames.sealed_ahead - counts.frames.sealed_ahead,
-            opened_ahead: moved.frames.opened_ahead - counts.frames.opened_ahead,
-            allowed: moved.frames.allowed - counts.frames.allowed,
-            too_big: moved.frames.too_big - counts.frames.too_big,
-        };
+        let Ok(frames) = Frames::read(|counter| {
+            Ok::<_, Infallible>(moved.frames.get(counter) - counts.frames.get(counter))
+        });
         Outcome {
             verdict: returned.verdict,
             frame: buffer[..returned.length].to_vec(),

@@ -9,3 +9,4 @@ mod lifecycle;
 mod many;
 mod rendezvous;
 mod sessions;
+mod world;

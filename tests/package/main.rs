@@ -5,13 +5,13 @@ mod service;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use mtd_tests::link::Veth;
 use mtd_tests::netns::Netns;
+use mtd_tests::runner::provided;
 use nix::sys::signal::Signal;
 
 use root::{Root, finish, with_root};
@@ -22,16 +22,11 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Exposure that the unit may have at most, in tenths, as `systemd-analyze security` counts: 0 is none, 100 is all.
 const EXPOSURE: &str = "30";
 
-/// The package under test: `MTD_PACKAGE`.
-fn package() -> Result<PathBuf> {
-    let path = std::env::var_os("MTD_PACKAGE").map(PathBuf::from);
-    let path = path.context("MTD_PACKAGE is not set; run the tests through `cargo xtask test`")?;
-    ensure!(path.is_file(), "MTD_PACKAGE is {}, which is no file", path.display());
-    Ok(path)
-}
+/// The package under test.
+const PACKAGE: &str = "MTD_PACKAGE";
 
 fn install(root: &Root<'_>) -> Result<()> {
-    fs::copy(package()?, root.path("/tmp/mtd.deb"))?;
+    fs::copy(provided(PACKAGE)?, root.path("/tmp/mtd.deb"))?;
     // Fails where a package that mtd depends on is not there.
     root.run(&["dpkg", "--install", "/tmp/mtd.deb"])?;
     Ok(fs::remove_file(root.path("/tmp/mtd.deb"))?)
@@ -72,6 +67,7 @@ impl Host {
 
 #[test]
 fn the_service_runs_in_a_clean_debian_and_goes_without_a_trace() -> Result<()> {
+    provided(PACKAGE)?;
     let host = Host::new()?;
     with_root(&host.netns, |root| {
         let before = (root.listing()?, host.interfaces()?);
@@ -105,6 +101,7 @@ fn the_service_runs_in_a_clean_debian_and_goes_without_a_trace() -> Result<()> {
 
 #[test]
 fn what_a_killed_service_left_goes_with_the_package() -> Result<()> {
+    provided(PACKAGE)?;
     let host = Host::new()?;
     with_root(&host.netns, |root| {
         install(root)?;
@@ -128,6 +125,7 @@ fn what_a_killed_service_left_goes_with_the_package() -> Result<()> {
 
 #[test]
 fn manual_pages_and_completions_are_where_debian_looks_for_them() -> Result<()> {
+    provided(PACKAGE)?;
     let host = Netns::new("host")?;
     with_root(&host, |root| {
         install(root)?;

@@ -19,6 +19,7 @@ pub mod packet;
 mod packet_socket;
 pub mod process;
 pub mod rendezvous;
+pub mod runner;
 pub mod swarm;
 pub mod topology;
 pub mod torture;

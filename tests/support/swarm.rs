@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use ipnet::Ipv6Net;
 use mtd::keys::{PublicKey, SecretKey};
+use mtd::model::{BootNs, ClockOffset, Reading, UnixNs};
 use mtd::proto::client::{Client, Fetched, Phase, Settings, Trouble};
-use mtd::proto::clock::Reading;
 use mtd::proto::exchange::{Action, Install, Random, Received, SessionId};
 use mtd::proto::packet;
 use mtd::proto::rendezvous::Introduction;
@@ -73,7 +73,7 @@ struct Tables {
 
 struct Entry {
     session: Arc<Session>,
-    offset: u64,
+    offset: ClockOffset,
     sequence: u64,
     used: HashSet<u64>,
 }
@@ -81,13 +81,13 @@ struct Entry {
 impl Entry {
     fn new(install: Install, now: Reading) -> Self {
         let Install { session, offset, .. } = install;
-        let sequence = slot::sequence_seed(now.boot.wrapping_add(offset));
+        let sequence = slot::sequence_seed(offset.session(now.boot).0);
         Self { session, offset, sequence, used: HashSet::new() }
     }
 
     /// Seals an inner packet as the send program does.
     fn seal(&mut self, inner: &[u8], now: Reading) -> Option<Vec<u8>> {
-        let time = now.boot.wrapping_add(self.offset);
+        let time = self.offset.session(now.boot).0;
         let number = slot::number(time, self.session.phase, self.session.period);
         let (local, remote) = self.session.endpoints(number);
         self.sequence += 1;
@@ -102,7 +102,7 @@ impl Entry {
         packet: &[u8],
         now: Reading,
     ) -> Option<(u32, Vec<u8>)> {
-        let time = now.boot.wrapping_add(self.offset);
+        let time = self.offset.session(now.boot).0;
         let current = slot::number(time, self.session.phase, self.session.period);
         (current.saturating_sub(1)..=current + 1)
             .filter(|number| self.session.endpoints(*number) == (destination, source))
@@ -347,7 +347,7 @@ fn reading() -> Result<Reading> {
     let read = |clock| Ok(Duration::from(clock_gettime(clock)?).as_nanos() as u64);
     let times: nix::Result<_> = (|| Ok((read(ClockId::CLOCK_BOOTTIME)?, read(ClockId::CLOCK_REALTIME)?)))();
     let (boot, wall) = times.context("no clock")?;
-    Ok(Reading { boot, wall })
+    Ok(Reading { boot: BootNs(boot), wall: UnixNs(wall) })
 }
 
 fn random() -> Random {

@@ -43,7 +43,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         "the benchmarks make network namespaces and load BPF programs, so they need root: {}",
         privilege.remedy()
     );
-    setup::ensure(&workspace, Need::Peers)?;
+    setup::ensure(&workspace, Need::Benchmarks)?;
     let artifacts = build::ensure(&workspace, Profile::Release)?;
     stage("benchmark program", || {
         let mut command = build::host_cargo(&workspace, &artifacts);

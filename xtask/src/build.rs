@@ -72,6 +72,13 @@ pub(crate) struct Artifacts {
     pub(crate) ebpf_object: PathBuf,
 }
 
+impl Artifacts {
+    /// With this object inside.
+    pub(crate) fn new(workspace: &Workspace, profile: Profile, ebpf_object: PathBuf) -> Self {
+        Self { mtd: workspace.target().join(profile.directory()).join("mtd"), ebpf_object }
+    }
+}
+
 /// Carries the subcommand out.
 ///
 /// # Errors
@@ -88,9 +95,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 /// # Errors
 /// Set-up or a build fails.
 pub(crate) fn ensure(workspace: &Workspace, profile: Profile) -> Result<Artifacts> {
-    let tool_chain = setup::ensure(workspace, Need::ToolChain)?;
-    let ebpf_object = stage("BPF object", || build_object(workspace, &tool_chain, profile))?;
-    let artifacts = Artifacts { mtd: workspace.target().join(profile.directory()).join("mtd"), ebpf_object };
+    let artifacts = Artifacts::new(workspace, profile, ensure_object(workspace, profile)?);
     stage("controller and CLI", || {
         let mut command = host_cargo(workspace, &artifacts);
         command.args(["build", "-p", "mtd-userspace"]);
@@ -100,6 +105,15 @@ pub(crate) fn ensure(workspace: &Workspace, profile: Profile) -> Result<Artifact
         process::run_quietly(&mut command)
     })?;
     Ok(artifacts)
+}
+
+/// Builds the BPF object, after set-up where the tool chain is missing.
+///
+/// # Errors
+/// Set-up or the build fails.
+pub(crate) fn ensure_object(workspace: &Workspace, profile: Profile) -> Result<PathBuf> {
+    let tool_chain = setup::ensure(workspace, Need::ToolChain)?;
+    stage("BPF object", || build_object(workspace, &tool_chain, profile))
 }
 
 /// A cargo command for the host's packages that embeds the object of these artifacts.

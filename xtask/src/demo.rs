@@ -20,7 +20,7 @@ pub(crate) fn run(workspace: &Workspace, options: &[String]) -> Result<()> {
         "the demonstration makes network namespaces and loads BPF programs, so it needs root: {}",
         privilege.remedy()
     );
-    setup::ensure(workspace, Need::Everything)?;
+    setup::ensure(workspace, Need::Run)?;
     let artifacts = build::ensure(workspace, Profile::Release)?;
     stage("demonstration program", || {
         let mut command = build::host_cargo(workspace, &artifacts);

@@ -9,12 +9,14 @@ mod build;
 mod console;
 mod demo;
 mod fuzz;
+mod lint;
 mod package;
 mod privilege;
 mod process;
 mod run;
 mod setup;
 mod test;
+mod timing;
 mod torture;
 mod workspace;
 
@@ -40,6 +42,8 @@ enum Command {
     Run(run::Args),
     /// Run the lints and all tests, from unit tests to network namespaces.
     Test(test::Args),
+    /// Run the lints: format, clippy, and what the dependencies are.
+    Lint(lint::Args),
     /// Make a Debian package.
     Package(package::Args),
     /// Measure mtd against the bare kernel, in network namespaces.
@@ -56,6 +60,7 @@ fn main() -> ExitCode {
         Command::Build(args) => build::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Test(args) => test::run(&args),
+        Command::Lint(args) => lint::run(&args),
         Command::Package(args) => package::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),

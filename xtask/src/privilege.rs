@@ -75,6 +75,23 @@ impl Privilege {
         program: impl AsRef<OsStr>,
         environment: &[(&str, &OsStr)],
     ) -> Result<Command> {
+        let command = self.quiet_command(why, program, environment)?;
+        if self != Self::Root {
+            say(&format!("{why} needs root, so it goes through sudo: {}", process::describe(&command)));
+        }
+        Ok(command)
+    }
+
+    /// As [`Privilege::command`], without the announcement.
+    ///
+    /// # Errors
+    /// Root is not available; the error names the way out.
+    pub(crate) fn quiet_command(
+        self,
+        why: &str,
+        program: impl AsRef<OsStr>,
+        environment: &[(&str, &OsStr)],
+    ) -> Result<Command> {
         if !self.is_available() {
             bail!("{why} needs root: {}", self.remedy());
         }
@@ -83,8 +100,6 @@ impl Privilege {
         command.args(&words[1..]);
         if self == Self::Root {
             command.envs(environment.iter().copied());
-        } else {
-            say(&format!("{why} needs root, so it goes through sudo: {}", process::describe(&command)));
         }
         Ok(command)
     }

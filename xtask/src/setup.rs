@@ -1,6 +1,7 @@
 //! `cargo xtask setup`: the BPF tool chain, and the programs that tests and demonstration drive.
 
 mod debian;
+pub(crate) mod dependency_check;
 mod linker;
 mod peers;
 mod programs;
@@ -13,6 +14,7 @@ use crate::privilege::Privilege;
 use crate::workspace::Workspace;
 
 use debian::Apt;
+use programs::User;
 pub(crate) use toolchain::{TARGET, ToolChain};
 
 const EXAMPLES: &str = "\
@@ -35,17 +37,33 @@ pub(crate) struct Args {
     bench: bool,
 }
 
-/// What a subcommand cannot do without.
+/// What a subcommand cannot do without; the BPF tool chain is part of all, enough to build.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Need {
-    /// The BPF tool chain: enough to build.
+    /// The BPF tool chain only.
     ToolChain,
+    /// Also the programs that the demonstration drives.
+    Run,
     /// Also the programs that make a package.
     Packaging,
-    /// Also the programs that tests and demonstration drive.
-    Everything,
-    /// Also the tunnels that the benchmarks measure beside mtd, where they can be had.
-    Peers,
+    /// Also what checks dependencies.
+    Lints,
+    /// Also the programs that tests drive.
+    Tests,
+    /// Also the programs that benchmarks drive, and the tunnels that they measure beside mtd, where they can be had.
+    Benchmarks,
+}
+
+impl Need {
+    fn user(self) -> Option<User> {
+        match self {
+            Self::ToolChain | Self::Lints => None,
+            Self::Run => Some(User::Run),
+            Self::Packaging => Some(User::Package),
+            Self::Tests => Some(User::Test),
+            Self::Benchmarks => Some(User::Bench),
+        }
+    }
 }
 
 /// Carries the subcommand out.
@@ -57,25 +75,27 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if args.check {
         return check(&workspace);
     }
-    let tool_chain = ensure(&workspace, if args.bench { Need::Peers } else { Need::Everything })?;
+    ensure(&workspace, Need::Lints)?;
+    let tool_chain = ensure(&workspace, Need::Tests)?;
+    if args.bench {
+        ensure(&workspace, Need::Benchmarks)?;
+    }
     tool_chain.verify(&workspace)?;
     say(&format!("set up: {}", tool_chain.description()));
     Ok(())
 }
 
-/// The BPF tool chain, and the programs and tunnels that are needed beside it, installed where they are missing. Says nothing when all is there.
+/// The BPF tool chain, and what is needed beside it, installed where it is missing. Says nothing when all is there.
 ///
 /// # Errors
 /// Something could not be installed; the error names what, and the way out.
 pub(crate) fn ensure(workspace: &Workspace, need: Need) -> Result<ToolChain> {
     let found = ToolChain::find();
-    let missing = match need {
-        Need::ToolChain => Vec::new(),
-        Need::Packaging => programs::missing_for_packaging(),
-        Need::Everything | Need::Peers => programs::missing(),
-    };
-    let peers = if need == Need::Peers { peers::missing() } else { Vec::new() };
-    if let (Some(tool_chain), true) = (&found, missing.is_empty() && peers.is_empty()) {
+    let user = need.user();
+    let missing = user.map(programs::missing).unwrap_or_default();
+    let peers = if need == Need::Benchmarks { peers::missing() } else { Vec::new() };
+    let checker = need != Need::Lints || dependency_check::find().is_some();
+    if let (Some(tool_chain), true) = (&found, checker && missing.is_empty() && peers.is_empty()) {
         return Ok(tool_chain.clone());
     }
     let mut apt = Apt::detect(Privilege::detect());
@@ -84,7 +104,12 @@ pub(crate) fn ensure(workspace: &Workspace, need: Need) -> Result<ToolChain> {
         Some(tool_chain) => tool_chain,
         None => toolchain::install(workspace, &mut apt)?,
     };
-    programs::install(&missing, &mut apt)?;
+    if !checker {
+        dependency_check::install()?;
+    }
+    if let Some(user) = user {
+        programs::install(user, &missing, &mut apt)?;
+    }
     peers::install(&peers, &mut apt);
     Ok(tool_chain)
 }
@@ -111,6 +136,12 @@ fn check(workspace: &Workspace) -> Result<()> {
         complete &= program.is_present() || program.optional;
         println!("{state} {} ({}; Debian package {})", program.name, program.purpose, program.package);
     }
+    let checker = dependency_check::find().is_some();
+    complete &= checker;
+    println!(
+        "{} cargo-deny (licences and sources of dependencies)",
+        if checker { "ok      " } else { "missing " }
+    );
     for name in peers::missing() {
         println!("optional {name} (for the benchmarks; `cargo xtask setup --bench`)");
     }

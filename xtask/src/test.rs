@@ -1,29 +1,40 @@
 //! `cargo xtask test`: lints, unit tests, and the tests that need root.
+//!
+//! Each test is a process of its own ([`pool`] says why), so that scenarios in network namespaces run beside each other and each
+//! states its time. With a filter, the least is built: the test programs that can have such a test, and what the tests that
+//! run ask for.
 
 mod closing;
-mod privileged;
+mod filter;
+mod output;
+mod pool;
+mod report;
 mod runner;
+mod targets;
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use crate::build::{self, Artifacts, Profile};
-use crate::console::{say, stage};
-use crate::package;
+use crate::lint;
 use crate::privilege::Privilege;
-use crate::process::{self, find_program};
 use crate::setup::{self, Need};
+use crate::timing::Stages;
 use crate::workspace::Workspace;
 
 use closing::Tally;
+use filter::Filter;
+use report::{Record, Times};
 
 const EXAMPLES: &str = "\
 Examples:
   cargo xtask test                        everything
   cargo xtask test --unprivileged         only what needs no root
+  cargo xtask test --report tests.json    everything, and a report with the time and the result of each test
   cargo xtask test -- replay              the tests with `replay` in their names; no lints
-  cargo xtask test -- replay --nocapture  the same, with their output
+  cargo xtask test -- replay --nocapture  the same, one at a time and with their output
 
 Not root: the tests that need it run through `sudo -n`; where that is impossible, they fail.";
 
@@ -34,6 +45,12 @@ pub(crate) struct Args {
     /// Leave out the tests that need root.
     #[arg(long)]
     unprivileged: bool,
+    /// Write name, program, seconds and result of each test, and the seconds of each stage, as JSON.
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+    /// Run so many tests beside each other, instead of as many as suit the test program.
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u8).range(1..))]
+    jobs: Option<u8>,
     /// Run only tests with one of these in their names; options of the test harness work as well.
     #[arg(value_name = "FILTER", last = true)]
     filter: Vec<String>,
@@ -42,118 +59,138 @@ pub(crate) struct Args {
 /// Carries the subcommand out. Every stage runs, whatever became of the one before; builds excepted.
 ///
 /// # Errors
-/// A stage failed, or no test ran.
+/// A stage failed, no test ran, or the report cannot be written.
 pub(crate) fn run(args: &Args) -> Result<()> {
     let workspace = Workspace::load()?;
     let privilege = Privilege::detect();
     let root_tests = !args.unprivileged;
+    let mut stages = Stages::default();
     // Without root, set-up of the programs would fail first and say less than the stage does.
-    let need = if root_tests && privilege.is_available() { Need::Everything } else { Need::ToolChain };
-    setup::ensure(&workspace, need)?;
-    let artifacts = build::ensure(&workspace, Profile::Release)?;
-    let mut session = Session {
-        workspace,
-        artifacts,
-        filter: &args.filter,
-        log_object: None,
-        package: None,
-        tally: Tally::default(),
-        failed: vec![],
-    };
-    if args.filter.is_empty() {
-        session.lint();
-    }
-    session.tests("unit tests", runner::unit_tests);
-    if root_tests {
-        session.log_lines();
-        session.package();
-        session.tests("tests as root", |session| privileged::run(session, privilege));
-    }
-    session.close()
-}
-
-/// One run of the tests.
-struct Session<'a> {
-    workspace: Workspace,
-    artifacts: Artifacts,
-    filter: &'a [String],
-    /// The BPF programs with log lines, once they are built.
-    log_object: Option<PathBuf>,
-    /// The Debian package of the artifacts, once it is made.
-    package: Option<PathBuf>,
-    tally: Tally,
-    failed: Vec<&'static str>,
-}
-
-impl Session<'_> {
-    fn lint(&mut self) {
-        let deny_warnings = ["--", "-D", "warnings"];
-        let clippy = ["clippy", "--quiet", "--release", "--all-targets"];
-        self.check("format", &["fmt", "--all", "--check"]);
-        self.check("clippy", &[&clippy[..], &["--workspace"], &deny_warnings].concat());
-        // Debian's compiler for BPF has no clippy, so the programs are linted for the host, in both forms.
-        let log = ["-p", "mtd-ebpf", "--features", "log"];
-        self.check(
-            "clippy of the BPF programs with log lines",
-            &[&clippy[..], &log, &deny_warnings].concat(),
-        );
-        if find_program("cargo-deny").is_some() {
-            self.check("licences, advisories, duplicates", &["deny", "check"]);
-        } else {
-            say("left out: cargo deny check, because cargo-deny is not installed");
-        }
-    }
-
-    fn check(&mut self, name: &'static str, arguments: &[&str]) {
-        let mut command = build::host_cargo(&self.workspace, &self.artifacts);
-        self.stage(name, |_| process::run_quietly(command.args(arguments)));
-    }
-
-    /// The tests that want these programs fail without them; the others need not.
-    fn log_lines(&mut self) {
-        self.log_object =
-            self.stage("BPF programs with log lines", |session| build::log_object(&session.workspace));
-    }
-
-    /// The same with a package.
-    fn package(&mut self) {
-        self.package =
-            self.stage("Debian package", |session| package::make(&session.workspace, &session.artifacts));
-    }
-
-    fn stage<T>(&mut self, name: &'static str, work: impl FnOnce(&Self) -> Result<T>) -> Option<T> {
-        stage(name, || work(self))
-            .inspect_err(|error| {
-                say(&format!("FAILED: {name}: {error:#}"));
-                self.failed.push(name);
-            })
-            .ok()
-    }
-
-    fn tests(&mut self, name: &'static str, work: impl FnOnce(&Self) -> Result<Tally>) {
-        match stage(name, || work(self)) {
-            Ok(tally) => {
-                if tally.failed > 0 {
-                    self.failed.push(name);
-                }
-                self.tally += tally;
-            }
-            Err(error) => {
-                say(&format!("FAILED: {name}: {error:#}"));
-                self.failed.push(name);
-                self.tally.failed += 1;
-            }
-        }
-    }
-
-    fn close(self) -> Result<()> {
-        println!("{}", self.tally);
-        if !self.failed.is_empty() {
-            bail!("failed: {}", self.failed.join(", "));
-        }
-        if self.tally.passed == 0 {
-            bail!("no test ran: no test's name contains any of {:?}", self.filter);
+    let need = if root_tests && privilege.is_available() { Need::Tests } else { Need::ToolChain };
+    let lints = args.filter.is_empty();
+    let set_up = || -> Result<()> {
+        setup::ensure(&workspace, need)?;
+        if lints {
+            setup::ensure(&workspace, Need::Lints)?;
         }
         Ok(())
+    };
+    stages.check("set-up", set_up).context("the set-up failed")?;
+    let artifacts =
+        stages.check("build", || build::ensure(&workspace, Profile::Release)).context("the build failed")?;
+    if lints {
+        lint::all(&workspace, &artifacts, &mut stages);
+    }
+    let session =
+        Session { workspace, artifacts, filter: Filter::new(&args.filter), jobs: args.jobs.map(usize::from) };
+    let mut results = Results { stages, records: vec![], others: Tally::default() };
+    results.unit_tests(&session);
+    if root_tests {
+        results.privileged(&session, privilege);
+    }
+    results.close(&session, args.report.as_deref())
+}
+
+/// What the tests of one run work with.
+struct Session {
+    workspace: Workspace,
+    artifacts: Artifacts,
+    filter: Filter,
+    /// Given by the caller.
+    jobs: Option<usize>,
+}
+
+impl Session {
+    /// Where the times of the tests are kept from run to run.
+    fn times_file(&self) -> PathBuf {
+        self.workspace.target().join("test-times.json")
+    }
+}
+
+/// What became of it all.
+struct Results {
+    stages: Stages,
+    records: Vec<Record>,
+    /// Tests that have no record of their own.
+    others: Tally,
+}
+
+impl Results {
+    fn unit_tests(&mut self, session: &Session) {
+        let built = self.stages.check("build of unit tests", || runner::build_programs(session, false));
+        if let Some(programs) = self.built(built) {
+            self.run("unit tests", || runner::unit_tests(session, &programs));
+        }
+        if session.filter.is_empty() {
+            let documentation = self.stages.check("documentation tests", || runner::documentation(session));
+            let tally = documentation.unwrap_or(Tally { failed: 1, ..Tally::default() });
+            self.others += tally;
+            if tally.failed > 0 {
+                self.stages.fail_last();
+            }
+        }
+    }
+
+    fn privileged(&mut self, session: &Session, privilege: Privilege) {
+        let built = self.stages.check("build of tests as root", || {
+            if !privilege.is_available() {
+                bail!(
+                    "these tests make network namespaces and load BPF programs, which needs root: {}. \
+                     `cargo xtask test --unprivileged` leaves them out",
+                    privilege.remedy()
+                );
+            }
+            runner::build_programs(session, true)
+        });
+        let Some(programs) = self.built(built) else { return };
+        let name = |program: &targets::TestProgram| match program.name.as_str() {
+            "bpf" => "BPF fixtures",
+            "netns" => "namespace scenarios",
+            "package" => "tests of the package",
+            "dht" => "tests of the DHT",
+            _ => "tests of the programs for tests",
+        };
+        for program in programs {
+            let stage = name(&program);
+            self.run(stage, || runner::privileged(session, &[program], privilege));
+        }
+    }
+
+    /// What was built; what does not compile counts as one failed test.
+    fn built<T>(&mut self, built: Option<T>) -> Option<T> {
+        self.others.failed += u64::from(built.is_none());
+        built
+    }
+
+    fn run(&mut self, name: &'static str, work: impl FnOnce() -> Result<Vec<Record>>) {
+        match self.stages.check(name, work) {
+            Some(records) => {
+                if report::tally(&records).failed > 0 {
+                    self.stages.fail_last();
+                }
+                self.records.extend(records);
+            }
+            None => self.others.failed += 1,
+        }
+    }
+
+    fn close(self, session: &Session, report: Option<&Path>) -> Result<()> {
+        let mut tally = report::tally(&self.records);
+        tally += self.others;
+        // Only saves time: the next run begins with the longest tests.
+        let kept = Times::read(&session.times_file()).update(&self.records, &session.times_file());
+        if let Some(file) = report {
+            let text = serde_json::to_string_pretty(&report::json(&self.records, &self.stages, tally))?;
+            fs::write(file, text + "\n").with_context(|| format!("could not write {}", file.display()))?;
+        }
+        println!("{}\n{tally}", report::summary(&self.records, &self.stages));
+        let failed = self.stages.failed();
+        if !failed.is_empty() {
+            bail!("failed: {}", failed.join(", "));
+        }
+        if tally.passed == 0 {
+            bail!("no test ran: no test's name contains any of {:?}", session.filter.words());
+        }
+        kept
     }
 }

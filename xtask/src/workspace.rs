@@ -105,7 +105,44 @@ pub(crate) fn shapes_the_build(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
     use super::*;
+
+    /// The features of each package, host and build scripts apart, that a build of these packages has.
+    fn features(arguments: &[&str]) -> BTreeMap<String, BTreeSet<String>> {
+        let mut command = Workspace::load().unwrap().cargo();
+        command
+            .args(["tree", "--locked", "--prefix", "none", "--no-dedupe", "-f", "{p} [{f}]"])
+            .args(arguments);
+        let mut found: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+        for line in process::capture(&mut command).unwrap().lines().filter(|line| !line.is_empty()) {
+            let (package, features) = line.trim_end_matches("]").split_once(" [").unwrap();
+            found.entry(package.replace(" (proc-macro)", "")).or_default().insert(features.to_owned());
+        }
+        found
+    }
+
+    #[test]
+    fn nothing_is_compiled_twice() {
+        let tests = ["mtd-common", "mtd-userspace", "xtask", "mtd-tests"].map(|name| ["-p", name]).concat();
+        let all = features(&[&tests[..], &["-e", "normal,build,dev"]].concat());
+        assert!(all.len() > 150, "{}", all.len());
+        for selection in [
+            &["-p", "xtask", "-e", "normal,build"][..],
+            &["-p", "mtd-userspace", "-e", "normal,build"],
+            &["-p", "mtd-tests", "-e", "normal,build"],
+            &["-p", "mtd-common", "-p", "mtd-userspace", "-p", "xtask", "-e", "normal,build,dev"],
+        ] {
+            for (package, features) in features(selection) {
+                assert!(
+                    features.is_subset(&all[&package]),
+                    "{package} has other features in {selection:?} than in the tests: {features:?} and {:?}",
+                    all[&package]
+                );
+            }
+        }
+    }
 
     #[test]
     fn a_bpf_build_inherits_cargo_home_and_proxies_but_no_compiler_or_flags() {

@@ -274,7 +274,7 @@ pub async fn attach(config: &Config, asked: &Enforcement) -> anyhow::Result<bool
 /// What can be said of an attached data plane while no controller runs. `None`: nothing is attached.
 pub fn offline_status(instance: &Instance) -> Option<Status> {
     let pins = instance.pins();
-    let view = dataplane::view(&pins)?;
+    let (view, counts) = (dataplane::view(&pins)?, dataplane::counts(&pins)?);
     Some(Status {
         schema: SCHEMA,
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -287,9 +287,9 @@ pub fn offline_status(instance: &Instance) -> Option<Status> {
         prefixes: view.prefixes.into_iter().map(Into::into).collect(),
         mtu: view.inner_mtu,
         pins,
-        frames: view.counts.frames,
-        drops: status::by_name(&view.counts.drops),
-        would_drop: status::by_name(&view.counts.would_drop),
+        frames: counts.frames,
+        drops: status::by_name(&counts.drops),
+        would_drop: status::by_name(&counts.would_drop),
         guard: status::Guard::of(&view.guard, boot_time()),
         ..Status::default()
     })

@@ -24,7 +24,7 @@ use self::service::Watchdog;
 use self::signals::Signals;
 use crate::config::Config;
 use crate::model::Enforcement;
-use crate::subsystem::lock;
+use crate::sessions;
 
 pub use crate::sessions::{Clock, SystemClock};
 pub use detach::{detach, detach_all};
@@ -82,7 +82,7 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
     }
     service::stopping();
     hooks::run_all(&config, When::PreDown).await;
-    let stopped = lock(running.sessions()).stop(&host);
+    let stopped = sessions::stop(running.sessions()).await;
     running.finish().await;
     if let Ok(End::Unconfirmed) = served {
         stopped.and(host.open().await)?;

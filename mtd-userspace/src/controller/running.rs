@@ -114,17 +114,20 @@ impl Running {
         };
         rings::forward_program_logs(&mut plane);
         let clients = subsystems.registry.all();
-        let negotiated = sessions::build(&config, host, &tunnel, clients, effects, clock.read())?;
+        let ground =
+            sessions::Ground { underlay: &host.underlay, tunnel: &tunnel, mtu: host.mtu, state: &host.state };
+        let machines = sessions::build(&config, &ground, clients, effects, clock.read())?;
         let device = Arc::new(Tunnel::new(host.tunnel_device(&config)));
         let settings = host.settings(&config, &host.underlay, &tunnel);
         let core_clock = Box::new(Arc::clone(&clock));
-        let mut core = Sessions::start(config, core_clock, host, (plane, settings), negotiated)?;
+        let files = sessions::Files { state: host.state.clone(), pins: host.pins().clone() };
+        let mut core = Sessions::start(config, core_clock, files, (plane, settings), machines)?;
         let own_clock = Arc::clone(&clock);
-        let bus = Arc::new(Bus::new(move || own_clock.read().wall));
+        let bus = Arc::new(Bus::new(move || own_clock.read().wall.0));
         core.tell(Arc::clone(&bus));
         // The receive program comes last: from here on the prefixes are dark.
-        if let Err(error) = core.attach(host) {
-            core.abandon(host);
+        if let Err(error) = core.attach(|config, plane| host.attach(config, plane)) {
+            core.abandon();
             return Err(error);
         }
         let sessions = Arc::new(Mutex::new(core));
@@ -142,7 +145,7 @@ impl Running {
         let context = Context { sessions, bus, clock, tunnel: device, tasks, reports };
         let running = Self { context, reload, subsystems, interface, stop };
         if let Err(error) = running.begin(listener) {
-            running.context.sessions().abandon(host);
+            running.context.sessions().abandon();
             return Err(error);
         }
         Ok(running)

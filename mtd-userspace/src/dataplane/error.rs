@@ -9,8 +9,6 @@ use aya::maps::xdp::XdpMapError;
 use aya::pin::PinError;
 use aya::programs::{ProgramError, links::LinkError};
 
-use crate::keys::RandomError;
-
 /// An error of the data plane; its text says what the operator can do.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -95,9 +93,11 @@ pub enum Error {
     /// A map has no such element.
     #[error("map {0} has no element {1}")]
     NoElement(&'static str, u32),
-    /// No random numbers to be had.
-    #[error(transparent)]
-    Random(#[from] RandomError),
+    /// The operating system gave no random numbers for the key of the table of addresses.
+    #[error(
+        "the operating system gave no random numbers ({0}); allow the getrandom system call, or mount /dev/urandom"
+    )]
+    Random(getrandom::Error),
     /// A CPU cannot be given a queue for packets.
     #[error("cannot hand packets to other CPUs: {0}; set steering = \"off\"")]
     Steering(#[source] Box<XdpMapError>),

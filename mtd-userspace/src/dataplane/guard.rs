@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use mtd_common::abi::{Dataplane, FLAG_LENIENT, FLAG_MONITOR};
+use mtd_common::abi::GuardSettings;
+use mtd_common::abi::guard::{FLAG_LENIENT, FLAG_MONITOR};
 use mtd_common::allow::MAX_ALLOW;
 use nix::time::{ClockId, clock_gettime};
 
@@ -10,26 +11,28 @@ use crate::model::{Allow, Guard, Policy};
 
 /// How the settings of the programs hold it.
 impl Guard {
-    /// Puts it into the settings of the programs.
-    pub(super) fn write(&self, value: &mut Dataplane) {
-        let lenient = self.policy == Policy::Monitor || self.confirm_until != 0 || !self.allow.is_empty();
-        value.flags &= !(FLAG_MONITOR | FLAG_LENIENT);
+    /// The settings of the programs.
+    pub(super) fn settings(&self) -> GuardSettings {
+        let mut value = GuardSettings {
+            flags: 0,
+            allow_count: self.allow.len().min(MAX_ALLOW) as u32,
+            confirm_until: self.confirm_until,
+            ..GuardSettings::default()
+        };
         if self.policy == Policy::Monitor {
             value.flags |= FLAG_MONITOR;
         }
-        if lenient {
+        if self.policy == Policy::Monitor || self.confirm_until != 0 || !self.allow.is_empty() {
             value.flags |= FLAG_LENIENT;
         }
-        value.confirm_until = self.confirm_until;
-        value.allow_count = self.allow.len().min(MAX_ALLOW) as u32;
-        value.allow = Default::default();
         for (element, rule) in value.allow.iter_mut().zip(&self.allow) {
             *element = rule.element();
         }
+        value
     }
 
     /// What the settings of the programs say.
-    pub(super) fn read(value: &Dataplane) -> Self {
+    pub(super) fn read(value: &GuardSettings) -> Self {
         Self {
             policy: if value.flags & FLAG_MONITOR == 0 { Policy::Dark } else { Policy::Monitor },
             allow: value
@@ -59,14 +62,12 @@ mod tests {
         let monitor = Guard { policy: Policy::Monitor, ..Guard::default() };
         let allow = Guard { allow: vec![rule; MAX_ALLOW], ..Guard::default() };
         let unconfirmed = Guard { confirm_until: 5, ..Guard::default() };
-        let mut value = Dataplane { flags: mtd_common::abi::FLAG_ON_LINK, ..Dataplane::default() };
         for (guard, lenient) in
             [(&allow, true), (&monitor, true), (&unconfirmed, true), (&dark, false), (&allow, true)]
         {
-            guard.write(&mut value);
+            let value = guard.settings();
             assert_eq!(Guard::read(&value), *guard);
             assert_eq!(value.is_lenient(), lenient, "{guard:?}");
-            assert!(value.answers_solicitations(), "the other flags stay");
             for now in [0, 4, 5, 6] {
                 assert_eq!(guard.enforces(now), value.enforces(now), "{guard:?} at {now}");
             }

@@ -1,82 +1,29 @@
 //! Typed access to the maps.
 
+use std::collections::HashSet;
 use std::mem::offset_of;
-use std::path::Path;
 
 use aya::Ebpf;
 use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, LpmTrie, Map, MapData, MapError, MapInfo, PerCpuArray, RingBuf};
 use aya::util::nr_cpus;
 use mtd_common::DropReason;
-use mtd_common::abi::{
-    COUNTER_SLOTS, Counter, DROP_COUNTERS, DROP_SLOTS, Dataplane, Route, RouteKey, Session, SessionState,
-    Slot,
-};
+use mtd_common::abi::{DROP_SLOTS, Dataplane, GuardSettings, Route, RouteKey, Session, SessionState};
 use mtd_common::bytes::ne64;
 use mtd_common::session_note::SessionNote;
-use mtd_common::table::{self, Bucket, Layout};
+use mtd_common::table::{self, Layout};
 
 use super::addresses::Addresses;
 use super::error::{Error, errno};
-use super::plane::Capacity;
+use super::groups::{DATAPLANE, GUARD};
+use super::settings::Capacity;
 use super::shared::Shared;
-use crate::keys::SecretKey;
 use crate::model::{Counts, Frames, SessionTraffic, Traffic};
-
-/// Bytes of the ring buffer for drop events.
-const EVENT_BYTES: u32 = 256 * 1024;
-
-/// Bytes of the ring buffer for control messages.
-const CONTROL_BYTES: u32 = 1024 * 1024;
-
-/// Most inner prefixes of all peers together.
-pub const MAX_ROUTES: u32 = 65_536;
-
-/// A map that outlives the controller, and its shape.
-pub(super) struct Shape {
-    pub(super) name: &'static str,
-    key_size: usize,
-    value_size: usize,
-    pub(super) max_entries: u32,
-}
-
-impl Shape {
-    const fn new(name: &'static str, key_size: usize, value_size: usize, max_entries: u32) -> Self {
-        Self { name, key_size, value_size, max_entries }
-    }
-
-    /// Whether the map pinned at `path` has this shape; otherwise, what differs.
-    pub(super) fn check(&self, path: &Path) -> Result<(), String> {
-        let info = MapInfo::from_pin(path).map_err(|e| format!("{}: {e}", self.name))?;
-        let found = (info.key_size() as usize, info.value_size() as usize, info.max_entries());
-        let wanted = (self.key_size, self.value_size, self.max_entries);
-        if found == wanted { Ok(()) } else { Err(format!("{}: {found:?} instead of {wanted:?}", self.name)) }
-    }
-}
-
-/// The maps that are pinned, with the shapes that a data plane of this capacity has.
-pub(super) fn shapes(capacity: Capacity) -> [Shape; 12] {
-    let buckets = 1 << capacity.table_bits();
-    let slots = capacity.sessions.saturating_mul(1 << capacity.ring_bits());
-    [
-        Shape::new("DATAPLANE", 4, size_of::<Dataplane>(), 1),
-        Shape::new("FILTER", 4, 8, table::words(capacity.table_bits()) as u32),
-        Shape::new("ADDRESSES", 4, size_of::<Bucket>(), buckets),
-        Shape::new("SLOTS", 4, size_of::<Slot>(), slots),
-        Shape::new("SESSIONS", 4, size_of::<Session>(), capacity.sessions),
-        Shape::new("SESSION_STATE", 4, size_of::<SessionState>(), capacity.sessions),
-        Shape::new("ROUTES", size_of::<Key<RouteKey>>(), size_of::<Route>(), MAX_ROUTES),
-        Shape::new("DROPS", 4, 8, DROP_COUNTERS),
-        Shape::new("COUNTERS", 4, 8, COUNTER_SLOTS),
-        Shape::new("EVENTS", 0, 0, EVENT_BYTES),
-        Shape::new("CONTROL", 0, 0, CONTROL_BYTES),
-        Shape::new("SESSION_NOTES", 4, size_of::<SessionNote>(), capacity.sessions),
-    ]
-}
 
 /// The maps of a data plane.
 pub(super) struct Maps {
     dataplane: Array<MapData, Dataplane>,
+    guard: Array<MapData, GuardSettings>,
     addresses: Addresses,
     sessions: Array<MapData, Session>,
     states: Shared<SessionState>,
@@ -113,13 +60,14 @@ fn shared<T: aya::Pod>(ebpf: &mut Ebpf, name: &'static str) -> Result<Shared<T>,
 impl Maps {
     /// The maps of an object. `adopted`: they are those of an earlier controller.
     pub(super) fn new(ebpf: &mut Ebpf, capacity: Capacity, adopted: bool) -> Result<Self, Error> {
-        let dataplane: Array<MapData, Dataplane> = typed(ebpf, "DATAPLANE")?;
-        let earlier = dataplane.get(&0, 0).map_err(Error::map("DATAPLANE"))?;
+        let dataplane: Array<MapData, Dataplane> = typed(ebpf, DATAPLANE)?;
+        let earlier = dataplane.get(&0, 0).map_err(Error::map(DATAPLANE))?;
         let layout = if adopted { earlier.table } else { new_layout(capacity.table_bits())? };
         let (slots, buckets, filter) =
             (shared(ebpf, "SLOTS")?, shared(ebpf, "ADDRESSES")?, shared(ebpf, "FILTER")?);
         Ok(Self {
             dataplane,
+            guard: typed(ebpf, GUARD)?,
             addresses: Addresses::new(layout, capacity.ring_bits(), slots, buckets, filter),
             sessions: typed(ebpf, "SESSIONS")?,
             states: shared(ebpf, "SESSION_STATE")?,
@@ -140,7 +88,11 @@ impl Maps {
     }
 
     pub(super) fn set_dataplane(&mut self, value: &Dataplane) -> Result<(), Error> {
-        self.dataplane.set(0, value, 0).map_err(Error::map("DATAPLANE"))
+        self.dataplane.set(0, value, 0).map_err(Error::map(DATAPLANE))
+    }
+
+    pub(super) fn set_guard(&mut self, value: &GuardSettings) -> Result<(), Error> {
+        self.guard.set(0, value, 0).map_err(Error::map(GUARD))
     }
 
     pub(super) fn session(&self, index: u32) -> Result<Session, Error> {
@@ -189,11 +141,11 @@ impl Maps {
         for (length, key, route) in routes {
             self.routes.insert(&Key::new(*length, *key), route, 0).map_err(Error::map("ROUTES"))?;
         }
+        let wanted: HashSet<(u32, RouteKey)> =
+            routes.iter().map(|(length, key, _)| (*length, *key)).collect();
         let present: Vec<_> = self.routes.keys().collect::<Result<_, _>>().map_err(Error::map("ROUTES"))?;
         for key in present {
-            let wanted =
-                routes.iter().any(|(length, data, _)| (*length, *data) == (key.prefix_len(), key.data()));
-            if !wanted {
+            if !wanted.contains(&(key.prefix_len(), key.data())) {
                 self.routes.remove(&key).map_err(Error::map("ROUTES"))?;
             }
         }
@@ -235,29 +187,15 @@ pub(super) fn count(
             }
         }
     }
-    let counter = |counter: Counter| sum(counters, counter as u32, "COUNTERS");
-    counts.frames = Frames {
-        passed: counter(Counter::Passed)?,
-        accepted: counter(Counter::Accepted)?,
-        sent: counter(Counter::Sent)?,
-        neighbour_answered: counter(Counter::NeighbourAnswered)?,
-        events_suppressed: counter(Counter::EventsSuppressed)?,
-        control: counter(Counter::Control)?,
-        steered: counter(Counter::Steered)?,
-        steering_lost: counter(Counter::SteeringLost)?,
-        sealed_ahead: counter(Counter::SealedAhead)?,
-        opened_ahead: counter(Counter::OpenedAhead)?,
-        allowed: counter(Counter::Allowed)?,
-        too_big: counter(Counter::TooBig)?,
-    };
+    counts.frames = Frames::read(|counter| sum(counters, counter as u32, "COUNTERS"))?;
     Ok(counts)
 }
 
 /// A table with a key that nobody knows.
 fn new_layout(bits: u32) -> Result<Layout, Error> {
-    let random = SecretKey::generate_psk()?;
-    let bytes = random.as_bytes();
-    let key = [ne64::<0, 32>(bytes), ne64::<8, 32>(bytes) | 1, ne64::<16, 32>(bytes) | 1];
+    let mut random = [0; 24];
+    getrandom::fill(&mut random).map_err(Error::Random)?;
+    let key = [ne64::<0, 24>(&random), ne64::<8, 24>(&random) | 1, ne64::<16, 24>(&random) | 1];
     Ok(Layout { key, bits, sharing: table::sharing(bits) })
 }
 

@@ -2,6 +2,7 @@
 
 mod addresses;
 mod error;
+mod groups;
 mod guard;
 mod keystream;
 mod links;
@@ -12,16 +13,18 @@ mod pins;
 mod plane;
 mod programs;
 pub mod report;
+mod settings;
 mod shared;
 mod steering;
 
 pub use error::Error;
+pub use groups::MAX_ROUTES;
 pub use guard::boot_time;
 pub use keystream::{Maker, Worker};
 pub use links::{XdpMode, pinned_mode};
-pub use maps::MAX_ROUTES;
-pub use pinned::{View, set_guard, view};
+pub use pinned::{View, counts, set_guard, view};
 pub use pins::{abandon, remove_pins};
-pub use plane::{Capacity, Plane, Settings};
+pub use plane::Plane;
 pub use programs::{program_name, programs};
+pub use settings::{Capacity, Settings};
 pub use steering::steering_cpus;

@@ -1,16 +1,18 @@
 //! Looking at an attached data plane from outside: when no controller runs.
 
-use std::net::Ipv6Addr;
 use std::path::Path;
 
+use aya::Pod;
 use aya::maps::{Array, Map, MapData, PerCpuArray};
 use ipnet::Ipv6Net;
-use mtd_common::abi::{self, Dataplane, FLAG_ON_LINK, FLAG_SHARED, Prefix};
+use mtd_common::abi::{Dataplane, GuardSettings};
 use nix::net::if_::if_indextoname;
 
 use super::error::Error;
+use super::groups::{DATAPLANE, GUARD, Group};
 use super::maps::count;
-
+use super::pins::maps;
+use super::settings;
 use crate::model::{Counts, Guard, LinkMode};
 
 /// What the maps of an attached data plane tell.
@@ -28,17 +30,17 @@ pub struct View {
     pub inner_mtu: u32,
     /// What is done with what is no valid packet.
     pub guard: Guard,
-    /// What the programs counted.
-    pub counts: Counts,
 }
 
-fn settings(pins: &Path) -> Option<Array<MapData, Dataplane>> {
-    let map = Map::Array(MapData::from_pin(pins.join("maps").join("DATAPLANE")).ok()?);
-    Array::try_from(map).ok()
+/// A pinned array map of a group, if it has this version's layout.
+fn array<V: Pod>(pins: &Path, group: Group, name: &str) -> Option<Array<MapData, V>> {
+    let map = MapData::from_pin(group.pin(&maps(pins), name)).ok()?;
+    Array::try_from(Map::Array(map)).ok()
 }
 
-fn dataplane(pins: &Path) -> Option<Dataplane> {
-    settings(pins)?.get(&0, 0).ok()
+fn per_cpu(pins: &Path, name: &str) -> Option<PerCpuArray<MapData, u64>> {
+    let map = MapData::from_pin(Group::Counters.pin(&maps(pins), name)).ok()?;
+    PerCpuArray::try_from(Map::PerCpuArray(map)).ok()
 }
 
 /// Changes what the programs pinned under `pins` do with what is no valid packet. Nobody else may change their settings
@@ -47,51 +49,27 @@ fn dataplane(pins: &Path) -> Option<Dataplane> {
 /// # Errors
 /// When nothing is pinned that this version of mtd knows, or the kernel refuses.
 pub fn set_guard(pins: &Path, guard: &Guard) -> Result<(), Error> {
-    let mut map = settings(pins).ok_or(Error::NothingPinned)?;
-    let mut value = map.get(&0, 0).map_err(Error::map("DATAPLANE"))?;
-    if value.version != abi::VERSION {
-        return Err(Error::NothingPinned);
-    }
-    guard.write(&mut value);
-    map.set(0, value, 0).map_err(Error::map("DATAPLANE"))
+    let mut map = array::<GuardSettings>(pins, Group::Guard, GUARD).ok_or(Error::NothingPinned)?;
+    map.set(0, guard.settings(), 0).map_err(Error::map(GUARD))
 }
 
-/// Layout version of the maps pinned under `pins`.
-pub(super) fn version(pins: &Path) -> Option<u32> {
-    Some(dataplane(pins)?.version)
-}
-
-/// The data plane pinned under `pins`. `None`: nothing is attached, or by another version of mtd.
+/// The data plane pinned under `pins`. `None`: nothing is attached, or by a version of mtd whose settings this one cannot read.
 pub fn view(pins: &Path) -> Option<View> {
-    let found = dataplane(pins).filter(|found| found.version == abi::VERSION)?;
-    let array = |name: &str| -> Option<PerCpuArray<MapData, u64>> {
-        PerCpuArray::try_from(Map::PerCpuArray(MapData::from_pin(pins.join("maps").join(name)).ok()?)).ok()
-    };
+    let found = array::<Dataplane>(pins, Group::Core, DATAPLANE)?.get(&0, 0).ok()?;
+    let guard = array::<GuardSettings>(pins, Group::Guard, GUARD)?.get(&0, 0).ok()?;
     let name = |index: u32| if_indextoname(index).ok().and_then(|name| name.into_string().ok());
     let inside = name(found.tunnel_ifindex).unwrap_or_default();
     Some(View {
         underlay: name(found.underlay_ifindex).unwrap_or_default(),
         device: inside.strip_suffix('x').unwrap_or_default().to_owned(),
-        prefixes: found.prefixes.iter().take(found.prefix_count as usize).filter_map(prefix).collect(),
-        link: link(found.flags),
+        prefixes: settings::prefixes(&found),
+        link: settings::link(&found),
         inner_mtu: found.inner_mtu,
-        guard: Guard::read(&found),
-        counts: count(&array("DROPS")?, &array("COUNTERS")?).ok()?,
+        guard: Guard::read(&guard),
     })
 }
 
-const fn link(flags: u32) -> LinkMode {
-    if flags & FLAG_SHARED != 0 {
-        LinkMode::Shared
-    } else if flags & FLAG_ON_LINK != 0 {
-        LinkMode::OnLink
-    } else {
-        LinkMode::Routed
-    }
-}
-
-fn prefix(prefix: &Prefix) -> Option<Ipv6Net> {
-    let [high, low] = [prefix.high, prefix.low].map(|half| u128::from(half.to_be()));
-    let length = 64 + prefix.mask.to_be().leading_ones() as u8;
-    Ipv6Net::new(Ipv6Addr::from(high << 64 | low), length).ok()
+/// What the programs pinned under `pins` counted. `None`: as for [`view`].
+pub fn counts(pins: &Path) -> Option<Counts> {
+    count(&per_cpu(pins, "DROPS")?, &per_cpu(pins, "COUNTERS")?).ok()
 }

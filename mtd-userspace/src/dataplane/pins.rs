@@ -1,65 +1,101 @@
 //! The folders of pins: what is there, what takes its place, and taking it away.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use mtd_common::abi;
-
 use super::error::Error;
-use super::maps;
-use super::pinned;
-use super::plane::Capacity;
+use super::groups::{self, Group, misfits, pinned};
+use super::settings::Capacity;
 
 /// Folders under the pins of an instance: maps, maps that are to take their place, links.
 const MAPS: &str = "maps";
 const NEXT: &str = "next";
 const LINKS: &str = "links";
 
+/// The folder of maps under the pins of an instance.
+pub(super) fn maps(pins: &Path) -> PathBuf {
+    pins.join(MAPS)
+}
+
 /// Where the maps of a data plane that is about to be loaded are pinned.
 pub(super) struct Place {
-    pub(super) maps: PathBuf,
-    /// The maps that are there are used.
-    pub(super) adopted: bool,
-    /// Why what is there is not used.
-    pub(super) misfit: Option<String>,
+    pins: PathBuf,
+    /// There are maps to be taken over or replaced.
+    found: bool,
+    /// The groups whose maps are not taken over, and why not.
+    misfits: Vec<(Group, String)>,
 }
 
 impl Place {
     /// Looks at what is there, and makes the folders. What does not fit stays until [`settle`]: the data plane that it
     /// belongs to goes on if the new one cannot be loaded.
     pub(super) fn prepare(capacity: Capacity, pins: &Path) -> Result<Self, Error> {
-        let (mut maps, next) = (pins.join(MAPS), pins.join(NEXT));
         // Of a start that was killed.
-        remove_folder(&next)?;
+        remove_folder(&pins.join(NEXT))?;
         let found = pins.exists();
-        let misfit = if found { check(capacity, pins).err() } else { None };
-        if misfit.is_some() {
-            maps = next;
+        let misfits = if found { misfits(&maps(pins), capacity) } else { Vec::new() };
+        let next = (!misfits.is_empty()).then_some(NEXT);
+        for folder in [MAPS, LINKS].into_iter().chain(next) {
+            let folder = pins.join(folder);
+            fs::create_dir_all(&folder).map_err(Error::file(folder))?;
         }
-        for folder in [&maps, &pins.join(LINKS)] {
-            fs::create_dir_all(folder).map_err(Error::file(folder))?;
-        }
-        Ok(Self { maps, adopted: found && misfit.is_none(), misfit })
+        Ok(Self { pins: pins.to_owned(), found, misfits })
+    }
+
+    /// Where a map of a group is pinned until [`settle`].
+    pub(super) fn pin(&self, group: Group, map: &str) -> PathBuf {
+        let folder = if self.misfit(group).is_some() { NEXT } else { MAPS };
+        group.pin(&self.pins.join(folder), map)
+    }
+
+    /// Why the maps of a group that are there are not taken over.
+    pub(super) fn misfit(&self, group: Group) -> Option<&str> {
+        self.misfits.iter().find(|(other, _)| *other == group).map(|(_, why)| why.as_str())
+    }
+
+    /// Whether the sessions that are there go on.
+    pub(super) fn adopts_sessions(&self) -> bool {
+        self.found && self.misfit(Group::Core).is_none()
+    }
+
+    /// The groups that are replaced while the sessions go on.
+    pub(super) fn replaced_beside(&self) -> impl Iterator<Item = &(Group, String)> {
+        self.misfits.iter().filter(|_| self.adopts_sessions())
     }
 
     /// Takes back what [`Place::prepare`] did to a data plane that is there.
     pub(super) fn give_up(&self) -> Result<(), Error> {
-        if self.misfit.is_some() {
-            remove_folder(&self.maps)?;
-        }
-        Ok(())
+        remove_folder(&self.pins.join(NEXT)).map(drop)
     }
 }
 
-/// Puts the maps of the attached programs into the place of those before.
-pub(super) fn settle(pins: &Path) -> Result<(), Error> {
+/// Puts the maps of the attached programs into the place of those before, and takes away what no map of theirs is pinned as.
+///
+/// All old pins of a group go before the first new one comes: what is interrupted leaves an incomplete group, which nobody
+/// takes over.
+pub(super) fn settle(pins: &Path, capacity: Capacity) -> Result<(), Error> {
     let (maps, next) = (pins.join(MAPS), pins.join(NEXT));
-    if !next.exists() {
-        return Ok(());
+    let new = pinned(&next);
+    let replaced: BTreeSet<&str> = new.iter().map(|pin| pin.group.as_str()).collect();
+    let kept: BTreeSet<PathBuf> = groups::shapes(capacity)
+        .iter()
+        .filter(|shape| !replaced.contains(shape.group.name()))
+        .map(|shape| shape.group.pin(&maps, shape.name))
+        .collect();
+    for entry in fs::read_dir(&maps).map_err(Error::file(&maps))? {
+        let path = entry.map_err(Error::file(&maps))?.path();
+        if !kept.contains(&path) {
+            fs::remove_file(&path).map_err(Error::file(path))?;
+        }
     }
-    remove_folder(&maps)?;
-    fs::rename(&next, &maps).map_err(Error::file(next))
+    for pin in &new {
+        if let Some(name) = pin.path.file_name() {
+            fs::rename(&pin.path, maps.join(name)).map_err(Error::file(&pin.path))?;
+        }
+    }
+    remove_folder(&next).map(drop)
 }
 
 /// Removes the maps of a data plane that was loaded and not attached, beside one that stays.
@@ -68,19 +104,6 @@ pub(super) fn settle(pins: &Path) -> Result<(), Error> {
 /// When something cannot be removed.
 pub fn abandon(pins: &Path) -> Result<(), Error> {
     remove_folder(&pins.join(NEXT)).map(drop)
-}
-
-/// Whether all maps pinned under `pins` are there and of the right shape and version; otherwise, what differs.
-fn check(capacity: Capacity, pins: &Path) -> Result<(), String> {
-    // First of all: the shapes follow from it.
-    match pinned::version(pins) {
-        Some(abi::VERSION) | None => {}
-        Some(found) => return Err(format!("layout version {found} instead of {}", abi::VERSION)),
-    }
-    for shape in maps::shapes(capacity) {
-        shape.check(&pins.join(MAPS).join(shape.name))?;
-    }
-    Ok(())
 }
 
 /// Removes everything pinned under `pins`, which detaches the programs. False when there was nothing.
@@ -114,4 +137,68 @@ fn remove_folder(folder: &Path) -> Result<bool, Error> {
     }
     fs::remove_dir(folder).map_err(Error::file(folder))?;
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use super::super::groups::DATAPLANE;
+
+    const CAPACITY: Capacity = Capacity { sessions: 1, slots: 4, lanes: 0 };
+
+    /// The names of the files in a folder.
+    fn names(folder: &Path) -> BTreeSet<String> {
+        let entries = fs::read_dir(folder).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    /// Files in the place of pins, with the name of their folder in them.
+    fn fill(pins: &Path, folder: &str, names: impl IntoIterator<Item = PathBuf>) {
+        fs::create_dir_all(pins.join(folder)).unwrap();
+        for name in names {
+            fs::write(pins.join(folder).join(name), folder).unwrap();
+        }
+    }
+
+    fn pins_of(groups: &[Group]) -> Vec<PathBuf> {
+        let shapes = groups::shapes(CAPACITY);
+        let shapes = shapes.iter().filter(|shape| groups.contains(&shape.group));
+        shapes.map(|shape| shape.group.pin(Path::new(""), shape.name)).collect()
+    }
+
+    #[test]
+    fn the_maps_of_a_replaced_group_take_the_place_of_those_before_and_others_stay() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let pins = folder.path();
+        fill(pins, MAPS, pins_of(&Group::ALL));
+        // What other versions of the replaced group, and groups that only they have, had pinned.
+        fill(pins, MAPS, ["events-5-EVENTS", "events-6-MORE", "later-1-MAP", DATAPLANE].map(PathBuf::from));
+        fill(pins, NEXT, pins_of(&[Group::Events]));
+        settle(pins, CAPACITY).unwrap();
+        let of_all = pins_of(&Group::ALL).into_iter().map(|pin| pin.into_os_string().into_string().unwrap());
+        assert_eq!(names(&pins.join(MAPS)), of_all.collect());
+        assert!(!pins.join(NEXT).exists());
+        let source = |group: Group, name| fs::read_to_string(group.pin(&pins.join(MAPS), name)).unwrap();
+        assert_eq!(source(Group::Events, "EVENTS"), NEXT);
+        assert_eq!(source(Group::Core, DATAPLANE), MAPS);
+        settle(pins, CAPACITY).unwrap();
+        assert_eq!(names(&pins.join(MAPS)).len(), groups::shapes(CAPACITY).len());
+    }
+
+    #[test]
+    fn a_first_start_pins_at_once_and_a_group_that_does_not_fit_waits() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let pins = folder.path().join("instance");
+        let place = Place::prepare(CAPACITY, &pins).unwrap();
+        assert!(!place.adopts_sessions() && place.misfits.is_empty());
+        assert_eq!(place.pin(Group::Core, DATAPLANE), Group::Core.pin(&pins.join(MAPS), DATAPLANE));
+        // No maps in the folder: nothing of it is taken over.
+        let place = Place::prepare(CAPACITY, &pins).unwrap();
+        assert!(!place.adopts_sessions() && place.misfits.len() == Group::ALL.len());
+        assert_eq!(place.replaced_beside().count(), 0, "all is replaced, which is said at once");
+        assert_eq!(place.pin(Group::Core, DATAPLANE), Group::Core.pin(&pins.join(NEXT), DATAPLANE));
+        place.give_up().unwrap();
+        assert_eq!(names(&pins), [LINKS, MAPS].map(str::to_owned).into());
+    }
 }

@@ -5,69 +5,23 @@ use std::path::{Path, PathBuf};
 use aya::maps::{MapData, RingBuf};
 use aya::programs::{ProgramError, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
-use ipnet::Ipv6Net;
-use mtd_common::abi::{
-    self, Dataplane, FLAG_ON_LINK, FLAG_SHARED, MAX_PREFIXES, Prefix, Route, RouteKey, Session, SessionState,
-    Slot,
-};
+use mtd_common::abi::{Route, RouteKey, Session, SessionState, Slot};
 use mtd_common::keystream::RING;
 use mtd_common::session_note::SessionNote;
-use mtd_common::table;
+use tracing::warn;
 
 use super::error::{Error, errno};
+use super::groups::{self, Group};
 use super::keystream::{self, Maker};
 use super::links::{self, XdpMode};
 use super::maps::{self, Maps};
 use super::object::{OBJECT, RECEIVE, SEND, TAKE};
 use super::pins::{self, Place};
 use super::programs::describe;
+use super::settings::{Capacity, Settings};
 use super::steering;
-use crate::model::{Counts, Guard, LinkMode, Program, SessionTraffic, XdpChoice};
+use crate::model::{Counts, Program, SessionTraffic, XdpChoice};
 use crate::proto::slots::SlotMaps;
-
-/// How much a data plane has room for. Fixed when it is loaded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Capacity {
-    /// Sessions.
-    pub sessions: u32,
-    /// Most slots that are loaded at a time for each session ([`crate::proto::slots::most_loaded`]).
-    pub slots: u32,
-    /// Directions of busy sessions whose key stream is made ahead ([`mtd_common::keystream::LANES`]); 0: none.
-    pub lanes: u32,
-}
-
-impl Capacity {
-    /// Binary logarithm of the number of elements that each session has in `SLOTS`.
-    pub const fn ring_bits(self) -> u32 {
-        self.slots.next_power_of_two().trailing_zeros()
-    }
-
-    /// Binary logarithm of the number of buckets in the table of addresses.
-    pub const fn table_bits(self) -> u32 {
-        table::bits(self.sessions as u64 * self.slots as u64)
-    }
-}
-
-/// What the programs need to know of their surroundings.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
-    /// Interface index of the inside end of the tunnel device.
-    pub tunnel_ifindex: u32,
-    /// MAC address of the tunnel device.
-    pub tunnel_mac: [u8; 6],
-    /// Interface index of the underlay.
-    pub underlay_ifindex: u32,
-    /// MAC address of the underlay.
-    pub underlay_mac: [u8; 6],
-    /// Protected prefixes, at most [`MAX_PREFIXES`], 64 to 112 bits each.
-    pub prefixes: Vec<Ipv6Net>,
-    /// Whether neighbour solicitations are answered, and whether what is for no live address passes.
-    pub link: LinkMode,
-    /// Longest inner packet in bytes.
-    pub inner_mtu: u32,
-    /// What is done with what is no valid packet.
-    pub guard: Guard,
-}
 
 /// The programs and maps, loaded into the kernel. Dropping it closes the descriptors: what is pinned stays.
 pub struct Plane {
@@ -97,8 +51,9 @@ impl Plane {
         Self::load_with(EbpfLoader::new(), object, capacity, false)
     }
 
-    /// Loads the programs, with the maps pinned under `pins`: those that are there, if they fit, else new ones, which
-    /// take the place of those when the programs are attached. Returns, beside, why what was there did not fit.
+    /// Loads the programs, with the maps pinned under `pins`: of each group those that are there, if they fit, else new ones,
+    /// which take the place of those when the programs are attached. Returns, beside, why the maps of the sessions did not
+    /// fit; the log says of other groups.
     ///
     /// # Errors
     /// When the kernel refuses.
@@ -117,15 +72,22 @@ impl Plane {
     ) -> Result<(Self, Option<String>), Error> {
         let place = Place::prepare(capacity, pins)?;
         let mut loader = EbpfLoader::new();
-        for shape in &maps::shapes(capacity) {
-            loader.map_pin_path(shape.name, place.maps.join(shape.name));
+        for shape in &groups::shapes(capacity) {
+            loader.map_pin_path(shape.name, place.pin(shape.group, shape.name));
         }
-        let mut plane = Self::load_with(loader, object, capacity, place.adopted).inspect_err(|_| {
+        let adopted = place.adopts_sessions();
+        let mut plane = Self::load_with(loader, object, capacity, adopted).inspect_err(|_| {
             // The error to report is the first one.
             let _ = place.give_up();
         })?;
+        for (group, why) in place.replaced_beside() {
+            warn!(
+                "the attached maps of the group {} do not fit and are replaced; sessions go on ({why})",
+                group.name()
+            );
+        }
         plane.pins = Some(pins.to_owned());
-        Ok((plane, place.misfit))
+        Ok((plane, place.misfit(Group::Core).map(str::to_owned)))
     }
 
     fn load_with(
@@ -134,7 +96,7 @@ impl Plane {
         capacity: Capacity,
         adopted: bool,
     ) -> Result<Self, Error> {
-        for shape in maps::shapes(capacity) {
+        for shape in groups::shapes(capacity) {
             loader.map_max_entries(shape.name, shape.max_entries);
         }
         loader.map_max_entries(steering::QUEUES, steering::queues());
@@ -163,29 +125,8 @@ impl Plane {
     /// # Errors
     /// When the kernel refuses.
     pub fn configure(&mut self, settings: &Settings) -> Result<(), Error> {
-        let mut value = Dataplane {
-            version: abi::VERSION,
-            tunnel_ifindex: settings.tunnel_ifindex,
-            underlay_ifindex: settings.underlay_ifindex,
-            ring_bits: self.capacity.ring_bits(),
-            prefix_count: settings.prefixes.len().min(MAX_PREFIXES) as u32,
-            flags: match settings.link {
-                LinkMode::Routed => 0,
-                LinkMode::OnLink => FLAG_ON_LINK,
-                LinkMode::Shared => FLAG_SHARED,
-            },
-            inner_mtu: settings.inner_mtu,
-            tunnel_mac: settings.tunnel_mac,
-            underlay_mac: settings.underlay_mac,
-            prefixes: Default::default(),
-            table: self.maps.layout(),
-            ..Dataplane::default()
-        };
-        settings.guard.write(&mut value);
-        for (element, prefix) in value.prefixes.iter_mut().zip(&settings.prefixes) {
-            *element = abi_prefix(*prefix);
-        }
-        self.maps.set_dataplane(&value)
+        self.maps.set_guard(&settings.guard.settings())?;
+        self.maps.set_dataplane(&settings.element(self.capacity.ring_bits(), self.maps.layout()))
     }
 
     /// Attaches the programs and pins them: the send program to the inside end of the tunnel device, the receive
@@ -197,7 +138,7 @@ impl Plane {
         let pins = self.pins.as_deref().ok_or(Error::NotPinned)?;
         links::send(send_program(&mut self.ebpf)?, inside, pins)?;
         let mode = links::receive(xdp_program(&mut self.ebpf, RECEIVE)?, underlay, choice, pins)?;
-        pins::settle(pins)?;
+        pins::settle(pins, self.capacity)?;
         Ok(mode)
     }
 
@@ -364,17 +305,6 @@ impl Plane {
     pub const fn slots(&mut self) -> &mut (impl SlotMaps<Error = Error> + use<>) {
         self.maps.addresses()
     }
-}
-
-/// The form in which the programs compare a prefix.
-fn abi_prefix(prefix: Ipv6Net) -> Prefix {
-    let half = |bytes: [u8; 16], from: usize| {
-        let mut part = [0; 8];
-        part.copy_from_slice(&bytes[from..from + 8]);
-        u64::from_ne_bytes(part)
-    };
-    let network = prefix.network().octets();
-    Prefix { high: half(network, 0), low: half(network, 8), mask: half(prefix.netmask().octets(), 8) }
 }
 
 fn xdp_program<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Xdp, Error> {

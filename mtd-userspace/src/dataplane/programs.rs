@@ -6,13 +6,16 @@ use std::time::UNIX_EPOCH;
 use aya::maps::MapInfo;
 use aya::programs::{ProgramInfo, loaded_programs};
 
+use super::groups::any_settings;
+use super::pins::maps;
 use crate::model::Program;
 
 /// The programs that work on the maps pinned under `pins`, in the order in which they were loaded. None where nothing is
 /// attached, or the kernel does not tell.
 pub fn programs(pins: &Path) -> Vec<Program> {
     // All programs of a data plane use this one.
-    let Ok(map) = MapInfo::from_pin(pins.join("maps").join("DATAPLANE")) else { return Vec::new() };
+    let settings = any_settings(&maps(pins)).and_then(|pin| MapInfo::from_pin(pin).ok());
+    let Some(map) = settings else { return Vec::new() };
     let uses_it =
         |program: &ProgramInfo| program.map_ids().ok().flatten().is_some_and(|ids| ids.contains(&map.id()));
     // Programs of others may go while they are listed.

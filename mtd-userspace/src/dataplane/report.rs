@@ -7,9 +7,11 @@ use aya::maps::loaded_maps;
 use aya::programs::{ProgramError, ProgramInfo, SchedClassifier, Xdp};
 
 use super::error::Error;
-use super::maps::{cpus, memory, shapes};
+use super::groups::shapes;
+use super::maps::{cpus, memory};
 use super::object::{RECEIVE, SEND, TAKE};
-use super::plane::{Capacity, Plane, program_error};
+use super::plane::{Plane, program_error};
+use super::settings::Capacity;
 
 /// Loads the programs once, from `object` where there is one, and says in a table what that cost.
 ///

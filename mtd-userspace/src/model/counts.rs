@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use mtd_common::DropReason;
+use mtd_common::abi::Counter;
 use serde::{Deserialize, Serialize};
 
 /// What the programs counted since they were attached.
@@ -27,41 +28,35 @@ pub struct SessionTraffic {
     pub last_valid: u64,
 }
 
-/// Frames that were not dropped.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Frames {
-    /// Not ours: handed to the kernel untouched.
-    pub passed: u64,
-    /// Valid packets, opened and delivered.
-    pub accepted: u64,
-    /// Inner packets sealed and sent.
-    pub sent: u64,
-    /// Neighbour solicitations answered.
-    pub neighbour_answered: u64,
-    /// Drop events that were counted but not reported (rate limit, slow reader).
-    pub events_suppressed: u64,
-    /// Control messages handed to the controller.
-    #[serde(default)]
-    pub control: u64,
-    /// Handed to another CPU, to be opened there.
-    #[serde(default)]
-    pub steered: u64,
-    /// Of those, lost on the way, because that CPU's queue was full.
-    #[serde(default)]
-    pub steering_lost: u64,
-    /// Packets sealed with key stream that was made ahead.
-    #[serde(default)]
-    pub sealed_ahead: u64,
-    /// Packets opened with key stream that was made ahead.
-    #[serde(default)]
-    pub opened_ahead: u64,
-    /// Refused, and passed to the kernel because `allow` names them.
-    #[serde(default)]
-    pub allowed: u64,
-    /// Packet Too Big messages that were believed.
-    #[serde(default)]
-    pub too_big: u64,
+macro_rules! frames {
+    ($($variant:ident = $number:literal, $key:ident, $metric:literal, $help:literal, $row:expr;)+) => {
+        /// What was counted beside drops, a field for each line of the table in `mtd_common`. What another version does not
+        /// count is 0 in its document.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(default)]
+        pub struct Frames {
+            $(#[doc = $help] pub $key: u64,)+
+        }
+
+        impl Frames {
+            /// What `read` says of each counter.
+            ///
+            /// # Errors
+            /// The first one of `read`.
+            pub fn read<E>(mut read: impl FnMut(Counter) -> Result<u64, E>) -> Result<Self, E> {
+                Ok(Self { $($key: read(Counter::$variant)?,)+ })
+            }
+
+            /// The value of a counter.
+            pub const fn get(&self, counter: Counter) -> u64 {
+                match counter {
+                    $(Counter::$variant => self.$key,)+
+                }
+            }
+        }
+    };
 }
+mtd_common::counters!(frames);
 
 /// Inner packets.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
@@ -107,4 +102,24 @@ pub struct MapFill {
     pub used: u64,
     /// Entries that there is room for.
     pub capacity: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use super::*;
+
+    #[test]
+    fn the_document_has_each_counter_under_its_key() {
+        let Ok(frames) = Frames::read(|counter| Ok::<_, Infallible>(100 + counter as u64));
+        let document = serde_json::to_value(frames).unwrap();
+        assert_eq!(document.as_object().unwrap().len(), Counter::ALL.len());
+        for &counter in Counter::ALL {
+            assert_eq!(frames.get(counter), 100 + counter as u64);
+            assert_eq!(document[counter.key()], 100 + counter as u64, "{counter:?}");
+        }
+        assert_eq!(serde_json::from_value::<Frames>(document).unwrap(), frames);
+        assert_eq!(serde_json::from_str::<Frames>("{}").unwrap(), Frames::default());
+    }
 }

@@ -6,6 +6,8 @@ mod choices;
 mod counts;
 mod fault;
 mod guard;
+mod ids;
+mod time;
 
 pub use addresses::{Pool, TunnelAddresses};
 pub use allow::{Allow, Protocol};
@@ -13,3 +15,5 @@ pub use choices::{Encoding, KeyStreamChoice, LinkMode, Mode, Policy, SteeringCho
 pub use counts::{Counts, Frames, MapFill, Program, SessionTraffic, Totals, Traffic};
 pub use fault::{Fault, MAX_SHOWN, shown};
 pub use guard::{Enforcement, Guard};
+pub use ids::{ClientId, PeerNumber, SessionIndex};
+pub use time::{BootNs, ClockOffset, Reading, SessionNs, UnixNs};

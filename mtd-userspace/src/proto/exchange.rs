@@ -10,6 +10,7 @@ use super::packet::{self, Path};
 use super::rendezvous::{Introduction, Shared};
 use super::session::{Role, Session};
 use crate::keys::PublicKey;
+use crate::model::{BootNs, ClockOffset};
 
 pub(super) const MILLISECOND: u64 = 1_000_000;
 pub(super) const SECOND: u64 = 1_000 * MILLISECOND;
@@ -31,12 +32,12 @@ pub enum Action {
     Install(Box<Install>),
     /// Send the peer's traffic through this session.
     Route(SessionId),
-    /// Session time is boot time plus this offset (ns, wrapping) from now on.
+    /// The clock of this session has another offset from now on.
     Clock {
         /// The session.
         id: SessionId,
         /// New offset.
-        offset: u64,
+        offset: ClockOffset,
     },
     /// End this session.
     Remove(SessionId),
@@ -85,10 +86,10 @@ pub struct Install {
     pub id: SessionId,
     /// Keys and ends.
     pub session: Arc<Session>,
-    /// Session time minus boot time, in ns (wrapping).
-    pub offset: u64,
-    /// Boot time in ns at which it began.
-    pub started: u64,
+    /// The offset of its clock.
+    pub offset: ClockOffset,
+    /// When it began.
+    pub started: BootNs,
     /// Which end this is.
     pub role: Role,
     /// The peer's public key; of a server's introduction, the own one.
@@ -103,12 +104,12 @@ pub struct Install {
 pub struct Adopted {
     /// Keys and ends.
     pub session: Arc<Session>,
-    /// Session time minus boot time, in ns (wrapping).
-    pub offset: u64,
-    /// Boot time in ns at which it began.
-    pub started: u64,
-    /// Boot time in ns of the last valid packet; 0: none yet.
-    pub last_valid: u64,
+    /// The offset of its clock.
+    pub offset: ClockOffset,
+    /// When it began.
+    pub started: BootNs,
+    /// When the last valid packet came.
+    pub last_valid: BootNs,
 }
 
 /// A control message as the receive program handed it over.
@@ -124,15 +125,15 @@ pub struct Received<'a> {
     pub message: &'a [u8],
 }
 
-/// What the prologue of a handshake binds it to: version, roles, and where it takes place.
-pub(super) enum Place<'a> {
+/// What the prologue of a handshake binds it to, beside version and roles: where it takes place.
+pub(super) enum Binding<'a> {
     /// An introduction: its window, key and slot.
     Introduction { window: u64, key: &'a [u8; 32], slot: u32 },
     /// A session whose keys are to be replaced: [`Session::binding`].
     Session([u8; 32]),
 }
 
-impl Place<'_> {
+impl Binding<'_> {
     pub(super) fn prologue(&self, server: &PublicKey) -> Vec<u8> {
         let mut out = b"mtd v1 handshake, client to server".to_vec();
         out.push(VERSION);

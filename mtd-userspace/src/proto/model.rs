@@ -17,6 +17,7 @@ use super::packet::{self};
 use super::rendezvous::Introduction;
 use super::server::{self, Server};
 use crate::keys::SecretKey;
+use crate::model::{BootNs, UnixNs};
 
 pub(super) const MILLISECOND: u64 = 1_000_000;
 /// How long the world is left alone between two looks at it.
@@ -73,7 +74,7 @@ pub(super) struct Host {
 
 impl Host {
     pub(super) fn now(&self, boot: u64) -> Reading {
-        Reading { boot, wall: boot.wrapping_add(self.wall) }
+        Reading { boot: BootNs(boot), wall: UnixNs(boot.wrapping_add(self.wall)) }
     }
 }
 
@@ -205,7 +206,7 @@ impl World {
         let left = std::mem::take(&mut tables.entries);
         let routes = std::mem::take(&mut tables.routes);
         for (old, entry) in left {
-            let over = boot.wrapping_add(entry.offset) >= entry.session.until;
+            let over = entry.offset.session(BootNs(boot)).0 >= entry.session.until;
             if entry.session.mode == abi::MODE_INTRODUCTION || over {
                 continue;
             }
@@ -231,7 +232,7 @@ impl World {
         let left = std::mem::take(&mut tables.entries);
         let routes = std::mem::take(&mut tables.routes);
         for (old, entry) in left {
-            let over = boot.wrapping_add(entry.offset) >= entry.session.until;
+            let over = entry.offset.session(BootNs(boot)).0 >= entry.session.until;
             if entry.session.mode == abi::MODE_INTRODUCTION || over {
                 continue;
             }
@@ -377,7 +378,7 @@ impl World {
         let (host, boot) = (&mut self.hosts[n], self.boot);
         let now = host.now(boot);
         for (id, entry) in &host.tables.entries {
-            if entry.last_valid > 0 {
+            if entry.last_valid.happened() {
                 match &mut host.machine {
                     Some(Machine::Client(client)) => client.handle_valid(*id, entry.last_valid, now),
                     Some(Machine::Server(server)) => server.handle_valid(*id, entry.last_valid, now),

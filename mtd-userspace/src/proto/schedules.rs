@@ -230,8 +230,12 @@ impl Course {
         }
         if self.reference.server {
             let open = (1..=CLIENTS).filter(|n| self.reference.session(*n)).count();
-            let sessions =
-                self.world.server().sessions().filter(|view| !view.closing && view.last_valid > 0).count();
+            let sessions = self
+                .world
+                .server()
+                .sessions()
+                .filter(|view| !view.closing && view.last_valid.happened())
+                .count();
             assert_eq!(sessions, open, "seed {seed}: sessions of nobody\n{}", self.log.join("\n"));
         }
     }

@@ -7,6 +7,7 @@ use mtd_common::bytes::part;
 use mtd_common::slot;
 
 use super::session::Session;
+use crate::model::{SessionIndex, SessionNs};
 
 /// Where slots are loaded: the maps of a data plane, or a model of them.
 pub trait SlotMaps {
@@ -29,8 +30,8 @@ pub trait SlotMaps {
 /// Where a session is in the maps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Place {
-    /// Index into `SESSIONS`.
-    pub index: u32,
+    /// Its element of the session table.
+    pub index: SessionIndex,
     /// Generation of that element.
     pub generation: u32,
 }
@@ -81,14 +82,14 @@ impl Loader {
     pub fn advance<M: SlotMaps>(
         &mut self,
         session: &Session,
-        now: u64,
+        now: SessionNs,
         horizon: u64,
         maps: &mut M,
     ) -> Result<(), M::Error> {
         let (phase, period) = (session.phase, session.period);
-        let current = slot::number(now, phase, period);
+        let current = slot::number(now.0, phase, period);
         let first = current.saturating_sub(1).max(self.not_before);
-        let ahead = now.saturating_add(horizon).min(session.until);
+        let ahead = now.0.saturating_add(horizon).min(session.until);
         let end = (slot::number(ahead, phase, period) + 1).max(first);
         // Time went on past everything loaded, or back: what is loaded is of no use, or not enough.
         if self.loaded.is_empty() || self.loaded.start > first || self.loaded.end < first {
@@ -105,7 +106,7 @@ impl Loader {
         let (place, mut failure) = (self.place, None);
         let mut load = |number| {
             let element = element(place, session, number);
-            maps.load(place.index, &element).map_err(|error| failure = Some(error)).is_ok()
+            maps.load(place.index.0, &element).map_err(|error| failure = Some(error)).is_ok()
         };
         self.missing.retain(|&number| number >= first && !load(number));
         for number in self.loaded.end..end {
@@ -125,7 +126,7 @@ impl Loader {
     }
 
     fn unload_first<M: SlotMaps>(&mut self, maps: &mut M) {
-        maps.unload(self.place.index, self.place.generation, self.loaded.start);
+        maps.unload(self.place.index.0, self.place.generation, self.loaded.start);
         self.loaded.start += 1;
     }
 }
@@ -145,9 +146,9 @@ fn element(place: Place, session: &Session, number: u64) -> Slot {
 }
 
 /// Whether what the maps hold of a slot is what this session has there, and still of use at session time `now`.
-pub fn is_of(place: Place, session: &Session, loaded: &Slot, now: u64) -> bool {
+pub fn is_of(place: Place, session: &Session, loaded: &Slot, now: SessionNs) -> bool {
     let (_, end) = slot::live(loaded.slot, session.phase, session.period);
-    end > now && element(place, session, loaded.slot) == *loaded
+    end > now.0 && element(place, session, loaded.slot) == *loaded
 }
 
 /// Most slots of `period` ns that are loaded at a time for one session, `horizon` ns ahead: those, the one that has begun

@@ -4,7 +4,7 @@ use mtd_common::abi::DirectionKeys;
 use mtd_common::address::{End, Endpoint, Network};
 use serde::Deserialize;
 
-use super::exchange::{NO_COMMUNITY, Place};
+use super::exchange::{Binding, NO_COMMUNITY};
 use super::messages::{Control, Request, Response, Tunnel};
 use super::noise::{Ephemeral, Identity, Initiator, Responder, Secrets};
 use super::packet::{self, Path};
@@ -239,8 +239,8 @@ fn handshakes_have_the_bytes_of_the_vectors() {
         });
         assert_eq!(parent.as_ref().map(Session::binding), vector.binding.as_ref().map(Hex::array));
         let IntroductionVector { window, slot, .. } = vector.introduction;
-        let introduction = Place::Introduction { window, key: &key, slot: slot as u32 };
-        let place = parent.as_ref().map_or(introduction, |parent| Place::Session(parent.binding()));
+        let introduction = Binding::Introduction { window, key: &key, slot: slot as u32 };
+        let place = parent.as_ref().map_or(introduction, |parent| Binding::Session(parent.binding()));
         let shared = Shared::new(&server, &client.public()).unwrap();
         let psk = place.psk(&NO_COMMUNITY, &shared, &public, &client.public());
         let prologue = place.prologue(&public);

@@ -161,7 +161,7 @@ impl Registrar {
 
     /// Unix time in s, by the clock that sessions go by.
     fn now(&self) -> u64 {
-        self.clock.read().wall / 1_000_000_000
+        self.clock.read().wall.seconds()
     }
 
     /// Writes the leases. A failure is logged: they hold as long as this controller runs.
@@ -176,13 +176,32 @@ impl Registrar {
 
 #[cfg(test)]
 impl Registrar {
-    /// The clients of a folder, with addresses of a pool of IPv4; leases are kept beside the folder.
-    pub(super) fn of_folder(dir: &std::path::Path, clock: Arc<dyn Clock>) -> Self {
+    /// The clients of a folder, with addresses of this pool.
+    pub(super) fn of_folder(dir: &std::path::Path, pool: crate::model::Pool, clock: Arc<dyn Clock>) -> Self {
         let sources = Sources::of_folder(dir);
         let (registry, _) = Registry::load(sources.clone()).unwrap();
-        let leases = Leases::new(crate::model::Pool::default(), []);
-        let leases_path = dir.with_extension("leases");
+        let leases_path = dir.join("leases");
         let own_key = PublicKey::from_bytes([1; 32]);
-        Self { registry, sources, leases, leases_path, clock, own_key }
+        Self { registry, sources, leases: Leases::new(pool, []), leases_path, clock, own_key }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keys::SecretKey;
+    use crate::model::{BootNs, Pool, Reading, UnixNs};
+
+    /// A rehearsed fault of the clock is one for leases as well: they do not ask the system.
+    #[test]
+    fn leases_go_by_the_clock_of_the_sessions() {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Reading { boot: BootNs(5), wall: UnixNs(4_000_000_000_000_000_000) };
+        let pool = Pool { v4: Some("10.9.0.0/24".parse().unwrap()), v6: None };
+        let mut registrar = Registrar::of_folder(folder.path(), pool, Arc::new(clock));
+        registrar.add("laptop", SecretKey::generate().unwrap().public()).unwrap();
+        registrar.remove("laptop").unwrap();
+        let leases = std::fs::read_to_string(folder.path().join("leases")).unwrap();
+        assert!(leases.contains("4000000000"), "{leases}");
     }
 }

@@ -169,7 +169,10 @@ pub fn metrics(status: &Status, text: &mut Text) {
 impl Registrations {
     /// Those of a folder, of a server without addresses to give; `None`: no server.
     pub(crate) fn of_folder(dir: Option<&std::path::Path>, clock: Arc<dyn Clock>) -> Arc<Self> {
-        Arc::new(Self { registrar: dir.map(|dir| Mutex::new(Registrar::of_folder(dir, clock))) })
+        Arc::new(Self {
+            registrar: dir
+                .map(|dir| Mutex::new(Registrar::of_folder(dir, crate::model::Pool::default(), clock))),
+        })
     }
 }
 

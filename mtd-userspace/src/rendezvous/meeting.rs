@@ -16,7 +16,7 @@ use super::{
 };
 use crate::config::Config;
 use crate::keys::PublicKey;
-use crate::model;
+use crate::model::{self, ClientId};
 use crate::prometheus::Text;
 use crate::proto::client::Fetched;
 use crate::proto::clock::Reading;
@@ -141,7 +141,7 @@ impl Meeting {
         }
     }
 
-    async fn fetch(self: Arc<Self>, context: Context, client: usize, window: u64) {
+    async fn fetch(self: Arc<Self>, context: Context, client: ClientId, window: u64) {
         let Some(rendezvous) = context.sessions().rendezvous(client, window) else { return };
         let fetching = Fetching::begin(&self.work);
         let result = self.fetcher.fetch(&[rendezvous]).await;
@@ -152,13 +152,7 @@ impl Meeting {
 
     /// Adds an introduction to what is published.
     fn add(&self, context: &Context, publication: &Publication) {
-        let recipients = {
-            let core = context.sessions();
-            if let Err(error) = core.note_published(publication.introduction.published_ms) {
-                warn!("{error}");
-            }
-            core.recipients(publication)
-        };
+        let recipients = { context.sessions().recipients(publication) };
         let oldest = publication.window.saturating_sub(self.window.as_secs());
         let mut work = self.work();
         work.jobs.retain(|(_, window), _| *window >= oldest);
@@ -223,7 +217,7 @@ impl Work {
         match result {
             Ok(found) => {
                 self.reached = Some(true);
-                self.last_fetch = Some(now.wall as f64 / 1e9);
+                self.last_fetch = Some(now.wall.as_seconds());
                 self.times.push_back(found.took.as_secs_f64() * 1e3);
                 if self.times.len() > MAX_TIMES {
                     self.times.pop_front();
@@ -272,7 +266,7 @@ impl Subsystem for Meeting {
     }
 
     fn report(&self, now: Reading, status: &mut Status) {
-        status.rendezvous = Some(self.status(now.wall / 1_000_000_000));
+        status.rendezvous = Some(self.status(now.wall.seconds()));
     }
 
     fn metrics(&self, status: &Status, text: &mut Text) {

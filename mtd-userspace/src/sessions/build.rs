@@ -1,16 +1,20 @@
 //! The machines that a configuration asks for.
 
-use ipnet::Ipv6Net;
+use std::path::Path;
+
+use ipnet::{IpNet, Ipv6Net};
 use tokio::sync::mpsc;
 use tracing::warn;
 
-use super::negotiated::{Connection, Effect, Negotiated};
-use super::wire::Wire;
+use super::configured::Configured;
+use super::origin::{Connection, Origins};
+use super::wire::Sockets;
+use super::{Effect, Machines};
 use crate::config::{self, Config};
-use crate::controller::host::{Host, protected_prefixes};
-use crate::device::TunnelInfo;
+use crate::controller::host::protected_prefixes;
+use crate::device::{TunnelInfo, Underlay};
 use crate::keys::PublicKey;
-use crate::model::TunnelAddresses;
+use crate::model::{ClientId, TunnelAddresses};
 use crate::proto::client::{self, Client};
 use crate::proto::clock::Reading;
 use crate::proto::exchange::Random;
@@ -25,55 +29,79 @@ use crate::state::State;
 /// When there are no sockets, or a server's key is a weak one.
 pub(crate) fn build(
     config: &Config,
-    host: &Host,
-    tunnel: &TunnelInfo,
+    ground: &Ground<'_>,
     clients: Vec<(PublicKey, TunnelAddresses)>,
     effects: mpsc::UnboundedSender<Effect>,
     now: Reading,
-) -> anyhow::Result<Negotiated> {
-    let wire = Wire::open(&config.interface, tunnel)?;
-    let prefixes = protected_prefixes(config, &host.underlay, &[]);
-    let mut server = None;
-    if let (Some(listen), Some(identity)) = (&config.listen, &config.identity) {
-        let Some(prefix) = choose(&prefixes, listen.local_prefix) else {
-            anyhow::bail!(
-                "{} has no global IPv6 address with a prefix of 64 bits to listen in",
-                config.interface
-            )
-        };
-        let mut machine = Server::new(
-            server_settings(config, listen, identity, prefix, host.mtu),
-            random(),
-            State::read(&host.state)?.unwrap_or_default().published_ms,
-        );
-        for (client, addresses) in clients {
-            if !machine.register(client, addresses, now) {
-                warn!("a registered client's key is of no use: {client}");
-            }
+) -> anyhow::Result<Machines> {
+    let wire = Sockets::open(&config.interface, ground.tunnel)?;
+    let prefixes = protected_prefixes(config, ground.underlay, &[]);
+    let origins = Origins {
+        configured: Configured::new(&config.peers),
+        server: server(config, ground, &prefixes, clients, now)?,
+        clients: connections(config, &prefixes)?,
+    };
+    Ok(Machines { origins, wire: Box::new(wire), effects })
+}
+
+/// What is there for sessions to stand on.
+pub(crate) struct Ground<'a> {
+    /// The underlay.
+    pub(crate) underlay: &'a Underlay,
+    /// The tunnel device.
+    pub(crate) tunnel: &'a TunnelInfo,
+    /// Its MTU, in bytes.
+    pub(crate) mtu: u32,
+    /// The state file.
+    pub(crate) state: &'a Path,
+}
+
+fn server(
+    config: &Config,
+    ground: &Ground<'_>,
+    prefixes: &[Ipv6Net],
+    clients: Vec<(PublicKey, TunnelAddresses)>,
+    now: Reading,
+) -> anyhow::Result<Option<Server>> {
+    let (Some(listen), Some(identity)) = (&config.listen, &config.identity) else { return Ok(None) };
+    let Some(prefix) = choose(prefixes, listen.local_prefix) else {
+        anyhow::bail!("{} has no global IPv6 address with a prefix of 64 bits to listen in", config.interface)
+    };
+    let published_ms = State::read(ground.state)?.unwrap_or_default().published_ms;
+    let settings = server_settings(config, listen, identity, prefix, ground.mtu);
+    let mut machine = Server::new(settings, random(), published_ms);
+    for (client, addresses) in clients {
+        if !machine.register(client, addresses, now) {
+            warn!("the public key of a registered client is a weak one: {client}");
         }
-        server = Some(machine);
     }
-    let mut connections = Vec::new();
-    if let Some(identity) = &config.identity {
-        for server in &config.servers {
-            let settings = client::Settings {
-                identity: identity.key.clone(),
-                server: server.public_key,
-                window: server.window.as_secs(),
-                keepalive: nanoseconds(server.keepalive),
-                allowed: server.allowed_ips.clone(),
-            };
-            let machine = Client::new(settings, random());
-            let mut machine = machine
-                .ok_or_else(|| anyhow::anyhow!("the public key of server {} is of no use", server.name))?;
-            machine.begin_in(choose(&prefixes, server.local_prefix).map(network));
-            connections.push(Connection { config: server.clone(), machine, tunnel: None });
-        }
-    }
+    Ok(Some(machine))
+}
+
+fn connections(config: &Config, prefixes: &[Ipv6Net]) -> anyhow::Result<Vec<Connection>> {
+    let Some(identity) = &config.identity else { return Ok(Vec::new()) };
     let own = config.addresses.iter().map(|net| net.addr().into());
-    let fixed = config.peers.iter().flat_map(|peer| peer.allowed_ips.iter().copied());
-    let reserved = own.chain(fixed).collect();
-    Ok(Negotiated::new(server, connections, reserved, wire, effects))
+    let behind_peers = config.peers.iter().flat_map(|peer| peer.allowed_ips.iter().copied());
+    let reserved: Vec<IpNet> = own.chain(behind_peers).collect();
+    let mut connections = Vec::new();
+    for (n, server) in config.servers.iter().enumerate() {
+        let settings = client::Settings {
+            identity: identity.key.clone(),
+            server: server.public_key,
+            window: server.window.as_secs(),
+            keepalive: nanoseconds(server.keepalive),
+            allowed: server.allowed_ips.clone(),
+        };
+        let machine = Client::new(settings, random());
+        let mut machine = machine
+            .ok_or_else(|| anyhow::anyhow!("the public key of server {} is a weak one", server.name))?;
+        machine.begin_in(choose(prefixes, server.local_prefix).map(network));
+        let others = config.servers.iter().enumerate().filter(|(other, _)| *other != n);
+        let behind_others = others.flat_map(|(_, other)| other.allowed_ips.iter().copied());
+        let reserved = reserved.iter().copied().chain(behind_others).collect();
+        connections.push(Connection::new(ClientId(n as u32), server.clone(), machine, reserved));
+    }
+    Ok(connections)
 }
 
 fn server_settings(

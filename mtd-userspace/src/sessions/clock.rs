@@ -7,7 +7,7 @@ use std::sync::Arc;
 use nix::time::{ClockId, clock_gettime};
 use tracing::warn;
 
-use crate::proto::clock::Reading;
+use crate::model::{BootNs, Reading, UnixNs};
 
 /// Reads boot time and wall clock.
 pub trait Clock: Send + Sync {
@@ -47,7 +47,7 @@ impl Clock for SystemClock {
     fn read(&self) -> Reading {
         let boot = nanoseconds(ClockId::CLOCK_BOOTTIME);
         let wall = nanoseconds(ClockId::CLOCK_REALTIME).saturating_add_signed(self.offset());
-        Reading { boot, wall }
+        Reading { boot: BootNs(boot), wall: UnixNs(wall) }
     }
 }
 

@@ -3,14 +3,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::negotiated::Owner;
+use super::{Key, OriginId};
 use crate::events::{Bus, Event, PathChange, Peer, SessionChange};
 use crate::keys::PublicKey;
+use crate::model::PeerNumber;
 use crate::proto::exchange::SessionId;
 use crate::status::PeerState;
-
-/// A negotiated session.
-type Key = (Owner, SessionId);
 
 /// Knows which session carries the traffic of each peer, and tells of changes.
 #[derive(Default)]
@@ -22,9 +20,9 @@ pub(super) struct Observer {
     /// Whose each session is.
     peers: HashMap<Key, PublicKey>,
     /// The session that carries a peer's traffic.
-    current: HashMap<(Owner, PublicKey), SessionId>,
+    current: HashMap<(OriginId, PublicKey), SessionId>,
     /// States of the statically configured peers, by number.
-    fixed: HashMap<u32, PeerState>,
+    fixed: HashMap<PeerNumber, PeerState>,
     /// Handshakes refused so far.
     refused: HashMap<&'static str, u64>,
 }
@@ -35,19 +33,22 @@ impl Observer {
         (self.bus, self.names) = (Some(bus), names);
     }
 
-    /// A session is in the maps.
-    pub(super) fn installed(&mut self, key: Key, peer: PublicKey) {
-        self.peers.insert(key, peer);
+    /// A session is in the maps; `None`: it is not one that was negotiated.
+    pub(super) fn installed(&mut self, key: Key, peer: Option<PublicKey>) {
+        self.peers.extend(peer.map(|peer| (key, peer)));
     }
 
     /// A session that an earlier controller left goes on: nothing has changed.
     pub(super) fn adopted(&mut self, key: Key, peer: PublicKey) {
-        self.installed(key, peer);
+        self.installed(key, Some(peer));
         self.current.insert((key.0, peer), key.1);
     }
 
-    /// A session carries its peer's traffic now.
-    pub(super) fn routed(&mut self, key: Key) {
+    /// A session carries its peer's traffic now, if that could be `done`.
+    pub(super) fn routed(&mut self, key: Key, done: bool) {
+        if !done {
+            return;
+        }
         let Some(peer) = self.peers.get(&key).copied() else { return };
         match self.current.insert((key.0, peer), key.1) {
             None => self.publish(peer, SessionChange::Opened),
@@ -73,7 +74,7 @@ impl Observer {
     }
 
     /// A statically configured peer is in this state.
-    pub(super) fn seen(&mut self, number: u32, name: &str, state: PeerState) {
+    pub(super) fn seen(&mut self, number: PeerNumber, name: &str, state: PeerState) {
         let before = self.fixed.insert(number, state).unwrap_or(PeerState::Waiting);
         let change = match state {
             PeerState::Open => SessionChange::Opened,
@@ -113,6 +114,7 @@ impl Observer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::ClientId;
 
     /// Words for what has happened since the last call.
     fn told(bus: &Bus, seen: &mut usize) -> Vec<String> {
@@ -133,21 +135,21 @@ mod tests {
         let (key, mut seen) = (PublicKey::from_bytes([7; 32]), 0);
         let mut observer = Observer::default();
         observer.tell(Arc::clone(&bus), [(key, "office".to_owned())].into());
-        let session = |n| (Owner::Client(0), SessionId(n));
-        observer.installed(session(1), key);
+        let session = |n| (OriginId::Client(ClientId(0)), SessionId(n));
+        observer.installed(session(1), Some(key));
         assert!(told(&bus, &mut seen).is_empty(), "nothing has come through it");
-        observer.routed(session(1));
-        observer.routed(session(1));
+        observer.routed(session(1), true);
+        observer.routed(session(1), true);
         assert_eq!(told(&bus, &mut seen), ["office Opened"]);
-        observer.installed(session(2), key);
-        observer.routed(session(2));
+        observer.installed(session(2), Some(key));
+        observer.routed(session(2), true);
         observer.removed(session(1));
         assert_eq!(told(&bus, &mut seen), ["office Rekeyed"]);
         observer.removed(session(2));
         observer.removed(session(2));
         assert_eq!(told(&bus, &mut seen), ["office Closed"]);
         observer.adopted(session(3), key);
-        observer.installed(session(4), key);
+        observer.installed(session(4), Some(key));
         observer.removed(session(3));
         assert!(told(&bus, &mut seen).is_empty(), "another one carries on");
         observer.removed(session(4));
@@ -162,7 +164,7 @@ mod tests {
         for state in
             [PeerState::Waiting, PeerState::Open, PeerState::Open, PeerState::Silent, PeerState::Open]
         {
-            observer.seen(1, "laptop", state);
+            observer.seen(PeerNumber(1), "laptop", state);
         }
         assert_eq!(told(&bus, &mut seen), ["laptop Opened", "laptop Silent", "laptop Opened"]);
         observer.refused([("too_many", 3)].into_iter());

@@ -5,28 +5,32 @@ use mtd_common::control_record::ControlRecord;
 use mtd_common::packet::OVERHEAD;
 use tracing::{debug, info, warn};
 
-use super::Sessions;
 use super::paths::Path;
+use super::{Maps, OriginId, Sessions};
 use crate::device::TunnelDevice;
 use crate::events::PathChange;
+use crate::model::{BootNs, PeerNumber, SessionIndex};
 use crate::proto::clock::Reading;
 use crate::status;
 
-impl Sessions {
+impl<M: Maps> Sessions<M> {
     /// A router has said, as the receive program has checked, that a packet of a session was too long for it.
     pub(super) fn handle_too_big(&mut self, record: &ControlRecord, now: Reading) {
         let Some(outer) = record.too_big() else { return };
-        let place = (record.session, record.generation);
-        let fixed = self.peers.iter().find(|peer| (peer.place.index, peer.place.generation) == place);
-        let number = fixed.map(|peer| peer.number).or_else(|| self.negotiated.peer_at(place.0, place.1));
-        let Some(number) = number else { return debug!("packet too big of a session that is over") };
-        let usual = self.settings.inner_mtu + OVERHEAD as u32;
+        let Some(installed) = self.table.at(SessionIndex(record.session), record.generation) else {
+            return debug!("packet too big of a session that is over");
+        };
+        let (key, number) = (installed.key, installed.peer);
+        let usual = self.told.inner_mtu + OVERHEAD as u32;
         if !self.paths.note(number, outer, usual, now.boot) {
             return;
         }
-        let who = fixed.map_or_else(String::new, |peer| format!(" to {}", peer.config.name));
+        let mut configured = self.origins.configured.peers();
+        let peer = configured.find(|(id, _)| (OriginId::Configured, *id) == key);
+        let name = peer.map(|(_, peer)| peer.config.name.as_str());
+        let who = name.map_or_else(String::new, |name| format!(" to {name}"));
+        self.observer.path(name, PathChange::Narrow(outer));
         let Some(path) = self.paths.get(number) else { return };
-        self.negotiated.observer.path(fixed.map(|peer| peer.config.name.as_str()), PathChange::Narrow(outer));
         if path.is_too_small() {
             warn!(
                 "the path{who} carries packets of up to {outer} bytes only; mtd needs {}: long ones will be lost",
@@ -41,15 +45,15 @@ impl Sessions {
     }
 
     /// Forgets what was learnt long ago: the paths are tried again.
-    pub(super) fn forget_paths(&mut self, now: u64) {
+    pub(super) fn forget_paths(&mut self, now: BootNs) {
         for _ in self.paths.forget(now) {
             info!("the MTU of a path that was small is tried again");
-            self.negotiated.observer.path(None, PathChange::TriedAgain);
+            self.observer.path(None, PathChange::TriedAgain);
         }
     }
 
     /// Whether [`Sessions::tunnel`] has changed since this was last asked. (What servers give is told by
-    /// [`crate::sessions::negotiated::Effect::Device`].)
+    /// [`super::Effect::Device`].)
     pub(crate) fn take_tunnel_changed(&mut self) -> bool {
         let paths = self.paths.take_changed();
         std::mem::take(&mut self.mtu_due) || paths
@@ -57,25 +61,23 @@ impl Sessions {
 
     /// The tunnel device as it should be now: as configured, with what sessions and their paths add.
     pub(crate) fn tunnel(&self, configured: &TunnelDevice) -> TunnelDevice {
-        let mut device = TunnelDevice { mtu: self.settings.inner_mtu, ..configured.clone() };
-        for (local, remote) in self.negotiated.connections.iter().filter_map(|connection| connection.tunnel) {
+        let mut device = TunnelDevice { mtu: self.told.inner_mtu, ..configured.clone() };
+        for (local, remote) in self.origins.clients.iter().filter_map(|connection| connection.tunnel) {
             device.addresses.extend(local.iter().map(IpNet::from));
             device.routes.extend(remote.iter().map(IpNet::from));
         }
-        let is_known = |peer| self.paths.get(peer).is_some();
-        let fixed = self.peers.iter().filter(|peer| is_known(peer.number));
-        let fixed = fixed.map(|peer| (peer.number, peer.config.allowed_ips.clone()));
-        let negotiated = self.negotiated.networks(is_known);
-        for (peer, networks) in fixed.chain(negotiated) {
+        for installed in self.table.iter() {
             // The device may have become narrower than the path.
-            let narrow = self.paths.get(peer).map(Path::inner).filter(|mtu| *mtu < device.mtu);
-            device.narrow.extend(networks.into_iter().filter_map(|network| Some((network, narrow?))));
+            let narrow = self.paths.get(installed.peer).map(Path::inner).filter(|mtu| *mtu < device.mtu);
+            if let Some(mtu) = narrow {
+                device.narrow.extend(installed.inner_networks().into_iter().map(|network| (network, mtu)));
+            }
         }
         device
     }
 
     /// The longest outer packet in bytes that the path to a peer carries; `None`: what the interface carries.
-    pub(super) fn path_mtu(&self, peer: u32) -> Option<u32> {
+    pub(super) fn path_mtu(&self, peer: PeerNumber) -> Option<u32> {
         self.paths.get(peer).map(|path| path.outer)
     }
 

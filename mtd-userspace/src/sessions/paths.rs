@@ -5,14 +5,15 @@ use std::collections::HashMap;
 use mtd_common::packet::OVERHEAD;
 
 use crate::config::MIN_INNER_MTU;
+use crate::model::{BootNs, PeerNumber};
 
 /// What was learnt of the path to a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Path {
     /// Longest outer packet in bytes.
     pub(super) outer: u32,
-    /// Boot time in ns from which on this is forgotten.
-    until: u64,
+    /// When this is forgotten.
+    until: BootNs,
 }
 
 impl Path {
@@ -32,7 +33,7 @@ impl Path {
 pub(super) struct Paths {
     /// Time in ns for which a path is believed to be as small as was said.
     lifetime: u64,
-    known: HashMap<u32, Path>,
+    known: HashMap<PeerNumber, Path>,
     changed: bool,
 }
 
@@ -42,29 +43,29 @@ impl Paths {
         Self { lifetime, known: HashMap::new(), changed: false }
     }
 
-    /// Takes note at boot time `now` (ns) that the path to a peer carries packets of up to `outer` bytes, where up to `usual`
+    /// Takes note that the path to a peer carries packets of up to `outer` bytes, where up to `usual`
     /// were sent. True: that is less than was known before. More is never believed: it may be an old message, or somebody's who
     /// wants packets to get lost.
-    pub(super) fn note(&mut self, peer: u32, outer: u32, usual: u32, now: u64) -> bool {
+    pub(super) fn note(&mut self, peer: PeerNumber, outer: u32, usual: u32, now: BootNs) -> bool {
         let before = self.known.get(&peer).map_or(usual, |path| path.outer);
         if outer > before || outer >= usual {
             return false;
         }
-        self.known.insert(peer, Path { outer, until: now.saturating_add(self.lifetime) });
+        self.known.insert(peer, Path { outer, until: now + self.lifetime });
         let less = outer < before;
         self.changed |= less;
         less
     }
 
-    /// Forgets what is too old at boot time `now` (ns). Returns the peers that it was about.
-    pub(super) fn forget(&mut self, now: u64) -> Vec<u32> {
+    /// Forgets what is too old. Returns the peers that it was about.
+    pub(super) fn forget(&mut self, now: BootNs) -> Vec<PeerNumber> {
         let old: Vec<_> = self.known.extract_if(|_, path| path.until <= now).map(|(peer, _)| peer).collect();
         self.changed |= !old.is_empty();
         old
     }
 
     /// What is known of the path to a peer; `None`: it carries what the interface carries, as far as is known.
-    pub(super) fn get(&self, peer: u32) -> Option<Path> {
+    pub(super) fn get(&self, peer: PeerNumber) -> Option<Path> {
         self.known.get(&peer).copied()
     }
 
@@ -88,31 +89,37 @@ mod tests {
     #[test]
     fn a_path_shrinks_at_once_and_grows_after_its_time() {
         let mut paths = Paths::new(100);
-        assert!(paths.note(1, 1400, USUAL, 0) && paths.take_changed());
-        assert!(!paths.note(1, 1450, USUAL, 10), "nobody tells of more");
-        assert!(!paths.note(1, 1400, USUAL, 50) && !paths.take_changed(), "the same lasts longer");
-        assert!(paths.forget(100).is_empty());
-        assert!(paths.note(1, 1352, USUAL, 100) && paths.take_changed());
-        assert_eq!(paths.get(1).map(Path::inner), Some(1280));
-        assert_eq!(paths.get(2), None);
-        assert!(paths.note(2, 1499, USUAL, 150));
+        assert!(paths.note(PeerNumber(1), 1400, USUAL, BootNs(0)) && paths.take_changed());
+        assert!(!paths.note(PeerNumber(1), 1450, USUAL, BootNs(10)), "nobody tells of more");
+        assert!(
+            !paths.note(PeerNumber(1), 1400, USUAL, BootNs(50)) && !paths.take_changed(),
+            "the same lasts longer"
+        );
+        assert!(paths.forget(BootNs(100)).is_empty());
+        assert!(paths.note(PeerNumber(1), 1352, USUAL, BootNs(100)) && paths.take_changed());
+        assert_eq!(paths.get(PeerNumber(1)).map(Path::inner), Some(1280));
+        assert_eq!(paths.get(PeerNumber(2)), None);
+        assert!(paths.note(PeerNumber(2), 1499, USUAL, BootNs(150)));
         assert!(paths.take_changed() && !paths.take_changed());
-        assert_eq!(paths.forget(200), [1]);
+        assert_eq!(paths.forget(BootNs(200)), [PeerNumber(1)]);
         assert!(paths.take_changed());
-        assert_eq!((paths.get(1), paths.all().count()), (None, 1));
-        assert!(paths.note(1, 1450, USUAL, 210), "what is forgotten counts no more");
+        assert_eq!((paths.get(PeerNumber(1)), paths.all().count()), (None, 1));
+        assert!(paths.note(PeerNumber(1), 1450, USUAL, BootNs(210)), "what is forgotten counts no more");
     }
 
     #[test]
     fn what_is_no_less_than_usual_is_nothing_to_remember() {
         let mut paths = Paths::new(100);
-        assert!(!paths.note(1, USUAL, USUAL, 0) && !paths.note(1, u32::MAX, USUAL, 0));
-        assert!(!paths.take_changed() && paths.get(1).is_none());
+        assert!(
+            !paths.note(PeerNumber(1), USUAL, USUAL, BootNs(0))
+                && !paths.note(PeerNumber(1), u32::MAX, USUAL, BootNs(0))
+        );
+        assert!(!paths.take_changed() && paths.get(PeerNumber(1)).is_none());
     }
 
     #[test]
     fn inner_packets_never_get_shorter_than_ipv6_allows() {
-        let path = |outer| Path { outer, until: 0 };
+        let path = |outer| Path { outer, until: BootNs(0) };
         assert_eq!((path(1352).inner(), path(1352).is_too_small()), (1280, false));
         assert_eq!((path(1351).inner(), path(1351).is_too_small()), (1280, true));
         assert_eq!((path(1280).inner(), path(1280).is_too_small()), (1280, true));

@@ -1,41 +1,50 @@
 //! What there is to say of the running state.
 
 use ipnet::Ipv6Net;
-use mtd_common::abi::MODE_ENCRYPT;
+use mtd_common::DropReason;
+use mtd_common::abi::{MODE_ENCRYPT, SessionState as Kept};
 use mtd_common::address::Endpoint;
 use mtd_common::slot;
 use tracing::warn;
 
-use super::Sessions;
-use super::negotiated::{Connection, Owner};
-use super::peer::Peer;
-use crate::dataplane::{XdpMode, boot_time};
+use super::configured::ConfiguredPeer;
+use super::installed::Installed;
+use super::origin::Connection;
+use super::{Maps, OriginId, Sessions, summary};
+use crate::dataplane::XdpMode;
 use crate::keys::PublicKey;
-use crate::model::{Counts, Traffic};
+use crate::model::{BootNs, Counts, Traffic, TunnelAddresses};
 use crate::proto::client::{Client, Phase, Trouble};
 use crate::proto::clock::{self, Reading};
 use crate::proto::exchange::SessionId;
-use crate::proto::messages::{Reason, Tunnel};
+use crate::proto::messages::Reason;
 use crate::proto::server::{Server, View};
 use crate::proto::session::Session;
-use crate::status::{self, SCHEMA, SessionRole, SessionState, Status};
+use crate::status::{self, PeerState, SCHEMA, SessionRole, SessionState, Status};
 
-impl Sessions {
-    /// What the control socket tells.
-    /// `name_of` tells the names of registered clients.
+impl<M: Maps> Sessions<M> {
+    /// The document of the control socket. `name_of` knows the names of registered clients.
     pub fn status(&self, name_of: &dyn Fn(&PublicKey) -> Option<String>) -> Status {
         let now = self.clock.read();
         Status {
-            peers: self.peers.iter().map(|peer| self.peer(peer, now)).collect(),
+            peers: self
+                .origins
+                .configured
+                .peers()
+                .filter_map(|(id, peer)| self.peer(id, peer, now))
+                .collect(),
             sessions: self.sessions(name_of, now),
-            ..self.overview()
+            ..self.overview_at(now)
         }
     }
 
     /// The same without the single peers and sessions.
     pub fn overview(&self) -> Status {
-        let now = self.clock.read();
-        let counts = self.tables.plane.counts().unwrap_or_else(|error| {
+        self.overview_at(self.clock.read())
+    }
+
+    fn overview_at(&self, now: Reading) -> Status {
+        let counts = self.table.maps.counts().unwrap_or_else(|error| {
             warn!("reading the counters: {error}");
             Counts::default()
         });
@@ -43,44 +52,40 @@ impl Sessions {
             schema: SCHEMA,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: Some(std::process::id()),
-            uptime_seconds: self.started.elapsed().as_secs_f64(),
+            uptime_seconds: now.boot.since(self.started) as f64 / 1e9,
             interface: self.config.interface.clone(),
             device: self.config.device.clone(),
             xdp: self.mode.map_or("none", XdpMode::name).to_owned(),
             link: self.config.link.to_string(),
-            prefixes: self.settings.prefixes.iter().map(|prefix| (*prefix).into()).collect(),
-            mtu: self.settings.inner_mtu,
+            prefixes: self.told.prefixes.iter().map(|prefix| (*prefix).into()).collect(),
+            mtu: self.told.inner_mtu,
             paths: self.path_counts(),
-            pins: self.facts.pins.clone(),
+            pins: self.pins.clone(),
             frames: counts.frames,
             drops: status::by_name(&counts.drops),
             would_drop: status::by_name(&counts.would_drop),
-            guard: status::Guard::of(&self.settings.guard, boot_time()),
-            programs: self.tables.plane.programs(),
+            guard: status::Guard::of(&self.told.guard, now.boot.0),
+            programs: self.table.maps.programs(),
             public_key: self.config.identity.as_ref().map(|identity| identity.key.public().to_string()),
-            handshakes: self.negotiated.server.as_ref().map(handshakes),
+            handshakes: self.origins.server.as_ref().map(handshakes),
             ..self.summary(now)
         }
     }
 
-    /// Unix time in s.
-    pub fn unix_now(&self) -> u64 {
-        self.clock.read().wall / 1_000_000_000
-    }
-
     /// Sessions with servers, then with clients by name.
     fn sessions(&self, name_of: &dyn Fn(&PublicKey) -> Option<String>, now: Reading) -> Vec<status::Session> {
-        let connections = self.negotiated.connections.iter().enumerate();
-        let mut sessions: Vec<_> =
-            connections.map(|(n, connection)| self.connection(n, connection, now)).collect();
-        let server = self.negotiated.server.iter().flat_map(Server::sessions).filter(|view| !view.closing);
-        let mut clients: Vec<_> = server.map(|view| self.client(&view, name_of, now)).collect();
+        let connections = self.origins.clients.iter();
+        let mut sessions: Vec<_> = connections.map(|connection| self.connection(connection, now)).collect();
+        let server = self.origins.server.iter().flat_map(Server::sessions);
+        // Where another session has taken the place of one that is closing, that other one is shown.
+        let shown = server.filter(|view| !view.closing || !view.replaced);
+        let mut clients: Vec<_> = shown.map(|view| self.client(&view, name_of, now)).collect();
         clients.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         sessions.append(&mut clients);
         sessions
     }
 
-    fn connection(&self, n: usize, connection: &Connection, now: Reading) -> status::Session {
+    fn connection(&self, connection: &Connection, now: Reading) -> status::Session {
         let machine = &connection.machine;
         let base = status::Session {
             name: connection.config.name.clone(),
@@ -92,10 +97,7 @@ impl Sessions {
             ..status::Session::unknown()
         };
         match machine.session() {
-            Some((id, session, offset, started)) => {
-                let live = Live { owner: Owner::Client(n as u32), id, session, offset, started };
-                self.describe(base, &live, now)
-            }
+            Some((id, ..)) => self.describe(base, (OriginId::Client(connection.id), id), now),
             None => base,
         }
     }
@@ -106,49 +108,115 @@ impl Sessions {
         name_of: &dyn Fn(&PublicKey) -> Option<String>,
         now: Reading,
     ) -> status::Session {
-        let (id, session) = (view.id, view.session);
-        let live = Live { owner: Owner::Server, id, session, offset: view.offset, started: view.started };
+        let key = (OriginId::Server, view.id);
+        let ends = self.table.get(key).map(|installed| {
+            (TunnelAddresses::from_map(installed.local), TunnelAddresses::from_map(installed.remote))
+        });
         let base = status::Session {
             name: name_of(view.client).unwrap_or_else(|| view.client.to_string()),
             public_key: view.client.to_string(),
             role: SessionRole::Server,
             state: server_state(view),
-            tunnel: tunnel(self.negotiated.tunnel_of(Owner::Server, id)),
+            tunnel: tunnel(ends),
             ..status::Session::unknown()
         };
-        self.describe(base, &live, now)
+        self.describe(base, key, now)
     }
 
-    fn peer(&self, peer: &Peer, now: Reading) -> status::Peer {
-        let state = self.tables.plane.session_state(peer.place.index).unwrap_or_default();
-        peer.status(&state, self.path_mtu(peer.number), now)
-    }
-
-    fn describe(&self, base: status::Session, live: &Live<'_>, now: Reading) -> status::Session {
-        let Live { owner, id, session, offset, started } = *live;
-        let state = self.negotiated.state(owner, id, &self.tables.plane);
-        let time = now.boot.wrapping_add(offset);
-        let number = slot::number(time, session.phase, session.period);
-        let (local, remote) = session.endpoints(number);
-        let endpoint = |end: Endpoint| status::Endpoint { address: end.address.into(), port: end.port };
-        let seconds = |since: u64| now.boot.saturating_sub(since) as f64 / 1e9;
+    /// Adds what is known of an installed session.
+    fn describe(&self, base: status::Session, key: super::Key, now: Reading) -> status::Session {
+        let Some(installed) = self.table.get(key) else { return base };
+        let Installed { session, offset, started, .. } = installed;
+        let state = self.table.state(key);
+        let (number, local, remote) = ends(session, installed, now);
         let network = session.remote.network;
         status::Session {
             mode: Some(if session.mode == MODE_ENCRYPT { "encrypt" } else { "authenticate" }.to_owned()),
             period_seconds: Some(session.period as f64 / 1e9),
             slot: Some(number),
-            local: Some(endpoint(local)),
-            remote: Some(endpoint(remote)),
+            local: Some(local),
+            remote: Some(remote),
             prefix: Ipv6Net::new(network.prefix.into(), network.length).ok().map(Into::into),
-            last_valid_seconds: (state.rx_last_valid > 0).then(|| seconds(state.rx_last_valid)),
-            clock_offset_seconds: Some(clock::difference(offset, now) as f64 / 1e9),
-            rekeyed_seconds: Some(seconds(started)),
-            path_mtu: self.negotiated.peer_of(owner, id).and_then(|peer| self.path_mtu(peer)),
+            last_valid_seconds: last_valid(&state, now),
+            clock_offset_seconds: Some(clock::difference(*offset, now) as f64 / 1e9),
+            rekeyed_seconds: Some(now.boot.since(*started) as f64 / 1e9),
+            path_mtu: self.path_mtu(installed.peer),
             received: Traffic { packets: state.rx_packets, bytes: state.rx_bytes },
             sent: Traffic { packets: state.tx_packets, bytes: state.tx_bytes },
             ..base
         }
     }
+
+    /// The session with a configured peer; `None`: this controller stops.
+    fn peer(&self, id: SessionId, peer: &ConfiguredPeer, now: Reading) -> Option<status::Peer> {
+        let key = (OriginId::Configured, id);
+        let (state, installed) = (self.table.state(key), self.table.get(key)?);
+        let seen = summary::peer_state(BootNs(state.rx_last_valid), peer.session.period, now);
+        let (number, local, remote) = ends(&peer.session, installed, now);
+        let loaded = installed.loader.loaded();
+        Some(status::Peer {
+            name: peer.config.name.clone(),
+            state: seen,
+            mode: peer.config.mode.to_string(),
+            period_seconds: peer.config.period.as_secs_f64(),
+            slot: number,
+            local,
+            remote,
+            slots_ahead: loaded.end.saturating_sub(number + 1),
+            last_valid_seconds: last_valid(&state, now),
+            clock_offset_seconds: clock::difference(installed.offset, now) as f64 / 1e9,
+            received: Traffic { packets: state.rx_packets, bytes: state.rx_bytes },
+            sent: Traffic { packets: state.tx_packets, bytes: state.tx_bytes },
+            path_mtu: self.path_mtu(installed.peer),
+            dropped_from_prefix: peer.dropped.iter().map(|(r, n)| (r.name().to_owned(), *n)).collect(),
+            hint: peer_hint(peer, seen, loaded.start > number),
+        })
+    }
+}
+
+/// The present slot of a session, and both ends in it.
+fn ends(session: &Session, installed: &Installed, now: Reading) -> (u64, status::Endpoint, status::Endpoint) {
+    let time = installed.offset.session(now.boot);
+    let number = slot::number(time.0, session.phase, session.period);
+    let (local, remote) = session.endpoints(number);
+    let endpoint = |end: Endpoint| status::Endpoint { address: end.address.into(), port: end.port };
+    (number, endpoint(local), endpoint(remote))
+}
+
+/// Seconds since the last valid packet.
+fn last_valid(state: &Kept, now: Reading) -> Option<f64> {
+    let last = BootNs(state.rx_last_valid);
+    last.happened().then(|| now.boot.since(last) as f64 / 1e9)
+}
+
+fn peer_hint(peer: &ConfiguredPeer, state: PeerState, waits: bool) -> Option<String> {
+    if waits {
+        return Some(
+            "the last stop was not a clean one: to be safe from replays, receiving starts with a slot that had not \
+             begun then"
+                .to_owned(),
+        );
+    }
+    if state == PeerState::Open {
+        return None;
+    }
+    let most = peer.dropped.iter().max_by_key(|(_, count)| **count).map(|(reason, _)| *reason);
+    Some(match most {
+        None => format!(
+            "nothing has come from {}: is the peer running, is its prefix configured here as it is there, and does the \
+             network deliver our prefix {}?",
+            peer.config.prefix, peer.config.local_prefix
+        ),
+        Some(DropReason::UnknownAddress) => {
+            "packets come from the peer's prefix, but to addresses that this session \
+             never has: compare key, seeds, period, mode and prefixes on both ends, then both clocks"
+                .to_owned()
+        }
+        Some(DropReason::StaleSlot) => {
+            "packets come from the peer, but for other slots: the clocks of the two ends disagree".to_owned()
+        }
+        Some(reason) => format!("packets come from the peer's prefix, but are dropped: {}", reason.help()),
+    })
 }
 
 /// The state of the session with a server.
@@ -164,20 +232,16 @@ pub(super) fn client_state(machine: &Client) -> SessionState {
 
 /// The state of the session with a client.
 pub(super) const fn server_state(view: &View<'_>) -> SessionState {
-    if view.last_valid == 0 { SessionState::HalfOpen } else { SessionState::Open }
+    if view.closing {
+        SessionState::Closing
+    } else if view.last_valid.happened() {
+        SessionState::Open
+    } else {
+        SessionState::HalfOpen
+    }
 }
 
-/// A session to be described.
-#[derive(Clone, Copy)]
-struct Live<'a> {
-    owner: Owner,
-    id: SessionId,
-    session: &'a Session,
-    offset: u64,
-    started: u64,
-}
-
-fn tunnel(ends: Option<(Tunnel, Tunnel)>) -> status::Tunnel {
+fn tunnel(ends: Option<(TunnelAddresses, TunnelAddresses)>) -> status::Tunnel {
     let (local, remote) = ends.unwrap_or_default();
     status::Tunnel { local: local.iter().collect(), remote: remote.iter().collect() }
 }

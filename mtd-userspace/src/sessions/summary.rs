@@ -1,58 +1,56 @@
 //! What there is to say of all sessions together: a walk over what is in memory, without an address to derive.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use mtd_common::slot;
 
-use super::negotiated::horizon;
-use super::peer;
-use super::{Sessions, report};
-use crate::model::{Totals, Traffic};
+use super::{Maps, OriginId, Sessions, report};
+use crate::model::{BootNs, ClockOffset, Totals, Traffic};
 use crate::proto::clock::{self, Reading};
 use crate::proto::server::Server;
 use crate::proto::session::Session;
 use crate::proto::slots::Loader;
-use crate::status::{SessionCount, Slots, Status};
+use crate::status::{PeerState, SessionCount, Slots, Status};
+
+/// A peer never counts as silent before this, however short its slots are: people pause.
+const SILENT_AFTER: Duration = Duration::from_secs(10);
 
 /// Sums over sessions, while they are gathered.
 #[derive(Default)]
 struct Sums {
     slots: Slots,
     counts: BTreeMap<(&'static str, &'static str), u64>,
-    /// Boot time in ns of the last valid packet; 0: none.
-    last_valid: u64,
+    /// When the last valid packet came.
+    last_valid: BootNs,
     /// Largest difference to the wall clock, in ns.
     offset: Option<u64>,
 }
 
-impl Sessions {
+impl<M: Maps> Sessions<M> {
     /// The part of the status that is about all sessions together.
     pub(super) fn summary(&self, now: Reading) -> Status {
-        let (plane, mut sums) = (&self.tables.plane, Sums::default());
-        for peer in &self.peers {
-            let last_valid = plane.session_traffic(peer.place.index).last_valid;
+        let (maps, mut sums) = (&self.table.maps, Sums::default());
+        for installed in self.table.iter() {
+            let last_valid = BootNs(maps.traffic(installed.index()).last_valid);
             sums.last_valid = sums.last_valid.max(last_valid);
-            sums.count("peer", peer::state(last_valid, peer.session.period, now).as_str());
-            sums.load(&peer.session, &peer.loader, (peer.offset, self.tables.horizon), now);
+            if installed.key.0 == OriginId::Configured {
+                sums.count("peer", peer_state(last_valid, installed.session.period, now).as_str());
+            }
+            let horizon = self.table.horizon(installed);
+            sums.load(&installed.session, &installed.loader, (installed.offset, horizon), now);
         }
-        for entry in self.negotiated.entries() {
-            sums.last_valid = sums.last_valid.max(plane.session_traffic(entry.place().index).last_valid);
-            sums.load(&entry.session, &entry.loader, (entry.offset, horizon(entry, &self.tables)), now);
-        }
-        for connection in &self.negotiated.connections {
+        for connection in &self.origins.clients {
             sums.count("client", report::client_state(&connection.machine).as_str());
         }
-        for view in self.negotiated.server.iter().flat_map(Server::sessions) {
-            if !view.closing {
-                sums.count("server", report::server_state(&view).as_str());
-            }
+        for view in self.origins.server.iter().flat_map(Server::sessions) {
+            sums.count("server", report::server_state(&view).as_str());
         }
         let Sums { slots, counts, last_valid, offset } = sums;
-        let boot_to_unix = |boot: u64| boot.wrapping_add(now.offset()) as f64 / 1e9;
         Status {
-            maps: self.tables.fill(slots.loaded),
-            slots: Some(Slots { refreshed: self.refreshed.map(boot_to_unix), ..slots }),
-            last_valid_seconds: (last_valid > 0).then(|| now.boot.saturating_sub(last_valid) as f64 / 1e9),
+            maps: self.table.fill(slots.loaded),
+            slots: Some(Slots { refreshed: self.refreshed.map(|at| now.unix(at).as_seconds()), ..slots }),
+            last_valid_seconds: last_valid.happened().then(|| now.boot.since(last_valid) as f64 / 1e9),
             clock_offset_seconds: offset.map(|ns| ns as f64 / 1e9),
             session_counts: counts
                 .into_iter()
@@ -65,7 +63,7 @@ impl Sessions {
 
     /// What went through all sessions since this controller started.
     fn traffic(&self) -> Totals {
-        let (now, before) = (self.tables.totals(), self.traffic_before);
+        let (now, before) = (self.table.totals(), self.traffic_before);
         let less = |now: Traffic, before: Traffic| Traffic {
             packets: now.packets.saturating_sub(before.packets),
             bytes: now.bytes.saturating_sub(before.bytes),
@@ -80,13 +78,19 @@ impl Sums {
     }
 
     /// Adds what is loaded of a session, of which slots shall be loaded `horizon` ns ahead.
-    fn load(&mut self, session: &Session, loader: &Loader, (offset, horizon): (u64, u64), now: Reading) {
+    fn load(
+        &mut self,
+        session: &Session,
+        loader: &Loader,
+        (offset, horizon): (ClockOffset, u64),
+        now: Reading,
+    ) {
         let loaded = loader.loaded();
         self.slots.loaded += loaded.end - loaded.start;
         self.slots.missing += loader.missing() as u64;
         let difference = clock::difference(offset, now).unsigned_abs();
         self.offset = Some(self.offset.unwrap_or_default().max(difference));
-        let time = now.boot.wrapping_add(offset);
+        let time = offset.session(now.boot).0;
         let end = slot::start(loaded.end, session.phase, session.period);
         let lag = time.saturating_add(horizon).min(session.until).saturating_sub(end) as f64 / 1e9;
         self.slots.lag_seconds = self.slots.lag_seconds.max(lag);
@@ -98,12 +102,25 @@ impl Sums {
     }
 }
 
+/// The state of a session with slots of `period` ns whose last valid packet came at `last_valid`.
+pub(super) fn peer_state(last_valid: BootNs, period: u64, now: Reading) -> PeerState {
+    let silent_for = now.boot.since(last_valid);
+    if !last_valid.happened() {
+        PeerState::Waiting
+    } else if Duration::from_nanos(silent_for) > SILENT_AFTER && silent_for > clock::silence(period) {
+        PeerState::Silent
+    } else {
+        PeerState::Open
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use mtd_common::abi::DirectionKeys;
     use mtd_common::address::{End, Network};
 
     use super::*;
+    use crate::model::{SessionIndex, SessionNs, UnixNs};
     use crate::proto::session::Keys;
     use crate::proto::slots::{Place, SlotMaps};
 
@@ -127,12 +144,13 @@ mod tests {
         let end = |seed| End { network: Network { prefix: [0x20; 16], length: 64 }, seed: [seed; 8] };
         let keys = |byte| Keys(DirectionKeys { seal: [byte; 32], mask: [byte; 16] });
         let session = Session::for_test(end(1), end(2), keys(1), keys(2), 3 * SECOND, 0);
-        let mut loader = Loader::new(Place { index: 0, generation: 1 }, 0);
+        let mut loader = Loader::new(Place { index: SessionIndex(0), generation: 1 }, 0);
         let (horizon, then) = (60 * SECOND, 1_000_000 * SECOND);
-        let Ok(()) = loader.advance(&session, then, horizon, &mut Room);
+        let Ok(()) = loader.advance(&session, SessionNs(then), horizon, &mut Room);
         let after = |seconds: u64| {
             let mut sums = Sums::default();
-            sums.load(&session, &loader, (0, horizon), Reading { boot: then + seconds * SECOND, wall: 0 });
+            let now = Reading { boot: BootNs(then + seconds * SECOND), wall: UnixNs(0) };
+            sums.load(&session, &loader, (ClockOffset(0), horizon), now);
             sums.slots
         };
         let fresh = after(0);

@@ -12,16 +12,25 @@ use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::device::TunnelInfo;
 
-/// See the module's documentation.
+/// What the controller sends itself.
+pub(super) trait Wire: Send {
+    /// Sends a packet, from its IPv6 header on, by the underlay.
+    fn transmit(&self, packet: &[u8]) -> io::Result<()>;
+
+    /// Sends an inner packet into the tunnel device.
+    fn inject(&self, inner: &[u8]) -> io::Result<()>;
+}
+
+/// The sockets.
 #[derive(Debug)]
-pub(super) struct Wire {
+pub(super) struct Sockets {
     network: OwnedFd,
     tunnel: OwnedFd,
     tunnel_ifindex: u32,
     tunnel_mac: [u8; 6],
 }
 
-impl Wire {
+impl Sockets {
     /// Opens the sockets. Packets go out by this interface, whatever the routes say: they may lead into the tunnel.
     /// Control messages go into the tunnel device.
     pub(super) fn open(underlay: &str, device: &TunnelInfo) -> io::Result<Self> {
@@ -39,9 +48,10 @@ impl Wire {
             tunnel_mac: device.mac,
         })
     }
+}
 
-    /// Sends a packet, from its IPv6 header on, by the underlay.
-    pub(super) fn transmit(&self, packet: &[u8]) -> io::Result<()> {
+impl Wire for Sockets {
+    fn transmit(&self, packet: &[u8]) -> io::Result<()> {
         let destination = packet.get(24..40).and_then(|bytes| <[u8; 16]>::try_from(bytes).ok());
         let destination = destination.ok_or(io::ErrorKind::InvalidInput)?;
         // SAFETY: all zero is a valid value of this plain structure.
@@ -51,8 +61,7 @@ impl Wire {
         send(&self.network, packet, &address)
     }
 
-    /// Sends an inner packet into the tunnel device.
-    pub(super) fn inject(&self, inner: &[u8]) -> io::Result<()> {
+    fn inject(&self, inner: &[u8]) -> io::Result<()> {
         let mut frame = Vec::with_capacity(14 + inner.len());
         frame.extend(self.tunnel_mac);
         frame.extend(self.tunnel_mac);

@@ -55,7 +55,7 @@ fn what_is_half_removed_goes_too() -> Result<()> {
     let half: [(&str, &dyn Fn() -> Result<()>); 7] = [
         ("all pins have gone", &|| Ok(fs::remove_dir_all(&pins)?)),
         ("the maps have gone", &|| Ok(fs::remove_dir_all(pins.join("maps"))?)),
-        ("the settings have gone", &|| Ok(fs::remove_file(pins.join("maps/DATAPLANE"))?)),
+        ("the settings have gone", &|| remove_settings(&pins)),
         ("the links have gone", &|| Ok(fs::remove_dir_all(pins.join("links"))?)),
         ("the device has gone", &|| bench.netns().run(&["link", "delete", "mtd0"]).map(drop)),
         ("only the folder is left", &|| {
@@ -81,6 +81,12 @@ fn what_is_half_removed_goes_too() -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Removes the pin of the settings that all programs use.
+fn remove_settings(pins: &Path) -> Result<()> {
+    let settings = pins.join(format!("maps/core-{}-DATAPLANE", mtd_common::abi::VERSION));
+    fs::remove_file(&settings).with_context(|| settings.display().to_string())
 }
 
 #[test]

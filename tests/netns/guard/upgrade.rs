@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use aya::maps::{Array, Map, MapData};
-use mtd_common::abi::{self, Dataplane};
+use mtd_common::abi;
 use mtd_tests::controller::mtd_program;
 use tempfile::TempDir;
 
@@ -113,10 +112,32 @@ fn assert_refused(output: &Output) {
 
 /// Makes the data plane that is pinned in this folder one of another version.
 pub(crate) fn set_version(pins: &Path, version: u32) -> Result<()> {
-    let map = Map::Array(MapData::from_pin(pins.join("maps/DATAPLANE"))?);
-    let mut settings = Array::<_, Dataplane>::try_from(map)?;
-    let value = settings.get(&0, 0)?;
-    Ok(settings.set(0, Dataplane { version, ..value }, 0)?)
+    set_versions(pins, |_| true, version)
+}
+
+/// Gives the maps of one group that are pinned in this folder another version.
+pub(crate) fn set_group_version(pins: &Path, group: &str, version: u32) -> Result<()> {
+    set_versions(pins, |found| found == group, version)
+}
+
+/// The version is in the names of the pins: `group-version-MAP`.
+fn set_versions(pins: &Path, is_meant: impl Fn(&str) -> bool, version: u32) -> Result<()> {
+    let mut renamed = 0;
+    for entry in fs::read_dir(pins.join("maps"))? {
+        let name = entry?.file_name().into_string().ok().context("a name")?;
+        let mut parts = name.splitn(3, '-');
+        let (group, Some(_), Some(map)) = (parts.next().unwrap_or_default(), parts.next(), parts.next())
+        else {
+            bail!("{name} is not named as a map of a group");
+        };
+        if is_meant(group) {
+            let maps = pins.join("maps");
+            fs::rename(maps.join(&name), maps.join(format!("{group}-{version}-{map}")))?;
+            renamed += 1;
+        }
+    }
+    ensure!(renamed > 0, "no such maps");
+    Ok(())
 }
 
 /// `mtd` with a program that the kernel does not load: it calls a helper that there is not.

@@ -1,27 +1,25 @@
 //! Log lines of the BPF programs, which debug builds of them write.
 
-use std::ffi::OsString;
 use std::net::Ipv6Addr;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use mtd_common::DropReason;
 use mtd_tests::controller::Controller;
+use mtd_tests::runner::provided;
 
 use super::bench::{Bench, PATIENCE};
 
 /// An Ethernet and an IPv6 header, and an echo request with 56 bytes of data.
 const ECHO_REQUEST: usize = 14 + 40 + 8 + 56;
 
-/// The programs with log lines: `MTD_EBPF_LOG_OBJECT`.
-fn log_object() -> Result<OsString> {
-    std::env::var_os("MTD_EBPF_LOG_OBJECT")
-        .context("MTD_EBPF_LOG_OBJECT is not set; run the tests through `cargo xtask test`")
-}
+/// The programs with log lines.
+const LOG_OBJECT: &str = "MTD_EBPF_LOG_OBJECT";
 
 #[test]
 fn what_the_programs_say_of_a_stranger_is_in_the_controllers_log() -> Result<()> {
+    let object = provided(LOG_OBJECT)?;
     let bench = Bench::new()?;
-    let (config, object) = (bench.setup.write()?, log_object()?);
+    let config = bench.setup.write()?;
     let arguments = ["-v".as_ref(), "--object".as_ref(), object.as_os_str()];
     let mut controller = Controller::spawn(bench.netns(), bench.ifname(), &config, &arguments)?;
     controller.wait_ready()?;

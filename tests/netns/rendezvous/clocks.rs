@@ -41,7 +41,7 @@ fn a_client_whose_clock_is_wrong_by_most_of_a_window_connects() -> Result<()> {
 fn clocks_that_step_in_mid_session_disturb_nothing() -> Result<()> {
     let mut world = World::new(&TopologyOptions::default())?;
     world.begin_in_window(WINDOW, Duration::from_secs(10))?;
-    world.start_all()?;
+    world.open_all()?;
     let load = world.load(Who::Alice, Inner::V4)?;
     thread::sleep(Duration::from_secs(2));
     for (who, step) in [

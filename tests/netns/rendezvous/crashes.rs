@@ -18,8 +18,8 @@ fn a_killed_controller_that_is_back_takes_its_sessions_over_and_loses_nothing() 
     let cases = [(Delivery::Routed, "encrypt", Inner::V6), (Delivery::OnLink, "authenticate", Inner::V4)];
     at_once(&cases, |&(delivery, mode, inner)| {
         let mut world = World::new(&TopologyOptions { delivery, ..TopologyOptions::default() })?;
-        world.member(Who::Server).keys.insert("mode", quoted(mode));
-        world.start_all()?;
+        world.setup_mut(Who::Server).keys.insert("mode", quoted(mode));
+        world.open_all()?;
         let load = world.load(Who::Alice, inner)?;
         thread::sleep(2 * SLOT);
         let killed: [&[Who]; 3] = [&[Who::Server], &[Who::Alice], &[Who::Alice, Who::Server]];

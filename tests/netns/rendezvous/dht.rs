@@ -22,13 +22,13 @@ fn with_half_of_the_nodes_dead_a_client_connects() -> Result<()> {
     world.start(Who::Server)?;
     world.start(Who::Alice)?;
     world.wait_open(Who::Alice)?;
-    let half = world.dht.living().div_ceil(2);
-    world.dht.kill(half)?;
+    let half = world.extra.dht.living().div_ceil(2);
+    world.extra.dht.kill(half)?;
     let took = world.start_timed(Who::Bob)?;
     println!(
         "{} of {} nodes left: first inner packet after {took:.2?}",
-        world.dht.living(),
-        world.dht.living() + half
+        world.extra.dht.living(),
+        world.extra.dht.living() + half
     );
     world.wait_open(Who::Bob)?;
     ensure!(world.is_open(Who::Alice)?, "{}", world.explain());
@@ -38,11 +38,11 @@ fn with_half_of_the_nodes_dead_a_client_connects() -> Result<()> {
 #[test]
 fn without_a_dht_sessions_go_on_and_known_introductions_serve() -> Result<()> {
     let mut world = World::new(&two_clients())?;
-    world.member(Who::Server).keys.insert("idle_timeout", quoted("5s"));
-    world.member(Who::Bob).keys.insert("keepalive", quoted("1s"));
-    world.start_all()?;
-    let all = world.dht.living();
-    world.dht.kill(all)?;
+    world.setup_mut(Who::Server).keys.insert("idle_timeout", quoted("5s"));
+    world.setup_mut(Who::Bob).keys.insert("keepalive", quoted("1s"));
+    world.open_all()?;
+    let all = world.extra.dht.living();
+    world.extra.dht.kill(all)?;
 
     let before = world.handshakes()?.answered;
     let load = world.load(Who::Alice, Inner::V6)?;

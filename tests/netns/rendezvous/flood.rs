@@ -31,7 +31,7 @@ fn a_client_connects_in_a_flood_of_random_and_of_replayed_packets() -> Result<()
     let mut world = World::new(&TopologyOptions { second_client: true, ..TopologyOptions::default() })?;
     // One slot for the whole test: the flood hits all the time.
     let slot = Duration::from_mins(10);
-    world.member(Who::Server).keys.insert("introduction_slot", quoted("10m"));
+    world.setup_mut(Who::Server).keys.insert("introduction_slot", quoted("10m"));
     world.begin_in_window(Duration::from_hours(1), Duration::from_mins(2))?;
     world.start(Who::Server)?;
     let watch = Watch::start(&world)?;

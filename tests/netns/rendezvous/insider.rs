@@ -28,8 +28,8 @@ impl Insider {
     pub(super) fn learn(world: &mut World, who: Who) -> Result<Self> {
         let window_length = world.window()?.as_secs();
         let window = window_start(world.now()? / 1_000_000_000, window_length);
-        let (server, bootstrap) = (world.public(Who::Server), world.dht.bootstrap());
-        let own = world.member(who).identity.clone();
+        let (server, bootstrap) = (world.public(Who::Server), world.extra.dht.bootstrap());
+        let own = world.setup_mut(who).identity.clone();
         let shared = Shared::new(&own, &server).context("a weak key")?;
         let rendezvous = shared.rendezvous(&server, &own.public(), window);
         let fetch = || -> Result<Introduction> {

@@ -19,7 +19,7 @@ const GRACE: Duration = Duration::from_secs(5);
 #[test]
 fn a_registered_client_cannot_use_another_ones_handshake() -> Result<()> {
     let mut world = World::new(&TopologyOptions { second_client: true, ..TopologyOptions::default() })?;
-    world.member(Who::Server).keys.insert("introduction_grace", quoted(&format!("{}s", GRACE.as_secs())));
+    world.setup_mut(Who::Server).keys.insert("introduction_grace", quoted(&format!("{}s", GRACE.as_secs())));
     world.begin_in_window(WINDOW, Duration::from_secs(35))?;
     world.start(Who::Server)?;
     world.wait_published(2)?;

@@ -16,8 +16,8 @@ const LONGEST: u32 = 1428;
 #[test]
 fn a_narrow_path_to_one_client_is_that_clients_alone() -> Result<()> {
     let mut world = World::new(&TopologyOptions { second_client: true, ..TopologyOptions::default() })?;
-    world.member(Who::Server).top.insert("mtu_expires", quoted("8s"));
-    world.start_all()?;
+    world.setup_mut(Who::Server).top.insert("mtu_expires", quoted("8s"));
+    world.open_all()?;
     let carries = |to| world.netns(Who::Server).carries(world.address(to, Inner::V6)?, LONGEST);
     let alice = world.address(Who::Alice, Inner::V6)?.to_string();
     let routes = || world.netns(Who::Server).run(&["-6", "route", "show", "dev", "mtd0"]);

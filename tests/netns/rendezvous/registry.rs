@@ -19,7 +19,7 @@ const AT_ONCE: Duration = Duration::from_secs(2);
 #[test]
 fn clients_come_and_go_while_the_server_runs_and_others_do_not_notice() -> Result<()> {
     let mut world = World::new(&TopologyOptions { second_client: true, ..TopologyOptions::default() })?;
-    let file = world.member(Who::Server).client_file(Who::Bob.name());
+    let file = world.setup_mut(Who::Server).client_file(Who::Bob.name());
     fs::remove_file(&file)?;
     let bob = world.public(Who::Bob);
     world.start(Who::Server)?;
@@ -38,7 +38,7 @@ fn clients_come_and_go_while_the_server_runs_and_others_do_not_notice() -> Resul
     require_ended(&world)?;
     ensure!(!file.exists() && peers(&world)? == ["alice"], "{:?}", peers(&world)?);
 
-    world.member(Who::Server).register(Who::Bob.name(), &bob)?;
+    world.setup_mut(Who::Server).register(Who::Bob.name(), &bob)?;
     thread::sleep(AT_ONCE);
     ensure!(peers(&world)? == ["alice"], "nobody has asked for a reload: {:?}", peers(&world)?);
     world.mtd(Who::Server, &["reload"])?;
@@ -47,15 +47,15 @@ fn clients_come_and_go_while_the_server_runs_and_others_do_not_notice() -> Resul
     println!("a client that was registered by a file is back after {:.2?}", since.elapsed());
 
     // The configuration says who may come, too.
-    let server = world.member(Who::Server);
+    let server = world.setup_mut(Who::Server);
     server.clients.push((Who::Bob.name().to_owned(), bob));
     fs::remove_file(&file)?;
     server.write()?;
     world.mtd(Who::Server, &["reload"])?;
     ensure!(world.is_open(Who::Bob)?, "whoever stays registered notices nothing: {}", world.explain());
 
-    world.member(Who::Server).clients.clear();
-    world.member(Who::Server).write()?;
+    world.setup_mut(Who::Server).clients.clear();
+    world.setup_mut(Who::Server).write()?;
     world.mtd(Who::Server, &["reload"])?;
     require_ended(&world)?;
 
@@ -93,7 +93,7 @@ fn require_ended(world: &World) -> Result<()> {
 #[test]
 fn a_client_that_is_there_before_it_is_registered_comes_in_by_itself() -> Result<()> {
     let mut world = World::new(&TopologyOptions::default())?;
-    fs::remove_file(world.member(Who::Server).client_file(Who::Alice.name()))?;
+    fs::remove_file(world.setup_mut(Who::Server).client_file(Who::Alice.name()))?;
     world.start(Who::Alice)?;
     thread::sleep(Duration::from_secs(2));
     world.start(Who::Server)?;

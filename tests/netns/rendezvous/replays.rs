@@ -23,7 +23,7 @@ const OVER: [&str; 2] = ["unknown_address", "stale_slot"];
 #[test]
 fn a_clients_introduction_and_handshake_are_of_no_use_to_who_repeats_them() -> Result<()> {
     let mut world = World::new(&TopologyOptions::default())?;
-    world.member(Who::Server).keys.insert("introduction_grace", quoted(&format!("{}s", GRACE.as_secs())));
+    world.setup_mut(Who::Server).keys.insert("introduction_grace", quoted(&format!("{}s", GRACE.as_secs())));
     world.begin_in_window(WINDOW, Duration::from_secs(25))?;
     world.start(Who::Server)?;
     let watch = Watch::start(&world)?;

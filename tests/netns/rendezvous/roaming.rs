@@ -71,10 +71,10 @@ impl Elsewhere {
 #[test]
 fn a_client_that_moves_to_another_router_keeps_its_tcp_connections() -> Result<()> {
     let mut world = World::new(&TopologyOptions::default())?;
-    let member = world.member(Who::Alice);
+    let member = world.setup_mut(Who::Alice);
     member.shared_prefix = true;
     member.keys.insert("keepalive", quoted("5s"));
-    world.start_all()?;
+    world.open_all()?;
     let load = world.load(Who::Alice, Inner::V6)?;
     thread::sleep(Duration::from_secs(3));
     let before = world.session(Who::Alice)?;

@@ -43,7 +43,7 @@ fn carry_traffic(case: &Case) -> Result<()> {
         server_prefix_len: prefix_len,
         ..TopologyOptions::default()
     })?;
-    world.member(Who::Server).keys.insert("mode", quoted(mode));
+    world.setup_mut(Who::Server).keys.insert("mode", quoted(mode));
     world.start(Who::Server)?;
     let took = world.start_timed(Who::Alice)?;
     // Well below a second when the machine has nothing else to do.

@@ -26,7 +26,7 @@ fn two_clients() -> TopologyOptions {
 #[test]
 fn who_is_not_registered_and_who_has_another_servers_key_finds_nothing() -> Result<()> {
     let mut world = World::new(&two_clients())?;
-    fs::remove_file(world.member(Who::Server).client_file(Who::Bob.name()))?;
+    fs::remove_file(world.setup_mut(Who::Server).client_file(Who::Bob.name()))?;
     let watch = Watch::start(&world)?;
     world.start(Who::Server)?;
     world.start(Who::Alice)?;
@@ -40,7 +40,7 @@ fn who_is_not_registered_and_who_has_another_servers_key_finds_nothing() -> Resu
     // Registered, but with a server that there is not.
     let bob = world.public(Who::Bob).to_string();
     world.mtd(Who::Server, &["peers", "add", Who::Bob.name(), &bob])?;
-    world.member(Who::Bob).part = Part::Client(SecretKey::generate()?.public());
+    world.setup_mut(Who::Bob).part = Part::Client(SecretKey::generate()?.public());
     world.start(Who::Bob)?;
     require_nothing_found(&world, &watch)?;
 

@@ -45,8 +45,8 @@ fn a_client_among_sybils_takes_none_of_their_items_and_connects() -> Result<()> 
     let start = |item| world.netns(Who::Alice).enter(|| Sybil::start(item))?;
     let sybils = [start(forged)?, start(foreign)?, start(oversized)?, start(stale)?];
     let mut bootstrap: Vec<_> = sybils.iter().map(Sybil::address).collect();
-    bootstrap.extend(world.dht.bootstrap());
-    world.member(Who::Alice).bootstrap = bootstrap;
+    bootstrap.extend(world.extra.dht.bootstrap());
+    world.setup_mut(Who::Alice).bootstrap = bootstrap;
     let mut refused = BTreeMap::new();
     for _ in 0..TIMES {
         world.start(Who::Alice)?;
@@ -73,7 +73,7 @@ fn a_client_among_sybils_takes_none_of_their_items_and_connects() -> Result<()> 
 fn common(world: &mut World) -> Result<(Rendezvous, u64)> {
     let window = window_start(world.now()? / 1_000_000_000, world.window()?.as_secs());
     let (server, client) = (world.public(Who::Server), world.public(Who::Alice));
-    let shared = Shared::new(&world.member(Who::Server).identity, &client).context("a weak key")?;
+    let shared = Shared::new(&world.setup_mut(Who::Server).identity, &client).context("a weak key")?;
     Ok((shared.rendezvous(&server, &client, window), window))
 }
 

@@ -10,9 +10,9 @@ use super::world::{Who, World};
 fn pages_show_the_rendezvous_and_the_sessions_that_came_of_it() -> Result<()> {
     let mut world = World::new(&TopologyOptions::default())?;
     for who in [Who::Server, Who::Alice] {
-        world.member(who).top.insert("web", "{}".to_owned());
+        world.setup_mut(who).top.insert("web", "{}".to_owned());
     }
-    world.start_all()?;
+    world.open_all()?;
     for (who, row, rendezvous) in [
         (Who::Server, "alice\\s+client\\s+open", "Role\\s+server.*Published\\s+[1-9]"),
         (Who::Alice, "home\\s+server\\s+open", "Role\\s+client.*Fetched\\s+[1-9]"),

@@ -14,7 +14,7 @@ const GRACE: Duration = Duration::from_secs(5);
 #[test]
 fn sessions_outlive_their_window_and_the_next_one_has_its_own_introduction() -> Result<()> {
     let mut world = World::new(&TopologyOptions { second_client: true, ..TopologyOptions::default() })?;
-    world.member(Who::Server).keys.insert("introduction_grace", quoted(&format!("{}s", GRACE.as_secs())));
+    world.setup_mut(Who::Server).keys.insert("introduction_grace", quoted(&format!("{}s", GRACE.as_secs())));
     world.begin_in_window(WINDOW, Duration::from_secs(45))?;
     world.start(Who::Server)?;
     world.start(Who::Alice)?;

@@ -1,6 +1,5 @@
 //! A private DHT, a server with two registered clients, and traffic between them.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -8,8 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, ensure};
 use mtd::keys::PublicKey;
-use mtd::status::{Handshakes, Session, SessionState, Status};
-use mtd_tests::controller::Controller;
+use mtd::status::{Handshakes, Session, SessionState};
 use mtd_tests::dht::PrivateDht;
 use mtd_tests::netns::Netns;
 use mtd_tests::rendezvous::{Member, Part, SERVER_V4, SERVER_V6, dht};
@@ -18,7 +16,8 @@ use mtd_tests::traffic::Load;
 use mtd_tests::wait_until;
 
 use super::PATIENCE;
-use crate::sessions::SESSION_REASONS;
+pub(super) use crate::world::Inner;
+use crate::world::{self, Name};
 
 /// Nodes of the DHT.
 const NODES: u32 = 7;
@@ -51,30 +50,29 @@ impl Who {
     }
 }
 
-/// Which IP version is inside.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Inner {
-    V4,
-    V6,
+impl Name for Who {
+    const SERVER: Self = Self::Server;
+
+    fn host(self, topology: &Topology) -> &Host {
+        match self {
+            Self::Server => &topology.server,
+            Self::Alice => &topology.client,
+            Self::Bob => topology.client2.as_ref().expect("a topology with two clients"),
+        }
+    }
 }
 
+/// What hosts that meet by a rendezvous need besides their configurations.
 #[derive(Debug)]
-struct Side {
-    member: Member,
-    controller: Option<Controller>,
-}
-
-/// Network, DHT, configurations, controllers. Dropping it stops the controllers; what a killed one left goes with the
-/// namespaces.
-#[derive(Debug)]
-pub(super) struct World {
-    sides: BTreeMap<Who, Side>,
+pub(super) struct Surroundings {
     /// The DHT.
     pub(super) dht: PrivateDht,
-    topology: Topology,
-    /// What the hosts' clocks are ahead, in ns.
+    /// By how much the clocks of the hosts are ahead, in ns.
     clock_offset: i64,
 }
+
+/// A server and its registered clients, which know nothing of each other but public keys.
+pub(super) type World = world::World<Who, Member, Surroundings>;
 
 impl World {
     /// Builds network and DHT, and configurations with short times; starts no controller.
@@ -93,83 +91,63 @@ impl World {
         .map(|(key, value)| (key, quoted(&value)))
         .into();
         server.keys.insert("handshakes_per_client", "600".to_owned());
-        let mut sides = BTreeMap::new();
+        let mut members = Vec::new();
         for (who, host) in [(Who::Alice, Some(&topology.client)), (Who::Bob, topology.client2.as_ref())] {
             let Some(host) = host else { continue };
             let client = member(host, Part::Client(server.public()))?;
             server.register(who.name(), &client.public())?;
-            sides.insert(who, Side { member: client, controller: None });
+            members.push((who, client));
         }
-        sides.insert(Who::Server, Side { member: server, controller: None });
-        Ok(Self { sides, dht, topology, clock_offset: 0 })
+        members.push((Who::Server, server));
+        Ok(Self::with_hosts(topology, members, Surroundings { dht, clock_offset: 0 }))
     }
 
     /// The same, with every controller started and every session open.
     pub(super) fn open(options: &TopologyOptions) -> Result<Self> {
         let mut world = Self::new(options)?;
-        world.start_all()?;
+        world.open_all()?;
         Ok(world)
     }
 
     /// Starts the server and then the clients, and waits until all sessions are open.
-    pub(super) fn start_all(&mut self) -> Result<()> {
-        for who in self.everybody() {
-            self.start(who)?;
-        }
+    pub(super) fn open_all(&mut self) -> Result<()> {
+        self.start_all()?;
         self.clients().into_iter().try_for_each(|client| self.wait_open(client))
-    }
-
-    /// The hosts, the server first.
-    fn everybody(&self) -> Vec<Who> {
-        self.sides.keys().copied().collect()
-    }
-
-    /// The clients.
-    pub(super) fn clients(&self) -> Vec<Who> {
-        self.everybody().into_iter().filter(|who| *who != Who::Server).collect()
-    }
-
-    /// The network.
-    pub(super) const fn topology(&self) -> &Topology {
-        &self.topology
     }
 
     /// A host's public key.
     pub(super) fn public(&self, who: Who) -> PublicKey {
-        self.sides[&who].member.public()
+        self.setup(who).public()
     }
 
-    /// The configuration of a host, to be changed before its controller starts.
-    pub(super) fn member(&mut self, who: Who) -> &mut Member {
-        &mut self.side(who).member
-    }
-
-    /// Sets the clocks of all hosts so that `elapsed` of a window of `window` is over, and makes such windows theirs.
-    /// Before any controller starts.
+    /// Sets the clocks of all hosts so that `elapsed` of a window of `window` is over, and gives them windows of this length.
+    /// To be called before any controller starts.
     pub(super) fn begin_in_window(&mut self, window: Duration, elapsed: Duration) -> Result<()> {
         let past = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos() % window.as_nanos();
-        self.clock_offset = (elapsed.as_nanos().cast_signed() - past.cast_signed()) as i64;
-        for side in self.sides.values_mut() {
-            side.member.window = format!("{}s", window.as_secs());
-            side.member.set_clock(self.clock_offset)?;
+        self.extra.clock_offset = (elapsed.as_nanos().cast_signed() - past.cast_signed()) as i64;
+        for who in self.hosts() {
+            let offset = self.extra.clock_offset;
+            let member = self.setup_mut(who);
+            member.window = format!("{}s", window.as_secs());
+            member.set_clock(offset)?;
         }
         Ok(())
     }
 
     /// Length of a window.
     pub(super) fn window(&self) -> Result<Duration> {
-        Ok(humantime::parse_duration(&self.sides[&Who::Server].member.window)?)
+        Ok(humantime::parse_duration(&self.setup(Who::Server).window)?)
     }
 
-    /// Makes a host's clock wrong by so many ns.
+    /// Makes a host's clock wrong by `error` ns.
     pub(super) fn set_clock_error(&self, who: Who, error: i64) -> Result<()> {
-        self.sides[&who].member.set_clock(self.clock_offset + error)
+        self.setup(who).set_clock(self.extra.clock_offset + error)
     }
 
-    /// What the hosts hold for the Unix time, in ns.
+    /// The Unix time by the clocks of the hosts, in ns.
     pub(super) fn now(&self) -> Result<u64> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos().cast_signed();
-        Ok(u64::try_from(now + i128::from(self.clock_offset))?)
+        Ok(u64::try_from(now + i128::from(self.extra.clock_offset))?)
     }
 
     /// Sleeps until `elapsed` of the present period of this length is over on the hosts' clocks.
@@ -179,31 +157,9 @@ impl World {
         Ok(())
     }
 
-    /// A host.
-    pub(super) fn host(&self, who: Who) -> &Host {
-        match who {
-            Who::Server => &self.topology.server,
-            Who::Alice => &self.topology.client,
-            Who::Bob => self.topology.client2.as_ref().expect("a topology with two clients"),
-        }
-    }
-
     /// The router between all hosts.
     pub(super) fn router(&self) -> &Netns {
-        &self.topology.router
-    }
-
-    /// The namespace of a host.
-    pub(super) fn netns(&self, who: Who) -> &Netns {
-        &self.host(who).netns
-    }
-
-    /// Starts a controller, again if it ran before, and waits until it is ready.
-    pub(super) fn start(&mut self, who: Who) -> Result<()> {
-        let controller =
-            self.sides[&who].member.start(self.netns(who)).with_context(|| format!("{who:?}"))?;
-        self.side(who).controller = Some(controller);
-        Ok(())
+        &self.topology().router
     }
 
     /// Starts a client's controller; returns the time from before its start to the first inner packet of the client's
@@ -229,26 +185,11 @@ impl World {
         })
     }
 
-    /// Kills a controller with SIGKILL.
-    pub(super) fn kill(&mut self, who: Who) -> Result<()> {
-        self.controller_mut(who)?.process.kill().map(drop)
-    }
-
-    /// Stops a controller as an operator would.
-    pub(super) fn stop(&mut self, who: Who) -> Result<()> {
-        self.controller_mut(who)?.stop().map(drop)
-    }
-
     /// Runs `mtd ARGS…` for a host's controller, which must succeed, and returns what it prints.
     pub(super) fn mtd(&self, who: Who, args: &[&str]) -> Result<String> {
         let output = self.controller(who)?.command(self.netns(who), args)?;
         ensure!(output.status.success(), "mtd {args:?} on {who:?}: {output:?}");
         Ok(String::from_utf8(output.stdout)?)
-    }
-
-    /// What `mtd status --json` says on a host.
-    pub(super) fn status(&self, who: Who) -> Result<Status> {
-        self.controller(who)?.status(self.netns(who)).with_context(|| format!("status of {who:?}"))
     }
 
     /// The server's handshakes so far.
@@ -301,47 +242,13 @@ impl World {
         found.copied().with_context(|| format!("{client:?} has no {inner:?} address, but {addresses:?}"))
     }
 
-    /// Starts traffic between a client and the server. TCP and the stream to the server are in one IP version, the
-    /// stream back in the other.
+    /// Starts traffic between a client and the server, as [`World::load_between`] does.
     pub(super) fn load(&self, client: Who, inner: Inner) -> Result<Load> {
-        let (to_server, back): (IpAddr, _) = match inner {
-            Inner::V4 => (SERVER_V4.into(), Inner::V6),
-            Inner::V6 => (SERVER_V6.into(), Inner::V4),
-        };
-        let to_client = self.address(client, back)?;
-        Load::start((self.netns(client), to_client), (self.netns(Who::Server), to_server))
-    }
-
-    /// That these controllers counted no drop of a kind that a session between right ends does not have.
-    pub(super) fn require_no_session_drops(&self, hosts: &[Who]) -> Result<()> {
-        for who in hosts {
-            let drops = self.status(*who)?.drops;
-            let found: Vec<_> =
-                SESSION_REASONS.iter().filter(|reason| drops.contains_key(**reason)).collect();
-            ensure!(found.is_empty(), "{who:?} dropped: {drops:?}");
-        }
-        Ok(())
-    }
-
-    /// What all controllers say, for messages.
-    pub(super) fn explain(&self) -> String {
-        let one = |(who, side): (&Who, &Side)| {
-            let log = side.controller.as_ref().map_or_else(String::new, |it| it.process.log());
-            format!("--- {who:?}: {:#?}\n{log}", self.status(*who))
-        };
-        self.sides.iter().map(one).collect()
-    }
-
-    fn side(&mut self, who: Who) -> &mut Side {
-        self.sides.get_mut(&who).expect("a host of this network")
-    }
-
-    fn controller(&self, who: Who) -> Result<&Controller> {
-        self.sides[&who].controller.as_ref().with_context(|| format!("{who:?} was not started"))
-    }
-
-    fn controller_mut(&mut self, who: Who) -> Result<&mut Controller> {
-        self.side(who).controller.as_mut().with_context(|| format!("{who:?} was not started"))
+        self.load_between(client, inner, |who, inner| match (who, inner) {
+            (Who::Server, Inner::V4) => Ok(SERVER_V4.into()),
+            (Who::Server, Inner::V6) => Ok(SERVER_V6.into()),
+            (client, inner) => self.address(client, inner),
+        })
     }
 }
 

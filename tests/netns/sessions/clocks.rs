@@ -26,7 +26,7 @@ fn clocks_apart_by_almost_a_slot_lose_nothing() -> Result<()> {
     ];
     at_once(&cases, |&(role, offset, delivery, inner)| {
         let mut world = World::new("encrypt", &TopologyOptions { delivery, ..TopologyOptions::default() })?;
-        world.setup(role).set_clock(offset)?;
+        world.setup_mut(role).set_clock(offset)?;
         world.start_all()?;
         world.wait_open()?;
         let first = world.peer(Role::Server)?.slot;
@@ -35,7 +35,7 @@ fn clocks_apart_by_almost_a_slot_lose_nothing() -> Result<()> {
         let report = load.stop()?;
         println!("clock of {role:?} {offset:+} ns, {delivery:?}: {report}");
         report.require_lossless().with_context(|| world.explain())?;
-        world.require_no_session_drops()?;
+        world.require_no_session_drops(&world.hosts())?;
         // The clocks were not brought together meanwhile: what was to be survived was there all the time.
         let [client, server] = [world.peer(Role::Client)?, world.peer(Role::Server)?];
         ensure!(client.clock_offset_seconds.abs() < 0.1 && server.clock_offset_seconds.abs() < 0.1);
@@ -52,7 +52,7 @@ fn a_clock_that_steps_by_an_hour_in_mid_traffic_disturbs_nothing() -> Result<()>
     for (role, step) in
         [(Role::Server, HOUR), (Role::Client, -HOUR), (Role::Server, -HOUR), (Role::Client, HOUR)]
     {
-        world.setup(role).set_clock(step)?;
+        world.setup_mut(role).set_clock(step)?;
         thread::sleep(6 * SLOT);
         let peer = world.peer(role)?;
         ensure!(peer.state == PeerState::Open, "{peer:?}");
@@ -60,13 +60,13 @@ fn a_clock_that_steps_by_an_hour_in_mid_traffic_disturbs_nothing() -> Result<()>
         ensure!((peer.clock_offset_seconds - kept).abs() < 0.5, "session clock not kept: {peer:?}");
     }
     for role in [Role::Server, Role::Client] {
-        world.setup(role).set_clock(0)?;
+        world.setup_mut(role).set_clock(0)?;
     }
     thread::sleep(6 * SLOT);
     let report = load.stop()?;
     println!("steps of an hour: {report}");
     report.require_lossless().with_context(|| world.explain())?;
-    world.require_no_session_drops()
+    world.require_no_session_drops(&world.hosts())
 }
 
 /// Without traffic the session follows the wall clock, wrong as it may be: what a static session does about a wrong
@@ -75,7 +75,7 @@ fn a_clock_that_steps_by_an_hour_in_mid_traffic_disturbs_nothing() -> Result<()>
 fn an_idle_session_follows_a_step_and_comes_back_when_the_clock_is_right() -> Result<()> {
     at_once(&[HOUR, -HOUR], |&step| {
         let mut world = World::open("encrypt", &TopologyOptions::default())?;
-        world.setup(Role::Server).set_clock(step)?;
+        world.setup_mut(Role::Server).set_clock(step)?;
         wait_until("the idle session to follow the clock", RECOVERY, || {
             Ok(world.peer(Role::Server)?.clock_offset_seconds.abs() < 0.1)
         })?;
@@ -104,7 +104,7 @@ fn an_end_that_starts_with_a_wrong_clock_waits_and_recovers_once_it_is_right() -
     at_once(&cases, |&(wrong, offset, reason)| {
         let right = if wrong == Role::Server { Role::Client } else { Role::Server };
         let mut world = World::new("encrypt", &TopologyOptions::default())?;
-        world.setup(wrong).set_clock(offset)?;
+        world.setup_mut(wrong).set_clock(offset)?;
         world.start_all()?;
         require_nothing_passes(&world)?;
         for role in [right, wrong] {
@@ -132,7 +132,7 @@ fn require_nothing_passes(world: &World) -> Result<()> {
 
 /// The clock is set right, and nobody does anything else.
 fn require_recovery(world: &mut World, wrong: Role) -> Result<()> {
-    world.setup(wrong).set_clock(0)?;
+    world.setup_mut(wrong).set_clock(0)?;
     let since = Instant::now();
     world.netns(Role::Client).wait_reachable(world.end(Role::Server).v4.into(), RECOVERY)?;
     println!("{wrong:?} recovered {:.1} s after its clock was set right", since.elapsed().as_secs_f64());

@@ -39,7 +39,7 @@ fn a_killed_controller_that_is_back_within_the_horizon_loses_nothing() -> Result
         let report = load.stop()?;
         println!("killed and back, {delivery:?}, {mode}: {report}");
         report.require_lossless().with_context(|| world.explain())?;
-        world.require_no_session_drops()
+        world.require_no_session_drops(&world.hosts())
     })
 }
 
@@ -48,7 +48,7 @@ fn past_the_horizon_a_killed_controllers_end_is_closed_until_it_is_back() -> Res
     at_once(&[Role::Server, Role::Client], |&killed| {
         let mut world = World::new("encrypt", &TopologyOptions::default())?;
         for role in [Role::Client, Role::Server] {
-            world.setup(role).extra = format!("horizon = \"{}s\"\n", HORIZON.as_secs());
+            world.setup_mut(role).extra = format!("horizon = \"{}s\"\n", HORIZON.as_secs());
         }
         world.start_all()?;
         world.wait_open()?;

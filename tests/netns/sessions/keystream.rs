@@ -71,7 +71,7 @@ fn it_can_be_switched_off_and_a_session_that_authenticates_has_none() -> Result<
     for (mode, extra) in [("encrypt", "keystream = \"off\"\n"), ("authenticate", "")] {
         let mut world = World::new(mode, &TopologyOptions::default())?;
         for role in [Role::Client, Role::Server] {
-            world.setup(role).extra = extra.to_owned();
+            world.setup_mut(role).extra = extra.to_owned();
         }
         world.start_all()?;
         world.wait_open()?;

@@ -28,7 +28,7 @@ fn packaging() -> PathBuf {
 /// Two controllers with a session, the server with metrics.
 fn open() -> Result<World> {
     let mut world = World::new("encrypt", &TopologyOptions::default())?;
-    world.setup(Role::Server).extra = format!("[metrics]\nlisten = \"{METRICS}\"\n");
+    world.setup_mut(Role::Server).extra = format!("[metrics]\nlisten = \"{METRICS}\"\n");
     world.start_all()?;
     world.wait_open()?;
     Ok(world)

@@ -30,7 +30,7 @@ const ROLES: [Role; 2] = [Role::Client, Role::Server];
 fn world() -> Result<World> {
     let mut world = World::new("encrypt", &TopologyOptions::default())?;
     for role in ROLES {
-        world.setup(role).extra = format!("mtu_expires = \"{}s\"\n", EXPIRES.as_secs());
+        world.setup_mut(role).extra = format!("mtu_expires = \"{}s\"\n", EXPIRES.as_secs());
     }
     world.start_all()?;
     world.wait_open()?;
@@ -76,10 +76,8 @@ fn a_path_that_narrows_is_followed_and_tried_again_later() -> Result<()> {
     assert!(carries(&world, Role::Client, Role::Server, WIDE_INSIDE)?);
     // Whether their segments are full depends on the moment: what narrows the path for sure are echoes.
     let flow = |inner: Inner| {
-        let options = TcpOptions {
-            bytes_per_second: 4 << 20,
-            ..TcpOptions::to(inner.address(world.end(Role::Server)))
-        };
+        let options =
+            TcpOptions { bytes_per_second: 4 << 20, ..TcpOptions::to(world.address(Role::Server, inner)) };
         TcpFlow::start(world.netns(Role::Client), world.netns(Role::Server), &options)
     };
     let flows = [flow(Inner::V6)?, flow(Inner::V4)?];
@@ -124,7 +122,7 @@ fn a_path_that_narrows_is_followed_and_tried_again_later() -> Result<()> {
         ensure!(fragments(world.netns(role))? == 0, "{role:?} has fragmented");
     }
     ensure!(fragments(router)? == 0, "the router has fragmented");
-    world.require_no_session_drops()
+    world.require_no_session_drops(&world.hosts())
 }
 
 #[test]

@@ -56,7 +56,7 @@ fn scan(world: &World, stop: &AtomicBool) -> Result<()> {
 fn readers_that_never_read_hold_nobody_up_while_events_pour_in() -> Result<()> {
     let mut world = World::new("encrypt", &TopologyOptions::default())?;
     let [metrics, web] = [metrics::METRICS, web::PLACE];
-    world.setup(Role::Server).extra =
+    world.setup_mut(Role::Server).extra =
         format!("[metrics]\nlisten = \"{metrics}\"\n[web]\nlisten = \"{web}\"\n");
     world.start_all()?;
     world.wait_open()?;
@@ -93,7 +93,7 @@ fn readers_that_never_read_hold_nobody_up_while_events_pour_in() -> Result<()> {
     let report = load.stop()?;
     println!("{report}");
     report.require_lossless().with_context(|| world.explain())?;
-    world.require_no_session_drops()?;
+    world.require_no_session_drops(&world.hosts())?;
     let peer = world.peer(Role::Server)?;
     ensure!(peer.slots_ahead >= 50, "{peer:?}");
 

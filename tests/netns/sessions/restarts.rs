@@ -22,7 +22,7 @@ const WINDOW: [&str; 2] = ["replayed", "invalid_sequence"];
 fn open() -> Result<World> {
     let mut world = World::new("encrypt", &TopologyOptions::default())?;
     for role in [Role::Client, Role::Server] {
-        world.setup(role).peers[0].0.period = format!("{}s", PERIOD.as_secs());
+        world.setup_mut(role).peers[0].0.period = format!("{}s", PERIOD.as_secs());
     }
     world.start_all()?;
     world.wait_open()?;

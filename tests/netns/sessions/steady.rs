@@ -31,7 +31,7 @@ fn cross_edges(case: &Case) -> Result<()> {
         },
     )?;
     for role in [Role::Client, Role::Server] {
-        let setup = world.setup(role);
+        let setup = world.setup_mut(role);
         setup.extra = format!("xdp = \"{}\"\n", case.xdp);
     }
     world.start_all()?;
@@ -47,7 +47,7 @@ fn cross_edges(case: &Case) -> Result<()> {
     let report = load.stop()?;
     println!("{case:?}: {report}");
     report.require_lossless().with_context(|| world.explain())?;
-    world.require_no_session_drops()?;
+    world.require_no_session_drops(&world.hosts())?;
     for (role, first) in roles.into_iter().zip(&first) {
         let status = world.status(role)?;
         ensure!(
@@ -62,46 +62,41 @@ fn cross_edges(case: &Case) -> Result<()> {
     Ok(())
 }
 
-fn cross_edges_in(case: &Case) -> Result<()> {
-    cross_edges(case).with_context(|| format!("{case:?}"))
-}
+/// Delivery, prefix lengths of client and server, IP version of inner packets, XDP mode.
+type Variant = (Delivery, u8, u8, Inner, &'static str);
 
-#[test]
-fn in_encrypt_mode_traffic_crosses_slot_edges_unharmed() -> Result<()> {
-    let case = |delivery, client_prefix_len, server_prefix_len, inner, xdp| Case {
-        mode: "encrypt",
+fn cross_edges_in(mode: &'static str, variants: [Variant; 3]) -> Result<()> {
+    let cases = variants.map(|(delivery, client_prefix_len, server_prefix_len, inner, xdp)| Case {
+        mode,
         delivery,
         client_prefix_len,
         server_prefix_len,
         inner,
         xdp,
-    };
-    at_once(
-        &[
-            case(Delivery::Routed, 64, 64, Inner::V6, "auto"),
-            case(Delivery::OnLink, 80, 96, Inner::V4, "auto"),
-            case(Delivery::Routed, 96, 80, Inner::V6, "generic"),
+    });
+    at_once(&cases, |case| cross_edges(case).with_context(|| format!("{case:?}")))
+}
+
+#[test]
+fn in_encrypt_mode_traffic_crosses_slot_edges_unharmed() -> Result<()> {
+    cross_edges_in(
+        "encrypt",
+        [
+            (Delivery::Routed, 64, 64, Inner::V6, "auto"),
+            (Delivery::OnLink, 80, 96, Inner::V4, "auto"),
+            (Delivery::Routed, 96, 80, Inner::V6, "generic"),
         ],
-        cross_edges_in,
     )
 }
 
 #[test]
 fn in_authenticate_mode_traffic_crosses_slot_edges_unharmed() -> Result<()> {
-    let case = |delivery, client_prefix_len, server_prefix_len, inner, xdp| Case {
-        mode: "authenticate",
-        delivery,
-        client_prefix_len,
-        server_prefix_len,
-        inner,
-        xdp,
-    };
-    at_once(
-        &[
-            case(Delivery::Routed, 80, 96, Inner::V4, "auto"),
-            case(Delivery::OnLink, 64, 64, Inner::V6, "auto"),
-            case(Delivery::OnLink, 96, 80, Inner::V4, "native"),
+    cross_edges_in(
+        "authenticate",
+        [
+            (Delivery::Routed, 80, 96, Inner::V4, "auto"),
+            (Delivery::OnLink, 64, 64, Inner::V6, "auto"),
+            (Delivery::OnLink, 96, 80, Inner::V4, "native"),
         ],
-        cross_edges_in,
     )
 }

@@ -20,7 +20,7 @@ pub(super) struct Traffic {
 impl Traffic {
     pub(super) fn start(world: &World) -> Result<Self> {
         let (client, server) = (world.netns(Role::Client), world.netns(Role::Server));
-        let address: IpAddr = Inner::V6.address(world.end(Role::Server));
+        let address: IpAddr = world.address(Role::Server, Inner::V6);
         let options = TcpOptions { bytes_per_second: 1 << 30, ..TcpOptions::to(address) };
         let flow = TcpFlow::start(client, server, &options)?;
         Ok(Self { flow, stream: UdpStream::start(client, server, &UdpOptions::to(address))? })
@@ -62,7 +62,7 @@ fn what_another_cpu_opens_arrives_once_and_in_order() -> Result<()> {
     ensure!(status.frames.steering_lost == 0, "{:?}", status.frames);
     // A burst may be more than the other CPU keeps up with; nothing else may be lost.
     ensure!(report.lost <= drops(&status, "steering_full"), "{report:?}, {:?}", status.drops);
-    world.require_no_session_drops()
+    world.require_no_session_drops(&world.hosts())
 }
 
 #[test]
@@ -113,7 +113,7 @@ fn packets_go_on_to_the_other_cpu_while_the_controller_is_dead() -> Result<()> {
 #[test]
 fn steering_can_be_switched_off() -> Result<()> {
     let mut world = World::new("encrypt", &TopologyOptions::default())?;
-    world.setup(Role::Server).extra = "steering = \"off\"\n".to_owned();
+    world.setup_mut(Role::Server).extra = "steering = \"off\"\n".to_owned();
     world.start_all()?;
     world.wait_open()?;
     let traffic = Traffic::start(&world)?;

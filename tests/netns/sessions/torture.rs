@@ -34,7 +34,7 @@ fn torture_kills_and_restarts_under_traffic_lose_nothing() -> Result<()> {
     let report = load.stop()?;
     println!("{kills} kills: {report}");
     report.require_lossless().with_context(|| world.explain())?;
-    world.require_no_session_drops()
+    world.require_no_session_drops(&world.hosts())
 }
 
 /// Connections of the test below.

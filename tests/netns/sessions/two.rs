@@ -69,7 +69,7 @@ fn a_client_cannot_send_in_the_name_of_the_other() -> Result<()> {
     let [liar, victim] = CLIENTS;
     let mut sockets = Vec::new();
     for inner in [Inner::V6, Inner::V4] {
-        let (source, server) = (inner.address(world.end(victim)), inner.address(world.end(Role::Server)));
+        let (source, server) = (world.address(victim, inner), world.address(Role::Server, inner));
         let receiver = world.netns(Role::Server).enter(|| UdpSocket::bind((server, 0)))??;
         receiver.set_nonblocking(true)?;
         world.netns(liar).add_address("lo", IpNet::from(source))?;

@@ -36,7 +36,7 @@ fn connections_go_on_through_another_layout_and_back() -> Result<()> {
             flows.wait_all()?;
             // As an operator takes a new version into use.
             world.kill(upgraded)?;
-            world.setup(upgraded).extra = format!("max_sessions = {sessions}\n");
+            world.setup_mut(upgraded).extra = format!("max_sessions = {sessions}\n");
             let announced = match found {
                 // The first table whose size differs.
                 Found::OtherSize => "is replaced; sessions start anew (FILTER: ".to_owned(),

@@ -24,7 +24,7 @@ fn artefact(name: &str) -> PathBuf {
 /// Two controllers with a session, the server with a web view.
 fn open() -> Result<World> {
     let mut world = World::new("encrypt", &TopologyOptions::default())?;
-    world.setup(Role::Server).extra = format!("[web]\nlisten = \"{PLACE}\"\n");
+    world.setup_mut(Role::Server).extra = format!("[web]\nlisten = \"{PLACE}\"\n");
     world.start_all()?;
     world.wait_open()?;
     Ok(world)
@@ -151,7 +151,7 @@ fn readers_that_do_not_read_slow_nobody() -> Result<()> {
     world.wait_for_slot(Role::Server, slot + 3)?;
     let peer = world.peer(Role::Server)?;
     assert!(peer.slots_ahead >= 50, "{peer:?}");
-    world.require_no_session_drops()?;
+    world.require_no_session_drops(&world.hosts())?;
     // Some follow, others were told that there are too many; once they go, there is room.
     drop(readers);
     wait_until("room for another reader", PATIENCE, || {

@@ -46,7 +46,7 @@ fn refuses(case: &Case) -> Result<()> {
     let captures = [capture(Role::Client)?, capture(Role::Server)?];
     for inner in [Inner::V6, Inner::V4] {
         for (from, to) in [(Role::Client, Role::Server), (Role::Server, Role::Client)] {
-            let report = world.netns(from).ping(inner.address(world.end(to)), 5)?;
+            let report = world.netns(from).ping(world.address(to, inner), 5)?;
             ensure!(report.sent == 5 && report.received == 0, "{from:?} to {to:?}: {report:?}");
         }
     }
@@ -85,7 +85,7 @@ fn require_told(world: &World, role: Role, told: &Told) -> Result<()> {
 
 /// The session as the client believes it to be.
 fn session(world: &mut World) -> &mut Session {
-    &mut world.setup(Role::Client).peers[0].0
+    &mut world.setup_mut(Role::Client).peers[0].0
 }
 
 fn run(cases: &[Case]) -> Result<()> {
@@ -141,7 +141,7 @@ fn with_seeds_exchanged_or_other_prefixes_nothing_passes_and_status_says_why() -
             what: "seeds exchanged",
             delivery: Delivery::Routed,
             spoil: |world| {
-                let setup = world.setup(Role::Client);
+                let setup = world.setup_mut(Role::Client);
                 std::mem::swap(&mut setup.local.seed, &mut setup.peers[0].1.seed);
                 Ok(())
             },
@@ -152,7 +152,7 @@ fn with_seeds_exchanged_or_other_prefixes_nothing_passes_and_status_says_why() -
             what: "another prefix of the peer",
             delivery: Delivery::Routed,
             spoil: |world| {
-                world.setup(Role::Client).peers[0].1.prefix = "2001:db8:5:2::/64".parse()?;
+                world.setup_mut(Role::Client).peers[0].1.prefix = "2001:db8:5:2::/64".parse()?;
                 Ok(())
             },
             client: elsewhere,
@@ -162,7 +162,7 @@ fn with_seeds_exchanged_or_other_prefixes_nothing_passes_and_status_says_why() -
             what: "another prefix length of the peer",
             delivery: Delivery::Routed,
             spoil: |world| {
-                let prefix = &mut world.setup(Role::Client).peers[0].1.prefix;
+                let prefix = &mut world.setup_mut(Role::Client).peers[0].1.prefix;
                 *prefix = ipnet::Ipv6Net::new(prefix.network(), 80)?;
                 Ok(())
             },

@@ -175,7 +175,7 @@ fn fetch(
     server: &PublicKey,
     clients: &[SecretKey],
 ) -> Result<Vec<HashMap<u64, Introduction>>> {
-    let window = window_start(reading()?.wall / 1_000_000_000, WINDOW.as_secs());
+    let window = window_start(reading()?.wall.seconds(), WINDOW.as_secs());
     let rendezvous = clients.iter().map(|client| {
         let shared = Shared::new(client, server).context("a key is of no use")?;
         Ok(shared.rendezvous(server, &client.public(), window))

@@ -24,10 +24,13 @@ pub(super) fn find() -> Option<PathBuf> {
 }
 
 fn locate() -> Option<PathBuf> {
-    find_program("bpf-linker").or_else(|| {
-        let installed = cargo_home()?.join("bin").join("bpf-linker");
-        process::is_executable(&installed).then_some(installed)
-    })
+    find_program("bpf-linker").or_else(|| cargo_bin("bpf-linker"))
+}
+
+/// A program that `cargo install` has installed, whose folder need not be on `PATH`.
+pub(super) fn cargo_bin(name: &str) -> Option<PathBuf> {
+    let installed = cargo_home()?.join("bin").join(name);
+    process::is_executable(&installed).then_some(installed)
 }
 
 fn cargo_home() -> Option<PathBuf> {

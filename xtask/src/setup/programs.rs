@@ -1,86 +1,109 @@
-//! The programs that tests and demonstration drive.
+//! The programs that tests, demonstration, benchmarks and packaging drive: which of them needs which.
 
 use anyhow::{Result, bail};
 
 use super::debian::Apt;
 use crate::process::find_program;
 
-/// A program, the Debian package it comes from, and what it is for.
+/// Who drives a program. What only others drive is not installed for a subcommand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum User {
+    /// The demonstration of `cargo xtask run`.
+    Run,
+    /// The tests, benchmarks in their short form included.
+    Test,
+    /// `cargo xtask package`, and the tests of the package.
+    Package,
+    /// `cargo xtask bench`.
+    Bench,
+}
+
+/// A program, the Debian package it comes from, what it is for, and for whom.
 pub(super) struct Program {
     pub(super) name: &'static str,
     pub(super) package: &'static str,
     pub(super) purpose: &'static str,
     /// Helps people; nothing fails without it.
     pub(super) optional: bool,
-    /// Makes packages; of no use to the tests else.
-    packaging: bool,
+    users: &'static [User],
 }
 
 impl Program {
     pub(super) fn is_present(&self) -> bool {
         find_program(self.name).is_some()
     }
+
+    fn is_for(&self, user: User) -> bool {
+        self.users.contains(&user)
+    }
 }
 
-const fn required(name: &'static str, package: &'static str, purpose: &'static str) -> Program {
-    Program { name, package, purpose, optional: false, packaging: false }
+const fn program(
+    name: &'static str,
+    package: &'static str,
+    users: &'static [User],
+    purpose: &'static str,
+) -> Program {
+    Program { name, package, purpose, optional: false, users }
 }
 
-const fn packaging(name: &'static str, package: &'static str, purpose: &'static str) -> Program {
-    Program { name, package, purpose, optional: false, packaging: true }
-}
+/// Who makes namespaces and links.
+const NETWORKS: &[User] = &[User::Run, User::Test, User::Bench];
+const SCANS: &[User] = &[User::Run, User::Test];
+const LOADS: &[User] = &[User::Test, User::Bench];
+const TEST: &[User] = &[User::Test];
+const PACKAGE: &[User] = &[User::Test, User::Package];
 
 /// Everything that set-up looks for.
 pub(super) const PROGRAMS: &[Program] = &[
-    required("ip", "iproute2", "network namespaces, links, addresses, routes"),
-    required("tc", "iproute2", "loss, delay and TC programs"),
-    required("iperf3", "iperf3", "TCP and UDP load"),
-    required("nmap", "nmap", "scans by a stranger"),
-    required("tcpdump", "tcpdump", "captures for a look by hand"),
-    required("ping", "iputils-ping", "reachability"),
-    required("curl", "curl", "HTTP through the tunnel, the control socket"),
-    required("ethtool", "ethtool", "offloads of test links"),
-    required("nft", "nftables", "NAT and packet filters of test routers"),
-    required("prometheus", "prometheus", "scraping the controller's metrics"),
-    required("promtool", "prometheus", "checks of metrics and alert rules"),
-    required("chromium", "chromium", "the web view in a browser"),
-    required("ps", "procps", "processes left behind"),
-    required("sysctl", "procps", "forwarding in test namespaces"),
+    program("ip", "iproute2", NETWORKS, "network namespaces, links, addresses, routes"),
+    program("tc", "iproute2", NETWORKS, "loss, delay and TC programs"),
+    program("ping", "iputils-ping", NETWORKS, "reachability"),
+    program("ethtool", "ethtool", NETWORKS, "offloads of test links"),
+    program("nmap", "nmap", SCANS, "scans by a stranger"),
+    program("iperf3", "iperf3", LOADS, "TCP and UDP load"),
+    program("nft", "nftables", LOADS, "NAT and packet filters of test routers"),
+    program("tcpdump", "tcpdump", TEST, "captures for a look by hand"),
+    program("curl", "curl", TEST, "HTTP through the tunnel, the control socket"),
+    program("prometheus", "prometheus", TEST, "scraping the controller's metrics"),
+    program("promtool", "prometheus", TEST, "checks of metrics and alert rules"),
+    program("chromium", "chromium", TEST, "the web view in a browser"),
+    program("ps", "procps", TEST, "processes left behind"),
+    program("sysctl", "procps", TEST, "forwarding in test namespaces"),
     Program {
         name: "bpftool",
         package: "bpftool",
         purpose: "a look at loaded programs and maps",
         optional: true,
-        packaging: false,
+        users: TEST,
     },
-    packaging("dpkg-shlibdeps", "dpkg-dev", "dependencies of the package"),
-    packaging("strip", "binutils", "the packaged program without debug information"),
-    required("debootstrap", "debootstrap", "a clean Debian in which the package is installed"),
-    required("systemd-analyze", "systemd", "a judgement of the service's unit"),
+    program("dpkg-shlibdeps", "dpkg-dev", PACKAGE, "dependencies of the package"),
+    program("strip", "binutils", PACKAGE, "the packaged program without debug information"),
+    program("debootstrap", "debootstrap", TEST, "a clean Debian in which the package is installed"),
+    program("systemd-analyze", "systemd", TEST, "a judgement of the service's unit"),
 ];
 
-/// The programs that are not there, optional ones excepted.
-pub(super) fn missing() -> Vec<&'static Program> {
-    PROGRAMS.iter().filter(|program| !program.optional && !program.is_present()).collect()
+/// The programs that this user drives and that are not there, optional ones excepted.
+pub(super) fn missing(user: User) -> Vec<&'static Program> {
+    needed(user).filter(|program| !program.optional && !program.is_present()).collect()
 }
 
-/// The programs that make a package and are not there.
-pub(super) fn missing_for_packaging() -> Vec<&'static Program> {
-    missing().into_iter().filter(|program| program.packaging).collect()
+fn needed(user: User) -> impl Iterator<Item = &'static Program> {
+    PROGRAMS.iter().filter(move |program| program.is_for(user))
 }
 
-/// Installs the packages of `missing`, and on that occasion the optional programs that apt offers.
+/// Installs the packages of `missing`, and on that occasion the optional programs of the same user that apt offers.
 ///
 /// # Errors
 /// The packages cannot be installed; the error says how the operator can do it.
-pub(super) fn install(missing: &[&Program], apt: &mut Apt) -> Result<()> {
+pub(super) fn install(user: User, missing: &[&Program], apt: &mut Apt) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
     let mut packages: Vec<&str> = missing.iter().map(|program| program.package).collect();
     packages.dedup();
     let names: Vec<&str> = missing.iter().map(|program| program.name).collect();
-    apt.install(&format!("tests and demonstration drive {}", names.join(", ")), &packages)?;
+    apt.install(&format!("{} {}", why(user), names.join(", ")), &packages)?;
     if let Some(program) = missing.iter().find(|program| !program.is_present()) {
         bail!(
             "the package {} is installed, but there is no `{}`: repair it with `apt-get install --reinstall {}`",
@@ -89,7 +112,7 @@ pub(super) fn install(missing: &[&Program], apt: &mut Apt) -> Result<()> {
             program.package
         );
     }
-    for program in PROGRAMS.iter().filter(|program| program.optional && !program.is_present()) {
+    for program in needed(user).filter(|program| program.optional && !program.is_present()) {
         if apt.offers(program.package) {
             apt.install(&format!("{} is for {}", program.name, program.purpose), &[program.package])?;
         }
@@ -97,9 +120,24 @@ pub(super) fn install(missing: &[&Program], apt: &mut Apt) -> Result<()> {
     Ok(())
 }
 
+fn why(user: User) -> &'static str {
+    match user {
+        User::Run => "the demonstration drives",
+        User::Test => "tests drive",
+        User::Package => "a package is made by",
+        User::Bench => "the benchmarks drive",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn packages(user: User) -> Vec<&'static str> {
+        let mut packages: Vec<_> = needed(user).map(|program| program.package).collect();
+        packages.dedup();
+        packages
+    }
 
     #[test]
     fn programs_of_one_package_stand_together_so_that_dedup_works() {
@@ -109,5 +147,21 @@ mod tests {
         packages.sort_unstable();
         packages.dedup();
         assert_eq!(packages.len(), adjacent);
+    }
+
+    #[test]
+    fn the_demonstration_needs_what_makes_networks_and_the_strangers_scanner() {
+        assert_eq!(packages(User::Run), ["iproute2", "iputils-ping", "ethtool", "nmap"]);
+    }
+
+    #[test]
+    fn a_package_needs_what_packs_and_the_benchmarks_no_browser() {
+        assert_eq!(packages(User::Package), ["dpkg-dev", "binutils"]);
+        assert_eq!(packages(User::Bench), ["iproute2", "iputils-ping", "ethtool", "iperf3", "nftables"]);
+    }
+
+    #[test]
+    fn the_tests_need_everything() {
+        assert_eq!(needed(User::Test).count(), PROGRAMS.len());
     }
 }

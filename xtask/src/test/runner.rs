@@ -1,106 +1,202 @@
-//! Running a test program: its output live on the terminal, its closing lines added up.
+//! Runs the test programs: those of the unit tests as the caller, those of mtd-tests as root.
 
-use std::io::{self, Read, Write};
-use std::process::{Command, ExitStatus, Stdio};
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Mutex;
+use std::thread::available_parallelism;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, bail};
 
 use super::Session;
-use super::closing::{ClosingLines, Tally};
-use crate::build::host_cargo;
+use super::closing::Tally;
+use super::output;
+use super::pool::{Case, Line, Pool, Start};
+use super::report::{Record, Times};
+use super::targets::{self, TestProgram};
+use crate::build::{self, host_cargo};
 use crate::console::say;
+use crate::package;
+use crate::privilege::{Privilege, diagnostic_variables, test_environment};
 use crate::process;
 
-/// The packages whose tests need no root.
-const UNPRIVILEGED: [&str; 6] = ["-p", "mtd-common", "-p", "mtd-userspace", "-p", "xtask"];
+/// Test programs whose tests mostly wait: for slots, time-outs, each other. More of them than there are processors run
+/// beside each other.
+const WAITING: [&str; 2] = ["netns", "dht"];
+/// So many for each processor: with more, scenarios miss their time on two processors.
+const WAITING_PER_PROCESSOR: usize = 2;
 
-/// Unit and documentation tests of the packages that need no root.
+/// The packages with documentation tests.
+const DOCUMENTED: [&str; 2] = ["mtd-common", "mtd-userspace"];
+
+/// What a test may ask for.
+#[derive(Clone, Copy)]
+enum Asked {
+    /// The BPF programs with log lines.
+    LogObject,
+    /// The Debian package.
+    Package,
+}
+
+impl Asked {
+    const ALL: [Self; 2] = [Self::LogObject, Self::Package];
+
+    fn variable(self) -> &'static str {
+        match self {
+            Self::LogObject => "MTD_EBPF_LOG_OBJECT",
+            Self::Package => "MTD_PACKAGE",
+        }
+    }
+
+    fn make(self, session: &Session) -> Result<PathBuf> {
+        match self {
+            Self::LogObject => build::log_object(&session.workspace),
+            Self::Package => package::make(&session.workspace, &session.artifacts),
+        }
+    }
+}
+
+/// Builds the test programs of the packages that need no root, or those of mtd-tests; only those that the filter can match.
 ///
 /// # Errors
-/// cargo cannot be started, or its output cannot be read.
-pub(super) fn unit_tests(session: &Session<'_>) -> Result<Tally> {
+/// They do not compile.
+pub(super) fn build_programs(session: &Session, privileged: bool) -> Result<Vec<TestProgram>> {
+    let mut targets = targets::that_can_match(targets::all(&session.workspace)?, &session.filter.words())?;
+    targets.retain(|target| target.is_privileged() == privileged);
+    targets::build(&session.workspace, &session.artifacts, &targets)
+}
+
+/// Runs unit tests.
+///
+/// # Errors
+/// A test program cannot be started.
+pub(super) fn unit_tests(session: &Session, programs: &[TestProgram]) -> Result<Vec<Record>> {
+    let start = |line: &Line, variables: &[(&str, OsString)]| {
+        let mut command = Command::new(&line.executable);
+        command.args(&line.arguments).env("MTD_BIN", &session.artifacts.mtd);
+        command.env("CARGO_MANIFEST_DIR", &line.directory);
+        command.envs(variables.iter().map(|(name, value)| (name, value)));
+        Ok(command)
+    };
+    run(session, programs, &start)
+}
+
+/// Runs the tests of mtd-tests.
+///
+/// # Errors
+/// Root is not available, or a test program cannot be started.
+pub(super) fn privileged(
+    session: &Session,
+    programs: &[TestProgram],
+    privilege: Privilege,
+) -> Result<Vec<Record>> {
+    let passed_on = diagnostic_variables();
+    let own = test_environment(&session.artifacts.mtd, &session.artifacts.ebpf_object, &passed_on);
+    if privilege == Privilege::Sudo && !programs.is_empty() {
+        say("each of these tests runs as root, through sudo");
+    }
+    let start = |line: &Line, variables: &[(&str, OsString)]| {
+        let mut environment = own.clone();
+        environment.extend(variables.iter().map(|(name, value)| (*name, value.as_os_str())));
+        let mut command = privilege.quiet_command("a test program", &line.executable, &environment)?;
+        command.args(&line.arguments);
+        Ok(command)
+    };
+    run(session, programs, &start)
+}
+
+fn run(session: &Session, programs: &[TestProgram], start: Start<'_>) -> Result<Vec<Record>> {
+    let times = Times::read(&session.times_file());
+    let made: Mutex<Vec<(&'static str, PathBuf)>> = Mutex::default();
+    let provide = |name: &str| -> Result<PathBuf> {
+        let asked = Asked::ALL.into_iter().find(|asked| asked.variable() == name);
+        let asked = asked.with_context(|| format!("a test asks for {name}, which nobody makes"))?;
+        // One makes it, and the others wait for it.
+        let mut made = made.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some((_, file)) = made.iter().find(|(variable, _)| *variable == name) {
+            return Ok(file.clone());
+        }
+        let file = asked.make(session)?;
+        made.push((asked.variable(), file.clone()));
+        Ok(file)
+    };
+    let mut records = Vec::new();
+    for program in programs {
+        let mut cases = cases(session, program, start)?;
+        cases.sort_by_key(|case| times.turn(&case.program, &case.name));
+        let live = session.filter.shows_output();
+        let jobs = if live { 1 } else { session.jobs.unwrap_or_else(|| jobs(&program.name)) };
+        let scratch = session.workspace.target().join("test-output");
+        records.extend(Pool { jobs, live, scratch, command: start, provide: &provide }.run(cases)?);
+    }
+    Ok(records)
+}
+
+fn jobs(program: &str) -> usize {
+    let processors = available_parallelism().map_or(1, usize::from);
+    if WAITING.contains(&program) { processors * WAITING_PER_PROCESSOR } else { processors }
+}
+
+fn cases(session: &Session, program: &TestProgram, start: Start<'_>) -> Result<Vec<Case>> {
+    let line = |arguments| Line {
+        executable: program.executable.clone(),
+        arguments,
+        directory: program.directory.clone(),
+    };
+    let mut command = start(&line(vec![]), &[])?;
+    command.current_dir(&program.directory);
+    let names = session.filter.list(command)?;
+    let case = |name: String| Case {
+        program: program.name.clone(),
+        command: line(session.filter.exactly(&name)),
+        name,
+    };
+    Ok(names.into_iter().map(case).collect())
+}
+
+/// Documentation tests, which only cargo can run.
+///
+/// # Errors
+/// cargo cannot be started, or ended well without a closing line.
+pub(super) fn documentation(session: &Session) -> Result<Tally> {
     let mut command = host_cargo(&session.workspace, &session.artifacts);
-    command.args(["test", "--release", "--no-fail-fast"]).args(UNPRIVILEGED);
-    command.env("MTD_BIN", &session.artifacts.mtd).arg("--").args(session.filter);
-    run(&mut command)
+    command.args(["test", "--release", "--quiet", "--no-fail-fast", "--doc"]);
+    command.args(DOCUMENTED.into_iter().flat_map(|package| ["-p", package]));
+    let line = process::describe(&command);
+    let ended = output::live(&mut command).with_context(|| format!("could not run `{line}`"))?;
+    counted(ended.status.success(), ended.tally()).with_context(|| format!("of `{line}`"))
 }
 
-/// Runs a test program and adds up its closing lines. A program that failed without counting a failure (it crashed,
-/// or did not compile) counts as one failed test.
-///
-/// # Errors
-/// The program cannot be started, its output cannot be read, or it ended well without any closing line.
-pub(super) fn run(command: &mut Command) -> Result<Tally> {
-    run_into(io::stdout().lock(), command)
-}
-
-fn run_into(terminal: impl Write, command: &mut Command) -> Result<Tally> {
-    let line = process::describe(command);
-    let (status, tally) = stream(terminal, command).with_context(|| format!("could not run `{line}`"))?;
-    let mut counted = tally.unwrap_or_default();
-    if status.success() {
-        return tally.ok_or_else(|| anyhow!("`{line}` ended without a line `test result: …`"));
-    }
-    if counted.failed == 0 {
-        say(&format!("`{line}` failed ({status}) without counting a failed test"));
-        counted.failed = 1;
-    }
-    Ok(counted)
-}
-
-fn stream(mut terminal: impl Write, command: &mut Command) -> io::Result<(ExitStatus, Option<Tally>)> {
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
-    let mut lines = ClosingLines::default();
-    if let Some(mut output) = child.stdout.take() {
-        let mut buffer = [0; 8192];
-        let mut last = b'\n';
-        loop {
-            let length = output.read(&mut buffer)?;
-            if length == 0 {
-                break;
-            }
-            terminal.write_all(&buffer[..length])?;
-            terminal.flush()?;
-            lines.feed(&buffer[..length]);
-            last = buffer[length - 1];
-        }
-        if last != b'\n' {
-            // A crash in the middle of a line; the summary must stand alone on its own.
-            terminal.write_all(b"\n")?;
+/// A program that failed without counting a failure (it crashed, or did not compile) counts as one failed test.
+fn counted(succeeded: bool, tally: Option<Tally>) -> Result<Tally> {
+    match (succeeded, tally) {
+        (true, None) => bail!("it ended without a line `test result: …`"),
+        (true, Some(tally)) => Ok(tally),
+        (false, tally) => {
+            let tally = tally.unwrap_or_default();
+            Ok(Tally { failed: tally.failed.max(1), ..tally })
         }
     }
-    Ok((child.wait()?, lines.finish()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Into a sink: these closing lines must not be counted by the run that these tests are part of.
-    fn shell(script: &str) -> Result<Tally> {
-        run_into(io::sink(), Command::new("sh").args(["-c", script]))
+    #[test]
+    fn a_crash_is_a_failed_test_and_a_counted_failure_is_not_counted_twice() {
+        assert_eq!(counted(false, None).unwrap(), Tally { failed: 1, ..Tally::default() });
+        let tally = Tally { passed: 4, failed: 2, ignored: 0 };
+        assert_eq!(counted(false, Some(tally)).unwrap(), tally);
     }
 
     #[test]
-    fn a_crash_is_a_failed_test() {
-        assert_eq!(shell("kill -SEGV $$").unwrap(), Tally { failed: 1, ..Tally::default() });
+    fn a_program_that_says_nothing_is_not_taken_for_success() {
+        assert!(counted(true, None).unwrap_err().to_string().contains("test result"));
     }
 
     #[test]
-    fn a_line_that_a_crash_cut_off_is_ended() {
-        let mut terminal = Vec::new();
-        run_into(&mut terminal, Command::new("sh").args(["-c", "printf 'test a ... '; exit 1"])).unwrap();
-        assert_eq!(terminal, b"test a ... \n");
-    }
-
-    #[test]
-    fn failures_that_were_counted_are_not_counted_twice() {
-        let script = "echo 'test result: FAILED. 4 passed; 2 failed; 0 ignored'; exit 101";
-        assert_eq!(shell(script).unwrap(), Tally { passed: 4, failed: 2, ignored: 0 });
-    }
-
-    #[test]
-    fn a_runner_that_says_nothing_is_not_taken_for_success() {
-        assert!(shell("true").unwrap_err().to_string().contains("test result"));
+    fn scenarios_wait_and_fixtures_work() {
+        assert_eq!(jobs("netns"), WAITING_PER_PROCESSOR * jobs("bpf"));
     }
 }

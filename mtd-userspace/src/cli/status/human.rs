@@ -3,6 +3,9 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddrV6;
 
+use mtd_common::abi::Counter;
+use mtd_common::abi::counters::Row;
+
 use super::guard::{self, would_be_dropped};
 use crate::cli::output::{self, Section, Style};
 use crate::model::{Frames, Traffic};
@@ -237,24 +240,16 @@ fn session_section(session: &Session, style: Style) -> Section {
 
 fn frames_section(frames: &Frames, style: Style) -> Section {
     let mut section = Section::new(style, "frames");
-    section.row("passed untouched", frames.passed);
-    section.row("accepted", frames.accepted);
-    section.row("opened on other CPUs", frames.steered);
-    if frames.steering_lost > 0 {
-        section.row("lost on the way there", frames.steering_lost);
+    let mut rows: BTreeMap<u8, (Row, Vec<u64>)> = BTreeMap::new();
+    for &counter in Counter::ALL {
+        if let Some(row) = counter.row() {
+            rows.entry(row.place).or_insert((row, Vec::new())).1.push(frames.get(counter));
+        }
     }
-    section.row("sent", frames.sent);
-    if frames.sealed_ahead + frames.opened_ahead > 0 {
-        section.row(
-            "sealed, opened with key stream made ahead",
-            format!("{}, {}", frames.sealed_ahead, frames.opened_ahead),
-        );
-    }
-    section.row("control messages", frames.control);
-    section.row("solicitations answered", frames.neighbour_answered);
-    section.row("drops not reported", frames.events_suppressed);
-    if frames.allowed > 0 {
-        section.row("allowed", frames.allowed);
+    for (row, counts) in rows.values() {
+        if !row.unless_zero || counts.iter().any(|&count| count > 0) {
+            section.row(row.text, list(counts));
+        }
     }
     section
 }

@@ -29,7 +29,7 @@ use crate::controller::reload::Reloader;
 use crate::events::{Bus, Dropped, Event, Room};
 use crate::http::{Reason, Refusal};
 use crate::keys::{PublicKey, SecretKey};
-use crate::model::{Enforcement, Frames};
+use crate::model::{BootNs, Enforcement, Frames, UnixNs};
 use crate::proto::clock::Reading;
 use crate::registry::{Audience, Registrations};
 use crate::sessions::Consequences;
@@ -174,7 +174,8 @@ impl Running {
         let listener = bind(&folder.path().join("run/eth0.sock")).unwrap().ready().unwrap();
         let reports = Arc::new(FakeReports::default());
         let bus = Arc::new(Bus::with_backlog(|| 0, Room { drops: EVENTS_KEPT, rest: EVENTS_KEPT }));
-        let registry = Registrations::of_folder(clients, Arc::new(Reading { boot: 0, wall: 0 }));
+        let registry =
+            Registrations::of_folder(clients, Arc::new(Reading { boot: BootNs(0), wall: UnixNs(0) }));
         let reloader = Reloader::new(None, Arc::clone(&registry)).unwrap();
         let sessions: Arc<dyn Audience> = Arc::new(FakeSessions);
         let router = server::routes(reports.clone())

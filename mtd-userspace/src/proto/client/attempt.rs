@@ -8,10 +8,11 @@ use mtd_common::slot;
 
 use super::keeping::LAST_RESORT;
 use super::{Active, Client, Trouble};
+use crate::model::{BootNs, ClockOffset, SessionNs};
 use crate::proto::clock::Reading;
 use crate::proto::exchange::{
-    Action, Install, MILLISECOND, NO_COMMUNITY, Place, SECOND, SessionId, fresh_end, introduce, random_bytes,
-    random_u64,
+    Action, Binding, Install, MILLISECOND, NO_COMMUNITY, SECOND, SessionId, fresh_end, introduce,
+    random_bytes, random_u64,
 };
 use crate::proto::messages::{Control, Request, Response, Tunnel};
 use crate::proto::noise::{Ephemeral, Initiator, Secrets};
@@ -40,7 +41,7 @@ pub(super) struct Attempt {
     initiator: Initiator,
     request: Vec<u8>,
     end: End,
-    started: u64,
+    started: BootNs,
     sent: usize,
 }
 
@@ -72,9 +73,9 @@ impl Client {
         let remote = End { network: introduction.network, seed: introduction.seed };
         let period = introduction.slot.as_nanos() as u64;
         let session = Arc::new(Session::to_introduction(Ends { local, remote }, key, window, period));
-        let number = slot::number(time, 0, period);
-        let place = Place::Introduction { window, key, slot: number as u32 };
-        let prologue = place.prologue(&self.settings.server);
+        let number = slot::number(time.0, 0, period);
+        let binding = Binding::Introduction { window, key, slot: number as u32 };
+        let prologue = binding.prologue(&self.settings.server);
         let (local, remote) = session.endpoints(number);
         let end = fresh_end(network, &mut self.random);
         let tunnel = self.tunnel.map_or([0; 16], |(own, _)| own.to_map()[0]);
@@ -88,7 +89,7 @@ impl Client {
         self.actions.push_back(Action::Install(Box::new(Install {
             id,
             session: Arc::clone(&session),
-            offset: time.wrapping_sub(now.boot),
+            offset: ClockOffset::of(time, now.boot),
             started: now.boot,
             role: Role::Client,
             peer: self.settings.server,
@@ -104,17 +105,18 @@ impl Client {
 
     /// The time on the server's clock to try at this step: the own clock's, then further and further away from it, by
     /// as much as a request reaches. A client whose clock is wrong by up to a window must still connect.
-    fn time_of(&self, window: u64, first: u32, now: Reading) -> Option<(u32, u64)> {
+    fn time_of(&self, window: u64, first: u32, now: Reading) -> Option<(u32, SessionNs)> {
         let introduction = &self.known.get(&window)?.introduction;
         let period = introduction.slot.as_nanos() as u64;
         let n = self.settings.window * SECOND;
         let furthest = (n / (REACH * period)) as u32 + 1;
         (first..=2 * furthest).find_map(|step| {
             let distance = u64::from(step.div_ceil(2)) * REACH * period;
-            let time = if step % 2 == 1 { now.wall + distance } else { now.wall.checked_sub(distance)? };
+            let time =
+                if step % 2 == 1 { now.wall.0 + distance } else { now.wall.0.checked_sub(distance)? };
             // No server publishes, nor holds open, a window further away than this from its own time.
             let latest = window * SECOND + 3 * n;
-            (step == 0 || time < latest).then_some((step, time))
+            (step == 0 || time < latest).then_some((step, SessionNs(time)))
         })
     }
 
@@ -130,7 +132,7 @@ impl Client {
 
     pub(super) fn continue_attempt(&mut self, now: Reading) {
         let Some(attempt) = &self.attempt else { return };
-        let waited = now.boot - attempt.started;
+        let waited = now.boot.since(attempt.started);
         let patience = if attempt.step == 0 { PATIENCE } else { PATIENCE_ELSEWHERE };
         if waited >= patience {
             let (window, step) = (attempt.window, attempt.step);
@@ -155,25 +157,25 @@ impl Client {
     pub(super) fn handle_introduced(&mut self, body: &[u8], now: Reading) {
         let Some(attempt) = &mut self.attempt else { return };
         let Some(known) = self.known.get(&attempt.window) else { return };
-        let place = Place::Introduction {
+        let binding = Binding::Introduction {
             window: attempt.window,
             key: known.introduction.key.as_bytes(),
             slot: attempt.path.slot as u32,
         };
-        let psk = place.psk(&NO_COMMUNITY, &self.shared, &self.settings.server, &self.public);
+        let psk = binding.psk(&NO_COMMUNITY, &self.shared, &self.settings.server, &self.public);
         let Ok((payload, secrets)) = attempt.initiator.finish(body, &psk) else { return };
         let Some(response) = Response::decode(&payload) else { return };
         let (end, sent) = (attempt.end, attempt.started);
         self.begin(&response, &secrets, end, sent, now);
     }
 
-    /// Begins the session that a handshake has led to. `sent`: boot time at which the request was first sent.
+    /// Begins the session that a handshake has led to. `sent`: when the request was first sent.
     pub(super) fn begin(
         &mut self,
         response: &Response,
         secrets: &Secrets,
         local: End,
-        sent: u64,
+        sent: BootNs,
         now: Reading,
     ) {
         if !self.acceptable(response) {
@@ -186,7 +188,7 @@ impl Client {
         };
         let session =
             Arc::new(Session::negotiated(secrets, Role::Client, Ends { local, remote: response.end }, terms));
-        let offset = self.offset(response.time, sent, now);
+        let offset = self.offset(SessionNs(response.time), sent, now);
         // The server counts only one of several handshakes.
         self.abandon_attempt();
         self.rekey = None;
@@ -206,7 +208,7 @@ impl Client {
             local: response.client,
             remote: response.server,
         })));
-        let stands = self.sessions.iter().any(|other| other.last_valid > 0 && other.retires.is_none());
+        let stands = self.sessions.iter().any(|other| other.last_valid.happened() && other.retires.is_none());
         if !stands || self.silent {
             self.actions.push_back(Action::Route(id));
         }
@@ -215,10 +217,10 @@ impl Client {
             session,
             offset,
             started: now.boot,
-            rekey_at: now.boot + rekey_after - early,
-            last_resort_at: now.boot + expire_after - LAST_RESORT.min((expire_after - rekey_after) / 2),
+            rekey_at: now.boot + (rekey_after - early),
+            last_resort_at: now.boot + (expire_after - LAST_RESORT.min((expire_after - rekey_after) / 2)),
             expires_at: now.boot + expire_after,
-            last_valid: 0,
+            last_valid: BootNs::NEVER,
             retires: None,
         });
         self.search = None;
@@ -229,11 +231,11 @@ impl Client {
 
     /// The offset of a session whose server's clock showed `time` at some instant between `sent` and now: that of the
     /// session before, if it can be the right one, since pings have measured it better; else the middle.
-    fn offset(&self, time: u64, sent: u64, now: Reading) -> u64 {
-        let (least, most) = (time.wrapping_sub(now.boot), time.wrapping_sub(sent));
-        let possible = |offset: u64| offset.wrapping_sub(least) <= most.wrapping_sub(least);
+    fn offset(&self, time: SessionNs, sent: BootNs, now: Reading) -> ClockOffset {
+        let (least, most) = (ClockOffset::of(time, now.boot), ClockOffset::of(time, sent));
+        let possible = |offset: ClockOffset| (0..=most.ahead_of(least)).contains(&offset.ahead_of(least));
         let before = self.sessions.last().map(|active| active.offset).filter(|offset| possible(*offset));
-        before.unwrap_or_else(|| least.wrapping_add((now.boot - sent) / 2))
+        before.unwrap_or_else(|| least.moved((now.boot.since(sent) / 2).cast_signed()))
     }
 
     /// Whether a server may have the tunnel addresses that it says, and give those that it gives: they change this

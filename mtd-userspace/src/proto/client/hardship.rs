@@ -184,7 +184,7 @@ fn who_knows_the_introduction_takes_nothing_from_others() {
         let remote = End { network: introduction.network, seed: introduction.seed };
         let session =
             Session::to_introduction(Ends { local, remote }, introduction.key.as_bytes(), window, period);
-        let number = mtd_common::slot::number(now.wall, 0, period);
+        let number = mtd_common::slot::number(now.wall.0, 0, period);
         let (local, remote) = session.endpoints(number);
         let mut body = [0; 140];
         dice(&mut body);

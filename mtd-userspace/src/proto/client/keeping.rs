@@ -3,9 +3,10 @@
 use mtd_common::address::End;
 
 use super::{Client, Settings, Trouble};
+use crate::model::{BootNs, ClockOffset, SessionNs};
 use crate::proto::clock::Reading;
 use crate::proto::exchange::{
-    Action, MILLISECOND, NO_COMMUNITY, Place, SECOND, SessionId, fresh_end, random_bytes,
+    Action, Binding, MILLISECOND, NO_COMMUNITY, SECOND, SessionId, fresh_end, random_bytes,
 };
 use crate::proto::messages::{Control, Request, Response};
 use crate::proto::noise::{Ephemeral, Initiator};
@@ -33,8 +34,8 @@ pub(super) struct Rekey {
     initiator: Initiator,
     request: Vec<u8>,
     end: End,
-    started: u64,
-    last_sent: u64,
+    started: BootNs,
+    last_sent: BootNs,
 }
 
 impl Client {
@@ -66,23 +67,23 @@ impl Client {
             return;
         };
         let (id, last_valid, started) = (current.id, current.last_valid, current.started);
-        if last_valid == 0 {
-            if now.boot - started >= OPENING {
+        if !last_valid.happened() {
+            if now.boot.since(started) >= OPENING {
                 self.remove(id);
                 // The one before it may still be good. New keys are asked for again, but not at once.
                 if let Some(older) = self.sessions.last_mut() {
                     older.rekey_at = older.rekey_at.max(now.boot + OPENING);
                 }
                 self.fail(Trouble::NotOpened, now);
-            } else if now.boot - self.last_ping >= PING_AGAIN {
+            } else if now.boot.since(self.last_ping) >= PING_AGAIN {
                 self.ping(now);
             }
             return;
         }
-        let quiet = now.boot.saturating_sub(last_valid);
+        let quiet = now.boot.since(last_valid);
         self.silent |= quiet > self.silence();
         let keepalive = self.settings.keepalive;
-        if quiet >= keepalive && now.boot - self.last_ping >= PING_AGAIN.max(keepalive / 10) {
+        if quiet >= keepalive && now.boot.since(self.last_ping) >= PING_AGAIN.max(keepalive / 10) {
             self.ping(now);
         }
         self.keep_keys(now);
@@ -95,13 +96,13 @@ impl Client {
         if self
             .rekey
             .as_ref()
-            .is_some_and(|rekey| rekey.parent != id || now.boot - rekey.started >= REKEY_PATIENCE)
+            .is_some_and(|rekey| rekey.parent != id || now.boot.since(rekey.started) >= REKEY_PATIENCE)
         {
             self.rekey = None;
         }
         match &mut self.rekey {
             None if due => self.start_rekey(now),
-            Some(rekey) if now.boot - rekey.last_sent >= REKEY_AGAIN => {
+            Some(rekey) if now.boot.since(rekey.last_sent) >= REKEY_AGAIN => {
                 rekey.last_sent = now.boot;
                 let message = Control::Request(&rekey.request).encode();
                 self.actions.push_back(Action::Control { id, about: id, message });
@@ -112,8 +113,8 @@ impl Client {
 
     pub(super) fn start_rekey(&mut self, now: Reading) {
         let (Some(current), Some(network)) = (self.sessions.last(), self.network) else { return };
-        let (parent, place) = (current.id, Place::Session(current.session.binding()));
-        let prologue = place.prologue(&self.settings.server);
+        let (parent, binding) = (current.id, Binding::Session(current.session.binding()));
+        let prologue = binding.prologue(&self.settings.server);
         let end = fresh_end(network, &mut self.random);
         let tunnel = self.tunnel.map_or([0; 16], |(own, _)| own.to_map()[0]);
         let payload = Request { end, tunnel }.encode();
@@ -131,8 +132,8 @@ impl Client {
     pub(super) fn handle_rekeyed(&mut self, id: SessionId, body: &[u8], now: Reading) {
         let Some(rekey) = self.rekey.as_mut().filter(|rekey| rekey.parent == id) else { return };
         let Some(parent) = self.sessions.iter().find(|active| active.id == id) else { return };
-        let place = Place::Session(parent.session.binding());
-        let psk = place.psk(&NO_COMMUNITY, &self.shared, &self.settings.server, &self.public);
+        let binding = Binding::Session(parent.session.binding());
+        let psk = binding.psk(&NO_COMMUNITY, &self.shared, &self.settings.server, &self.public);
         let Ok((payload, secrets)) = rekey.initiator.finish(body, &psk) else { return };
         let Some(response) = Response::decode(&payload) else { return };
         let (end, sent) = (rekey.end, rekey.started);
@@ -141,14 +142,14 @@ impl Client {
 
     pub(super) fn ping(&mut self, now: Reading) {
         let Some(current) = self.current() else { return };
-        let (id, message) = (current.id, Control::Ping { stamp: now.boot }.encode());
+        let (id, message) = (current.id, Control::Ping { stamp: now.boot.0 }.encode());
         self.actions.push_back(Action::Control { id, about: id, message });
         self.last_ping = now.boot;
     }
 
     pub(super) fn answer_ping(&mut self, id: SessionId, stamp: u64, now: Reading) {
         let Some(active) = self.sessions.iter().find(|active| active.id == id) else { return };
-        let time = now.boot.wrapping_add(active.offset);
+        let time = active.offset.session(now.boot).0;
         let message = Control::Pong { stamp, time }.encode();
         self.actions.push_back(Action::Control { id, about: id, message });
     }
@@ -156,17 +157,17 @@ impl Client {
     /// Follows the server's clock, by jumps that cost no packet: neighbouring slots are live too.
     pub(super) fn handle_pong(&mut self, id: SessionId, stamp: u64, time: u64, now: Reading) {
         let Some(active) = self.sessions.iter_mut().find(|active| active.id == id) else { return };
-        let Some(trip) = now.boot.checked_sub(stamp).filter(|trip| *trip <= active.session.period) else {
+        let Some(trip) = now.boot.0.checked_sub(stamp).filter(|trip| *trip <= active.session.period) else {
             return;
         };
-        let measured = time.wrapping_sub(stamp + trip / 2);
-        let difference = measured.wrapping_sub(active.offset).cast_signed();
+        let measured = ClockOffset::of(SessionNs(time), BootNs(stamp) + trip / 2);
+        let difference = measured.ahead_of(active.offset);
         // What the way there and back took on its own cannot be told from a difference of the clocks.
         if difference.unsigned_abs() <= CLOCK_TOLERANCE.max(trip / 2) {
             return;
         }
         let bound = (active.session.period / 2).cast_signed();
-        active.offset = active.offset.wrapping_add_signed(difference.clamp(-bound, bound));
+        active.offset = active.offset.moved(difference.clamp(-bound, bound));
         let offset = active.offset;
         self.actions.push_back(Action::Clock { id, offset });
     }

@@ -33,6 +33,7 @@ use super::messages::{Control, Reason, Tunnel};
 use super::rendezvous::{Introduction, Shared};
 use super::session::Session;
 use crate::keys::{PublicKey, SecretKey};
+use crate::model::{BootNs, ClockOffset};
 
 /// Longest wait between two tries, in ns.
 const MAX_BACKOFF: u64 = 30 * SECOND;
@@ -92,19 +93,19 @@ struct Known {
 struct Active {
     id: SessionId,
     session: Arc<Session>,
-    offset: u64,
-    started: u64,
-    rekey_at: u64,
+    offset: ClockOffset,
+    started: BootNs,
+    rekey_at: BootNs,
     /// Boot time from which on another session is looked for by all means.
-    last_resort_at: u64,
-    expires_at: u64,
-    /// Boot time of the last valid packet; 0: none yet.
-    last_valid: u64,
+    last_resort_at: BootNs,
+    expires_at: BootNs,
+    /// When the last valid packet came.
+    last_valid: BootNs,
     /// Boot time at which it is removed, since another one has taken its place.
-    retires: Option<u64>,
+    retires: Option<BootNs>,
 }
 
-/// See the module's documentation.
+/// The client's machine: one for each server.
 pub struct Client {
     settings: Settings,
     /// Own public key.
@@ -120,9 +121,9 @@ pub struct Client {
     /// Own and the server's tunnel addresses, as the last answer gave them.
     tunnel: Option<(Tunnel, Tunnel)>,
     failures: u32,
-    next_try: u64,
-    last_ping: u64,
-    last_refresh: u64,
+    next_try: BootNs,
+    last_ping: BootNs,
+    last_refresh: BootNs,
     silent: bool,
     actions: VecDeque<Action>,
     ids: u64,
@@ -163,9 +164,9 @@ impl Client {
             rekey: None,
             tunnel: None,
             failures: 0,
-            next_try: 0,
-            last_ping: 0,
-            last_refresh: 0,
+            next_try: BootNs::NEVER,
+            last_ping: BootNs::NEVER,
+            last_refresh: BootNs::NEVER,
             silent: false,
             actions: VecDeque::new(),
             ids: 0,
@@ -177,7 +178,7 @@ impl Client {
     pub fn adopt(&mut self, adopted: Adopted, tunnel: (Tunnel, Tunnel)) -> SessionId {
         let Adopted { session, offset, started, last_valid } = adopted;
         let id = self.new_id();
-        let lifetime = session.until.saturating_sub(started.wrapping_add(offset));
+        let lifetime = session.until.saturating_sub(offset.session(started).0);
         self.sessions.push(Active {
             id,
             session,
@@ -211,7 +212,7 @@ impl Client {
     /// Where the client stands.
     pub fn phase(&self) -> Phase {
         // While keys are replaced, the session before stands.
-        let stands = |active: &Active| active.last_valid > 0 && active.retires.is_none();
+        let stands = |active: &Active| active.last_valid.happened() && active.retires.is_none();
         match self.current() {
             Some(_) if self.sessions.iter().any(stands) => {
                 if self.silent {
@@ -233,8 +234,8 @@ impl Client {
         self.trouble
     }
 
-    /// The session that traffic goes through, with its clock offset in ns and the boot time at which it began.
-    pub fn session(&self) -> Option<(SessionId, &Session, u64, u64)> {
+    /// The session that traffic goes through, with the offset of its clock and when it began.
+    pub fn session(&self) -> Option<(SessionId, &Session, ClockOffset, BootNs)> {
         self.current().map(|current| (current.id, &*current.session, current.offset, current.started))
     }
 
@@ -300,14 +301,14 @@ impl Client {
         }
     }
 
-    /// Valid packets came through a session, the last of them at boot time `last_valid`.
-    pub fn handle_valid(&mut self, id: SessionId, last_valid: u64, now: Reading) {
+    /// Valid packets came through a session, the last of them at `last_valid`.
+    pub fn handle_valid(&mut self, id: SessionId, last_valid: BootNs, now: Reading) {
         let Some(position) = self.sessions.iter().position(|active| active.id == id) else { return };
         let active = &mut self.sessions[position];
         if last_valid <= active.last_valid {
             return;
         }
-        let first = active.last_valid == 0;
+        let first = !active.last_valid.happened();
         active.last_valid = last_valid;
         let overlap = active.session.period + SECOND;
         let here = Some(active.session.local.network) == self.network;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
 use super::{Client, Fetched, Known, MAX_BACKOFF, Trouble};
+use crate::model::BootNs;
 use crate::proto::clock::Reading;
 use crate::proto::exchange::{Action, SECOND};
 use crate::proto::rendezvous::{window_start, windows_around};
@@ -15,7 +16,7 @@ const MAX_KNOWN: usize = 4;
 
 /// A search for introductions.
 pub(super) struct Search {
-    started: u64,
+    started: BootNs,
     /// Windows that were asked for, and whether the answer is still to come.
     asked: BTreeMap<u64, bool>,
     /// The network gave at least one answer.
@@ -53,12 +54,12 @@ impl Client {
 
     /// Start of the window that the wall clock is in, Unix time in s.
     pub(super) fn window(&self, now: Reading) -> u64 {
-        window_start(now.wall / SECOND, self.settings.window)
+        window_start(now.wall.seconds(), self.settings.window)
     }
 
     /// The present window, and its neighbours, the nearer one first.
     fn windows(&self, now: Reading) -> [u64; 3] {
-        windows_around(now.wall / SECOND, self.settings.window)
+        windows_around(now.wall.seconds(), self.settings.window)
     }
 
     /// Looks for a session: with an introduction that is known, or else for one.
@@ -106,7 +107,7 @@ impl Client {
             // Whoever cannot be asked anew is tried again with what is known.
             self.known.values_mut().for_each(|known| known.failed = false);
             self.fail(trouble, now);
-        } else if search.asked.len() == 1 && (!pending || now.boot - search.started >= IMPATIENCE) {
+        } else if search.asked.len() == 1 && (!pending || now.boot.since(search.started) >= IMPATIENCE) {
             for window in self.windows(now) {
                 self.ask(window);
             }
@@ -120,7 +121,7 @@ impl Client {
         let due = self.current().is_some()
             && self.search.is_none()
             && !self.known.contains_key(&window)
-            && now.boot.saturating_sub(self.last_refresh) >= MAX_BACKOFF;
+            && now.boot.since(self.last_refresh) >= MAX_BACKOFF;
         if due {
             self.last_refresh = now.boot;
             self.actions.push_back(Action::Fetch { window });

@@ -75,7 +75,7 @@ fn drift_is_followed() {
         world.run(SECOND);
         let (id, _, offset, _) = world.client(1).session().unwrap();
         let server = world.server().sessions().map(|view| view.offset).last().unwrap();
-        let difference = offset.wrapping_sub(server).cast_signed();
+        let difference = offset.ahead_of(server);
         assert!(difference.unsigned_abs() < 300 * MILLISECOND, "{difference} ns in {id:?}");
     }
     assert_traffic(&mut world, 1);

@@ -7,6 +7,7 @@ use mtd_common::address::Endpoint;
 use mtd_common::{DropReason, abi, slot};
 
 use crate::keys::PublicKey;
+use crate::model::{BootNs, ClockOffset};
 use crate::proto::exchange::{Adopted, Install, SessionId};
 use crate::proto::messages::Tunnel;
 use crate::proto::packet::{self, Path};
@@ -15,15 +16,15 @@ use crate::proto::session::Session;
 /// A session in the tables.
 pub(super) struct Entry {
     pub(super) session: Arc<Session>,
-    pub(super) offset: u64,
+    pub(super) offset: ClockOffset,
     pub(super) sequence: u64,
     pub(super) used: BTreeSet<u64>,
     pub(super) tags: BTreeSet<Vec<u8>>,
     pub(super) remote: Tunnel,
     pub(super) local: Tunnel,
-    pub(super) last_valid: u64,
+    pub(super) last_valid: BootNs,
     pub(super) peer: PublicKey,
-    pub(super) started: u64,
+    pub(super) started: BootNs,
 }
 
 impl Entry {
@@ -51,7 +52,7 @@ pub(in crate::proto) struct Tables {
 
 impl Tables {
     pub(super) fn install(&mut self, install: Install, boot: u64) {
-        let sequence = slot::sequence_seed(boot.wrapping_add(install.offset));
+        let sequence = slot::sequence_seed(install.offset.session(BootNs(boot)).0);
         self.entries.insert(
             install.id,
             Entry {
@@ -62,7 +63,7 @@ impl Tables {
                 tags: BTreeSet::new(),
                 remote: install.remote,
                 local: install.local,
-                last_valid: 0,
+                last_valid: BootNs::NEVER,
                 peer: install.peer,
                 started: install.started,
             },
@@ -77,7 +78,7 @@ impl Tables {
     /// Seals an inner packet as the send program does.
     pub(super) fn seal(&mut self, id: SessionId, inner: &[u8], boot: u64) -> Option<Vec<u8>> {
         let entry = self.entries.get_mut(&id)?;
-        let time = boot.wrapping_add(entry.offset);
+        let time = entry.offset.session(BootNs(boot)).0;
         let number = slot::number(time, entry.session.phase, entry.session.period);
         let (local, remote) = entry.session.endpoints(number);
         entry.sequence += 1;
@@ -99,7 +100,7 @@ impl Tables {
         let (source, destination) = (end(8, 40), end(24, 42));
         let mut reason = DropReason::UnknownAddress;
         for (id, entry) in &mut self.entries {
-            let time = boot.wrapping_add(entry.offset);
+            let time = entry.offset.session(BootNs(boot)).0;
             let (phase, period) = (entry.session.phase, entry.session.period);
             let current = slot::number(time, phase, period);
             for number in current.saturating_sub(1)..=current + 1 {
@@ -118,7 +119,7 @@ impl Tables {
                         if !fresh {
                             return Err(DropReason::Replayed);
                         }
-                        entry.last_valid = boot;
+                        entry.last_valid = BootNs(boot);
                         return Ok((*id, number as u32, inner));
                     }
                     Err(why) => reason = why,

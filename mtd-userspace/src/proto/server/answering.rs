@@ -10,7 +10,7 @@ use super::{Refusal, Server};
 use crate::keys::PublicKey;
 use crate::proto::clock::Reading;
 use crate::proto::exchange::{
-    Action, Install, MILLISECOND, NO_COMMUNITY, Place, Received, SECOND, SessionId, fresh_end, introduce,
+    Action, Binding, Install, MILLISECOND, NO_COMMUNITY, Received, SECOND, SessionId, fresh_end, introduce,
     random_bytes,
 };
 use crate::proto::messages::{Control, Request, Response};
@@ -72,13 +72,13 @@ impl Server {
             return Err(Refusal::TotalLimit);
         }
         let open = &self.introductions[open];
-        let place = Place::Introduction {
+        let binding = Binding::Introduction {
             window: open.window,
             key: open.introduction.key.as_bytes(),
             slot: received.slot,
         };
         let own = Ephemeral(random_bytes(&mut self.random));
-        let prologue = place.prologue(&self.public);
+        let prologue = binding.prologue(&self.public);
         let (responder, client, payload) =
             Responder::read(&self.identity, &prologue, own, body).map_err(|_| Refusal::NotAuthentic)?;
         let registered = self.clients.get_mut(&client).ok_or(Refusal::Unregistered)?;
@@ -92,7 +92,7 @@ impl Server {
         if !registered.limit.take(now.boot) {
             return Err(Refusal::ClientLimit);
         }
-        let psk = place.psk(&NO_COMMUNITY, &registered.shared, &self.public, &client);
+        let psk = binding.psk(&NO_COMMUNITY, &registered.shared, &self.public, &client);
         let (id, answer) = self.agree(responder, &client, request.end, &psk, now).ok_or(Refusal::Full)?;
         self.recent.insert(ephemeral, id);
         self.send_answer(
@@ -112,14 +112,14 @@ impl Server {
         if !self.recent.has_room() {
             return Err(Refusal::Full);
         }
-        let place = Place::Session(active.session.binding());
+        let binding = Binding::Session(active.session.binding());
         let (expected, network) = (active.client, active.session.remote.network);
         let registered = self.clients.get_mut(&expected).ok_or(Refusal::Unregistered)?;
         if !registered.limit.take(now.boot) {
             return Err(Refusal::ClientLimit);
         }
         let own = Ephemeral(random_bytes(&mut self.random));
-        let prologue = place.prologue(&self.public);
+        let prologue = binding.prologue(&self.public);
         let (responder, client, payload) =
             Responder::read(&self.identity, &prologue, own, body).map_err(|_| Refusal::NotAuthentic)?;
         let request = Request::decode(&payload).ok_or(Refusal::Malformed)?;
@@ -130,7 +130,7 @@ impl Server {
         if request.end.network != network {
             return Err(Refusal::WrongSource);
         }
-        let psk = place.psk(&NO_COMMUNITY, &registered.shared, &self.public, &client);
+        let psk = binding.psk(&NO_COMMUNITY, &registered.shared, &self.public, &client);
         let (id, answer) = self.agree(responder, &client, request.end, &psk, now).ok_or(Refusal::Full)?;
         self.recent.insert(ephemeral, id);
         self.send_answer(id, Box::new(HalfOpen { answer, through: parent, path: None, answers: 0 }));
@@ -155,7 +155,7 @@ impl Server {
             rekey_after: self.settings.rekey_after,
             expire_after: self.settings.expire_after,
             inner_mtu: self.settings.inner_mtu,
-            time: now.wall,
+            time: now.wall.0,
             client: tunnel,
             server: self.settings.tunnel,
         };
@@ -163,7 +163,7 @@ impl Server {
         let terms = Terms {
             period: self.settings.period,
             mode: self.settings.mode,
-            until: now.wall.saturating_add(u64::from(self.settings.expire_after) * SECOND),
+            until: now.wall.0.saturating_add(u64::from(self.settings.expire_after) * SECOND),
         };
         let session = Arc::new(Session::negotiated(&secrets, Role::Server, Ends { local, remote }, terms));
         let id = self.new_id();
@@ -197,7 +197,7 @@ impl Server {
             .sessions
             .iter()
             .copied()
-            .filter(|id| self.sessions.get(id).is_some_and(|active| active.last_valid == 0))
+            .filter(|id| self.sessions.get(id).is_some_and(|active| !active.last_valid.happened()))
             .collect();
         for id in half_open.iter().rev().skip(MAX_HALF_OPEN) {
             self.end(*id, None);
@@ -252,7 +252,7 @@ fn expected_path(
     received: &Received<'_>,
     now: Reading,
 ) -> Path {
-    let number = full_slot(received.slot, slot::number(now.wall, 0, open.session.period));
+    let number = full_slot(received.slot, slot::number(now.wall.0, 0, open.session.period));
     let network: Network = request.end.network;
     let client = End { network, seed: shared.client_seed(&open.introduction) };
     let (local, _) = open.session.endpoints(number);

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use mtd_common::bytes::part;
 
+use crate::model::BootNs;
 use crate::proto::exchange::SessionId;
 
 /// Requests that are remembered.
@@ -16,20 +17,20 @@ pub(super) struct Bucket {
     interval: u64,
     burst: u64,
     tokens: u64,
-    refilled: u64,
+    refilled: BootNs,
 }
 
 impl Bucket {
     /// Full, with one more token every `interval` ns.
     pub(super) fn new(interval: u64, burst: u64) -> Self {
-        Self { interval: interval.max(1), burst, tokens: burst, refilled: 0 }
+        Self { interval: interval.max(1), burst, tokens: burst, refilled: BootNs::NEVER }
     }
 
-    /// Takes a token at boot time `now` in ns; false: there is none.
-    pub(super) fn take(&mut self, now: u64) -> bool {
-        let gained = now.saturating_sub(self.refilled) / self.interval;
+    /// Takes a token; false: there is none.
+    pub(super) fn take(&mut self, now: BootNs) -> bool {
+        let gained = now.since(self.refilled) / self.interval;
         self.tokens = self.tokens.saturating_add(gained).min(self.burst);
-        self.refilled += gained * self.interval;
+        self.refilled = self.refilled + gained * self.interval;
         if self.tokens == 0 {
             return false;
         }
@@ -44,14 +45,14 @@ impl Bucket {
 pub(super) struct Recent {
     /// Ns for which each is remembered at least.
     memory: u64,
-    turned: u64,
+    turned: BootNs,
     young: HashMap<[u8; 16], SessionId>,
     old: HashMap<[u8; 16], SessionId>,
 }
 
 impl Recent {
     pub(super) fn new(memory: u64) -> Self {
-        Self { memory, turned: 0, young: HashMap::new(), old: HashMap::new() }
+        Self { memory, turned: BootNs::NEVER, young: HashMap::new(), old: HashMap::new() }
     }
 
     pub(super) fn get(&self, ephemeral: &[u8; 32]) -> Option<SessionId> {
@@ -70,8 +71,8 @@ impl Recent {
     }
 
     /// Forgets what is too old to be accepted again.
-    pub(super) fn forget(&mut self, now: u64) {
-        if now.saturating_sub(self.turned) >= self.memory {
+    pub(super) fn forget(&mut self, now: BootNs) {
+        if now.since(self.turned) >= self.memory {
             self.turned = now;
             self.old = std::mem::take(&mut self.young);
         }
@@ -89,22 +90,22 @@ mod tests {
     #[test]
     fn a_bucket_gives_its_burst_and_then_its_rate() {
         let mut bucket = Bucket::new(100, 3);
-        assert_eq!((0..10).filter(|_| bucket.take(1000)).count(), 3);
-        assert!(!bucket.take(1099));
-        assert!(bucket.take(1100));
-        assert!(!bucket.take(1100));
-        assert_eq!((0..10).filter(|_| bucket.take(1_000_000)).count(), 3);
+        assert_eq!((0..10).filter(|_| bucket.take(BootNs(1000))).count(), 3);
+        assert!(!bucket.take(BootNs(1099)));
+        assert!(bucket.take(BootNs(1100)));
+        assert!(!bucket.take(BootNs(1100)));
+        assert_eq!((0..10).filter(|_| bucket.take(BootNs(1_000_000))).count(), 3);
     }
 
     #[test]
     fn requests_are_remembered_long_enough_and_not_for_ever() {
         let mut recent = Recent::new(90);
-        recent.forget(1000);
+        recent.forget(BootNs(1000));
         recent.insert([1; 32], SessionId(7));
-        recent.forget(1089);
-        recent.forget(1090);
+        recent.forget(BootNs(1089));
+        recent.forget(BootNs(1090));
         assert_eq!(recent.get(&[1; 32]), Some(SessionId(7)), "90 are not over since it came");
-        recent.forget(1180);
+        recent.forget(BootNs(1180));
         assert_eq!(recent.get(&[1; 32]), None);
     }
 }

@@ -23,14 +23,13 @@ use self::limits::{Bucket, Recent};
 use self::sessions::Active;
 pub use self::sessions::View;
 use super::clock::Reading;
-use super::exchange::{
-    Action, Install, MILLISECOND, Publication, Random, SECOND, SessionId, fresh_end, random_bytes,
-};
+use super::exchange::{Action, Install, Publication, Random, SECOND, SessionId, fresh_end, random_bytes};
 use super::messages::{Control, Reason, Tunnel};
 use super::noise::Identity;
 use super::rendezvous::{Introduction, Shared, window_start};
 use super::session::{Role, Session};
 use crate::keys::{PublicKey, SecretKey};
+use crate::model::BootNs;
 
 /// How long removals are gathered before introductions are replaced, in ns.
 const RENEWAL_PAUSE: u64 = 2 * SECOND;
@@ -137,10 +136,10 @@ struct Open {
     introduction: Introduction,
     session: Arc<Session>,
     /// Boot time at which it closes, since another one has taken its place.
-    closes: Option<u64>,
+    closes: Option<BootNs>,
 }
 
-/// See the module's documentation.
+/// The server's machine: one for all clients.
 pub struct Server {
     settings: Settings,
     public: PublicKey,
@@ -153,9 +152,9 @@ pub struct Server {
     recent: Recent,
     total: Bucket,
     /// Boot time at which the introductions are replaced, since somebody knows them who no longer may.
-    renew_at: Option<u64>,
+    renew_at: Option<BootNs>,
     /// Boot time until which no introduction is opened: the tables have no room.
-    blocked_until: Option<u64>,
+    blocked_until: Option<BootNs>,
     counts: Counts,
     last_published: u64,
     actions: VecDeque<Action>,
@@ -213,7 +212,7 @@ impl Server {
 
     /// Number of sessions that wait for the client's first valid packet.
     pub fn half_open(&self) -> usize {
-        self.sessions.values().filter(|active| active.last_valid == 0).count()
+        self.sessions.values().filter(|active| !active.last_valid.happened()).count()
     }
 
     /// Registers a client, or gives a registered one other tunnel addresses. False: its key is a weak one.
@@ -287,11 +286,11 @@ impl Server {
     /// published before it begins, so that it is there when it begins, and clients whose clock is ahead find it.
     fn rotate(&mut self, now: Reading) {
         let n = self.settings.window;
-        let window = window_start(now.wall / SECOND, n);
+        let window = window_start(now.wall.seconds(), n);
         let reach = (n * SECOND + self.settings.grace) / SECOND;
         let over = |open: &Open| {
             let closed = open.closes.is_some_and(|closes| now.boot >= closes);
-            closed || now.wall / SECOND >= open.window + reach || open.window > window + n
+            closed || now.wall.seconds() >= open.window + reach || open.window > window + n
         };
         for open in self.introductions.extract_if(.., |open| over(open)) {
             self.actions.push_back(Action::Remove(open.id));
@@ -305,7 +304,7 @@ impl Server {
             self.open(window, if first { 0 } else { n * SECOND / 6 }, now);
         }
         let early = window + n - (n / 3).max(1);
-        if now.wall / SECOND >= early && !self.is_open(window + n) {
+        if now.wall.seconds() >= early && !self.is_open(window + n) {
             self.open(window + n, n * SECOND / 6, now);
         }
     }
@@ -369,7 +368,7 @@ impl Server {
     fn publish(&mut self, open: usize, client: Option<PublicKey>, within: u64, now: Reading) {
         let Some(open) = self.introductions.get(open) else { return };
         // Never the same twice: it is the sequence number of what is published.
-        self.last_published = (now.wall / MILLISECOND).max(self.last_published + 1);
+        self.last_published = (now.wall.milliseconds()).max(self.last_published + 1);
         let introduction = Introduction { published_ms: self.last_published, ..open.introduction.clone() };
         let window = open.window;
         self.actions.push_back(Action::Publish(Publication { window, introduction, client, within }));

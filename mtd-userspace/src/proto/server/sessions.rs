@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::Server;
 use crate::keys::PublicKey;
+use crate::model::{BootNs, ClockOffset};
 use crate::proto::clock::Reading;
 use crate::proto::exchange::{Action, Adopted, SECOND, SessionId};
 use crate::proto::messages::{Control, Reason, Tunnel};
@@ -17,12 +18,12 @@ const HALF_OPEN: u64 = 30 * SECOND;
 pub(super) struct Active {
     pub(super) client: PublicKey,
     pub(super) session: Arc<Session>,
-    offset: u64,
-    started: u64,
-    /// Boot time of the last valid packet; 0: none yet.
-    pub(super) last_valid: u64,
+    offset: ClockOffset,
+    started: BootNs,
+    /// When the last valid packet came.
+    pub(super) last_valid: BootNs,
     /// Boot time at which it is removed, since another one has taken its place.
-    retires: Option<u64>,
+    retires: Option<BootNs>,
     pub(super) half_open: Option<Box<HalfOpen>>,
 }
 
@@ -39,7 +40,7 @@ pub(super) struct HalfOpen {
 impl Active {
     pub(super) fn new(client: PublicKey, session: Arc<Session>, now: Reading) -> Self {
         let (offset, started) = (now.offset(), now.boot);
-        Self { client, session, offset, started, last_valid: 0, retires: None, half_open: None }
+        Self { client, session, offset, started, last_valid: BootNs::NEVER, retires: None, half_open: None }
     }
 }
 
@@ -61,7 +62,7 @@ impl Server {
         Some(id)
     }
 
-    /// The sessions, with client, keys and ends, clock offset, begin, boot time of the last valid packet (0: none yet).
+    /// The sessions, with client, keys and ends, offset of the clock, when they began, and when the last valid packet came.
     pub fn sessions(&self) -> impl Iterator<Item = View<'_>> {
         self.sessions.iter().map(|(id, active)| View {
             id: *id,
@@ -71,16 +72,24 @@ impl Server {
             started: active.started,
             last_valid: active.last_valid,
             closing: active.retires.is_some(),
+            replaced: self.has_successor(*id, active),
         })
     }
 
-    /// Valid packets came through a session, the last of them at boot time `last_valid`.
-    pub fn handle_valid(&mut self, id: SessionId, last_valid: u64, now: Reading) {
+    /// Whether a session with the same client is there that is not about to end.
+    fn has_successor(&self, id: SessionId, active: &Active) -> bool {
+        let others = self.clients.get(&active.client).map_or(&[][..], |client| client.sessions.as_slice());
+        let stays = |other: &SessionId| self.sessions.get(other).is_some_and(|other| other.retires.is_none());
+        active.retires.is_some() && others.iter().filter(|other| **other != id).any(stays)
+    }
+
+    /// Valid packets came through a session, the last of them at `last_valid`.
+    pub fn handle_valid(&mut self, id: SessionId, last_valid: BootNs, now: Reading) {
         let Some(active) = self.sessions.get_mut(&id) else { return };
         if last_valid <= active.last_valid {
             return;
         }
-        let first = active.last_valid == 0;
+        let first = !active.last_valid.happened();
         active.last_valid = last_valid;
         if !first {
             return;
@@ -119,7 +128,7 @@ impl Server {
         match *message {
             Control::Teardown(_) => self.end(id, None),
             Control::Ping { stamp } => {
-                let time = now.boot.wrapping_add(active.offset);
+                let time = active.offset.session(now.boot).0;
                 let message = Control::Pong { stamp, time }.encode();
                 self.actions.push_back(Action::Control { id, about: id, message });
             }
@@ -131,14 +140,17 @@ impl Server {
     /// Ends sessions that are over (MT-44).
     pub(super) fn expire(&mut self, now: Reading) {
         let (idle, lifetime) = (self.settings.idle, u64::from(self.settings.expire_after) * SECOND);
-        let since = |time: u64| now.boot.saturating_sub(time);
+        let since = |time: BootNs| now.boot.since(time);
         let mut over = Vec::new();
         for (id, active) in &self.sessions {
             let retired = active.retires.is_some_and(|at| now.boot >= at);
-            let unopened = active.last_valid == 0 && since(active.started) >= HALF_OPEN;
+            let unopened = !active.last_valid.happened() && since(active.started) >= HALF_OPEN;
             if retired || unopened || since(active.started) >= lifetime {
                 over.push((*id, None));
-            } else if active.last_valid > 0 && active.retires.is_none() && since(active.last_valid) >= idle {
+            } else if active.last_valid.happened()
+                && active.retires.is_none()
+                && since(active.last_valid) >= idle
+            {
                 over.push((*id, Some(Reason::Idle)));
             }
         }
@@ -157,12 +169,14 @@ pub struct View<'a> {
     pub client: &'a PublicKey,
     /// Keys and ends.
     pub session: &'a Session,
-    /// Session time minus boot time, in ns (wrapping).
-    pub offset: u64,
-    /// Boot time in ns at which it began.
-    pub started: u64,
-    /// Boot time in ns of the last valid packet; 0: none yet.
-    pub last_valid: u64,
-    /// Another session has taken its place.
+    /// The offset of its clock.
+    pub offset: ClockOffset,
+    /// When it began.
+    pub started: BootNs,
+    /// When the last valid packet came.
+    pub last_valid: BootNs,
+    /// It is about to end.
     pub closing: bool,
+    /// Another session with the same client has taken its place.
+    pub replaced: bool,
 }

@@ -92,7 +92,7 @@ fn introductions_are_renewed_every_window_and_outlive_it_for_a_while() {
     world.start_server();
     for _ in 0..240 {
         world.run(30 * SECOND);
-        let now = world.hosts[0].now(world.boot).wall / SECOND;
+        let now = world.hosts[0].now(world.boot).wall.seconds();
         let window = window_start(now, 900);
         let open: Vec<_> = world.server().introductions.iter().map(|open| open.window).collect();
         assert!(open.contains(&window), "{open:?} at {now}");

@@ -13,7 +13,7 @@ const PERIOD: u64 = 3_000_000_000;
 const HORIZON: u64 = 60_000_000_000;
 const NOW: u64 = 1_800_000_000_000_000_000;
 const PHASE: u64 = 1_234_567;
-const PLACE: Place = Place { index: 5, generation: 9 };
+const PLACE: Place = Place { index: SessionIndex(5), generation: 9 };
 
 /// What the maps hold: slots with their addresses, and those that receive.
 #[derive(Default)]
@@ -77,7 +77,7 @@ fn three_generations_are_live_at_any_time_and_the_horizon_is_loaded() {
     let (session, mut model, mut loader) = (session(64), Model::default(), Loader::new(PLACE, 0));
     let mut now = NOW;
     while now < NOW + 100 * PERIOD {
-        loader.advance(&session, now, HORIZON, &mut model).unwrap();
+        loader.advance(&session, SessionNs(now), HORIZON, &mut model).unwrap();
         let current = number(now);
         assert_eq!(model.live(now), [current - 1, current, current + 1]);
         assert!(model.receiving.contains(&(5, current)));
@@ -93,9 +93,9 @@ fn three_generations_are_live_at_any_time_and_the_horizon_is_loaded() {
 #[test]
 fn advancing_within_a_slot_costs_nothing() {
     let (session, mut model, mut loader) = (session(64), Model::default(), Loader::new(PLACE, 0));
-    loader.advance(&session, NOW, HORIZON, &mut model).unwrap();
+    loader.advance(&session, SessionNs(NOW), HORIZON, &mut model).unwrap();
     let calls = model.calls;
-    loader.advance(&session, NOW, HORIZON, &mut model).unwrap();
+    loader.advance(&session, SessionNs(NOW), HORIZON, &mut model).unwrap();
     assert_eq!(model.calls, calls);
 }
 
@@ -105,7 +105,7 @@ fn slots_before_the_first_allowed_one_are_never_loaded() {
     let (session, mut model, mut loader) = (session(64), Model::default(), Loader::new(PLACE, first));
     let mut now = NOW;
     while now < NOW + 10 * PERIOD {
-        loader.advance(&session, now, HORIZON, &mut model).unwrap();
+        loader.advance(&session, SessionNs(now), HORIZON, &mut model).unwrap();
         assert!(model.receiving.iter().all(|(_, slot)| *slot >= first));
         now += PERIOD / 3;
     }
@@ -115,7 +115,7 @@ fn slots_before_the_first_allowed_one_are_never_loaded() {
 #[test]
 fn everything_is_unloaded_at_the_end() {
     let (session, mut model, mut loader) = (session(64), Model::default(), Loader::new(PLACE, 0));
-    loader.advance(&session, NOW, HORIZON, &mut model).unwrap();
+    loader.advance(&session, SessionNs(NOW), HORIZON, &mut model).unwrap();
     loader.unload(&mut model);
     assert_eq!(model.count(), 0);
 }
@@ -133,9 +133,9 @@ proptest! {
             now = now.checked_add_signed(seconds * 1_000_000_000).unwrap();
             model.calls = 0;
             model.fail_at = failure;
-            let _ = loader.advance(&session, now, HORIZON, &mut model);
+            let _ = loader.advance(&session, SessionNs(now), HORIZON, &mut model);
             model.fail_at = None;
-            loader.advance(&session, now, HORIZON, &mut model).unwrap();
+            loader.advance(&session, SessionNs(now), HORIZON, &mut model).unwrap();
             let current = number(now);
             prop_assert_eq!(model.live(now), vec![current - 1, current, current + 1]);
             prop_assert_eq!(model.count() as u64, loader.loaded().end - loader.loaded().start);
@@ -153,7 +153,7 @@ fn there_is_room_for_all_that_is_loaded() {
         let (mut model, mut loader) = (Model::default(), Loader::new(PLACE, 0));
         let mut most = 0;
         for step in 0..200 {
-            loader.advance(&session, NOW + step * period / 7, horizon, &mut model).unwrap();
+            loader.advance(&session, SessionNs(NOW + step * period / 7), horizon, &mut model).unwrap();
             most = most.max(model.count());
         }
         // A horizon of whole slots takes one less.

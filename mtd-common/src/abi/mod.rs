@@ -1,0 +1,69 @@
+//! Keys and values of the BPF maps, by group.
+//!
+//! A *group* is the maps of one concern, whose layout has a version of its own: a controller takes over the maps of a group
+//! that an earlier one left if their version is its own, and puts new ones in the place of others. So a change in one group
+//! ends nothing that is in another. A change of a layout is a change of the version of its group.
+//!
+//! Every type is `repr(C)`, has no implicit padding, and its size and field offsets are asserted at compile time
+//! for both targets. Integers are in host order unless a field says otherwise; network-order fields are byte arrays.
+//!
+//! | group | maps | what a change of its layout ends |
+//! |---|---|---|
+//! | [`core`] | `DATAPLANE`, `FILTER`, `ADDRESSES`, `SLOTS`, `SESSIONS`, `SESSION_STATE`, `SESSION_NOTES`, `ROUTES` | all sessions |
+//! | [`control_record`] | `CONTROL` | nothing: messages under way are sent again. Goes with `core`, whose sessions its records name |
+//! | [`guard`] | `GUARD` | policy and time to confirm begin as the configuration says |
+//! | [`counters`] | `DROPS`, `COUNTERS` | counts begin at zero |
+//! | [`event`] | `EVENTS` | events that nobody has read are lost |
+//!
+//! What is in [`steering`], [`introduction`], [`limits`] and [`crate::keystream`] has no version: those maps are not pinned,
+//! but belong to one load of the programs.
+
+pub mod control_record;
+pub mod core;
+pub mod counters;
+pub mod event;
+pub mod guard;
+pub mod introduction;
+pub mod limits;
+pub mod session_note;
+pub mod steering;
+
+pub use self::core::{
+    CONTROL_METER, Dataplane, DirectionKeys, FLAG_ANYBODY, FLAG_ON_LINK, FLAG_SHARED, MAX_PREFIXES,
+    MAX_SHARED, MODE_AUTHENTICATE, MODE_ENCRYPT, MODE_INTRODUCTION, Prefix, ROUTE_KEY_FAMILY_BITS, Route,
+    RouteKey, Session, SessionState, Slot, VERSION, route_key,
+};
+pub use self::counters::{COUNTER_SLOTS, Counter, DROP_COUNTERS, DROP_SLOTS};
+pub use self::guard::GuardSettings;
+pub use self::introduction::IntroductionTag;
+pub use self::limits::{Local, TokenBucket};
+pub use self::steering::{MAX_STEERING_CPUS, Steering, SteeringCpus};
+
+#[cfg(feature = "user")]
+mod pod {
+    use super::{
+        Dataplane, GuardSettings, Local, Route, Session, SessionState, Slot, SteeringCpus, TokenBucket,
+    };
+    use crate::table::Bucket;
+
+    macro_rules! pod {
+        ($($type:ty),+) => {
+            $(
+                // SAFETY: `repr(C)`, no implicit padding (asserted beside the type), every bit pattern is a valid value.
+                unsafe impl aya::Pod for $type {}
+            )+
+        };
+    }
+    pod!(
+        Bucket,
+        Dataplane,
+        GuardSettings,
+        Local,
+        Route,
+        Session,
+        SessionState,
+        Slot,
+        SteeringCpus,
+        TokenBucket
+    );
+}

@@ -1,0 +1,84 @@
+//! Key stream that was made ahead of its packets: see [`mtd_common::keystream`].
+
+use mtd_common::abi::Counter;
+use mtd_common::aead::{self, Operation, Text};
+use mtd_common::keystream::{self, Direction, Wanted};
+
+use crate::count;
+use crate::job::Job;
+use crate::session::State;
+
+mod maps;
+
+impl State {
+    /// The lane with the key stream for this direction, plus 1; 0: none.
+    #[inline(always)]
+    pub(crate) fn lane(self, direction: Direction) -> u64 {
+        // SAFETY: fields of a map value, aligned by its type; volatile, since the controller writes them meanwhile.
+        unsafe {
+            match direction {
+                Direction::Receive => (&raw const (*self.0).rx_lane).read_volatile(),
+                Direction::Send => (&raw const (*self.0).tx_lane).read_volatile(),
+            }
+        }
+    }
+}
+
+/// What a pass with such key stream may fail for.
+pub(crate) enum Failure {
+    /// The text is longer than its memory.
+    Text,
+    /// The key stream was replaced meanwhile: what came out is not to be used.
+    Changed,
+}
+
+/// The packet of a job.
+#[inline(always)]
+const fn packet(job: &Job, direction: Direction) -> Wanted {
+    Wanted {
+        sequence: job.nonce[1] as u64 | (job.nonce[2] as u64) << 32,
+        slot: job.nonce[0],
+        session: job.session,
+        generation: job.generation,
+        direction: direction as u32,
+    }
+}
+
+/// Whether the key stream of the job's packet is there; then where it is goes into the job. `lane`: the session's, plus 1. A
+/// function of its own in the program too, for the sake of the stack.
+#[inline(never)]
+pub(crate) fn find(lane: u64, direction: Direction, job: &mut Job) -> bool {
+    if lane == 0 {
+        return false;
+    }
+    let packet = packet(job, direction);
+    let index = keystream::index((lane - 1) as u32, packet.sequence);
+    let Some(element) = maps::element(index) else { return false };
+    let stamp = element.stamp();
+    job.element = index;
+    job.stamp = stamp;
+    stamp != 0 && element.ready().packet() == packet.packet()
+}
+
+/// Seals or opens the job's packet with the key stream that [`find`] found. The stamp is looked at again afterwards, when
+/// all of it has been read.
+#[inline(always)]
+pub(crate) fn pass(operation: Operation, text: &mut impl Text, job: &mut Job) -> Result<(), Failure> {
+    let element = maps::element(job.element).ok_or(Failure::Changed)?;
+    let sums = aead::pass_ready(operation, element.ready(), text, job.length, &mut job.pass);
+    job.sums = sums.ok_or(Failure::Text)?;
+    if element.stamp() != job.stamp {
+        return Err(Failure::Changed);
+    }
+    count::one(match operation {
+        Operation::Open => Counter::OpenedAhead,
+        Operation::Seal | Operation::Authenticate => Counter::SealedAhead,
+    });
+    Ok(())
+}
+
+/// Asks for the key stream of the packets behind the job's.
+#[inline(never)]
+pub(crate) fn want(job: &Job, direction: Direction) {
+    maps::want(&packet(job, direction));
+}

@@ -1,0 +1,47 @@
+//! What the stages of a program tell each other about the packet at hand.
+
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::PerCpuArray;
+use mtd_common::aead::{Pass, Sums};
+use mtd_common::keystream::Direction;
+
+#[map]
+static JOBS: PerCpuArray<Job> = PerCpuArray::with_max_entries(2, 0);
+
+/// One packet's work for the cipher: what goes in and out, and working memory. In a map, since a BPF stack has no
+/// room for it.
+pub(crate) struct Job {
+    /// Nonce of the packet.
+    pub(crate) nonce: [u32; 3],
+    /// Length of the inner packet in bytes.
+    pub(crate) length: usize,
+    /// Index of the session.
+    pub(crate) session: u32,
+    /// Generation of the session.
+    pub(crate) generation: u32,
+    /// Where the slot's addresses are in `SLOTS`.
+    pub(crate) place: u32,
+    /// To be sent: ECN codepoint of the inner packet.
+    pub(crate) ecn: u8,
+    /// To be sent: IP version of the inner packet.
+    pub(crate) version: u8,
+    /// Received: whether the inner packet is a control message.
+    pub(crate) control: bool,
+    /// Boot time in ns at which the packet came.
+    pub(crate) now: u64,
+    /// Where key stream made ahead is in `KEYSTREAM`.
+    pub(crate) element: u32,
+    /// Stamp of that element when it was found.
+    pub(crate) stamp: u64,
+    /// What came out.
+    pub(crate) sums: Sums,
+    /// Working memory.
+    pub(crate) pass: Pass,
+}
+
+/// The job of this CPU and of the program for a direction: programs may interrupt each other.
+#[inline(always)]
+pub(crate) fn job(direction: Direction) -> Option<&'static mut Job> {
+    // SAFETY: this CPU's and this program's own element; a program is not interrupted by itself, and asks once.
+    JOBS.get_ptr_mut(direction as u32).map(|job| unsafe { &mut *job })
+}

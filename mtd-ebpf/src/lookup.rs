@@ -1,0 +1,138 @@
+//! From an address to the session and slot that have it: see [`mtd_common::table`].
+
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::Array;
+use mtd_common::abi::{Dataplane, Session, Slot};
+use mtd_common::bytes::part;
+use mtd_common::table::{self, BUCKET, Bucket, Hash, Mark};
+use mtd_common::{DropReason, slot};
+
+use crate::clock;
+use crate::session::{self, MMAPABLE};
+
+#[map]
+static FILTER: Array<u64> = Array::with_max_entries(1, MMAPABLE);
+#[map]
+static ADDRESSES: Array<Bucket> = Array::with_max_entries(2, MMAPABLE);
+#[map]
+static SLOTS: Array<Slot> = Array::with_max_entries(8, MMAPABLE);
+
+/// Whether somebody may have the address of this mark.
+#[inline(always)]
+pub(crate) fn may_be_ours(mark: Mark) -> bool {
+    let Some(word) = FILTER.get_ptr(mark.word) else { return false };
+    // SAFETY: an element of the map, aligned; volatile, since the controller writes it meanwhile.
+    let word = unsafe { word.read_volatile() };
+    word & mark.mask == mark.mask
+}
+
+/// A bucket of the table of addresses.
+#[derive(Clone, Copy)]
+pub(crate) struct Entries(*const u64);
+
+/// The bucket of this index; `None` never happens, since hashes are made for the number of buckets.
+#[inline(always)]
+pub(crate) fn bucket(index: u32) -> Option<Entries> {
+    ADDRESSES.get_ptr(index).map(|bucket| Entries(bucket.cast()))
+}
+
+impl Entries {
+    /// An entry; `index` must be below [`BUCKET`].
+    #[inline(always)]
+    pub(crate) fn entry(self, index: usize) -> u64 {
+        // SAFETY: inside the element (masked), aligned; volatile, since the controller writes it meanwhile.
+        unsafe { self.0.add(index & (BUCKET - 1)).read_volatile() }
+    }
+}
+
+/// An element of `SLOTS`.
+#[inline(always)]
+pub(crate) fn slot(place: u32) -> Option<&'static Slot> {
+    SLOTS.get(place)
+}
+
+/// The hash of an address in a protected prefix.
+#[inline(always)]
+pub(crate) fn hash(dataplane: &Dataplane, address: &[u8; 16]) -> Hash {
+    dataplane.table.hash(part::<8, 8, 16>(address))
+}
+
+/// Looks for the place in `SLOTS` of a session that has the address of this hash, and `suits`. Where several sessions have it
+/// and none suits, the reason is that of the one that came closest.
+#[inline(always)]
+pub(crate) fn find(
+    hash: Hash,
+    mut suits: impl FnMut(u32) -> Result<(), DropReason>,
+) -> Result<(), DropReason> {
+    let mut closest = DropReason::UnknownAddress;
+    let mut best = closest.closeness();
+    let mut nth = 0;
+    while nth < 2 {
+        let Some(bucket) = bucket(if nth == 0 { hash.first() } else { hash.second() }) else { break };
+        nth += 1;
+        let mut index = 0;
+        while index < BUCKET {
+            let entry = bucket.entry(index);
+            index += 1;
+            let Some(place) = table::place(entry, hash.fingerprint()) else { continue };
+            match suits(place) {
+                Ok(()) => return Ok(()),
+                // The fingerprint was another address's.
+                Err(DropReason::UnknownAddress) => {}
+                Err(reason) => {
+                    let closeness = reason.closeness();
+                    if closeness >= best {
+                        (closest, best) = (reason, closeness);
+                    }
+                }
+            }
+        }
+    }
+    Err(closest)
+}
+
+/// The session and slot at a place, if the address is theirs now, as [`clock::tick`] has it.
+#[inline(always)]
+pub(crate) fn at(
+    dataplane: &Dataplane,
+    place: u32,
+    address: &[u8; 16],
+) -> Result<(&'static Session, &'static Slot), DropReason> {
+    let slot = slot(place).ok_or(DropReason::UnknownAddress)?;
+    if slot.local_low != *part::<8, 8, 16>(address) {
+        return Err(DropReason::UnknownAddress);
+    }
+    let session = slot::session(place, dataplane.ring_bits);
+    let session = session::session(session, slot.generation).ok_or(DropReason::SessionEnded)?;
+    if session.local_high != *part::<0, 8, 16>(address) {
+        return Err(DropReason::UnknownAddress);
+    }
+    if is_within(session, slot, clock::tick()) { Ok((session, slot)) } else { Err(DropReason::StaleSlot) }
+}
+
+/// Whether a slot of a session is live at this boot time in ns.
+#[inline(always)]
+pub(crate) fn is_within(session: &Session, slot: &Slot, now: u64) -> bool {
+    let time = now.wrapping_add(session.clock_offset);
+    slot::is_live(slot.slot, time, session.phase, session.period, session.until)
+}
+
+/// Whether a place has this address. A function of its own in the program too, as the one below: all variables together do
+/// not fit on one stack of 512 bytes.
+#[inline(never)]
+fn suits(dataplane: &Dataplane, place: u32, address: &[u8; 16]) -> Result<(), DropReason> {
+    at(dataplane, place, address).map(|_| ())
+}
+
+/// Whether some session has this address now.
+#[inline(never)]
+pub(crate) fn is_live(dataplane: &Dataplane, address: &[u8; 16]) -> bool {
+    let hash = hash(dataplane, address);
+    may_be_ours(hash.mark()) && find(hash, |place| suits(dataplane, place, address)).is_ok()
+}
+
+/// Whether [`find`] gives this reason where no session has the address now.
+#[inline(always)]
+pub(crate) const fn is_dead(reason: DropReason) -> bool {
+    matches!(reason, DropReason::UnknownAddress | DropReason::StaleSlot | DropReason::SessionEnded)
+}

@@ -1,0 +1,61 @@
+//! Sending: where a packet from the tunnel device goes, and from which slot.
+
+use mtd_common::packet::ETHERNET;
+use mtd_common::packet::inner::CONTROL_MARK;
+use mtd_common::{DropReason, aead, slot};
+
+use super::maps;
+use crate::frame::SkbFrame;
+use crate::job::Job;
+use crate::{clock, inner, lookup, session, settings};
+
+/// Finds out where the packet goes: session, slot, length go into the job. A function of its own in the program
+/// too: all variables together do not fit on one stack.
+#[inline(never)]
+pub(crate) fn choose(frame: &SkbFrame<'_>, job: &mut Job) -> Result<(), DropReason> {
+    let dataplane = settings::dataplane().ok_or(DropReason::SendFailed)?;
+    if gso_size(frame) != 0 {
+        return Err(DropReason::SendOffload);
+    }
+    let length = frame.len() - ETHERNET;
+    if length > dataplane.inner_mtu as usize || length > aead::MAX_TEXT {
+        return Err(DropReason::SendTooBig);
+    }
+    let facts = inner::read(frame, length)?;
+    if facts.is_control() && mark(frame) != CONTROL_MARK {
+        return Err(DropReason::SendControl);
+    }
+    let route = maps::route(facts.version, &facts.destination).ok_or(DropReason::SendNoPeer)?;
+    let session = session::session(route.session, route.generation).ok_or(DropReason::SendNoPeer)?;
+    if session.period == 0 {
+        return Err(DropReason::SendNoPeer);
+    }
+    job.now = clock::boot_time();
+    let time = job.now.wrapping_add(session.clock_offset);
+    let number = slot::number(time, session.phase, session.period);
+    let place = slot::place(route.session, number, dataplane.ring_bits);
+    let found = lookup::slot(place).ok_or(DropReason::SendNoSlot)?;
+    if found.slot != number || found.generation != route.generation {
+        return Err(DropReason::SendNoSlot);
+    }
+    job.session = route.session;
+    job.generation = route.generation;
+    job.place = place;
+    job.nonce[0] = number as u32;
+    job.length = length;
+    job.ecn = facts.ecn;
+    job.version = facts.version;
+    Ok(())
+}
+
+#[inline(always)]
+fn mark(frame: &SkbFrame<'_>) -> u32 {
+    // SAFETY: a field of the program's own context.
+    unsafe { (*frame.ctx.skb.skb).mark }
+}
+
+#[inline(always)]
+fn gso_size(frame: &SkbFrame<'_>) -> u32 {
+    // SAFETY: a field of the program's own context.
+    unsafe { (*frame.ctx.skb.skb).gso_size }
+}

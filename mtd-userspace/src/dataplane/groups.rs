@@ -1,0 +1,248 @@
+//! The maps that are pinned, in groups (`mtd_common::abi`), and whether those of an earlier controller are taken over.
+//!
+//! The pins of all groups are in one folder, and their names say the rest: `maps/core-6-SESSIONS` is the map `SESSIONS` of the
+//! group `core` in version 6 of its layout. A folder for each group would read better, but the versions of mtd before groups
+//! remove folders of pins only if no folder is inside: after a return to one of those, something would be left.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use aya::maps::MapInfo;
+use aya::maps::lpm_trie::Key;
+use mtd_common::abi::{
+    self, COUNTER_SLOTS, DROP_COUNTERS, Dataplane, GuardSettings, Route, RouteKey, Session, SessionState,
+    Slot,
+};
+use mtd_common::session_note::SessionNote;
+use mtd_common::table::{self, Bucket};
+
+use super::settings::Capacity;
+
+/// Bytes of the ring buffer for drop events.
+const EVENT_BYTES: u32 = 256 * 1024;
+
+/// Bytes of the ring buffer for control messages.
+const CONTROL_BYTES: u32 = 1024 * 1024;
+
+/// Most inner prefixes of all peers together.
+pub const MAX_ROUTES: u32 = 65_536;
+
+/// The settings of the group `core`; all programs of a data plane use this map.
+pub(super) const DATAPLANE: &str = "DATAPLANE";
+
+/// The settings of the group `guard`.
+pub(super) const GUARD: &str = "GUARD";
+
+/// Maps whose layout has one version, and that are taken over or replaced together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Group {
+    /// The sessions.
+    Core,
+    /// Records of control messages, which name sessions.
+    Control,
+    /// What is done with what is no valid packet.
+    Guard,
+    /// Counters.
+    Counters,
+    /// Drop events.
+    Events,
+}
+
+impl Group {
+    pub(super) const ALL: [Self; 5] = [Self::Core, Self::Control, Self::Guard, Self::Counters, Self::Events];
+
+    /// Its name, without a hyphen: part of the names of its pins.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Core => "core",
+            Self::Control => "control",
+            Self::Guard => "guard",
+            Self::Counters => "counters",
+            Self::Events => "events",
+        }
+    }
+
+    /// Version of its layout.
+    pub(super) const fn version(self) -> u32 {
+        match self {
+            Self::Core => abi::core::VERSION,
+            Self::Control => abi::control_record::VERSION,
+            Self::Guard => abi::guard::VERSION,
+            Self::Counters => abi::counters::VERSION,
+            Self::Events => abi::event::VERSION,
+        }
+    }
+
+    /// The group without which what is in this one says nothing.
+    const fn goes_with(self) -> Option<Self> {
+        match self {
+            Self::Control => Some(Self::Core),
+            Self::Core | Self::Guard | Self::Counters | Self::Events => None,
+        }
+    }
+
+    /// The pin of one of its maps in the folder `maps`.
+    pub(super) fn pin(self, maps: &Path, name: &str) -> PathBuf {
+        maps.join(format!("{}-{}-{name}", self.name(), self.version()))
+    }
+
+    /// Whether its maps are there in this folder, of the right version and with the right shapes; otherwise, what differs.
+    fn check(self, maps: &Path, capacity: Capacity) -> Result<(), String> {
+        let found = pinned(maps);
+        let other = found.iter().find(|pin| pin.group == self.name() && pin.version != self.version());
+        if let Some(other) = other {
+            return Err(format!("layout version {} instead of {}", other.version, self.version()));
+        }
+        // The versions before groups.
+        if found.is_empty() && maps.join(DATAPLANE).exists() {
+            return Err(format!("layout version 5 or earlier instead of {}", self.version()));
+        }
+        shapes(capacity).iter().filter(|shape| shape.group == self).try_for_each(|shape| shape.check(maps))
+    }
+}
+
+/// What the name of a pin says.
+pub(super) struct Pin {
+    /// Name of the group.
+    pub(super) group: String,
+    /// Version of its layout.
+    pub(super) version: u32,
+    /// Name of the map.
+    pub(super) map: String,
+    pub(super) path: PathBuf,
+}
+
+/// The pins in a folder that are named as those of a group.
+pub(super) fn pinned(maps: &Path) -> Vec<Pin> {
+    let pin = |entry: fs::DirEntry| {
+        let name = entry.file_name().into_string().ok()?;
+        let mut parts = name.splitn(3, '-');
+        let (group, version, map) = (parts.next()?, parts.next()?.parse().ok()?, parts.next()?);
+        Some(Pin { group: group.to_owned(), version, map: map.to_owned(), path: entry.path() })
+    };
+    fs::read_dir(maps).map(|entries| entries.flatten().filter_map(pin).collect()).unwrap_or_default()
+}
+
+/// The pin of the settings that all programs of a data plane use, whichever version pinned it.
+pub(super) fn any_settings(maps: &Path) -> Option<PathBuf> {
+    let core = |pin: &Pin| pin.group == Group::Core.name() && pin.map == DATAPLANE;
+    let before_groups = Some(maps.join(DATAPLANE)).filter(|path| path.exists());
+    pinned(maps).into_iter().find(core).map(|pin| pin.path).or(before_groups)
+}
+
+/// A map that outlives the controller, and its shape.
+pub(super) struct Shape {
+    pub(super) group: Group,
+    pub(super) name: &'static str,
+    key_size: usize,
+    value_size: usize,
+    pub(super) max_entries: u32,
+}
+
+impl Shape {
+    /// Whether the map pinned in the folder `maps` has this shape; otherwise, what differs.
+    fn check(&self, maps: &Path) -> Result<(), String> {
+        let info = MapInfo::from_pin(self.group.pin(maps, self.name));
+        let info = info.map_err(|error| format!("{}: {error}", self.name))?;
+        let found = (info.key_size() as usize, info.value_size() as usize, info.max_entries());
+        let wanted = (self.key_size, self.value_size, self.max_entries);
+        if found == wanted { Ok(()) } else { Err(format!("{}: {found:?} instead of {wanted:?}", self.name)) }
+    }
+}
+
+/// The maps that are pinned, with the shapes that a data plane of this capacity has.
+pub(super) fn shapes(capacity: Capacity) -> [Shape; 13] {
+    let buckets = 1 << capacity.table_bits();
+    let filter = table::words(capacity.table_bits()) as u32;
+    let slots = capacity.sessions.saturating_mul(1 << capacity.ring_bits());
+    let shape = |group, name, key_size, value_size, max_entries| Shape {
+        group,
+        name,
+        key_size,
+        value_size,
+        max_entries,
+    };
+    let array = |group, name, value_size, entries| shape(group, name, 4, value_size, entries);
+    let ring = |group, name, bytes| shape(group, name, 0, 0, bytes);
+    let (key, route) = (size_of::<Key<RouteKey>>(), size_of::<Route>());
+    [
+        array(Group::Core, DATAPLANE, size_of::<Dataplane>(), 1),
+        array(Group::Core, "FILTER", 8, filter),
+        array(Group::Core, "ADDRESSES", size_of::<Bucket>(), buckets),
+        array(Group::Core, "SLOTS", size_of::<Slot>(), slots),
+        array(Group::Core, "SESSIONS", size_of::<Session>(), capacity.sessions),
+        array(Group::Core, "SESSION_STATE", size_of::<SessionState>(), capacity.sessions),
+        array(Group::Core, "SESSION_NOTES", size_of::<SessionNote>(), capacity.sessions),
+        shape(Group::Core, "ROUTES", key, route, MAX_ROUTES),
+        ring(Group::Control, "CONTROL", CONTROL_BYTES),
+        array(Group::Guard, GUARD, size_of::<GuardSettings>(), 1),
+        array(Group::Counters, "DROPS", 8, DROP_COUNTERS),
+        array(Group::Counters, "COUNTERS", 8, COUNTER_SLOTS),
+        ring(Group::Events, "EVENTS", EVENT_BYTES),
+    ]
+}
+
+/// The groups whose maps in this folder are not taken over, and why not.
+pub(super) fn misfits(maps: &Path, capacity: Capacity) -> Vec<(Group, String)> {
+    let mut found: Vec<(Group, String)> = Vec::new();
+    for group in Group::ALL {
+        let without = found.iter().find(|(other, _)| group.goes_with() == Some(*other));
+        let why = match without {
+            Some((other, _)) => Some(format!("goes with {}", other.name())),
+            None => group.check(maps, capacity).err(),
+        };
+        found.extend(why.map(|why| (group, why)));
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_has_one_name_and_its_maps_are_no_others() {
+        let capacity = Capacity { sessions: 1, slots: 4, lanes: 0 };
+        let shapes = shapes(capacity);
+        for group in Group::ALL {
+            assert!(!group.name().contains('-'), "{group:?}");
+            assert_eq!(Group::ALL.iter().filter(|other| other.name() == group.name()).count(), 1);
+            assert!(shapes.iter().any(|shape| shape.group == group), "{group:?} has no map");
+        }
+        for shape in &shapes {
+            assert_eq!(shapes.iter().filter(|other| other.name == shape.name).count(), 1, "{}", shape.name);
+        }
+    }
+
+    #[test]
+    fn names_of_pins_are_read_as_they_are_written_and_others_left_alone() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let maps = folder.path();
+        let pin = Group::Counters.pin(maps, "DROPS");
+        assert_eq!(pin.file_name().unwrap(), format!("counters-{}-DROPS", abi::counters::VERSION).as_str());
+        for name in ["DATAPLANE", "core-DATAPLANE", "core-x-DATAPLANE", "-"] {
+            fs::write(maps.join(name), "").unwrap();
+        }
+        fs::write(&pin, "").unwrap();
+        let found = pinned(maps);
+        let [found] = found.as_slice() else { panic!("{} pins", found.len()) };
+        let parts = (found.group.as_str(), found.version, found.map.as_str(), &found.path);
+        assert_eq!(parts, ("counters", abi::counters::VERSION, "DROPS", &pin));
+    }
+
+    #[test]
+    fn what_was_pinned_before_there_were_groups_is_known() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let capacity = Capacity { sessions: 1, slots: 4, lanes: 0 };
+        assert_eq!(any_settings(folder.path()), None);
+        fs::write(folder.path().join(DATAPLANE), "").unwrap();
+        assert_eq!(any_settings(folder.path()), Some(folder.path().join(DATAPLANE)));
+        let misfits = misfits(folder.path(), capacity);
+        assert_eq!(misfits.len(), Group::ALL.len());
+        assert_eq!(misfits[0], (Group::Core, "layout version 5 or earlier instead of 6".to_owned()));
+        // What is there in a later version says which.
+        fs::write(folder.path().join("core-77-DATAPLANE"), "").unwrap();
+        assert_eq!(self::misfits(folder.path(), capacity)[0].1, "layout version 77 instead of 6");
+        assert_eq!(any_settings(folder.path()), Some(folder.path().join("core-77-DATAPLANE")));
+    }
+}

@@ -1,0 +1,198 @@
+//! Telling the origins what happens, and doing what they ask for.
+
+use tracing::{debug, error, warn};
+
+use super::effect::Effect;
+use super::installed::Installed;
+use super::origin::{Origin, OriginId, Request, Seen};
+use super::store::{Note, Store};
+use super::{Maps, Sessions};
+use crate::model::TunnelAddresses;
+use crate::proto::clock::Reading;
+use crate::proto::exchange::SessionId;
+use crate::proto::packet;
+
+/// In how many ticks all sessions that are not watched closely are looked at: a second.
+const TURNS: u32 = 10;
+
+impl<M: Maps> Sessions<M> {
+    /// Tells every origin the time and what has been seen, loads and unloads slots. Failures are logged and tried again at
+    /// the next tick: the slots loaded ahead give time to mend what is broken.
+    pub fn tick(&mut self) {
+        let now = self.clock.read();
+        self.take_written();
+        self.look(now);
+        for ((origin, id), state) in self.table.rested(now.boot) {
+            if let Some(origin) = self.origins.get(origin) {
+                origin.handle_rested(id, Seen::of(&state), now);
+            }
+        }
+        self.origins.each(|_, origin| origin.poll(now));
+        self.act(now);
+        self.observe(now);
+        let mut failures = 0;
+        self.table.load_all(now, |key, error| {
+            // One line stands for all: a full table is full for each of them.
+            if failures == 0 {
+                warn!("loading slots of {key:?}: {error}");
+            }
+            failures += 1;
+        });
+        self.forget_paths(now.boot);
+        if let Err(error) = self.table.wipe(now.boot) {
+            error!("wiping the keys of ended sessions: {error}");
+        }
+        if let Err(error) = self.table.route_again() {
+            error!("routes: {error}");
+        }
+        self.refreshed = Some(now.boot);
+    }
+
+    /// Tells the origins what the programs have seen of their sessions.
+    fn look(&mut self, now: Reading) {
+        self.turn = (self.turn + 1) % TURNS;
+        for installed in self.table.iter().filter(|installed| !installed.is_introduction()) {
+            let ((origin, id), index) = (installed.key, installed.index());
+            let Some(origin) = self.origins.get(origin) else { continue };
+            if (origin.watches_closely() || index.0 % TURNS == self.turn)
+                && let Ok(state) = self.table.maps.state(index)
+            {
+                origin.handle_valid(id, Seen::of(&state), now);
+            }
+        }
+    }
+
+    /// Takes note of what has been written into the state file.
+    fn take_written(&mut self) {
+        while let Some((note, result)) = self.store.as_ref().and_then(Store::next_written) {
+            if let Err(error) = &result {
+                error!("{error}");
+            }
+            match note {
+                Note::Reserved(reserved) => {
+                    let done = result.is_ok();
+                    self.origins.each(|_, origin| origin.handle_reserved(&reserved, done));
+                }
+                // Also where it could not be noted: clients must find this host.
+                Note::Publishing(publication) => self.effect(Effect::Publish(*publication)),
+                Note::Ended(_) => {}
+            }
+        }
+    }
+
+    /// Does what the origins ask for, until they ask for nothing.
+    pub(super) fn act(&mut self, now: Reading) {
+        for id in self.origins.ids() {
+            while let Some(request) = self.origins.get(id).and_then(Origin::next_request) {
+                self.carry_out(id, request, now);
+            }
+        }
+    }
+
+    /// Installs the sessions with configured peers: at the start, where a failure ends it.
+    pub(super) fn install_configured(&mut self, now: Reading) -> anyhow::Result<()> {
+        let origin = OriginId::Configured;
+        while let Some(request) = self.origins.get(origin).and_then(Origin::next_request) {
+            match request {
+                Request::Install(new) => self.table.install(origin, *new, None, now)?,
+                Request::Route(id) => self.table.route((origin, id))?,
+                other => self.carry_out(origin, other, now),
+            }
+        }
+        Ok(())
+    }
+
+    fn carry_out(&mut self, origin: OriginId, request: Request, now: Reading) {
+        let done = match request {
+            Request::Install(new) => {
+                self.install(origin, *new, now);
+                Ok(())
+            }
+            Request::Route(id) => {
+                let done = self.table.route((origin, id)).map_err(anyhow::Error::from);
+                self.observer.routed((origin, id), done.is_ok());
+                done
+            }
+            Request::Clock(id, offset) => self.table.set_clock((origin, id), offset).map_err(Into::into),
+            Request::Rest(id) => self.table.rest((origin, id), now).map_err(Into::into),
+            Request::Resume { id, offset, sequence } => {
+                self.table.resume((origin, id), offset, sequence, now)
+            }
+            Request::Remove(id) => {
+                self.table.remove((origin, id), now);
+                self.observer.removed((origin, id));
+                Ok(())
+            }
+            Request::Transmit(id, packet) => {
+                self.transmit(origin, id, &packet);
+                Ok(())
+            }
+            Request::Control { id, about, message } => {
+                if self.table.get((origin, about)).is_some() {
+                    self.send_control(origin, id, &message);
+                }
+                Ok(())
+            }
+            Request::Publish(publication) => {
+                self.write(Note::Publishing(Box::new(publication)));
+                Ok(())
+            }
+            Request::Reserve(reserved) => {
+                self.write(Note::Reserved(reserved));
+                Ok(())
+            }
+            Request::Effect(effect) => {
+                self.effect(effect);
+                Ok(())
+            }
+        };
+        if let Err(error) = done {
+            warn!("a session of {origin:?}: {error:#}");
+        }
+    }
+
+    fn install(&mut self, id: OriginId, new: super::NewSession, now: Reading) {
+        let Some(origin) = self.origins.get(id) else { return };
+        let (session, [local, remote]) = (new.id, [new.local, new.remote].map(TunnelAddresses::from_map));
+        let peer = new.negotiated_with();
+        match self.table.install(id, new, origin.reserved(), now) {
+            Ok(()) => {
+                origin.handle_installed(local, remote);
+                self.observer.installed((id, session), peer);
+            }
+            Err(error) => {
+                warn!("a session cannot begin: {error:#}");
+                origin.handle_not_installed(session, now);
+            }
+        }
+    }
+
+    fn transmit(&self, origin: OriginId, id: SessionId, packet: &[u8]) {
+        if self.table.get((origin, id)).is_some()
+            && let Err(error) = self.wire.transmit(packet)
+        {
+            debug!("sending a handshake message: {error}");
+        }
+    }
+
+    fn send_control(&self, origin: OriginId, id: SessionId, message: &[u8]) {
+        let installed = self.table.get((origin, id));
+        let Some([source, destination]) = installed.and_then(Installed::control_addresses) else {
+            return;
+        };
+        if let Err(error) = self.wire.inject(&packet::control(source, destination, message)) {
+            debug!("sending a control message: {error}");
+        }
+    }
+
+    fn write(&self, note: Note) {
+        if let Some(store) = &self.store {
+            store.note(note);
+        }
+    }
+
+    pub(super) fn effect(&self, effect: Effect) {
+        // The receiver goes when the controller stops.
+        let _ = self.effects.send(effect);
+    }
+}

@@ -1,0 +1,286 @@
+//! The sessions with the peers of the configuration: their clocks, their numbers, and what a start remembers of them.
+//!
+//! A machine like those of [`crate::proto`]: no I/O. Where the clock is wrong, or numbers run out, it takes a session out of
+//! use, waits until no program is at work with it and more numbers are noted in the state file, and goes on.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use mtd_common::DropReason;
+use mtd_common::abi::SessionState;
+use mtd_common::slot::{self, sequence_seed};
+use tracing::{error, info};
+
+use super::installed::{Adoption, Inner, Left, NewSession, Peer, inner_address};
+use super::numbers::Numbers;
+use super::origin::{Origin, Request, Seen};
+use crate::config;
+use crate::model::{BootNs, ClockOffset, PeerNumber};
+use crate::proto::clock::{self, Reading};
+use crate::proto::exchange::SessionId;
+use crate::proto::session::Session;
+use crate::state::Past;
+
+/// A peer of the configuration, and its session.
+pub(super) struct ConfiguredPeer {
+    pub(super) config: config::Peer,
+    pub(super) session: Arc<Session>,
+    /// Dropped packets that came from the peer's prefix.
+    pub(super) dropped: BTreeMap<DropReason, u64>,
+    networks: Arc<[IpNet]>,
+    offset: ClockOffset,
+    /// Since when `offset` is what it is, or the last valid packet.
+    heard: BootNs,
+    numbers: Numbers,
+    condition: Condition,
+}
+
+/// Whether the session of a peer is in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Condition {
+    /// It has not begun.
+    Absent,
+    /// It is in use.
+    Live,
+    /// It was taken out of use, and a program may still be at work with it.
+    Resting,
+    /// It goes on with this clock, and sends from this number on, once enough numbers are noted.
+    Waiting { offset: ClockOffset, sequence: u64 },
+}
+
+impl ConfiguredPeer {
+    fn new(config: config::Peer) -> Self {
+        Self {
+            session: Arc::new(Session::new(&config)),
+            dropped: BTreeMap::new(),
+            networks: config.allowed_ips.as_slice().into(),
+            offset: ClockOffset::default(),
+            heard: BootNs::NEVER,
+            numbers: Numbers::new(0),
+            condition: Condition::Absent,
+            config,
+        }
+    }
+
+    /// Up to two single addresses of the peer.
+    fn inner(&self) -> Inner {
+        let mut inner = Inner::default();
+        let single = |net: &&IpNet| net.prefix_len() == net.max_prefix_len();
+        for (element, net) in inner.iter_mut().zip(self.networks.iter().filter(single)) {
+            *element = inner_address(*net);
+        }
+        inner
+    }
+
+    fn begin(&mut self, offset: ClockOffset, sequence: u64, now: Reading) {
+        self.offset = offset;
+        self.heard = now.boot;
+        self.numbers = Numbers::new(sequence);
+        self.condition = Condition::Live;
+    }
+
+    /// What a session starts with that has this past.
+    fn state(&self, past: Past, now: Reading) -> SessionState {
+        let time = now.offset().session(now.boot).0;
+        let seed = sequence_seed(time);
+        match past {
+            Past::None => SessionState { tx_sequence: seed, ..SessionState::default() },
+            Past::Known(state) => SessionState { tx_sequence: state.tx_sequence.max(seed), ..*state },
+            Past::Lost { reserved } => {
+                // Live then can have been this slot and the next one; packets for later ones nobody has accepted.
+                let first = slot::number(time, self.session.phase, self.session.period) + 2;
+                info!(
+                    "the last stop was not clean: {} can be reached from slot {first} on",
+                    self.config.name
+                );
+                SessionState {
+                    tx_sequence: seed.max(reserved),
+                    rx_not_before: first,
+                    ..SessionState::default()
+                }
+            }
+        }
+    }
+}
+
+/// The machine of all configured peers. The number of a session is that of its peer.
+pub(super) struct Configured {
+    peers: Vec<ConfiguredPeer>,
+    /// More numbers are asked for, and not noted yet.
+    reserving: bool,
+    requests: VecDeque<Request>,
+}
+
+impl Configured {
+    pub(super) fn new(peers: &[config::Peer]) -> Self {
+        let peers = peers.iter().cloned().map(ConfiguredPeer::new).collect();
+        Self { peers, reserving: false, requests: VecDeque::new() }
+    }
+
+    /// The peers, with the numbers of their sessions.
+    pub(super) fn peers(&self) -> impl Iterator<Item = (SessionId, &ConfiguredPeer)> {
+        self.peers.iter().enumerate().map(|(position, peer)| (id(position), peer))
+    }
+
+    /// Begins the sessions that do not go on from an earlier controller, with what is remembered of each.
+    pub(super) fn begin(&mut self, past: impl Fn(&str) -> Past, now: Reading) {
+        for (position, peer) in self.peers.iter_mut().enumerate() {
+            if peer.condition != Condition::Absent {
+                continue;
+            }
+            let state = peer.state(past(&peer.session.fingerprint()), now);
+            peer.begin(now.offset(), state.tx_sequence, now);
+            info!("session with {} starts", peer.config.name);
+            let id = id(position);
+            self.requests.push_back(Request::Install(Box::new(NewSession {
+                id,
+                session: Arc::clone(&peer.session),
+                offset: peer.offset,
+                started: now.boot,
+                peer: Peer::Configured(number(position)),
+                local: Inner::default(),
+                remote: peer.inner(),
+                networks: Some(Arc::clone(&peer.networks)),
+                state: Some(Box::new(state)),
+            })));
+            self.requests.push_back(Request::Route(id));
+        }
+    }
+
+    /// Up to which numbers are to be noted as used, by fingerprint of the session.
+    pub(super) fn wanted(&self) -> Vec<(String, u64)> {
+        self.peers.iter().map(|peer| (peer.session.fingerprint(), peer.numbers.wanted())).collect()
+    }
+
+    /// Counts a dropped packet for the peers from whose prefix it came.
+    pub(super) fn note_drop(&mut self, source: std::net::Ipv6Addr, reason: DropReason) {
+        for peer in self.peers.iter_mut().filter(|peer| peer.config.prefix.contains(&source)) {
+            *peer.dropped.entry(reason).or_default() += 1;
+        }
+    }
+
+    fn peer(&mut self, id: SessionId) -> Option<&mut ConfiguredPeer> {
+        self.peers.get_mut(usize::try_from(id.0.checked_sub(1)?).ok()?)
+    }
+
+    /// Goes on with the sessions for which enough numbers are noted.
+    fn resume(&mut self, now: Reading) {
+        for (position, peer) in self.peers.iter_mut().enumerate() {
+            if let Condition::Waiting { offset, sequence } = peer.condition
+                && !peer.numbers.are_spent()
+            {
+                (peer.offset, peer.heard, peer.condition) = (offset, now.boot, Condition::Live);
+                self.requests.push_back(Request::Resume { id: id(position), offset, sequence });
+            }
+        }
+    }
+
+    fn reserve(&mut self) {
+        if !self.reserving && self.peers.iter().any(|peer| peer.numbers.are_low()) {
+            self.reserving = true;
+            self.requests.push_back(Request::Reserve(self.wanted()));
+        }
+    }
+}
+
+impl Origin for Configured {
+    fn poll(&mut self, now: Reading) {
+        for (position, peer) in self.peers.iter_mut().enumerate() {
+            if peer.condition != Condition::Live {
+                continue;
+            }
+            let (name, period) = (&peer.config.name, peer.session.period);
+            if clock::adjust(peer.offset, peer.heard, period, now).is_some() {
+                let seconds = clock::difference(peer.offset, now) as f64 / 1e9;
+                info!(
+                    "{name}: no valid packet, and the wall clock was set by {:.3} s: following it",
+                    -seconds
+                );
+            } else if peer.numbers.are_spent() {
+                error!(
+                    "{name}: no more sequence numbers are noted in the state file: nothing is sent until they are"
+                );
+            } else {
+                continue;
+            }
+            peer.condition = Condition::Resting;
+            self.requests.push_back(Request::Rest(id(position)));
+        }
+        self.reserve();
+        self.resume(now);
+    }
+
+    fn handle_valid(&mut self, id: SessionId, seen: Seen, _now: Reading) {
+        let Some(peer) = self.peer(id) else { return };
+        peer.numbers.note_sent(seen.sequence);
+        peer.heard = peer.heard.max(seen.last_valid);
+    }
+
+    fn handle_not_installed(&mut self, id: SessionId, _now: Reading) {
+        if let Some(peer) = self.peer(id) {
+            peer.condition = Condition::Absent;
+        }
+    }
+
+    fn handle_rested(&mut self, id: SessionId, seen: Seen, now: Reading) {
+        let Some(peer) = self.peer(id) else { return };
+        peer.numbers.note_sent(seen.sequence);
+        let strays = clock::difference(peer.offset, now).unsigned_abs() > clock::TOLERANCE;
+        let silent = now.boot.since(peer.heard) >= clock::silence(peer.session.period);
+        let offset = if strays && silent { now.offset() } else { peer.offset };
+        // So that numbers are possible ones again, whichever way the clock went; none that was used before.
+        let sequence = peer.numbers.unused_from(sequence_seed(offset.session(now.boot).0));
+        peer.numbers.go_on_from(sequence);
+        peer.condition = Condition::Waiting { offset, sequence };
+        self.reserve();
+        self.resume(now);
+    }
+
+    fn handle_reserved(&mut self, reserved: &[(String, u64)], done: bool) {
+        self.reserving = false;
+        if !done {
+            return;
+        }
+        for peer in &mut self.peers {
+            let fingerprint = peer.session.fingerprint();
+            for (_, below) in reserved.iter().filter(|(known, _)| *known == fingerprint) {
+                peer.numbers.set_noted(*below);
+            }
+        }
+    }
+
+    fn adopt(&mut self, left: &Left, now: Reading) -> Option<Adoption> {
+        let same = |peer: &ConfiguredPeer| {
+            let session = &peer.session;
+            let keys = left.element.rx == session.rx.0 && left.element.tx == session.tx.0;
+            keys && left.element.mode == session.mode && peer.condition == Condition::Absent
+        };
+        let position = self.peers.iter().position(same)?;
+        let peer = &mut self.peers[position];
+        info!("session with {} goes on", peer.config.name);
+        peer.begin(ClockOffset(left.element.clock_offset), left.state.tx_sequence, now);
+        Some(Adoption {
+            id: id(position),
+            session: Arc::clone(&peer.session),
+            peer: Peer::Configured(number(position)),
+            started: now.boot,
+            local: Inner::default(),
+            remote: peer.inner(),
+            networks: Some(Arc::clone(&peer.networks)),
+        })
+    }
+
+    fn next_request(&mut self) -> Option<Request> {
+        self.requests.pop_front()
+    }
+}
+
+/// The number of a peer: its position in the configuration, from 1 on.
+const fn number(position: usize) -> PeerNumber {
+    PeerNumber(position as u32 + 1)
+}
+
+const fn id(position: usize) -> SessionId {
+    SessionId(position as u64 + 1)
+}

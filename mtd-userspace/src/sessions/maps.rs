@@ -1,0 +1,165 @@
+//! What the table of sessions needs of a data plane, so that it can be tried without one.
+
+use mtd_common::abi::{self, Route, RouteKey, SessionState, Slot};
+use mtd_common::session_note::SessionNote;
+
+use crate::dataplane::{Capacity, Error, Plane, Settings};
+use crate::model::{Counts, Program, SessionIndex, SessionTraffic};
+use crate::proto::slots::SlotMaps;
+
+/// The maps and programs of a data plane. Whatever fails with an index fails because it is not below the capacity.
+pub trait Maps: Send {
+    /// How much there is room for.
+    fn capacity(&self) -> Capacity;
+
+    /// Whether the maps are those of an earlier controller.
+    fn adopted(&self) -> bool;
+
+    /// Tells the programs their surroundings.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    fn configure(&mut self, settings: &Settings) -> Result<(), Error>;
+
+    /// An element of the session table.
+    ///
+    /// # Errors
+    /// See [`Maps`].
+    fn session(&self, index: SessionIndex) -> Result<abi::Session, Error>;
+
+    /// Sets an element of the session table.
+    ///
+    /// # Errors
+    /// See [`Maps`].
+    fn set_session(&mut self, index: SessionIndex, value: abi::Session) -> Result<(), Error>;
+
+    /// What the programs keep of a session.
+    ///
+    /// # Errors
+    /// See [`Maps`].
+    fn state(&self, index: SessionIndex) -> Result<SessionState, Error>;
+
+    /// Sets what the programs keep of a session. Only while no program can be at work with it.
+    ///
+    /// # Errors
+    /// See [`Maps`].
+    fn set_state(&mut self, index: SessionIndex, value: SessionState) -> Result<(), Error>;
+
+    /// What a controller noted of a session for the next one.
+    ///
+    /// # Errors
+    /// See [`Maps`].
+    fn note(&self, index: SessionIndex) -> Result<SessionNote, Error>;
+
+    /// Notes what the next controller needs to go on with a session.
+    ///
+    /// # Errors
+    /// See [`Maps`].
+    fn set_note(&mut self, index: SessionIndex, value: &SessionNote) -> Result<(), Error>;
+
+    /// What went through a session.
+    fn traffic(&self, index: SessionIndex) -> SessionTraffic;
+
+    /// Makes these (prefix length in bits of the key, key, session) the only routes.
+    ///
+    /// # Errors
+    /// When there are too many.
+    fn replace_routes(&mut self, routes: &[(u32, RouteKey, Route)]) -> Result<(), Error>;
+
+    /// Sets one route, whatever was there.
+    ///
+    /// # Errors
+    /// When there are too many.
+    fn set_route(&mut self, length: u32, key: RouteKey, route: Route) -> Result<(), Error>;
+
+    /// Removes one route. What is not there is no error.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    fn remove_route(&mut self, length: u32, key: RouteKey) -> Result<(), Error>;
+
+    /// Takes away the addresses of slots for which `keep` says no.
+    fn retain_slots(&mut self, keep: impl Fn(SessionIndex, &Slot) -> bool);
+
+    /// Where slots are loaded.
+    fn slots(&mut self) -> &mut impl SlotMaps<Error = Error>;
+
+    /// What the programs counted.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    fn counts(&self) -> Result<Counts, Error>;
+
+    /// The programs, as the kernel knows them.
+    fn programs(&self) -> Vec<Program>;
+}
+
+impl Maps for Plane {
+    fn capacity(&self) -> Capacity {
+        self.capacity()
+    }
+
+    fn adopted(&self) -> bool {
+        self.adopted()
+    }
+
+    fn configure(&mut self, settings: &Settings) -> Result<(), Error> {
+        self.configure(settings)
+    }
+
+    fn session(&self, index: SessionIndex) -> Result<abi::Session, Error> {
+        self.session(index.0)
+    }
+
+    fn set_session(&mut self, index: SessionIndex, value: abi::Session) -> Result<(), Error> {
+        self.set_session(index.0, value)
+    }
+
+    fn state(&self, index: SessionIndex) -> Result<SessionState, Error> {
+        self.session_state(index.0)
+    }
+
+    fn set_state(&mut self, index: SessionIndex, value: SessionState) -> Result<(), Error> {
+        self.set_session_state(index.0, value)
+    }
+
+    fn note(&self, index: SessionIndex) -> Result<SessionNote, Error> {
+        self.session_note(index.0)
+    }
+
+    fn set_note(&mut self, index: SessionIndex, value: &SessionNote) -> Result<(), Error> {
+        self.set_session_note(index.0, value)
+    }
+
+    fn traffic(&self, index: SessionIndex) -> SessionTraffic {
+        self.session_traffic(index.0)
+    }
+
+    fn replace_routes(&mut self, routes: &[(u32, RouteKey, Route)]) -> Result<(), Error> {
+        self.replace_routes(routes)
+    }
+
+    fn set_route(&mut self, length: u32, key: RouteKey, route: Route) -> Result<(), Error> {
+        self.set_route(length, key, route)
+    }
+
+    fn remove_route(&mut self, length: u32, key: RouteKey) -> Result<(), Error> {
+        self.remove_route(length, key)
+    }
+
+    fn retain_slots(&mut self, keep: impl Fn(SessionIndex, &Slot) -> bool) {
+        self.retain_slots(|index, slot| keep(SessionIndex(index), slot));
+    }
+
+    fn slots(&mut self) -> &mut impl SlotMaps<Error = Error> {
+        self.slots()
+    }
+
+    fn counts(&self) -> Result<Counts, Error> {
+        self.counts()
+    }
+
+    fn programs(&self) -> Vec<Program> {
+        self.programs()
+    }
+}

@@ -1,0 +1,346 @@
+//! What sessions come from. An origin is a machine: it is told the time and what comes in, and asks for what it wants; it
+//! touches neither maps nor files nor sockets. What is installed belongs to the table.
+//!
+//! To add an origin: implement [`Origin`], give it an [`OriginId`] and a field of [`Origins`].
+
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use mtd_common::abi::SessionState;
+use mtd_common::address::Network;
+
+use super::configured::Configured;
+use super::effect::Effect;
+use super::installed::{Adoption, Left, NewSession, Peer};
+use crate::config;
+use crate::model::{BootNs, ClientId, ClockOffset, TunnelAddresses};
+use crate::proto::client::Client;
+use crate::proto::clock::Reading;
+use crate::proto::exchange::{Action, Adopted, Install, Publication, Received, SessionId};
+use crate::proto::server::Server;
+use crate::proto::session::Role;
+
+/// Where a session comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum OriginId {
+    /// The peers of the configuration.
+    Configured,
+    /// This host's server: its registered clients.
+    Server,
+    /// This host as a client of this server.
+    Client(ClientId),
+}
+
+/// What the programs have seen of a session.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Seen {
+    /// When the last valid packet came.
+    pub(super) last_valid: BootNs,
+    /// The next number to send.
+    pub(super) sequence: u64,
+}
+
+impl Seen {
+    pub(super) const fn of(state: &SessionState) -> Self {
+        Self { last_valid: BootNs(state.rx_last_valid), sequence: state.tx_sequence }
+    }
+}
+
+/// What an origin asks for. In this order: what comes later may rely on what came before.
+pub(super) enum Request {
+    /// Install this session; [`Origin::handle_installed`] or [`Origin::handle_not_installed`] says what came of it.
+    Install(Box<NewSession>),
+    /// Send the peer's traffic through this session.
+    Route(SessionId),
+    /// The clock of this session has another offset from now on.
+    Clock(SessionId, ClockOffset),
+    /// End this session.
+    Remove(SessionId),
+    /// Send this packet by the underlay, if the session is installed.
+    Transmit(SessionId, Vec<u8>),
+    /// Send this control message through a session, if the one that it is about is installed.
+    Control { id: SessionId, about: SessionId, message: Vec<u8> },
+    /// Publish this introduction, once it is noted that it will be.
+    Publish(Publication),
+    /// Something to be done outside of the table.
+    Effect(Effect),
+    /// Take this session out of use; [`Origin::handle_rested`] says when no program is at work with it any more.
+    Rest(SessionId),
+    /// Go on with a session that has rested.
+    Resume {
+        id: SessionId,
+        /// The offset of its clock from now on.
+        offset: ClockOffset,
+        /// The first number to send.
+        sequence: u64,
+    },
+    /// Note in the state file that numbers below these may be sent, by fingerprint of the session;
+    /// [`Origin::handle_reserved`] says when that is done.
+    Reserve(Vec<(String, u64)>),
+}
+
+/// A machine that sessions come from. After each call, what [`Origin::next_request`] yields is carried out until it yields
+/// nothing.
+pub(super) trait Origin {
+    /// Does what is due.
+    fn poll(&mut self, now: Reading);
+
+    /// A control message has come in.
+    fn handle_control(&mut self, _received: Received<'_>, _now: Reading) {}
+
+    /// The programs have seen this of a session.
+    fn handle_valid(&mut self, id: SessionId, seen: Seen, now: Reading);
+
+    /// Whether it must be told at each tick what the programs have seen of its sessions; else about once a second.
+    fn watches_closely(&self) -> bool {
+        true
+    }
+
+    /// A session is installed.
+    fn handle_installed(&mut self, _local: TunnelAddresses, _remote: TunnelAddresses) {}
+
+    /// A session could not be installed.
+    fn handle_not_installed(&mut self, id: SessionId, now: Reading);
+
+    /// No program is at work any more with a session that was taken out of use.
+    fn handle_rested(&mut self, _id: SessionId, _seen: Seen, _now: Reading) {}
+
+    /// What [`Request::Reserve`] asked for is noted, or could not be.
+    fn handle_reserved(&mut self, _reserved: &[(String, u64)], _done: bool) {}
+
+    /// The protected prefix has changed, or has gone.
+    fn set_network(&mut self, _network: Option<Network>, _now: Reading) {}
+
+    /// Goes on with a session that an earlier controller left, if it is one of its own.
+    fn adopt(&mut self, left: &Left, now: Reading) -> Option<Adoption>;
+
+    /// Networks that its sessions' peers must have no inner address in; `None`: it is not the peers who say which they have.
+    fn reserved(&self) -> Option<&[IpNet]> {
+        None
+    }
+
+    /// Tells the peers that this host stops.
+    fn stop(&mut self) {}
+
+    /// The next thing to do.
+    fn next_request(&mut self) -> Option<Request>;
+}
+
+impl NewSession {
+    /// A session that a handshake has led to.
+    fn negotiated(install: Install, networks: Option<Arc<[IpNet]>>) -> Self {
+        let Install { id, session, offset, started, role, peer, local, remote } = install;
+        Self {
+            id,
+            session,
+            offset,
+            started,
+            peer: Peer::Negotiated(role, peer),
+            local: local.to_map(),
+            remote: remote.to_map(),
+            networks,
+            state: None,
+        }
+    }
+}
+
+impl Request {
+    /// What a machine of [`crate::proto`] asks for; `networks` are behind its peer, and `fetch` makes an effect of a search.
+    fn of(
+        action: Action,
+        networks: Option<&Arc<[IpNet]>>,
+        fetch: impl FnOnce(u64) -> Option<Effect>,
+    ) -> Option<Self> {
+        Some(match action {
+            Action::Install(install) => {
+                Self::Install(Box::new(NewSession::negotiated(*install, networks.cloned())))
+            }
+            Action::Route(id) => Self::Route(id),
+            Action::Clock { id, offset } => Self::Clock(id, offset),
+            Action::Remove(id) => Self::Remove(id),
+            Action::Transmit { id, packet } => Self::Transmit(id, packet),
+            Action::Control { id, about, message } => Self::Control { id, about, message },
+            Action::Fetch { window } => Self::Effect(fetch(window)?),
+            Action::Publish(publication) => Self::Publish(publication),
+        })
+    }
+}
+
+impl Origin for Server {
+    fn poll(&mut self, now: Reading) {
+        self.poll(now);
+    }
+
+    fn handle_control(&mut self, received: Received<'_>, now: Reading) {
+        self.handle_control(received, now);
+    }
+
+    fn handle_valid(&mut self, id: SessionId, seen: Seen, now: Reading) {
+        self.handle_valid(id, seen.last_valid, now);
+    }
+
+    /// A session's first packet is a control message and says so itself; idleness is counted in seconds.
+    fn watches_closely(&self) -> bool {
+        false
+    }
+
+    fn handle_not_installed(&mut self, id: SessionId, now: Reading) {
+        self.handle_not_installed(id, now);
+    }
+
+    fn set_network(&mut self, network: Option<Network>, now: Reading) {
+        if let Some(network) = network {
+            self.set_network(network, now);
+        }
+    }
+
+    fn adopt(&mut self, left: &Left, now: Reading) -> Option<Adoption> {
+        let (client, session) = left.negotiated(Role::Server, now)?;
+        let (session, (local, remote)) = (Arc::new(session), left.tunnel());
+        let adopted = adopted(left, &session);
+        let started = adopted.started;
+        let id = self.adopt(client, remote, adopted)?;
+        let (local, remote) = (local.to_map(), remote.to_map());
+        let peer = Peer::Negotiated(Role::Server, client);
+        Some(Adoption { id, session, peer, started, local, remote, networks: None })
+    }
+
+    fn stop(&mut self) {
+        self.stop();
+    }
+
+    fn next_request(&mut self) -> Option<Request> {
+        // A server looks for nobody.
+        Request::of(self.next_action()?, None, |_| None)
+    }
+}
+
+/// A server of the configuration, and the machine that connects to it.
+pub(super) struct Connection {
+    pub(super) id: ClientId,
+    pub(super) config: config::Server,
+    pub(super) machine: Client,
+    /// Own and the server's tunnel addresses, as the device has them.
+    pub(super) tunnel: Option<(TunnelAddresses, TunnelAddresses)>,
+    /// The device does not have them yet.
+    device_due: bool,
+    /// Networks behind the server.
+    networks: Option<Arc<[IpNet]>>,
+    /// Networks of others.
+    reserved: Vec<IpNet>,
+}
+
+impl Connection {
+    /// The server must have no inner address in the `reserved` networks.
+    pub(super) fn new(id: ClientId, config: config::Server, machine: Client, reserved: Vec<IpNet>) -> Self {
+        let networks = (!config.allowed_ips.is_empty()).then(|| config.allowed_ips.as_slice().into());
+        Self { id, config, machine, tunnel: None, device_due: false, networks, reserved }
+    }
+}
+
+impl Origin for Connection {
+    fn poll(&mut self, now: Reading) {
+        self.machine.poll(now);
+    }
+
+    fn handle_control(&mut self, received: Received<'_>, now: Reading) {
+        self.machine.handle_control(received, now);
+    }
+
+    fn handle_valid(&mut self, id: SessionId, seen: Seen, now: Reading) {
+        self.machine.handle_valid(id, seen.last_valid, now);
+    }
+
+    fn handle_installed(&mut self, local: TunnelAddresses, remote: TunnelAddresses) {
+        // An introduction has none.
+        if local != TunnelAddresses::default() && self.tunnel != Some((local, remote)) {
+            self.tunnel = Some((local, remote));
+            self.device_due = true;
+        }
+    }
+
+    fn handle_not_installed(&mut self, id: SessionId, now: Reading) {
+        self.machine.handle_not_installed(id, now);
+    }
+
+    fn set_network(&mut self, network: Option<Network>, now: Reading) {
+        self.machine.set_network(network, now);
+    }
+
+    fn adopt(&mut self, left: &Left, now: Reading) -> Option<Adoption> {
+        let (server, session) = left.negotiated(Role::Client, now)?;
+        if server != self.config.public_key {
+            return None;
+        }
+        let (session, (local, remote)) = (Arc::new(session), left.tunnel());
+        let adopted = adopted(left, &session);
+        let started = adopted.started;
+        let id = self.machine.adopt(adopted, (local, remote));
+        self.tunnel = Some((local, remote));
+        let peer = Peer::Negotiated(Role::Client, server);
+        let (local, remote, networks) = (local.to_map(), remote.to_map(), self.networks.clone());
+        Some(Adoption { id, session, peer, started, local, remote, networks })
+    }
+
+    fn reserved(&self) -> Option<&[IpNet]> {
+        Some(&self.reserved)
+    }
+
+    fn stop(&mut self) {
+        self.machine.stop();
+    }
+
+    fn next_request(&mut self) -> Option<Request> {
+        if std::mem::take(&mut self.device_due) {
+            return Some(Request::Effect(Effect::Device));
+        }
+        let client = self.id;
+        let fetch = |window| Some(Effect::Fetch { client, window });
+        Request::of(self.machine.next_action()?, self.networks.as_ref(), fetch)
+    }
+}
+
+fn adopted(left: &Left, session: &Arc<crate::proto::session::Session>) -> Adopted {
+    Adopted {
+        session: Arc::clone(session),
+        offset: ClockOffset(left.element.clock_offset),
+        started: BootNs(left.note.started),
+        last_valid: BootNs(left.state.rx_last_valid),
+    }
+}
+
+/// All origins of this host.
+pub(super) struct Origins {
+    pub(super) configured: Configured,
+    pub(super) server: Option<Server>,
+    pub(super) clients: Vec<Connection>,
+}
+
+impl Origins {
+    /// What there is.
+    pub(super) fn ids(&self) -> impl Iterator<Item = OriginId> + use<> {
+        let server = self.server.as_ref().map(|_| OriginId::Server);
+        let clients = (0..self.clients.len()).map(|n| OriginId::Client(ClientId(n as u32)));
+        [OriginId::Configured].into_iter().chain(server).chain(clients)
+    }
+
+    /// The origin with this name.
+    pub(super) fn get(&mut self, id: OriginId) -> Option<&mut dyn Origin> {
+        match id {
+            OriginId::Configured => Some(&mut self.configured),
+            OriginId::Server => self.server.as_mut().map(|server| server as &mut dyn Origin),
+            OriginId::Client(id) => {
+                self.clients.get_mut(id.position()).map(|connection| connection as &mut dyn Origin)
+            }
+        }
+    }
+
+    /// Does something to each origin.
+    pub(super) fn each(&mut self, mut work: impl FnMut(OriginId, &mut dyn Origin)) {
+        for id in self.ids() {
+            if let Some(origin) = self.get(id) {
+                work(id, origin);
+            }
+        }
+    }
+}

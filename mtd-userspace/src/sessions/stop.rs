@@ -1,0 +1,77 @@
+//! The end of all sessions.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tracing::warn;
+
+use super::store::{Note, Store};
+use super::table::GRACE;
+use super::{Maps, OriginId, Sessions};
+use crate::model::SessionIndex;
+
+/// How long the programs are left alone before keys leave the maps.
+pub(super) const REST: Duration = Duration::from_nanos(GRACE + 1_000_000);
+
+/// Sessions that were ended, and that are to be remembered with what they ended with: fingerprint, and where they are.
+struct Closed(Vec<(String, SessionIndex)>);
+
+/// Ends all sessions: their addresses go dark, their keys leave the maps, what is to be remembered of them is saved. The lock
+/// is held while something is done, not while something is waited for.
+///
+/// # Errors
+/// When maps or state file fail.
+pub(crate) async fn stop<M: Maps>(sessions: &Mutex<Sessions<M>>) -> anyhow::Result<()> {
+    let lock = || sessions.lock().unwrap_or_else(PoisonError::into_inner);
+    let closed = lock().close()?;
+    tokio::time::sleep(REST).await;
+    let (store, note) = lock().wipe(&closed)?;
+    tokio::task::spawn_blocking(move || save(store, note)).await?
+}
+
+fn save(store: Option<Store>, note: Note) -> anyhow::Result<()> {
+    store.map_or(Ok(()), |store| store.finish(note)).context("saving the sessions")
+}
+
+impl<M: Maps> Sessions<M> {
+    /// Ends a start whose programs could not be attached. Sessions that were there before go on.
+    pub fn abandon(&mut self) {
+        if self.table.maps.adopted() {
+            return;
+        }
+        // Nobody else has this table yet, so that waiting keeps nobody waiting.
+        let stopped = self.close().and_then(|closed| {
+            std::thread::sleep(REST);
+            let (store, note) = self.wipe(&closed)?;
+            save(store, note)
+        });
+        if let Err(error) = stopped {
+            warn!("cleaning up after a failed start: {error:#}");
+        }
+    }
+
+    /// Takes all sessions out of use, and tells the peers.
+    fn close(&mut self) -> anyhow::Result<Closed> {
+        let now = self.clock.read();
+        self.origins.each(|_, origin| origin.stop());
+        self.act(now);
+        let of = |(id, peer): (_, &super::configured::ConfiguredPeer)| {
+            Some((peer.session.fingerprint(), self.table.get((OriginId::Configured, id))?.index()))
+        };
+        let closed = Closed(self.origins.configured.peers().filter_map(of).collect());
+        self.table.remove_all(now)?;
+        Ok(closed)
+    }
+
+    /// Wipes the keys, and hands out what is to be saved.
+    fn wipe(&mut self, Closed(closed): &Closed) -> anyhow::Result<(Option<Store>, Note)> {
+        let mut ended = Vec::new();
+        for (fingerprint, index) in closed {
+            // Only now: no packet changes it any more.
+            ended.push((fingerprint.clone(), self.table.maps.state(*index)?));
+        }
+        self.table.wipe(self.clock.read().boot)?;
+        Ok((self.store.take(), Note::Ended(ended)))
+    }
+}

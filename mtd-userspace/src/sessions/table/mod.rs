@@ -1,0 +1,362 @@
+//! The table of all sessions, whatever they came from: installing them, loading their slots, adopting what an earlier
+//! controller left, their routes and their ends. It knows nothing of handshakes.
+
+mod ends;
+mod indexes;
+mod routes;
+mod transfer;
+
+use std::collections::HashMap;
+
+use anyhow::Context as _;
+use ipnet::IpNet;
+use mtd_common::abi::SessionState;
+use mtd_common::slot;
+
+use self::indexes::Indexes;
+pub use self::routes::Destination;
+use self::routes::Routes;
+pub use self::transfer::Exported;
+use super::generation;
+use super::installed::{Adoption, Installed, Key, Left, NewSession, Peer, route_key};
+use super::maps::Maps;
+use crate::dataplane::{Capacity, Error, MAX_ROUTES};
+use crate::keys::PublicKey;
+use crate::model::{
+    BootNs, ClockOffset, MapFill, PeerNumber, SessionIndex, SessionTraffic, Totals, TunnelAddresses,
+};
+use crate::proto::clock::Reading;
+use crate::proto::slots::{Loader, Place, is_of};
+
+/// How long in ns a program may still be at work with what it found in the maps: it takes microseconds.
+pub(super) const GRACE: u64 = 10_000_000;
+
+/// Numbers of peers that sessions are negotiated with are above this one: those of configured peers are below, whatever an
+/// earlier controller's configuration said.
+const FIRST_NEGOTIATED: u32 = 1 << 24;
+
+/// All sessions, and the maps that they are in.
+pub struct Table<M> {
+    pub(super) maps: M,
+    indexes: Indexes,
+    /// Time in ns for which slots are loaded ahead.
+    pub(super) horizon: u64,
+    routes: Routes,
+    /// Sessions whose routes could not be set.
+    unrouted: Vec<Key>,
+    /// By element of the session table, as far as any was taken. Boxed: most elements are free.
+    installed: Vec<Option<Box<Installed>>>,
+    by_key: HashMap<Key, SessionIndex>,
+    peers: HashMap<PublicKey, PeerNumber>,
+    /// The last number that was given to a peer.
+    last_peer: u32,
+    /// Sessions that are over, since when, and whose keys are still in the maps.
+    ended: Vec<(SessionIndex, BootNs)>,
+    /// Sessions that are out of use, and since when.
+    resting: Vec<(Key, BootNs)>,
+    /// What went through sessions whose elements are wiped.
+    wiped: Totals,
+}
+
+impl<M: Maps> Table<M> {
+    /// A table without sessions, which loads slots `horizon` ns ahead.
+    pub fn new(maps: M, horizon: u64) -> Self {
+        let indexes = Indexes::new(maps.capacity().sessions);
+        Self {
+            maps,
+            indexes,
+            horizon,
+            routes: HashMap::new(),
+            unrouted: Vec::new(),
+            installed: Vec::new(),
+            by_key: HashMap::new(),
+            peers: HashMap::new(),
+            last_peer: FIRST_NEGOTIATED,
+            ended: Vec::new(),
+            resting: Vec::new(),
+            wiped: Totals::default(),
+        }
+    }
+
+    /// What an earlier controller left in the maps. Its elements count as taken.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub(super) fn left(&mut self) -> Result<Vec<Left>, Error> {
+        let mut found = Vec::new();
+        if !self.maps.adopted() {
+            return Ok(found);
+        }
+        for index in (0..self.maps.capacity().sessions).map(SessionIndex) {
+            let element = self.maps.session(index)?;
+            if element.generation != 0 {
+                self.indexes.mark(index);
+                let (state, note) = (self.maps.state(index)?, self.maps.note(index)?);
+                found.push(Left { index, element, state, note });
+            }
+        }
+        Ok(found)
+    }
+
+    /// Goes on with a session that an earlier controller left: an origin has said that it is one of its own.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub(super) fn adopt(
+        &mut self,
+        origin: super::OriginId,
+        left: &Left,
+        adoption: Adoption,
+    ) -> Result<(), Error> {
+        let Adoption { id, session, peer, started, local, remote, networks } = adoption;
+        let place = Place { index: left.index, generation: left.element.generation };
+        let (peer, role) = match peer {
+            Peer::Configured(number) => (number, None),
+            Peer::Negotiated(role, key) => {
+                let number = PeerNumber(left.element.peer);
+                self.peers.insert(key, number);
+                self.last_peer = self.last_peer.max(number.0);
+                (number, Some(role))
+            }
+        };
+        let installed = Installed {
+            key: (origin, id),
+            session,
+            // Slots that the earlier controller loaded are loaded again, which changes nothing.
+            loader: Loader::new(place, left.state.rx_not_before),
+            offset: ClockOffset(left.element.clock_offset),
+            started,
+            peer,
+            role,
+            local,
+            remote,
+            networks,
+            resting: false,
+        };
+        if installed.element() != left.element {
+            self.maps.set_session(left.index, installed.element())?;
+        }
+        self.insert(installed);
+        Ok(())
+    }
+
+    /// Ends a session that an earlier controller left and that is nobody's.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub(super) fn reject(&mut self, left: &Left, now: Reading) -> Result<(), Error> {
+        self.revoke(left.index, left.element, now.boot)
+    }
+
+    /// Takes away the addresses of sessions that are none of ours, of slots that are over, and of ends that a session no
+    /// longer has.
+    pub(super) fn drop_strangers(&mut self, now: Reading) {
+        let installed = &self.installed;
+        self.maps.retain_slots(|index, slot| {
+            let found = installed.get(index.position()).and_then(Option::as_ref);
+            found.filter(|found| found.place().generation == slot.generation).is_some_and(|found| {
+                is_of(found.place(), &found.session, slot, found.offset.session(now.boot))
+            })
+        });
+    }
+
+    /// Puts a session into the maps: it receives from now on. Its peer must have no inner address in one of the `reserved`
+    /// networks, and none that leads to another peer, if the peer itself says which it has.
+    ///
+    /// # Errors
+    /// When there is no room, or an address is another's. Nothing is installed then.
+    pub fn install(
+        &mut self,
+        origin: super::OriginId,
+        new: NewSession,
+        reserved: Option<&[IpNet]>,
+        now: Reading,
+    ) -> anyhow::Result<()> {
+        let NewSession { id, session, offset, started, peer, local, remote, networks, state } = new;
+        let (number, role) = match peer {
+            Peer::Configured(number) => (number, None),
+            Peer::Negotiated(role, key) => (self.peer_number(key), Some(role)),
+        };
+        if let Some(reserved) = reserved {
+            self.require_free(&TunnelAddresses::from_map(remote), number, reserved)?;
+        }
+        let full = "no room for another session; raise max_sessions in the configuration";
+        let index = self.indexes.take().context(full)?;
+        let new_state = || SessionState {
+            tx_sequence: slot::sequence_seed(offset.session(now.boot).0),
+            ..SessionState::default()
+        };
+        let state = state.map_or_else(new_state, |state| *state);
+        let place = Place { index, generation: generation()? };
+        let loader = Loader::new(place, state.rx_not_before);
+        let key = (origin, id);
+        let installed = Installed {
+            key,
+            session,
+            loader,
+            offset,
+            started,
+            peer: number,
+            role,
+            local,
+            remote,
+            networks,
+            resting: false,
+        };
+        let note =
+            if let Peer::Negotiated(role, key) = peer { Some(installed.note(role, &key)) } else { None };
+        let (element, control, route) = (installed.element(), installed.control_route(), installed.route());
+        self.insert(installed);
+        let done = (|| {
+            self.maps.set_state(index, state)?;
+            note.map_or(Ok(()), |note| self.maps.set_note(index, &note))?;
+            self.maps.set_session(index, element)?;
+            control.map_or(Ok(()), |destination| self.set_route(destination, route))?;
+            self.load(index, now)
+        })();
+        done.inspect_err(|_| self.remove(key, now))?;
+        Ok(())
+    }
+
+    /// The number of the peer with this key: the same in all sessions with it.
+    fn peer_number(&mut self, key: PublicKey) -> PeerNumber {
+        *self.peers.entry(key).or_insert_with(|| {
+            self.last_peer += 1;
+            PeerNumber(self.last_peer)
+        })
+    }
+
+    /// A peer that says which inner addresses it has, has no say over where the traffic of others goes.
+    fn require_free(
+        &self,
+        remote: &TunnelAddresses,
+        peer: PeerNumber,
+        reserved: &[IpNet],
+    ) -> anyhow::Result<()> {
+        for address in remote.iter() {
+            let taken = reserved.iter().any(|net| net.prefix_len() > 0 && net.contains(&address));
+            if taken || self.leads_elsewhere(route_key(address.into()), peer.0) {
+                anyhow::bail!("the server's tunnel address {address} is another peer's, or this host's own");
+            }
+        }
+        Ok(())
+    }
+
+    fn insert(&mut self, installed: Installed) {
+        let index = installed.index();
+        if index.position() >= self.installed.len() {
+            self.installed.resize_with(index.position() + 1, || None);
+        }
+        self.by_key.insert(installed.key, index);
+        self.installed[index.position()] = Some(Box::new(installed));
+    }
+
+    fn forget(&mut self, key: Key) -> Option<Box<Installed>> {
+        let index = self.by_key.remove(&key)?;
+        self.installed.get_mut(index.position())?.take()
+    }
+
+    fn index(&self, key: Key) -> Option<SessionIndex> {
+        self.by_key.get(&key).copied()
+    }
+
+    /// The session that is known by this key.
+    pub(super) fn get(&self, key: Key) -> Option<&Installed> {
+        self.installed.get(self.index(key)?.position())?.as_deref()
+    }
+
+    /// The session at an element of the session table, if it is the one of this generation.
+    pub(super) fn at(&self, index: SessionIndex, generation: u32) -> Option<&Installed> {
+        let found = self.installed.get(index.position())?.as_deref()?;
+        (found.place().generation == generation).then_some(found)
+    }
+
+    /// All sessions and introductions.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Installed> {
+        self.installed.iter().filter_map(Option::as_deref)
+    }
+
+    /// Gives the clock of a session another offset.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub(super) fn set_clock(&mut self, key: Key, offset: ClockOffset) -> Result<(), Error> {
+        let Some(index) = self.index(key) else { return Ok(()) };
+        let Some(installed) = self.installed[index.position()].as_mut() else { return Ok(()) };
+        installed.offset = offset;
+        self.maps.set_session(index, installed.element())
+    }
+
+    /// Loads the slots of all sessions that are due. Calls `failed` with every session of which some could not be loaded: they
+    /// are tried again the next time.
+    pub(super) fn load_all(&mut self, now: Reading, mut failed: impl FnMut(Key, Error)) {
+        for index in (0..self.installed.len()).map(|index| SessionIndex(index as u32)) {
+            if let Err(error) = self.load(index, now)
+                && let Some(installed) = &self.installed[index.position()]
+            {
+                failed(installed.key, error);
+            }
+        }
+    }
+
+    fn load(&mut self, index: SessionIndex, now: Reading) -> Result<(), Error> {
+        let (horizon, slots) = (self.horizon, self.maps.capacity().slots);
+        let Some(installed) = self.installed.get_mut(index.position()).and_then(Option::as_deref_mut) else {
+            return Ok(());
+        };
+        if installed.resting {
+            return Ok(());
+        }
+        let horizon = bounded(horizon, installed, slots);
+        let time = installed.offset.session(now.boot);
+        installed.loader.advance(&installed.session, time, horizon, self.maps.slots())
+    }
+
+    /// How far ahead the slots of a session are loaded, in ns.
+    pub(super) fn horizon(&self, installed: &Installed) -> u64 {
+        bounded(self.horizon, installed, self.maps.capacity().slots)
+    }
+
+    /// What the programs keep of a session.
+    pub(super) fn state(&self, key: Key) -> SessionState {
+        self.index(key).and_then(|index| self.maps.state(index).ok()).unwrap_or_default()
+    }
+
+    /// What went through all sessions that this controller has known, with what earlier ones had counted of them.
+    pub(super) fn totals(&self) -> Totals {
+        let mut totals = self.wiped;
+        for index in self.indexes.taken() {
+            add(&mut totals, &self.maps.traffic(index));
+        }
+        totals
+    }
+
+    /// How full the maps are, `loaded` being the number of addresses.
+    pub(super) fn fill(&self, loaded: u64) -> Vec<MapFill> {
+        let Capacity { sessions, slots, .. } = self.maps.capacity();
+        let fill = |name: &str, used, capacity| MapFill { name: name.to_owned(), used, capacity };
+        vec![
+            fill("addresses", loaded, u64::from(sessions) * u64::from(slots)),
+            fill("sessions", self.indexes.taken().count() as u64, u64::from(sessions)),
+            fill("routes", self.routes.len() as u64, u64::from(MAX_ROUTES)),
+        ]
+    }
+}
+
+/// How far ahead slots are loaded, in ns: of what is negotiated the next two at least, whatever the configuration knows of
+/// this session, and no further than there is room for `slots`.
+fn bounded(horizon: u64, installed: &Installed, slots: u32) -> u64 {
+    if installed.role.is_none() {
+        return horizon;
+    }
+    let period = installed.session.period;
+    let room = u64::from(slots.saturating_sub(4)) * period;
+    horizon.max(2 * period).min(room)
+}
+
+fn add(totals: &mut Totals, session: &SessionTraffic) {
+    for (sum, part) in [(&mut totals.received, session.received), (&mut totals.sent, session.sent)] {
+        sum.packets += part.packets;
+        sum.bytes += part.bytes;
+    }
+}

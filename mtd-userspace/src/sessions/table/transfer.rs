@@ -1,0 +1,121 @@
+//! One session out of a table and into another: it goes on there with the numbers, the window and the counters that it has.
+
+use std::fmt;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use ipnet::IpNet;
+use mtd_common::abi::SessionState;
+use mtd_common::slot::sequence_seed;
+
+use super::{GRACE, Maps, Table};
+use crate::keys::PublicKey;
+use crate::model::{BootNs, PeerNumber};
+use crate::proto::clock::{self, Reading};
+use crate::proto::exchange::SessionId;
+use crate::proto::session::Session;
+use crate::sessions::OriginId;
+use crate::sessions::installed::{Inner, Key, NewSession, Peer};
+
+/// A session on its way from one table to another. Times are relative, since boot time is each host's own. The keys are
+/// overwritten when it is dropped, and a debug print does not show them.
+pub struct Exported {
+    session: Session,
+    /// Session clock minus wall clock, in ns: good as far as both hosts' wall clocks agree.
+    ahead: i64,
+    /// Time in ns since it began.
+    age: u64,
+    /// Time in ns since the last valid packet; `None`: none has come.
+    silent: Option<u64>,
+    /// Next number to send, window, counters.
+    state: SessionState,
+    peer: Peer,
+    local: Inner,
+    remote: Inner,
+    networks: Option<Arc<[IpNet]>>,
+}
+
+impl fmt::Debug for Exported {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Exported").field("peer", &self.peer).field("age", &self.age).finish_non_exhaustive()
+    }
+}
+
+impl<M: Maps> Table<M> {
+    /// Takes a session out of this table, for another one. It must have been out of use ([`Table::rest`]) for long enough that
+    /// no program changes its numbers or its window any more.
+    ///
+    /// # Errors
+    /// When there is no such session, or it is still in use.
+    pub fn export(&mut self, key: Key, now: Reading) -> anyhow::Result<Exported> {
+        let installed = self.get(key).context("no such session")?;
+        let since = self.resting.iter().find(|(resting, _)| *resting == key).map(|(_, since)| *since);
+        let rested = since.is_none_or(|since| now.boot.since(since) >= GRACE);
+        anyhow::ensure!(installed.resting && rested, "the session is still in use");
+        let peer = match installed.role {
+            Some(role) => Peer::Negotiated(role, self.owner(installed.peer).context("no such peer")?),
+            None => Peer::Configured(installed.peer),
+        };
+        let state = self.maps.state(installed.index())?;
+        let last_valid = BootNs(state.rx_last_valid);
+        let exported = Exported {
+            session: Session::clone(&installed.session),
+            ahead: clock::difference(installed.offset, now),
+            age: now.boot.since(installed.started),
+            silent: last_valid.happened().then(|| now.boot.since(last_valid)),
+            state,
+            peer,
+            local: installed.local,
+            remote: installed.remote,
+            networks: installed.networks.clone(),
+        };
+        self.resting.retain(|(resting, _)| *resting != key);
+        self.remove(key, now);
+        Ok(exported)
+    }
+
+    /// Puts a session of another table into this one: it goes on from now.
+    ///
+    /// # Errors
+    /// As [`Table::install`].
+    pub fn import(&mut self, key: Key, exported: Exported, now: Reading) -> anyhow::Result<()> {
+        let (origin, id): (OriginId, SessionId) = key;
+        let offset = now.offset().moved(exported.ahead);
+        let started = BootNs(now.boot.0.saturating_sub(exported.age).max(1));
+        let old = &exported.state;
+        // What is about the other host's processors and clocks stays there.
+        let state = SessionState {
+            // Numbers that its clock has reached must not look like old ones to the peer.
+            tx_sequence: old.tx_sequence.max(sequence_seed(offset.session(now.boot).0)),
+            tx_packets: old.tx_packets,
+            tx_bytes: old.tx_bytes,
+            rx_packets: old.rx_packets,
+            rx_bytes: old.rx_bytes,
+            rx_last_valid: exported.silent.map_or(0, |ns| now.boot.0.saturating_sub(ns).max(1)),
+            rx_not_before: old.rx_not_before,
+            rx_highest: old.rx_highest,
+            window: old.window,
+            ..SessionState::default()
+        };
+        let new = NewSession {
+            id,
+            session: Arc::new(exported.session),
+            offset,
+            started,
+            peer: exported.peer,
+            local: exported.local,
+            remote: exported.remote,
+            networks: exported.networks,
+            state: Some(Box::new(state)),
+        };
+        self.install(origin, new, None, now)?;
+        Ok(self.route(key)?)
+    }
+
+    fn owner(&self, number: PeerNumber) -> Option<PublicKey> {
+        self.peers.iter().find(|(_, known)| **known == number).map(|(key, _)| *key)
+    }
+}
+
+#[cfg(test)]
+mod tests;
