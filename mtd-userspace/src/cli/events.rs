@@ -95,7 +95,7 @@ fn describe(line: &str, style: Style) -> anyhow::Result<String> {
     let time = SystemTime::UNIX_EPOCH + Duration::from_nanos(event.time_ns);
     let time = humantime::format_rfc3339_millis(time);
     // Padded before it is coloured: what colours a terminal has no width.
-    let kind = style.bold(&format!("{:13}", event.kind));
+    let kind = style.heading(&format!("{:13}", event.kind));
     Ok(format!("{time} {kind} {}", what(&event)))
 }
 
@@ -204,10 +204,7 @@ mod tests {
         ] {
             assert!(change.ends_with(end), "{change}");
         }
-        assert_eq!(
-            describe("{\"lost\":3}", Style::new(false)).unwrap(),
-            "(3 more, too fast to be shown)"
-        );
+        assert_eq!(describe("{\"lost\":3}", Style::new(false)).unwrap(), "(3 more, too fast to be shown)");
         assert!(describe("nonsense", Style::new(false)).is_err());
     }
 }

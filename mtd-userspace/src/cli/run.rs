@@ -28,7 +28,7 @@ pub(super) struct RunArgs {
     policy: Option<PolicyArg>,
     #[command(flatten)]
     enforce: EnforceArgs,
-    /// File with a number of ns that is added to the wall clock, read again four times a second: for rehearsals.
+    /// File with a number of ns that is added to the wall clock, read again at each tick, ten times a second: for rehearsals.
     #[arg(long, value_name = "FILE", hide = true)]
     wall_clock_offset_file: Option<PathBuf>,
     /// Another BPF object than the one that is built in, such as one whose programs write log lines (read with -v).

@@ -241,7 +241,7 @@ fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o7777
 }
 
-async fn next(lines: &mut client::DropLines) -> Option<DropLine> {
+async fn next(lines: &mut client::Lines) -> Option<DropLine> {
     let line = timeout(Duration::from_secs(5), lines.next_line()).await.expect("no line came").unwrap();
     line.map(|line| serde_json::from_str(&line).unwrap())
 }
