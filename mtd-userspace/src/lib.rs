@@ -27,6 +27,8 @@ pub mod proto;
 pub mod registry;
 pub mod rendezvous;
 pub mod rings;
+#[cfg(test)]
+mod rooms;
 pub mod sessions;
 pub mod state;
 pub mod status;

@@ -94,3 +94,26 @@ async fn broken_streams_of_events_are_errors() {
         assert!(error.contains(expected), "{expected}: {error}");
     }
 }
+
+#[tokio::test]
+async fn events_are_kept_for_those_who_come_later_and_followed_as_they_come() {
+    let running = Running::start();
+    running.send(1);
+    let mut kept = client::events(&running.socket(), false).await.unwrap();
+    let mut followed = client::events(&running.socket(), true).await.unwrap();
+    let line: status::EventDocument =
+        serde_json::from_str(&kept.next_line().await.unwrap().unwrap()).unwrap();
+    assert_eq!((line.number, line.kind.as_str(), line.drop), (1, "drop", Some(event(1))));
+    assert_eq!(kept.next_line().await.unwrap(), None, "it ends with what there is");
+    let key = open_client().public();
+    let closed = Event::Session(
+        crate::events::Peer { name: None, key: Some(key) },
+        crate::events::SessionChange::Closed,
+    );
+    running.bus.publish_at(2, closed);
+    let line: serde_json::Value =
+        serde_json::from_str(&followed.next_line().await.unwrap().unwrap()).unwrap();
+    assert_eq!(line["session"]["change"], "closed");
+    assert_eq!(line["session"]["public_key"], key.to_string());
+    assert_eq!(running.get("/v1/events?follow=perhaps").await.0, "HTTP/1.1 400 Bad Request");
+}
