@@ -2,10 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::{device, web};
+use crate::device;
 
 /// Where control sockets and locks are.
 pub const RUN_DIR: &str = "/run/mtd";
+
+/// How names of files with the link to a web view end.
+pub const WEB_SUFFIX: &str = ".web";
 
 /// One attached interface of one network namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,7 +52,7 @@ impl Instance {
 
     /// The link to the web view.
     pub fn web_link(&self) -> PathBuf {
-        Path::new(RUN_DIR).join(format!("{}{}", self.name, web::link::SUFFIX))
+        Path::new(RUN_DIR).join(format!("{}{WEB_SUFFIX}", self.name))
     }
 
     /// What outlives a clean stop, inside the configured folder for state.

@@ -6,7 +6,6 @@
 
 mod process;
 pub mod server;
-mod text;
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -15,9 +14,10 @@ use mtd_common::DropReason;
 use mtd_common::abi::Counter;
 use tokio::sync::Mutex;
 
-use self::text::{Kind, Text};
 use crate::model::{MapFill, Program};
-use crate::status::{Handshakes, Network, Rendezvous, SessionCount, Slots, Status, WallClock, WarningCode};
+use crate::prometheus::{Kind, Text};
+use crate::status::{Handshakes, SessionCount, Slots, Status, WallClock, WarningCode};
+use crate::subsystem;
 
 /// Media type of the text format.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -54,8 +54,8 @@ impl Cache {
     }
 }
 
-/// The metrics of a status and of this process.
-pub fn render(status: &Status) -> String {
+/// The metrics of a status and of this process; `features` add theirs.
+pub fn render(status: &Status, features: impl FnOnce(&mut Text)) -> String {
     let mut text = Text::default();
     let abi = status.abi.to_string();
     text.family("mtd_build_info", Kind::Gauge, "What runs: always 1.")
@@ -73,9 +73,6 @@ pub fn render(status: &Status) -> String {
     if let Some(clock) = &status.clock {
         self::clock(&mut text, clock);
     }
-    if let Some(rendezvous) = &status.rendezvous {
-        self::rendezvous(&mut text, rendezvous);
-    }
     if let Some(counts) = &status.handshakes {
         handshakes(&mut text, counts);
     }
@@ -85,6 +82,10 @@ pub fn render(status: &Status) -> String {
         let there = status.warnings.iter().any(|warning| warning.code == code);
         family.sample(&[("code", code)], u8::from(there));
     }
+    subsystem::metrics(&status.tasks, &mut text);
+    let help = "Events of `mtd events` that followers were too slow for.";
+    text.single("mtd_events_lost_total", Kind::Counter, help, status.events.lost);
+    features(&mut text);
     process::render(&mut text);
     text.finish()
 }
@@ -139,9 +140,6 @@ fn sessions(text: &mut Text, status: &Status) {
     }
     let help = "Peers to which the path carries less than the interface, as a router has said.";
     text.single("mtd_narrow_paths", Kind::Gauge, help, status.paths.narrow);
-    if let Some(clients) = status.clients_registered {
-        text.single("mtd_clients_registered", Kind::Gauge, "Clients that may come.", clients);
-    }
     if let Some(age) = status.last_valid_seconds {
         let help = "Time since the last valid packet of any session.";
         text.single("mtd_last_valid_packet_age_seconds", Kind::Gauge, help, age);
@@ -200,63 +198,12 @@ fn clock(text: &mut Text, clock: &WallClock) {
     text.single("mtd_clock_max_error_seconds", Kind::Gauge, help, clock.max_error_seconds);
 }
 
-fn rendezvous(text: &mut Text, rendezvous: &Rendezvous) {
-    let counters = [
-        ("mtd_rendezvous_publications_total", rendezvous.published, "Introductions published."),
-        ("mtd_rendezvous_fetches_total", rendezvous.fetched, "Introductions fetched and accepted."),
-        ("mtd_rendezvous_failures_total", rendezvous.failed, "Publications and fetches that failed."),
-    ];
-    for (name, value, help) in counters {
-        text.single(name, Kind::Counter, help, value);
-    }
-    let help = "What the DHT gave and was not accepted, by reason.";
-    by_reason(text, "mtd_rendezvous_rejected_total", help, &rendezvous.rejected);
-    let help = "Publications and fetches that are due or under way.";
-    text.single("mtd_rendezvous_pending", Kind::Gauge, help, rendezvous.pending);
-    let reachable = match rendezvous.network {
-        Network::Ok => Some(1),
-        Network::Unreachable => Some(0),
-        Network::Unknown => None,
-    };
-    if let Some(reachable) = reachable {
-        let help = "1 if nodes of the DHT answer, otherwise 0.";
-        text.single("mtd_rendezvous_reachable", Kind::Gauge, help, reachable);
-    }
-    let times = [
-        (
-            "mtd_rendezvous_publication_timestamp_seconds",
-            rendezvous.last_publication,
-            "When an introduction was last published.",
-        ),
-        (
-            "mtd_rendezvous_fetch_timestamp_seconds",
-            rendezvous.last_fetch,
-            "When an introduction was last fetched and accepted.",
-        ),
-    ];
-    for (name, time, help) in times {
-        if let Some(time) = time {
-            text.single(name, Kind::Gauge, help, time);
-        }
-    }
-    let help = "Length of a window.";
-    text.single("mtd_rendezvous_window_seconds", Kind::Gauge, help, rendezvous.window_seconds);
-}
-
 fn handshakes(text: &mut Text, counts: &Handshakes) {
     let help = "First messages of handshakes that came through an introduction.";
     text.single("mtd_handshakes_received_total", Kind::Counter, help, counts.received);
     text.single("mtd_handshakes_answered_total", Kind::Counter, "Those that were answered.", counts.answered);
     let help = "Those that were not answered, by reason.";
-    by_reason(text, "mtd_handshakes_refused_total", help, &counts.refused);
-}
-
-/// Counts whose reasons are names in the code, never anything from the network.
-fn by_reason(text: &mut Text, name: &'static str, help: &str, counts: &BTreeMap<String, u64>) {
-    let mut family = text.family(name, Kind::Counter, help);
-    for (reason, count) in counts {
-        family.sample(&[("reason", reason)], *count);
-    }
+    text.by_reason("mtd_handshakes_refused_total", help, &counts.refused);
 }
 
 #[cfg(test)]

@@ -5,6 +5,8 @@
 //! others out.
 
 mod error;
+mod registrar;
+mod service;
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, DirBuilder};
@@ -19,6 +21,7 @@ use crate::model::{Fault, TunnelAddresses};
 use crate::status;
 
 pub use error::{RegistryError, not_a_server};
+pub use service::{Audience, NewPeer, PEERS_PATH, Registrations, metrics};
 
 /// How names of files with public keys end.
 pub const SUFFIX: &str = ".pub";

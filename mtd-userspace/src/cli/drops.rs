@@ -3,28 +3,22 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::future::{Future, pending};
+use std::future::Future;
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
-use std::thread;
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, anyhow};
+use anyhow::Context as _;
 use clap::Args;
 use serde::Serialize;
-use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinSet;
 
+use super::follow::{self, interrupt};
 use super::output::{self, Style};
 use super::status::{self, Answers, Places, Select};
-use crate::control::client::DropLines;
 use crate::control::{self, ControlSocket, DropLine};
 use crate::instance::{Instance, RUN_DIR};
-use crate::status::{Drop, Status};
-
-/// Lines that wait for standard output.
-const QUEUED_LINES: usize = 64;
+use crate::status::{DroppedPacket, Status};
 
 /// Width of the longest drop reasons.
 const REASON_WIDTH: usize = 20;
@@ -105,112 +99,36 @@ fn human(statuses: &[Status], style: Style) -> String {
     statuses.iter().flat_map(tables).collect::<Vec<_>>().join("\n")
 }
 
-/// Ready at Ctrl-C.
-async fn interrupt() {
-    if tokio::signal::ctrl_c().await.is_err() {
-        // Without a handler, the signal ends the process.
-        pending::<()>().await;
-    }
-}
-
-/// Writes what the controllers report, until `stop` is ready or nobody reads `output` any more, which are both
-/// success, or until all of them have stopped, which is a failure.
 async fn follow(
     sockets: Vec<ControlSocket>,
     json: bool,
     output: impl Write + Send + 'static,
     stop: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
-    let (sender, queue) = mpsc::channel(QUEUED_LINES);
-    let labelled = sockets.len() > 1 && !json;
-    let (mut readers, mut failures) = (JoinSet::new(), Vec::new());
-    for socket in sockets {
-        match control::client::drops(&socket.path).await {
-            Ok(lines) => {
-                let reader = Reader { socket, lines, json, labelled };
-                readers.spawn(reader.pass_on(sender.clone()));
-            }
-            Err(error) => failures.push(error.into()),
-        }
-    }
-    drop(sender);
-    let printed = spawn_printer(queue, output)?;
-    tokio::select! {
-        () = stop => return Ok(()),
-        printed = printed => match printed.context("the thread that prints has ended")? {
-            Ok(()) => {}
-            error => return output::quiet_if_unread(error),
-        },
-    }
-    // The printer ended because all readers had.
-    while let Some(ended) = readers.join_next().await {
-        failures.extend(ended.map_err(Into::into).and_then(|ended| ended).err());
-    }
-    status::joined(failures)
+    let connect = async |socket: &ControlSocket| control::client::drops(&socket.path).await;
+    follow::run(sockets, connect, (json, describe_text), output, stop).await
 }
 
-/// Prints on a thread of its own, which the process does not wait for at its end: when the reader of a pipe pauses,
-/// Ctrl-C works nevertheless.
-fn spawn_printer(
-    mut queue: mpsc::Receiver<String>,
-    mut output: impl Write + Send + 'static,
-) -> anyhow::Result<oneshot::Receiver<io::Result<()>>> {
-    let mut print = move || {
-        while let Some(line) = queue.blocking_recv() {
-            output.write_all(line.as_bytes())?;
-            output.flush()?;
-        }
-        Ok(())
-    };
-    let (done, printed) = oneshot::channel();
-    thread::Builder::new()
-        .name("printer".to_owned())
-        .spawn(move || done.send(print()))
-        .context("cannot start a thread")?;
-    Ok(printed)
+fn describe_text(line: &str) -> anyhow::Result<String> {
+    let event = serde_json::from_str(line).with_context(|| format!("not a drop event: {line}"))?;
+    Ok(describe(&event))
 }
 
-/// Follows one controller.
-struct Reader {
-    socket: ControlSocket,
-    lines: DropLines,
-    json: bool,
-    labelled: bool,
-}
-
-impl Reader {
-    /// Passes lines on until the controller stops, which is an error, or until nobody wants them.
-    async fn pass_on(mut self, lines: mpsc::Sender<String>) -> anyhow::Result<()> {
-        while let Some(line) = self.lines.next_line().await? {
-            if lines.send(self.render(line)?).await.is_err() {
-                return Ok(());
-            }
-        }
-        Err(anyhow!("the controller for {} has stopped", self.socket.interface))
-    }
-
-    fn render(&self, mut line: String) -> anyhow::Result<String> {
-        if !self.json {
-            let event = serde_json::from_str(&line).with_context(|| format!("not a drop event: {line}"))?;
-            line = describe(&event);
-            if self.labelled {
-                line = format!("{}: {line}", self.socket.interface);
-            }
-        }
-        line.push('\n');
-        Ok(line)
-    }
-}
-
-/// A dropped packet in one line, after the model of tcpdump.
+/// A line of the stream, after the model of tcpdump.
 fn describe(line: &DropLine) -> String {
-    let drop = match line {
-        DropLine::Drop(drop) => drop,
-        DropLine::Lost { lost } => return format!("({lost} more were dropped, too fast to be shown)"),
-    };
-    let Drop { time_ns, reason, direction, length, .. } = drop;
-    let time = humantime::format_rfc3339_micros(SystemTime::UNIX_EPOCH + Duration::from_nanos(*time_ns));
-    let mut text = format!("{time} {direction:7} {reason:REASON_WIDTH$}");
+    match line {
+        DropLine::Drop(drop) => {
+            let time = SystemTime::UNIX_EPOCH + Duration::from_nanos(drop.time_ns);
+            format!("{} {}", humantime::format_rfc3339_micros(time), packet(drop))
+        }
+        DropLine::Lost { lost } => format!("({lost} more were dropped, too fast to be shown)"),
+    }
+}
+
+/// A dropped packet, without its time.
+pub(super) fn packet(drop: &DroppedPacket) -> String {
+    let DroppedPacket { reason, direction, length, .. } = drop;
+    let mut text = format!("{direction:7} {reason:REASON_WIDTH$}");
     if drop.source.is_some() || drop.destination.is_some() {
         let (source, destination) =
             (end(drop.source, drop.source_port), end(drop.destination, drop.destination_port));
@@ -251,19 +169,22 @@ fn protocol(number: u8) -> Cow<'static, str> {
 
 #[cfg(test)]
 mod tests {
+    use std::future::pending;
     use std::sync::{Arc, Mutex};
+
+    use tokio::sync::oneshot;
 
     use super::*;
     use crate::control::tests::{Running, event, sample};
 
     /// Output that the test can read, and that fails after some lines.
     #[derive(Clone)]
-    struct Shared {
+    struct Output {
         text: Arc<Mutex<String>>,
         lines_taken: usize,
     }
 
-    impl Shared {
+    impl Output {
         fn taking(lines_taken: usize) -> Self {
             Self { text: Arc::default(), lines_taken }
         }
@@ -280,7 +201,7 @@ mod tests {
         }
     }
 
-    impl Write for Shared {
+    impl Write for Output {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             let mut text = self.text.lock().unwrap();
             if text.lines().count() >= self.lines_taken {
@@ -308,16 +229,17 @@ mod tests {
 
     #[test]
     fn packets_are_told_in_one_line() {
-        let udp = Drop { time_ns: 1_700_000_000_123_456_789, ..event(0) };
+        let udp = DroppedPacket { time_ns: 1_700_000_000_123_456_789, ..event(0) };
         assert_eq!(
             describe(&DropLine::Drop(udp.clone())),
             "2023-11-14T22:13:20.123456Z receive unknown_address      \
              [2001:db8:2::1]:4000 > [2001:db8:1::1]:5000 UDP length 1404"
         );
-        let icmp = Drop { source_port: None, destination_port: None, next_header: Some(58), ..udp.clone() };
+        let icmp =
+            DroppedPacket { source_port: None, destination_port: None, next_header: Some(58), ..udp.clone() };
         let text = describe(&DropLine::Drop(icmp));
         assert!(text.ends_with(" 2001:db8:2::1 > 2001:db8:1::1 ICMPv6 length 1404"), "{text}");
-        let truncated = Drop {
+        let truncated = DroppedPacket {
             source: None,
             destination: None,
             next_header: None,
@@ -361,7 +283,7 @@ mod tests {
     async fn following_ends_well_when_interrupted() {
         for json in [false, true] {
             let running = Running::start();
-            let output = Shared::taking(usize::MAX);
+            let output = Output::taking(usize::MAX);
             let (stop, stopped) = oneshot::channel();
             let follower =
                 tokio::spawn(follow(vec![socket(&running, "eth0")], json, output.clone(), async {
@@ -373,7 +295,7 @@ mod tests {
             let lines = output.wait_for_lines(2).await;
             for (line, number) in lines.iter().zip(1..) {
                 if json {
-                    assert_eq!(serde_json::from_str::<Drop>(line).unwrap(), event(number));
+                    assert_eq!(serde_json::from_str::<DroppedPacket>(line).unwrap(), event(number));
                 } else {
                     assert_eq!(*line, describe(&DropLine::Drop(event(number))));
                 }
@@ -386,7 +308,7 @@ mod tests {
     #[tokio::test]
     async fn following_ends_well_when_nobody_reads() {
         let running = Running::start();
-        let output = Shared::taking(1);
+        let output = Output::taking(1);
         let follower = tokio::spawn(follow(vec![socket(&running, "eth0")], false, output.clone(), pending()));
         until_followed(&running).await;
         for number in 0..3 {
@@ -401,7 +323,7 @@ mod tests {
         let (first, second, gone) = (Running::start(), Running::start(), tempfile::tempdir().unwrap());
         let missing = ControlSocket { interface: "eth2".to_owned(), path: gone.path().join("eth2.sock") };
         let sockets = vec![socket(&first, "eth0"), socket(&second, "eth1"), missing];
-        let output = Shared::taking(usize::MAX);
+        let output = Output::taking(usize::MAX);
         let follower = tokio::spawn(follow(sockets, false, output.clone(), pending()));
         until_followed(&first).await;
         until_followed(&second).await;

@@ -4,6 +4,8 @@ mod check;
 mod debug;
 mod dht;
 mod drops;
+mod events;
+mod follow;
 mod guard;
 mod keys;
 mod logging;
@@ -34,6 +36,7 @@ use crate::controller;
   mtd peers add laptop PUBLIC_KEY         let a client come
   mtd status                              what is going on
   mtd drops --follow                      who is knocking
+  mtd events --follow                     what happens
 
 Exit status: 0 success, 1 failure, 2 wrong usage; `mtd status` has more to say with it."
 )]
@@ -84,6 +87,8 @@ enum Command {
     Reload(peers::ReloadArgs),
     /// Show what was dropped and why.
     Drops(drops::DropsArgs),
+    /// Show what happens: sessions, paths, registrations, settings, trouble, dropped packets.
+    Events(events::EventsArgs),
     /// Print the link to the web view.
     Web(web::WebArgs),
     /// Look into the DHT, put things into it, or serve a private one.
@@ -129,6 +134,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Peers(args) => runtime()?.block_on(peers::run(args))?,
         Command::Reload(args) => runtime()?.block_on(peers::reload(&args))?,
         Command::Drops(args) => runtime()?.block_on(drops::run(&args, controller::offline_status))?,
+        Command::Events(args) => runtime()?.block_on(events::run(&args))?,
         Command::Web(args) => web::run(&args)?,
         Command::Dht(args) => runtime()?.block_on(dht::run(&args))?,
         Command::Debug(args) => debug::run(&args)?,

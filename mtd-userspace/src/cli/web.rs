@@ -8,8 +8,7 @@ use clap::Args;
 
 use super::output;
 use crate::control;
-use crate::instance::{Instance, RUN_DIR};
-use crate::web::link;
+use crate::instance::{Instance, RUN_DIR, WEB_SUFFIX};
 
 /// Arguments of `mtd web`.
 #[derive(Args, Debug)]
@@ -31,11 +30,11 @@ pub(super) fn run(args: &WebArgs) -> anyhow::Result<()> {
 }
 
 fn links(run_dir: &Path, wanted: Option<&str>) -> anyhow::Result<String> {
-    let mut interfaces = control::own_interfaces(run_dir, link::SUFFIX)?;
+    let mut interfaces = control::own_interfaces(run_dir, WEB_SUFFIX)?;
     interfaces.retain(|interface| wanted.is_none_or(|wanted| wanted == interface));
     let mut links = String::new();
     for interface in interfaces {
-        let name = Instance::of(&interface)?.name().to_owned() + link::SUFFIX;
+        let name = Instance::of(&interface)?.name().to_owned() + WEB_SUFFIX;
         let path = run_dir.join(name);
         let link = fs::read_to_string(&path)
             .with_context(|| format!("cannot read {}; run as root (sudo)", path.display()))?;
@@ -57,7 +56,7 @@ mod tests {
         assert!(links(folder.path(), None).unwrap_err().to_string().contains("[web]"));
         for (interface, port) in [("eth1", 2), ("eth0", 1)] {
             let name = Instance::of(interface).unwrap().name().to_owned();
-            fs::write(folder.path().join(name + link::SUFFIX), format!("http://[::1]:{port}/#00\n")).unwrap();
+            fs::write(folder.path().join(name + WEB_SUFFIX), format!("http://[::1]:{port}/#00\n")).unwrap();
         }
         assert_eq!(links(folder.path(), Some("eth1")).unwrap(), "http://[::1]:2/#00\n");
         assert!(links(folder.path(), Some("eth2")).is_err());

@@ -32,8 +32,16 @@ impl Settings {
     /// When it cannot be read, or is no TOML.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let origin = path.display().to_string();
-        let of_file = |fault| ConfigError::of_file(&origin, fault);
-        let text = read_text(path).map_err(of_file)?;
+        let text = read_text(path).map_err(|fault| ConfigError::of_file(&origin, fault))?;
+        Self::parse(&text, &origin)
+    }
+
+    /// Reads a text, which `origin` names in errors.
+    ///
+    /// # Errors
+    /// When it is no TOML.
+    pub fn parse(text: &str, origin: &str) -> Result<Self, ConfigError> {
+        let of_file = |fault| ConfigError::of_file(origin, fault);
         let table: Table = text.parse().map_err(|error: toml::de::Error| {
             of_file(Fault::new(error.message(), "correct the TOML; `mtd check` shows the place"))
         })?;

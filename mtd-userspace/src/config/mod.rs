@@ -193,6 +193,18 @@ impl Config<()> {
         Ok(config)
     }
 
+    /// The same with the settings as they are written. The file is read once.
+    ///
+    /// # Errors
+    /// As [`Config::read`].
+    pub fn read_with_settings(path: &Path) -> Result<(Self, Settings), ConfigError> {
+        let origin = path.display().to_string();
+        let text = read_text(path).map_err(|fault| ConfigError::of_file(&origin, fault))?;
+        let mut config = document::read(&text, Problems::new(&text, &origin))?.config;
+        config.join_paths(folder_of(path));
+        Ok((config, Settings::parse(&text, &origin)?))
+    }
+
     /// Makes the paths that are relative to the configuration file's `folder` what they are for this process.
     fn join_paths(&mut self, folder: &Path) {
         for peer in &mut self.peers {

@@ -17,8 +17,8 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::{
-    CONFIRM_PATH, ControlError, DROPS_PATH, NewPeer, NewPolicy, PEERS_PATH, POLICY_PATH, RELOAD_PATH,
-    STATUS_PATH, owner,
+    CONFIRM_PATH, ControlError, DROPS_PATH, EVENTS_PATH, NewPeer, NewPolicy, PEERS_PATH, POLICY_PATH,
+    RELOAD_PATH, STATUS_PATH, owner,
 };
 use crate::status::{Client, Guard, Registered, Reload, SCHEMA, Status};
 
@@ -121,26 +121,39 @@ async fn document<T: DeserializeOwned>(
     .await
 }
 
+/// The events of the controller behind `socket`: those that it has kept, or all those that happen after this returned.
+///
+/// # Errors
+/// As [`status`].
+pub async fn events(socket: &Path, follow: bool) -> Result<Lines, ControlError> {
+    let path = if follow { format!("{EVENTS_PATH}?follow=true") } else { EVENTS_PATH.to_owned() };
+    lines(socket, &path).await
+}
+
 /// Follows the dropped packets of the controller behind `socket`: all those that happen after this returned.
 ///
 /// # Errors
 /// As [`status`].
-pub async fn drops(socket: &Path) -> Result<DropLines, ControlError> {
-    let request = Exchange::send(socket, Method::GET, DROPS_PATH, Bytes::new());
-    let exchange = in_time(socket, ANSWER_TIMEOUT, request).await?;
-    Ok(DropLines { exchange, socket: socket.to_owned(), buffer: BytesMut::new() })
+pub async fn drops(socket: &Path) -> Result<Lines, ControlError> {
+    lines(socket, DROPS_PATH).await
 }
 
-/// The lines of `GET /v1/drops/events`, as they come. Dropping it ends the connection.
+async fn lines(socket: &Path, path: &str) -> Result<Lines, ControlError> {
+    let request = Exchange::send(socket, Method::GET, path, Bytes::new());
+    let exchange = in_time(socket, ANSWER_TIMEOUT, request).await?;
+    Ok(Lines { exchange, socket: socket.to_owned(), buffer: BytesMut::new() })
+}
+
+/// The lines of an answer, as they come. Dropping it ends the connection.
 #[derive(Debug)]
-pub struct DropLines {
+pub struct Lines {
     exchange: Exchange,
     socket: PathBuf,
     buffer: BytesMut,
 }
 
-impl DropLines {
-    /// The next line, without its line break: JSON of a [`DropLine`](super::DropLine), possibly with fields that a
+impl Lines {
+    /// The next line, without its line break: JSON, possibly with fields that a
     /// newer controller added. `None` when the controller ended the stream, as it does when it stops. Loses nothing
     /// when it is cancelled.
     ///

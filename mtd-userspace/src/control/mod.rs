@@ -4,19 +4,21 @@
 //! |---|---|
 //! | `GET /v1/status` | [`Status`](crate::status::Status) as JSON |
 //! | `GET /metrics` | [`metrics`](crate::metrics), in the text format of Prometheus |
-//! | `GET /v1/drops/events` | an endless `application/x-ndjson` body, one [`DropLine`] a line |
+//! | `GET /v1/drops/events` | an endless `application/x-ndjson` body, one [`DropLine`](crate::status::DropLine) a line |
+//! | `GET /v1/events` | the events that the bus keeps; with `?follow=true` those to come: one [`EventLine`](crate::status::EventLine) a line |
 //! | `GET /v1/peers` | [`Registered`](crate::status::Registered): the registered clients |
-//! | `POST /v1/peers` with [`NewPeer`] | registers a client; [`Client`](crate::status::Client) |
+//! | `POST /v1/peers` with [`NewPeer`](crate::registry::NewPeer) | registers a client; [`Client`](crate::status::Client) |
 //! | `DELETE /v1/peers/{name}` | removes a registered client, ends its session; [`Client`](crate::status::Client) |
 //! | `POST /v1/confirm` | keeps what is enforced; [`Guard`](crate::status::Guard) |
 //! | `POST /v1/policy` with [`NewPolicy`] | changes what is enforced; [`Guard`](crate::status::Guard) |
 //! | `POST /v1/reload` | reads the registry again; [`Reload`](crate::status::Reload) |
 //!
-//! Everything else, and every failure, is answered by `{"error": "…"}` with a status of 4xx or 5xx. A connection
-//! serves one request, of at most 4 KiB. Whoever may connect is decided by the mode of the socket: its owner only, which is root.
+//! Everything else, and every failure, is answered by `{"error": "…"}` with a status of 4xx or 5xx. Whoever may connect is decided by the mode of the socket: its owner only, which is root.
 
 pub mod client;
+mod enforcement;
 mod error;
+mod events;
 pub mod server;
 
 #[cfg(test)]
@@ -26,13 +28,14 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
-
+pub use enforcement::NewPolicy;
 pub use error::ControlError;
+
+pub use crate::registry::{NewPeer, PEERS_PATH};
+pub use crate::status::DropLine;
 
 use crate::device;
 use crate::instance::{Instance, RUN_DIR};
-use crate::status;
 
 /// Path of the status document.
 pub const STATUS_PATH: &str = "/v1/status";
@@ -40,8 +43,8 @@ pub const STATUS_PATH: &str = "/v1/status";
 /// Path of the stream of dropped packets.
 pub const DROPS_PATH: &str = "/v1/drops/events";
 
-/// Path of the registered clients; a name may follow.
-pub const PEERS_PATH: &str = "/v1/peers";
+/// Path of all events.
+pub const EVENTS_PATH: &str = "/v1/events";
 
 /// Path that makes the controller read the registry again.
 pub const RELOAD_PATH: &str = "/v1/reload";
@@ -54,39 +57,6 @@ pub const POLICY_PATH: &str = "/v1/policy";
 
 /// How names of control sockets end.
 const SOCKET_SUFFIX: &str = ".sock";
-
-/// A line of `GET /v1/drops/events`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum DropLine {
-    /// A dropped packet.
-    Drop(status::Drop),
-    /// Events that this reader was too slow for.
-    Lost {
-        /// How many.
-        lost: u64,
-    },
-}
-
-/// The body of `POST /v1/peers`: whom to register.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct NewPeer {
-    /// Name that no other client, server or peer has.
-    pub name: String,
-    /// Its public key, base64.
-    pub public_key: String,
-}
-
-/// The body of `POST /v1/policy`: what to enforce.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct NewPolicy {
-    /// `dark` or `monitor`.
-    pub policy: String,
-    /// After so many milliseconds nothing is enforced any more, unless somebody confirms.
-    pub confirm_within_ms: Option<u64>,
-}
 
 /// A control socket and whose it is.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,11 +12,11 @@ use mtd_common::packet::OVERHEAD;
 use mtd_common::session_note::ROLE_CLIENT;
 use tracing::{info, warn};
 
-use super::guard::{self};
 use super::lock::Lock;
 use crate::config::Config;
 use crate::dataplane::{self, Capacity, Plane, Settings, XdpMode, boot_time, remove_pins, steering_cpus};
 use crate::device::{self, TunnelDevice, TunnelInfo, Underlay, bpffs};
+use crate::enforcement;
 use crate::health;
 use crate::instance::Instance;
 use crate::model::{Enforcement, Guard, KeyStreamChoice, LinkMode, SteeringChoice};
@@ -211,7 +211,7 @@ impl Host {
             &format!("{} is", prefixes.join(", "))
         };
         info!("attached to {} ({} XDP)", config.interface, mode.name());
-        guard::announce(&self.guard, &config.interface, what);
+        enforcement::announce(&self.guard, &config.interface, what);
         Ok(mode)
     }
 
@@ -290,7 +290,7 @@ pub fn offline_status(instance: &Instance) -> Option<Status> {
         frames: counts.frames,
         drops: status::by_name(&counts.drops),
         would_drop: status::by_name(&counts.would_drop),
-        guard: guard::document(&view.guard, boot_time()),
+        guard: status::Guard::of(&view.guard, boot_time()),
         ..Status::default()
     })
 }

@@ -309,6 +309,13 @@ pub struct Worker {
     thread: Option<JoinHandle<()>>,
 }
 
+impl Worker {
+    /// Whether the thread has ended, though nobody told it to.
+    pub fn has_ended(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+}
+
 impl Drop for Worker {
     fn drop(&mut self) {
         let told = self.stop.write(1).is_ok();

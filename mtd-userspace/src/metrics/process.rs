@@ -4,7 +4,7 @@ use std::fs;
 
 use nix::unistd::{SysconfVar, sysconf};
 
-use super::text::{Kind, Text};
+use crate::prometheus::{Kind, Text};
 
 /// Writes what can be read; what cannot is left out, as the rules for these names want it.
 pub(super) fn render(text: &mut Text) {

@@ -1,6 +1,5 @@
 //! `GET /metrics` over TCP, for Prometheus. What readers do, or fail to do, slows nothing but other readers.
 
-use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,8 +12,8 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 
 use super::CONTENT_TYPE;
-use crate::control::server::Source;
 use crate::http::{self, Limits, Patience};
+use crate::subsystem::{AfterEnd, Context, Reports, Subsystem};
 
 /// Path of the metrics, also at the control socket.
 pub const PATH: &str = "/metrics";
@@ -38,30 +37,48 @@ pub fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     })
 }
 
-/// Serves until `shutdown` is ready. Connections that are not done by then are cut.
-pub async fn serve(
-    listener: TcpListener,
-    source: Arc<dyn Source>,
-    shutdown: impl Future<Output = ()> + Send,
-) {
-    http::serve(&listener, router(source), LIMITS, shutdown).await;
+/// Metrics at an address.
+pub struct Server(Arc<TcpListener>);
+
+impl Server {
+    /// Binds the address. Within a tokio runtime.
+    ///
+    /// # Errors
+    /// As [`bind`].
+    pub fn bind(address: SocketAddr) -> anyhow::Result<Arc<Self>> {
+        Ok(Arc::new(Self(Arc::new(bind(address)?))))
+    }
 }
 
-fn router(source: Arc<dyn Source>) -> Router {
+impl Subsystem for Server {
+    fn name(&self) -> &'static str {
+        "metrics"
+    }
+
+    fn start(self: Arc<Self>, context: &Context) -> anyhow::Result<()> {
+        let (router, shutdown) = (router(Arc::clone(&context.reports)), context.shutdown());
+        context.tasks.spawn(self.name(), AfterEnd::Restart, move || {
+            let (listener, router, shutdown) = (Arc::clone(&self.0), router.clone(), shutdown.clone());
+            async move {
+                http::serve(&*listener, router, LIMITS, shutdown.begun()).await;
+                Ok(())
+            }
+        });
+        Ok(())
+    }
+}
+
+fn router(reports: Arc<dyn Reports>) -> Router {
     Router::new()
         .route(PATH, get(answer))
         .fallback(|| async { (StatusCode::NOT_FOUND, "metrics are at /metrics\n") })
         .method_not_allowed_fallback(|| async { (StatusCode::METHOD_NOT_ALLOWED, "only GET\n") })
-        .with_state(source)
-}
-
-async fn answer(State(source): State<Arc<dyn Source>>) -> Response {
-    respond(&*source).await
+        .with_state(reports)
 }
 
 /// The answer to a request for metrics.
-pub(crate) async fn respond(source: &dyn Source) -> Response {
-    match source.metrics().await {
+pub(crate) async fn answer(State(reports): State<Arc<dyn Reports>>) -> Response {
+    match reports.metrics().await {
         Ok(text) => ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}\n")).into_response(),
     }

@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use super::*;
 use crate::control::tests::sample;
 use crate::model::{Totals, Traffic};
-use crate::status::{RendezvousRole, Session, Warning};
+use crate::status::{Network, Rendezvous, RendezvousRole, Session, Warning};
 
 /// A status in which there is something of everything.
 pub(crate) fn full() -> Status {
@@ -62,6 +62,14 @@ pub(crate) fn full() -> Status {
     }
 }
 
+/// The metrics of a status, with those of the features.
+fn rendered(status: &Status) -> String {
+    render(status, |text| {
+        crate::registry::metrics(status, text);
+        crate::rendezvous::metrics(status, text);
+    })
+}
+
 /// The names of the metrics in a text.
 fn names(text: &str) -> BTreeSet<&str> {
     let lines = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
@@ -70,7 +78,7 @@ fn names(text: &str) -> BTreeSet<&str> {
 
 #[test]
 fn what_the_status_says_is_in_the_metrics() {
-    let text = render(&full());
+    let text = rendered(&full());
     for line in [
         r#"mtd_build_info{version="1.2.3",commit="0123abcd",abi="4"} 1"#,
         r#"mtd_data_plane_info{xdp="native",link="routed"} 1"#,
@@ -101,7 +109,7 @@ fn what_the_status_says_is_in_the_metrics() {
 
 #[test]
 fn no_series_stands_twice() {
-    let text = render(&full());
+    let text = rendered(&full());
     let mut series = BTreeSet::new();
     for line in text.lines().filter(|line| !line.starts_with('#')) {
         let (name, value) = line.rsplit_once(' ').unwrap();
@@ -113,13 +121,13 @@ fn no_series_stands_twice() {
 #[test]
 fn the_number_of_series_does_not_grow_with_that_of_sessions() {
     let mut status = full();
-    let series = |status: &Status| render(status).lines().count();
+    let series = |status: &Status| rendered(status).lines().count();
     let before = series(&status);
     let session = Session { name: "laptop".to_owned(), ..Session::unknown() };
     status.sessions = vec![session; 100];
     status.session_counts[0].count = 1_000_000;
     assert_eq!(series(&status), before);
-    assert!(!render(&status).contains("laptop"));
+    assert!(!rendered(&status).contains("laptop"));
 }
 
 /// Metric names in the expressions of a file: words that begin as ours do.
@@ -132,7 +140,7 @@ fn mentioned(text: &str) -> BTreeSet<&str> {
 fn rules_and_dashboard_name_only_metrics_that_there_are() {
     let rules = include_str!("../../../packaging/prometheus/mtd.rules.yml");
     let dashboard = include_str!("../../../packaging/grafana/mtd.json");
-    let text = render(&full());
+    let text = rendered(&full());
     let known = names(&text);
     let dashboard: serde_json::Value = serde_json::from_str(dashboard).unwrap();
     let mut expressions = Vec::new();

@@ -18,12 +18,16 @@ use crate::keys::SecretKey;
 use crate::proto::rendezvous::{Descriptor, Rendezvous};
 
 mod fetch;
+mod meeting;
 mod memory;
+mod metrics;
 mod network;
 mod publish;
 
 pub use fetch::{Counters, FetchError, FetchOptions, Fetcher, Found};
+pub use meeting::Meeting;
 pub use memory::{Faults, MemoryStore};
+pub use metrics::metrics;
 pub use network::{DEFAULT_REQUEST_TIMEOUT, DhtConfig, MAX_ITEMS, MainlineStore};
 pub use publish::{Job, PublishOptions, PublishProgress, Publisher};
 

@@ -29,6 +29,7 @@ impl<M: Maps> Sessions<M> {
         }
         self.origins.each(|_, origin| origin.poll(now));
         self.act(now);
+        self.observe(now);
         let mut failures = 0;
         self.table.load_all(now, |key, error| {
             // One line stands for all: a full table is full for each of them.
@@ -107,7 +108,11 @@ impl<M: Maps> Sessions<M> {
                 self.install(origin, *new, now);
                 Ok(())
             }
-            Request::Route(id) => self.table.route((origin, id)).map_err(anyhow::Error::from),
+            Request::Route(id) => {
+                let done = self.table.route((origin, id)).map_err(anyhow::Error::from);
+                self.observer.routed((origin, id), done.is_ok());
+                done
+            }
             Request::Clock(id, offset) => self.table.set_clock((origin, id), offset).map_err(Into::into),
             Request::Rest(id) => self.table.rest((origin, id), now).map_err(Into::into),
             Request::Resume { id, offset, sequence } => {
@@ -115,6 +120,7 @@ impl<M: Maps> Sessions<M> {
             }
             Request::Remove(id) => {
                 self.table.remove((origin, id), now);
+                self.observer.removed((origin, id));
                 Ok(())
             }
             Request::Transmit(id, packet) => {
@@ -148,8 +154,12 @@ impl<M: Maps> Sessions<M> {
     fn install(&mut self, id: OriginId, new: super::NewSession, now: Reading) {
         let Some(origin) = self.origins.get(id) else { return };
         let (session, [local, remote]) = (new.id, [new.local, new.remote].map(TunnelAddresses::from_map));
+        let peer = new.negotiated_with();
         match self.table.install(id, new, origin.reserved(), now) {
-            Ok(()) => origin.handle_installed(local, remote),
+            Ok(()) => {
+                origin.handle_installed(local, remote);
+                self.observer.installed((id, session), peer);
+            }
             Err(error) => {
                 warn!("a session cannot begin: {error:#}");
                 origin.handle_not_installed(session, now);

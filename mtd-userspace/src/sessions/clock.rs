@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use nix::time::{ClockId, clock_gettime};
 use tracing::warn;
@@ -9,7 +10,7 @@ use tracing::warn;
 use crate::model::{BootNs, Reading, UnixNs};
 
 /// Reads boot time and wall clock.
-pub trait Clock: Send {
+pub trait Clock: Send + Sync {
     /// Both, at about the same instant.
     fn read(&self) -> Reading;
 }
@@ -47,5 +48,19 @@ impl Clock for SystemClock {
         let boot = nanoseconds(ClockId::CLOCK_BOOTTIME);
         let wall = nanoseconds(ClockId::CLOCK_REALTIME).saturating_add_signed(self.offset());
         Reading { boot: BootNs(boot), wall: UnixNs(wall) }
+    }
+}
+
+impl<C: Clock + ?Sized> Clock for Arc<C> {
+    fn read(&self) -> Reading {
+        (**self).read()
+    }
+}
+
+/// A clock that stands still, for tests.
+#[cfg(test)]
+impl Clock for Reading {
+    fn read(&self) -> Reading {
+        *self
     }
 }

@@ -24,9 +24,9 @@ pub(crate) enum Effect {
 
 /// What a change of the registry means for the sessions.
 #[derive(Debug, Default)]
-pub(crate) struct Consequences {
+pub struct Consequences {
     /// To be registered, or given other addresses.
-    pub(crate) register: Vec<(PublicKey, TunnelAddresses)>,
+    pub register: Vec<(PublicKey, TunnelAddresses)>,
     /// To be removed.
-    pub(crate) remove: Vec<PublicKey>,
+    pub remove: Vec<PublicKey>,
 }

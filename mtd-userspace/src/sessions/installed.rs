@@ -54,6 +54,16 @@ pub struct NewSession {
     pub state: Option<Box<SessionState>>,
 }
 
+impl NewSession {
+    /// The public key of the other end; `None`: nothing is negotiated, or it is an introduction, which is nobody's.
+    pub(super) fn negotiated_with(&self) -> Option<PublicKey> {
+        match self.peer {
+            Peer::Negotiated(_, key) if self.session.mode != abi::MODE_INTRODUCTION => Some(key),
+            _ => None,
+        }
+    }
+}
+
 /// A session in the data plane.
 pub(super) struct Installed {
     pub(super) key: Key,

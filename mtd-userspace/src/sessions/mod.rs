@@ -14,6 +14,8 @@ mod effect;
 mod installed;
 mod maps;
 mod numbers;
+mod observe;
+mod observer;
 mod origin;
 mod path;
 mod paths;
@@ -36,9 +38,11 @@ use tracing::warn;
 
 pub(crate) use self::build::{Ground, build};
 pub use self::clock::{Clock, SystemClock};
-pub(crate) use self::effect::{Consequences, Effect};
+pub use self::effect::Consequences;
+pub(crate) use self::effect::Effect;
 pub use self::installed::{Inner, Key, NewSession, Peer};
 pub use self::maps::Maps;
+use self::observer::Observer;
 pub use self::origin::OriginId;
 use self::origin::Origins;
 use self::paths::Paths;
@@ -69,6 +73,7 @@ pub struct Sessions<M = Plane> {
     pins: PathBuf,
     /// What is known of the outer paths.
     paths: Paths,
+    observer: Observer,
     /// The tunnel device's MTU is not what it should be.
     mtu_due: bool,
     /// Which of the sessions that are not watched closely are looked at in this tick.
@@ -151,6 +156,7 @@ impl<M: Maps> Sessions<M> {
             mode: None,
             pins,
             paths: Paths::new(nanoseconds(config.mtu_expires)),
+            observer: Observer::default(),
             mtu_due: false,
             turn: 0,
             refreshed: None,

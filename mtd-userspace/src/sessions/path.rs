@@ -8,6 +8,7 @@ use tracing::{debug, info, warn};
 use super::paths::Path;
 use super::{Maps, OriginId, Sessions};
 use crate::device::TunnelDevice;
+use crate::events::PathChange;
 use crate::model::{BootNs, PeerNumber, SessionIndex};
 use crate::proto::clock::Reading;
 use crate::status;
@@ -26,7 +27,9 @@ impl<M: Maps> Sessions<M> {
         }
         let mut configured = self.origins.configured.peers();
         let peer = configured.find(|(id, _)| (OriginId::Configured, *id) == key);
-        let who = peer.map_or_else(String::new, |(_, peer)| format!(" to {}", peer.config.name));
+        let name = peer.map(|(_, peer)| peer.config.name.as_str());
+        let who = name.map_or_else(String::new, |name| format!(" to {name}"));
+        self.observer.path(name, PathChange::Narrow(outer));
         let Some(path) = self.paths.get(number) else { return };
         if path.is_too_small() {
             warn!(
@@ -45,6 +48,7 @@ impl<M: Maps> Sessions<M> {
     pub(super) fn forget_paths(&mut self, now: BootNs) {
         for _ in self.paths.forget(now) {
             info!("the MTU of a path that was small is tried again");
+            self.observer.path(None, PathChange::TriedAgain);
         }
     }
 

@@ -11,7 +11,6 @@ use super::configured::ConfiguredPeer;
 use super::installed::Installed;
 use super::origin::Connection;
 use super::{Maps, OriginId, Sessions, summary};
-use crate::controller::guard;
 use crate::dataplane::XdpMode;
 use crate::keys::PublicKey;
 use crate::model::{BootNs, Counts, Traffic, TunnelAddresses};
@@ -65,7 +64,7 @@ impl<M: Maps> Sessions<M> {
             frames: counts.frames,
             drops: status::by_name(&counts.drops),
             would_drop: status::by_name(&counts.would_drop),
-            guard: guard::document(&self.told.guard, now.boot.0),
+            guard: status::Guard::of(&self.told.guard, now.boot.0),
             programs: self.table.maps.programs(),
             public_key: self.config.identity.as_ref().map(|identity| identity.key.public().to_string()),
             handshakes: self.origins.server.as_ref().map(handshakes),

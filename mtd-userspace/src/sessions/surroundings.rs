@@ -4,10 +4,10 @@ use tracing::{error, info};
 
 use super::{Maps, Sessions};
 use crate::config::Config;
-use crate::controller::guard;
 use crate::controller::host::{followed_mtu, protected_prefixes};
 use crate::dataplane::{Plane, Settings, XdpMode};
 use crate::device::Underlay;
+use crate::enforcement;
 use crate::model::{Enforcement, Guard};
 use crate::proto::session::network;
 use crate::status;
@@ -67,7 +67,7 @@ impl<M: Maps> Sessions<M> {
     /// When it is too late, or the maps fail.
     pub fn confirm(&mut self) -> anyhow::Result<status::Guard> {
         let now = self.clock.read().boot;
-        self.set_guard(guard::confirmed(&self.told.guard, now.0)?)
+        self.set_guard(enforcement::confirmed(&self.told.guard, now.0)?)
     }
 
     /// Changes what is enforced. What is allowed stays.
@@ -83,8 +83,13 @@ impl<M: Maps> Sessions<M> {
         let told = Settings { guard, ..self.told.clone() };
         self.table.maps.configure(&told)?;
         self.told = told;
-        guard::announce(&self.told.guard, &self.config.interface, "the prefixes are");
-        Ok(guard::document(&self.told.guard, self.clock.read().boot.0))
+        enforcement::announce(&self.told.guard, &self.config.interface, "the prefixes are");
+        Ok(status::Guard::of(&self.told.guard, self.clock.read().boot.0))
+    }
+
+    /// What is enforced.
+    pub const fn guard(&self) -> &Guard {
+        &self.told.guard
     }
 
     /// Whether nobody has confirmed in time what is enforced.

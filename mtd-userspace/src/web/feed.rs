@@ -9,9 +9,9 @@ use serde::Serialize;
 use tokio::sync::{Notify, OwnedSemaphorePermit, watch};
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::control::server::Source;
 use crate::http::Progress;
 use crate::status::Status;
+use crate::subsystem::Reports;
 
 /// Time between two samples.
 pub(super) const PERIOD: Duration = Duration::from_secs(1);
@@ -44,7 +44,7 @@ impl Feed {
     }
 
     /// Takes samples as long as somebody follows, and sleeps otherwise.
-    pub(super) async fn produce(&self, source: &dyn Source) -> ! {
+    pub(super) async fn produce(&self, reports: &dyn Reports) -> ! {
         let mut ticks = interval(PERIOD);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -52,7 +52,7 @@ impl Feed {
                 self.wanted.notified().await;
             }
             ticks.tick().await;
-            self.events.send_replace(event(source.status().await));
+            self.events.send_replace(event(reports.status().await));
         }
     }
 
@@ -96,45 +96,20 @@ fn sample(mut status: Status) -> Sample {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::Ordering;
 
     use futures_util::StreamExt as _;
-    use tokio::sync::{Semaphore, broadcast};
+    use tokio::sync::Semaphore;
     use tokio::time::sleep;
 
     use super::*;
-    use crate::control::server::{Answer, StatusFuture};
-    use crate::control::tests::sample as status;
-    use crate::model::Enforcement;
-    use crate::status::{Drop, Guard, Session};
-
-    /// Counts how often it is asked.
-    #[derive(Default)]
-    struct Counting(AtomicUsize);
-
-    impl Source for Counting {
-        fn status(&self) -> StatusFuture<'_> {
-            self.0.fetch_add(1, Ordering::Relaxed);
-            Box::pin(async { Ok(status()) })
-        }
-
-        fn subscribe(&self) -> broadcast::Receiver<Arc<Drop>> {
-            broadcast::channel(1).1
-        }
-
-        fn confirm(&self) -> Answer<'_, Guard> {
-            Box::pin(async { Ok(Guard::default()) })
-        }
-
-        fn set_policy(&self, _asked: Enforcement) -> Answer<'_, Guard> {
-            Box::pin(async { Ok(Guard::default()) })
-        }
-    }
+    use crate::control::tests::{FakeReports, sample as status};
+    use crate::status::Session;
 
     #[tokio::test(start_paused = true)]
     async fn samples_are_taken_once_for_all_and_only_while_somebody_looks() {
-        let (feed, source) = (Arc::new(Feed::new()), Arc::new(Counting::default()));
-        let asked = || source.0.load(Ordering::Relaxed);
+        let (feed, source) = (Arc::new(Feed::new()), Arc::new(FakeReports::default()));
+        let asked = || source.asked.load(Ordering::Relaxed);
         let producer = tokio::spawn({
             let (feed, source) = (Arc::clone(&feed), Arc::clone(&source));
             async move { feed.produce(&*source).await }

@@ -12,9 +12,6 @@ use subtle::ConstantTimeEq as _;
 
 use crate::files;
 
-/// How names of link files end.
-pub const SUFFIX: &str = ".web";
-
 /// Length of a token in bytes; it is written in hex.
 const TOKEN_BYTES: usize = 16;
 
@@ -66,13 +63,20 @@ impl Link {
     }
 }
 
-impl Drop for Link {
-    fn drop(&mut self) {
+impl Link {
+    /// Removes the file.
+    pub fn remove(&self) {
         if let Err(error) = fs::remove_file(&self.path)
             && error.kind() != io::ErrorKind::NotFound
         {
             tracing::warn!(path = %self.path.display(), %error, "cannot remove the link to the web view");
         }
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.remove();
     }
 }
 

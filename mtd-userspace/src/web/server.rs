@@ -21,8 +21,8 @@ use tokio::sync::Semaphore;
 use super::feed::Feed;
 use super::link::{Link, Token};
 use super::page;
-use crate::control::server::Source;
 use crate::http::{self, Limits, Patience, Progress};
+use crate::subsystem::{AfterEnd, Context, Reports, Subsystem};
 
 /// Path of the events.
 const EVENTS_PATH: &str = "/events";
@@ -57,45 +57,69 @@ const HEADERS: [(header::HeaderName, &str); 6] = [
     (header::HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
 ];
 
-/// A bound address, and the link to it.
-#[derive(Debug)]
-pub struct Listener {
+/// The web view: a bound address, and the link to it, whose file is removed when this is dropped.
+pub struct View {
     socket: TcpListener,
     address: SocketAddr,
     link: Link,
 }
 
-/// Binds the address and writes the link into a file. Within a tokio runtime.
-///
-/// # Errors
-/// The address is taken, or the file cannot be written.
-pub fn bind(address: SocketAddr, link: &Path) -> anyhow::Result<Listener> {
-    let listen = || {
-        let socket = http::tcp::listen(address, Some(SEND_BUFFER))?;
-        socket.local_addr().map(|address| (socket, address))
-    };
-    let (socket, address) = listen().with_context(|| {
-        format!("cannot serve the web view at {address}; choose another address with listen in [web]")
-    })?;
-    let link = Link::establish(link, address)?;
-    tracing::info!("web view at http://{address}/; mtd web prints the link");
-    Ok(Listener { socket, address, link })
-}
+impl View {
+    /// Binds the address and writes the link into a file. Within a tokio runtime.
+    ///
+    /// # Errors
+    /// The address is taken, or the file cannot be written.
+    pub fn bind(address: SocketAddr, link: &Path) -> anyhow::Result<Arc<Self>> {
+        let listen = || {
+            let socket = http::tcp::listen(address, Some(SEND_BUFFER))?;
+            socket.local_addr().map(|address| (socket, address))
+        };
+        let (socket, address) = listen().with_context(|| {
+            format!("cannot serve the web view at {address}; choose another address with listen in [web]")
+        })?;
+        let link = Link::establish(link, address)?;
+        tracing::info!("web view at http://{address}/; mtd web prints the link");
+        Ok(Arc::new(Self { socket, address, link }))
+    }
 
-/// Serves until `shutdown` is ready. Connections are cut then, and the link's file removed.
-pub async fn serve(listener: Listener, source: Arc<dyn Source>, shutdown: impl Future<Output = ()> + Send) {
-    let Listener { socket, address, link } = listener;
-    let feed = Arc::new(Feed::new());
-    let router = router(address, link.token().clone(), Arc::clone(&feed));
-    let mut producer = pin!(feed.produce(&*source));
-    tokio::select! {
-        () = http::serve(&socket, router, LIMITS, shutdown) => {}
-        never = &mut producer => never,
+    /// Serves until `shutdown` is ready. Connections are cut then.
+    async fn serve(&self, reports: &dyn Reports, shutdown: impl Future<Output = ()>) {
+        let feed = Arc::new(Feed::new());
+        let router = router(self.address, self.link.token().clone(), Arc::clone(&feed));
+        let mut producer = pin!(feed.produce(reports));
+        tokio::select! {
+            () = http::serve(&self.socket, router, LIMITS, shutdown) => {}
+            never = &mut producer => never,
+        }
     }
 }
 
+impl Subsystem for View {
+    fn name(&self) -> &'static str {
+        "web view"
+    }
+
+    fn start(self: Arc<Self>, context: &Context) -> anyhow::Result<()> {
+        let (reports, shutdown) = (Arc::clone(&context.reports), context.shutdown());
+        context.tasks.spawn(self.name(), AfterEnd::Restart, move || {
+            let (view, reports, shutdown) = (Arc::clone(&self), Arc::clone(&reports), shutdown.clone());
+            async move {
+                view.serve(&*reports, shutdown.begun()).await;
+                Ok(())
+            }
+        });
+        Ok(())
+    }
+
+    /// The page is of no use any more.
+    fn stop(&self) {
+        self.link.remove();
+    }
+}
+
+/// What the handlers work with.
 #[derive(Clone)]
-struct Shared {
+struct Handler {
     token: Token,
     feed: Arc<Feed>,
     followers: Arc<Semaphore>,
@@ -113,7 +137,7 @@ fn router(address: SocketAddr, token: Token, feed: Arc<Feed>) -> Router {
         hosts.extend(names.map(str::to_owned));
     }
     let followers = Arc::new(Semaphore::new(MAX_FOLLOWERS));
-    let shared = Shared { token, feed, followers, hosts: hosts.into() };
+    let handler = Handler { token, feed, followers, hosts: hosts.into() };
     let mut router = Router::new()
         .route(EVENTS_PATH, get(follow))
         .route("/reasons.json", get(|| async { Json(page::reasons()) }));
@@ -123,18 +147,18 @@ fn router(address: SocketAddr, token: Token, feed: Arc<Feed>) -> Router {
     router
         .fallback(|| async { (StatusCode::NOT_FOUND, "no such page\n") })
         .method_not_allowed_fallback(|| async { (StatusCode::METHOD_NOT_ALLOWED, "only GET\n") })
-        .layer(middleware::from_fn_with_state(shared.clone(), guard))
-        .with_state(shared)
+        .layer(middleware::from_fn_with_state(handler.clone(), refuse_others))
+        .with_state(handler)
 }
 
 /// Turns away requests that were meant for another host: a site whose name points here (DNS rebinding) is not us.
-async fn guard(State(shared): State<Shared>, request: Request, next: Next) -> Response {
+async fn refuse_others(State(handler): State<Handler>, request: Request, next: Next) -> Response {
     let host = only(request.headers(), &header::HOST);
-    let ours = host.is_some_and(|host| shared.hosts.iter().any(|ours| ours.as_bytes() == host.as_bytes()));
+    let ours = host.is_some_and(|host| handler.hosts.iter().any(|ours| ours.as_bytes() == host.as_bytes()));
     let mut response = if ours {
         next.run(request).await
     } else {
-        (StatusCode::MISDIRECTED_REQUEST, format!("the web view is at http://{}/\n", shared.hosts[0]))
+        (StatusCode::MISDIRECTED_REQUEST, format!("the web view is at http://{}/\n", handler.hosts[0]))
             .into_response()
     };
     let headers = HEADERS.map(|(name, value)| (name, HeaderValue::from_static(value)));
@@ -144,21 +168,21 @@ async fn guard(State(shared): State<Shared>, request: Request, next: Next) -> Re
 
 /// The events, for those who have the token.
 async fn follow(
-    State(shared): State<Shared>,
+    State(handler): State<Handler>,
     Extension(progress): Extension<Progress>,
     headers: HeaderMap,
 ) -> Response {
     let shown =
         only(&headers, &header::AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
-    if !shown.is_some_and(|shown| shared.token.admits(shown)) {
+    if !shown.is_some_and(|shown| handler.token.admits(shown)) {
         let demand = [(header::WWW_AUTHENTICATE, "Bearer")];
         return (StatusCode::UNAUTHORIZED, demand, "open the link that mtd web prints\n").into_response();
     }
-    let Ok(permit) = shared.followers.try_acquire_owned() else {
+    let Ok(permit) = handler.followers.try_acquire_owned() else {
         let message = format!("{MAX_FOLLOWERS} pages are open already; close one of them\n");
         return (StatusCode::SERVICE_UNAVAILABLE, message).into_response();
     };
-    let events = Body::from_stream(shared.feed.follow(progress, permit));
+    let events = Body::from_stream(handler.feed.follow(progress, permit));
     ([(header::CONTENT_TYPE, "text/event-stream")], events).into_response()
 }
 

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result};
-use mtd::status::Drop;
+use mtd::status::DroppedPacket;
 use mtd_tests::controller::mtd_program;
 use mtd_tests::inject::{Injector, Interface};
 use mtd_tests::packet::{Path, echo_request, tcp_syn, udp};
@@ -42,7 +42,7 @@ fn a_scan_is_seen_while_it_happens_and_the_stream_ends_with_the_controller() -> 
     for nth in 1..=PROBES {
         stranger.probe(nth)?;
     }
-    let last = |event: &Drop| event.destination_port == Some(PROBES);
+    let last = |event: &DroppedPacket| event.destination_port == Some(PROBES);
     wait_until("the last events", PATIENCE, || {
         Ok(events(&follower)?.iter().filter(|event| last(event)).count() == 2)
     })?;
@@ -60,7 +60,7 @@ fn a_scan_is_seen_while_it_happens_and_the_stream_ends_with_the_controller() -> 
     Ok(())
 }
 
-fn assert_events(bench: &Bench, events: &[Drop], begin: SystemTime) -> Result<()> {
+fn assert_events(bench: &Bench, events: &[DroppedPacket], begin: SystemTime) -> Result<()> {
     let mut reasons = BTreeMap::new();
     let begin = begin.duration_since(SystemTime::UNIX_EPOCH)?;
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
@@ -97,7 +97,7 @@ fn follow(bench: &Bench) -> Result<Running> {
 }
 
 /// The events printed so far, in whole lines.
-fn events(follower: &Running) -> Result<Vec<Drop>> {
+fn events(follower: &Running) -> Result<Vec<DroppedPacket>> {
     let text = follower.stdout()?;
     let lines = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
     lines.map(|line| serde_json::from_str(line).with_context(|| line.to_owned())).collect()

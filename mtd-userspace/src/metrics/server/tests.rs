@@ -4,7 +4,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::*;
-use crate::control::tests::FakeSource;
+use crate::control::tests::FakeReports;
 
 /// A server of its own, and the end of it.
 struct Served {
@@ -17,7 +17,12 @@ impl Served {
         let listener = bind("[::1]:0".parse().unwrap()).unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
-        tokio::spawn(serve(listener, Arc::new(FakeSource::new(None)), async { _ = stopped.await }));
+        tokio::spawn(async move {
+            http::serve(&listener, router(Arc::new(FakeReports::default())), LIMITS, async {
+                _ = stopped.await
+            })
+            .await;
+        });
         Self { address, _stop: stop }
     }
 

@@ -5,7 +5,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::*;
-use crate::control::tests::FakeSource;
+use crate::control::tests::FakeReports;
 use crate::http::Closing;
 
 /// A server of its own, and the end of it.
@@ -19,10 +19,12 @@ struct Served {
 impl Served {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let listener = bind("[::1]:0".parse().unwrap(), &folder.path().join("eth0.web")).unwrap();
-        let address = listener.address;
+        let view = View::bind("[::1]:0".parse().unwrap(), &folder.path().join("eth0.web")).unwrap();
+        let address = view.address;
         let (stop, stopped) = oneshot::channel::<()>();
-        tokio::spawn(serve(listener, Arc::new(FakeSource::new(None)), async { _ = stopped.await }));
+        tokio::spawn(async move {
+            view.serve(&FakeReports::default(), async { _ = stopped.await }).await;
+        });
         let link = std::fs::read_to_string(folder.path().join("eth0.web")).unwrap();
         let token = link.trim_end().split('#').nth(1).unwrap().to_owned();
         Self { address, token, folder, stop }
@@ -229,7 +231,7 @@ async fn a_follower_that_takes_nothing_is_cut_and_one_that_reads_is_not() {
     let token = text.trim_end().split('#').nth(1).unwrap();
     let request = format!("GET /events HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {token}\r\n\r\n");
     let router = router(address, link.token().clone(), Arc::clone(&feed));
-    let producer = tokio::spawn(async move { feed.produce(&FakeSource::new(None)).await });
+    let producer = tokio::spawn(async move { feed.produce(&FakeReports::default()).await });
     // The stream of one has room for less than a sample, and nobody takes anything out of it.
     let converse_with = |room| {
         let (near, far) = duplex(room);
@@ -260,6 +262,7 @@ async fn the_end_takes_readers_and_the_link_along() {
 #[tokio::test]
 async fn an_address_that_cannot_be_had_is_an_error_with_a_way_out() {
     let served = Served::new();
-    let error = bind(served.address, &served.folder.path().join("other.web")).unwrap_err().to_string();
+    let other = served.folder.path().join("other.web");
+    let error = View::bind(served.address, &other).err().unwrap().to_string();
     assert!(error.contains("cannot serve the web view") && error.contains("[web]"), "{error}");
 }

@@ -1,10 +1,11 @@
 //! The text format of Prometheus, version 0.0.4.
 
+use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
 
 /// What a metric is.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Kind {
+pub enum Kind {
     /// It only grows, and starts anew at 0.
     Counter,
     /// It goes up and down.
@@ -13,17 +14,17 @@ pub(super) enum Kind {
 
 /// A text that grows family by family.
 #[derive(Default)]
-pub(super) struct Text(String);
+pub struct Text(String);
 
 /// The samples of one metric.
-pub(super) struct Family<'a> {
+pub struct Family<'a> {
     text: &'a mut String,
     name: &'static str,
 }
 
 impl Text {
     /// Begins a metric, for samples to be added.
-    pub(super) fn family(&mut self, name: &'static str, kind: Kind, help: &str) -> Family<'_> {
+    pub fn family(&mut self, name: &'static str, kind: Kind, help: &str) -> Family<'_> {
         let kind = match kind {
             Kind::Counter => "counter",
             Kind::Gauge => "gauge",
@@ -34,19 +35,27 @@ impl Text {
     }
 
     /// A metric with one sample without labels.
-    pub(super) fn single(&mut self, name: &'static str, kind: Kind, help: &str, value: impl Display) {
+    pub fn single(&mut self, name: &'static str, kind: Kind, help: &str, value: impl Display) {
         self.family(name, kind, help).sample(&[], value);
     }
 
+    /// A counter by reason. The reasons are names in the code, never anything from the network.
+    pub fn by_reason(&mut self, name: &'static str, help: &str, counts: &BTreeMap<String, u64>) {
+        let mut family = self.family(name, Kind::Counter, help);
+        for (reason, count) in counts {
+            family.sample(&[("reason", reason)], *count);
+        }
+    }
+
     /// The text.
-    pub(super) fn finish(self) -> String {
+    pub fn finish(self) -> String {
         self.0
     }
 }
 
 impl Family<'_> {
     /// Adds a sample. The value is a number.
-    pub(super) fn sample(&mut self, labels: &[(&str, &str)], value: impl Display) {
+    pub fn sample(&mut self, labels: &[(&str, &str)], value: impl Display) {
         self.text.push_str(self.name);
         for (n, (label, value)) in labels.iter().enumerate() {
             let before = if n == 0 { '{' } else { ',' };

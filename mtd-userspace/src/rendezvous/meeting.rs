@@ -1,26 +1,33 @@
-//! The part of a controller that takes time: publishing and fetching introductions, changing the tunnel device.
+//! Rendezvous as a part of the controller: publishing and fetching what sessions ask for, and changing the tunnel device
+//! where a session asks for it.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
+use anyhow::Context as _;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
-use super::tunnel::Tunnel;
-use super::{Core, lock};
+use super::{
+    DhtConfig, Encoding, FetchError, FetchOptions, Fetcher, Found, Item, Job, MainlineStore, PublishOptions,
+    Publisher, Store,
+};
 use crate::config::Config;
 use crate::keys::PublicKey;
 use crate::model::{self, ClientId};
+use crate::prometheus::Text;
 use crate::proto::client::Fetched;
+use crate::proto::clock::Reading;
 use crate::proto::exchange::Publication;
 use crate::proto::rendezvous::{NONCE_BYTES, Rendezvous, window_start};
-use crate::rendezvous::{
-    DhtConfig, Encoding, FetchError, FetchOptions, Fetcher, Item, Job, MainlineStore, PublishOptions,
-    Publisher, Store,
-};
 use crate::sessions::Effect;
-use crate::status;
+use crate::status::{self, Status};
+use crate::subsystem::{AfterEnd, Context, Subsystem};
+
+/// What sessions ask for.
+type Effects = mpsc::UnboundedReceiver<Effect>;
 
 /// Effects that are taken at once.
 const MAX_BATCH: usize = 100_000;
@@ -28,13 +35,13 @@ const MAX_BATCH: usize = 100_000;
 /// Fetches whose duration is remembered.
 const MAX_TIMES: usize = 256;
 
-/// See the module's documentation.
-pub(super) struct Meeting {
+/// Publishes and fetches introductions.
+pub struct Meeting {
     window: Duration,
     role: status::RendezvousRole,
     fetcher: Fetcher,
     publisher: Option<Publisher>,
-    tunnel: Arc<Tunnel>,
+    effects: Arc<tokio::sync::Mutex<Effects>>,
     work: Mutex<Work>,
 }
 
@@ -50,8 +57,9 @@ struct Work {
 }
 
 impl Meeting {
-    /// Publishes and fetches as the configuration says. `None`: there is nobody to meet. Needs a tokio runtime.
-    pub(super) fn new(config: &Config, tunnel: Arc<Tunnel>) -> Option<Self> {
+    /// Publishes and fetches as the configuration says, what `effects` ask for. `None`: there is nobody to meet. Within a
+    /// tokio runtime.
+    pub(crate) fn new(config: &Config, effects: Effects) -> Option<Arc<Self>> {
         let role = match (&config.listen, config.servers.is_empty()) {
             (Some(_), true) => status::RendezvousRole::Server,
             (Some(_), false) => status::RendezvousRole::Both,
@@ -78,86 +86,73 @@ impl Meeting {
             Publisher::new(Arc::clone(&store), options)
         });
         let options = FetchOptions { encoding, ..FetchOptions::default() };
-        Some(Self {
+        Some(Arc::new(Self {
             window: settings.window,
             role,
             fetcher: Fetcher::new(store, options),
             publisher,
-            tunnel,
+            effects: Arc::new(tokio::sync::Mutex::new(effects)),
             work: Mutex::default(),
-        })
+        }))
     }
 
     /// Does what is asked for, until nobody can ask any more.
-    pub(super) async fn serve(
-        self: Arc<Self>,
-        core: Arc<Mutex<Core>>,
-        mut effects: mpsc::UnboundedReceiver<Effect>,
-    ) {
-        let mut batch = Vec::new();
-        while effects.recv_many(&mut batch, MAX_BATCH).await > 0 {
-            let (mut device, mut within) = (false, None);
-            for effect in batch.drain(..) {
-                match effect {
-                    Effect::Fetch { client, window } => {
-                        tokio::spawn(Arc::clone(&self).fetch(Arc::clone(&core), client, window));
+    async fn serve(self: Arc<Self>, context: Context) -> anyhow::Result<()> {
+        let mut effects = self.effects.lock().await;
+        let (mut batch, mut fetches) = (Vec::new(), JoinSet::new());
+        loop {
+            tokio::select! {
+                () = context.shutdown().begun() => return Ok(()),
+                Some(fetched) = fetches.join_next() => fetched.context("a fetch")?,
+                taken = effects.recv_many(&mut batch, MAX_BATCH) => {
+                    if taken == 0 {
+                        return Ok(());
                     }
-                    Effect::Publish(publication) => {
-                        self.add(&core, &publication);
-                        within = Some(within.unwrap_or(u64::MAX).min(publication.within));
-                    }
-                    Effect::Withdraw(client) => {
-                        self.work().jobs.retain(|(other, _), _| *other != client);
-                        within.get_or_insert(0);
-                    }
-                    Effect::Device => device = true,
+                    self.act(&mut batch, &mut fetches, &context).await;
                 }
-            }
-            // Once for all of them: each time costs as much as there are clients.
-            if let (Some(within), Some(publisher)) = (within, &self.publisher) {
-                publisher.replace(self.work().jobs.values().cloned().collect(), Duration::from_nanos(within));
-            }
-            if device {
-                self.tunnel.update(&core).await;
             }
         }
     }
 
-    async fn fetch(self: Arc<Self>, core: Arc<Mutex<Core>>, client: ClientId, window: u64) {
-        let Some(rendezvous) = lock(&core).rendezvous(client, window) else { return };
-        self.work().fetching += 1;
-        let result = self.fetcher.fetch(&[rendezvous]).await;
-        let fetched = {
-            let mut work = self.work();
-            work.fetching -= 1;
-            match result {
-                Ok(found) => {
-                    work.reached = Some(true);
-                    work.last_fetch = Some(unix_now());
-                    work.times.push_back(found.took.as_secs_f64() * 1e3);
-                    if work.times.len() > MAX_TIMES {
-                        work.times.pop_front();
-                    }
-                    Fetched::Found(found.introduction)
+    async fn act(self: &Arc<Self>, batch: &mut Vec<Effect>, fetches: &mut JoinSet<()>, context: &Context) {
+        let (mut device, mut within) = (false, None);
+        for effect in batch.drain(..) {
+            match effect {
+                Effect::Fetch { client, window } => {
+                    fetches.spawn(Arc::clone(self).fetch(context.clone(), client, window));
                 }
-                Err(FetchError::Store(error)) => {
-                    debug!("fetching: {error}");
-                    work.reached = Some(false);
-                    Fetched::Unreachable
+                Effect::Publish(publication) => {
+                    self.add(context, &publication);
+                    within = Some(within.unwrap_or(u64::MAX).min(publication.within));
                 }
-                Err(error) => {
-                    debug!("fetching: {error}");
-                    work.reached = Some(true);
-                    Fetched::Absent
+                Effect::Withdraw(client) => {
+                    self.work().jobs.retain(|(other, _), _| *other != client);
+                    within.get_or_insert(0);
                 }
+                Effect::Device => device = true,
             }
-        };
-        lock(&core).handle_fetched(client, window, fetched);
+        }
+        // Once for all of them: each time costs as much as there are clients.
+        if let (Some(within), Some(publisher)) = (within, &self.publisher) {
+            publisher.replace(self.work().jobs.values().cloned().collect(), Duration::from_nanos(within));
+        }
+        if device {
+            context.tunnel.update(&context.sessions).await;
+        }
+    }
+
+    async fn fetch(self: Arc<Self>, context: Context, client: ClientId, window: u64) {
+        let Some(rendezvous) = context.sessions().rendezvous(client, window) else { return };
+        let fetching = Fetching::begin(&self.work);
+        let result = self.fetcher.fetch(&[rendezvous]).await;
+        drop(fetching);
+        let fetched = self.work().note(result, context.clock.read());
+        context.sessions().handle_fetched(client, window, fetched);
     }
 
     /// Adds an introduction to what is published.
-    fn add(&self, core: &Mutex<Core>, publication: &Publication) {
-        let recipients = { lock(core).recipients(publication) };
+    fn add(&self, context: &Context, publication: &Publication) {
+        let recipients = { context.sessions().recipients(publication) };
         let oldest = publication.window.saturating_sub(self.window.as_secs());
         let mut work = self.work();
         work.jobs.retain(|(_, window), _| *window >= oldest);
@@ -170,7 +165,7 @@ impl Meeting {
     }
 
     /// What there is to say of it, at this Unix time in s.
-    pub(super) fn status(&self, now: u64) -> status::Rendezvous {
+    fn status(&self, now: u64) -> status::Rendezvous {
         let (counters, work) = (self.fetcher.counters(), self.work());
         let progress = self.publisher.as_ref().map(Publisher::progress).unwrap_or_default();
         let window_start = window_start(now, self.window.as_secs());
@@ -216,6 +211,69 @@ impl Meeting {
     }
 }
 
+impl Work {
+    /// Takes note of a fetch that has ended, at this time.
+    fn note(&mut self, result: Result<Found, FetchError>, now: Reading) -> Fetched {
+        match result {
+            Ok(found) => {
+                self.reached = Some(true);
+                self.last_fetch = Some(now.wall.as_seconds());
+                self.times.push_back(found.took.as_secs_f64() * 1e3);
+                if self.times.len() > MAX_TIMES {
+                    self.times.pop_front();
+                }
+                Fetched::Found(found.introduction)
+            }
+            Err(FetchError::Store(error)) => {
+                debug!("fetching: {error}");
+                self.reached = Some(false);
+                Fetched::Unreachable
+            }
+            Err(error) => {
+                debug!("fetching: {error}");
+                self.reached = Some(true);
+                Fetched::Absent
+            }
+        }
+    }
+}
+
+/// A fetch that is under way: counted as such until this is dropped.
+struct Fetching<'a>(&'a Mutex<Work>);
+
+impl<'a> Fetching<'a> {
+    fn begin(work: &'a Mutex<Work>) -> Self {
+        work.lock().unwrap_or_else(PoisonError::into_inner).fetching += 1;
+        Self(work)
+    }
+}
+
+impl Drop for Fetching<'_> {
+    fn drop(&mut self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).fetching -= 1;
+    }
+}
+
+impl Subsystem for Meeting {
+    fn name(&self) -> &'static str {
+        "rendezvous"
+    }
+
+    fn start(self: Arc<Self>, context: &Context) -> anyhow::Result<()> {
+        let own = context.clone();
+        context.tasks.spawn(self.name(), AfterEnd::Restart, move || Arc::clone(&self).serve(own.clone()));
+        Ok(())
+    }
+
+    fn report(&self, now: Reading, status: &mut Status) {
+        status.rendezvous = Some(self.status(now.wall.seconds()));
+    }
+
+    fn metrics(&self, status: &Status, text: &mut Text) {
+        super::metrics(status, text);
+    }
+}
+
 /// Seals an introduction for one client.
 fn job(client: PublicKey, rendezvous: &Rendezvous, publication: &Publication) -> Option<Job> {
     let mut nonce = [0; NONCE_BYTES];
@@ -235,8 +293,4 @@ fn job(client: PublicKey, rendezvous: &Rendezvous, publication: &Publication) ->
             None
         }
     }
-}
-
-fn unix_now() -> f64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |time| time.as_secs_f64())
 }

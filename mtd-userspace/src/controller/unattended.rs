@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
-use tracing::{info, warn};
+use anyhow::Context as _;
 
 use super::detach;
 use super::lock::Lock;
 use crate::caller;
 use crate::dataplane::{self, View, boot_time};
+use crate::enforcement::confirmed;
 use crate::instance::Instance;
 use crate::model::{Enforcement, Guard, LinkMode, Policy};
 use crate::status;
@@ -37,48 +37,6 @@ impl Enforcement {
             None => Ok(()),
         }
     }
-}
-
-/// Says in the log what is enforced.
-pub(crate) fn announce(guard: &Guard, interface: &str, what: &str) {
-    match guard.policy {
-        Policy::Dark => info!("{interface}: {what} dark"),
-        Policy::Monitor => {
-            warn!("{interface}: {what} NOT dark: policy monitor, what would be dropped passes");
-        }
-    }
-    if let Some(left) = guard.left(boot_time()) {
-        warn!(
-            "{interface}: open again in {} s unless you say `mtd confirm {interface}`",
-            left.as_secs_f64().round()
-        );
-    }
-}
-
-/// What the documents tell of it, at boot time `now` (ns).
-pub(crate) fn document(guard: &Guard, now: u64) -> status::Guard {
-    status::Guard {
-        schema: status::SCHEMA,
-        policy: guard.policy.to_string(),
-        enforced: guard.enforces(now),
-        allow: guard.allow.iter().map(ToString::to_string).collect(),
-        confirm_seconds_left: guard.left(now).map(|left| left.as_secs_f64()),
-    }
-}
-
-/// The same, confirmed.
-///
-/// # Errors
-/// When it is too late at boot time `now` (ns).
-pub(crate) fn confirmed(guard: &Guard, now: u64) -> anyhow::Result<Guard> {
-    if guard.is_over(now) {
-        let since = Duration::from_nanos(now - guard.confirm_until).as_secs();
-        bail!(
-            "too late: the time to confirm was over {since} s ago, and nothing has been enforced since; attach again to \
-             try once more"
-        );
-    }
-    Ok(Guard { confirm_until: 0, ..guard.clone() })
 }
 
 /// Confirms what is attached to an interface while no controller runs.
@@ -124,7 +82,7 @@ fn change(
     let now = boot_time();
     let guard = change(&view, now)?;
     dataplane::set_guard(&pins, &guard)?;
-    Ok(document(&guard, now))
+    Ok(status::Guard::of(&guard, now))
 }
 
 /// Waits until what is attached to an interface is confirmed or detached; when the time to confirm is over, detaches it.
@@ -153,21 +111,5 @@ pub async fn watch(interface: &str) -> anyhow::Result<()> {
             // A controller runs, and does it.
             Err(_) => tokio::time::sleep(LOOK).await,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const NOW: u64 = 1_000_000_000_000;
-
-    #[test]
-    fn it_can_be_too_late_to_confirm() {
-        let guard = Guard { confirm_until: NOW, ..Guard::default() };
-        assert_eq!(confirmed(&guard, NOW - 1).unwrap(), Guard::default());
-        let error = confirmed(&guard, NOW + 3_000_000_000).unwrap_err().to_string();
-        assert!(error.contains("3 s ago") && error.contains("attach again"), "{error}");
-        assert_eq!(confirmed(&Guard::default(), NOW).unwrap(), Guard::default());
     }
 }

@@ -1,28 +1,28 @@
 //! Who may come, and with which tunnel addresses: registry and leases, and what the sessions must know of them.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use tracing::{info, warn};
 
+use super::{Change, Entry, Registry, Sources, not_a_server};
 use crate::config::Config;
 use crate::http::{Reason, Refusal};
 use crate::keys::PublicKey;
 use crate::leases::{self, Leases};
 use crate::model::TunnelAddresses;
-use crate::registry::{Entry, Registry, Sources};
-use crate::sessions::Consequences;
-use crate::status;
+use crate::sessions::{Clock, Consequences};
+use crate::status::{self, SessionState};
 
-/// See the module's documentation.
+/// The registered clients and their addresses.
 pub(super) struct Registrar {
     registry: Registry,
     sources: Sources,
     leases: Leases,
     leases_path: PathBuf,
-    /// Where the configuration is read again.
-    config_file: Option<PathBuf>,
+    clock: Arc<dyn Clock>,
     own_key: PublicKey,
 }
 
@@ -33,8 +33,8 @@ impl Registrar {
     /// When they cannot be read, or the pool is exhausted.
     pub(super) fn load(
         config: &Config,
-        config_file: Option<PathBuf>,
         leases_path: PathBuf,
+        clock: Arc<dyn Clock>,
     ) -> anyhow::Result<Option<Self>> {
         let (Some(sources), Some(listen), Some(identity)) =
             (Sources::of_config(config), &config.listen, &config.identity)
@@ -52,7 +52,7 @@ impl Registrar {
             warn!("{} is not to be used ({why}): clients get new addresses", leases_path.display());
             Leases::new(listen.pool, leases::reserved(config))
         });
-        let mut registrar = Self { registry, sources, leases, leases_path, config_file, own_key };
+        let mut registrar = Self { registry, sources, leases, leases_path, clock, own_key };
         registrar.bring_up_to_date();
         Ok(Some(registrar))
     }
@@ -75,12 +75,13 @@ impl Registrar {
         self.registry.by_key(key).map(|entry| entry.name.as_str())
     }
 
-    /// All clients, as the control socket tells them.
-    pub(super) fn document(&self) -> status::Registered {
+    /// All clients, as the control socket tells them, with the states of their sessions.
+    pub(super) fn document(&self, sessions: &HashMap<PublicKey, SessionState>) -> status::Registered {
         let mut document = self.registry.document();
         for client in &mut document.peers {
             if let Ok(key) = client.public_key.parse() {
                 client.addresses = self.leases.get(&key).iter().collect();
+                client.session = sessions.get(&key).copied();
             }
         }
         document
@@ -106,17 +107,17 @@ impl Registrar {
     pub(super) fn remove(&mut self, name: &str) -> Result<(status::Client, Consequences), Refusal> {
         let entry = self.registry.remove(name)?;
         info!("client {name} is removed");
-        self.leases.release(&entry.public_key, unix_now());
+        let now = self.now();
+        self.leases.release(&entry.public_key, now);
         self.save();
         let remove = vec![entry.public_key];
         Ok((entry.document(), Consequences { register: Vec::new(), remove }))
     }
 
-    /// Reads the registry again: the folder, and the clients of the configuration file.
-    pub(super) fn reload(&mut self) -> Result<(status::Reload, Consequences), Refusal> {
-        if let Some(path) = &self.config_file {
-            let config = Config::read(path).map_err(anyhow::Error::from)?;
-            let sources = Sources::of_config(&config).ok_or_else(crate::registry::not_a_server)?;
+    /// Reads the registry again: the folder, and the clients of the configuration, which may be another one.
+    pub(super) fn reload(&mut self, config: Option<&Config<()>>) -> Result<(Change, Consequences), Refusal> {
+        if let Some(config) = config {
+            let sources = Sources::of_config(config).ok_or_else(not_a_server)?;
             self.sources = sources.with_own_key(self.own_key);
         }
         let change = self.registry.reload(self.sources.clone())?;
@@ -125,8 +126,9 @@ impl Registrar {
         }
         let (added, removed) = (change.added.len(), change.removed.len());
         info!("registry read again: {added} clients added, {removed} removed");
+        let now = self.now();
         for entry in &change.removed {
-            self.leases.release(&entry.public_key, unix_now());
+            self.leases.release(&entry.public_key, now);
         }
         let evicted = self.bring_up_to_date();
         let evicted = evicted.iter().filter_map(|key| self.registry.by_key(key).cloned());
@@ -135,15 +137,15 @@ impl Registrar {
         let register = entries.iter().filter_map(|entry| self.lease(entry)).collect();
         self.save();
         let remove = change.removed.iter().map(|entry| entry.public_key).collect();
-        Ok((change.document(), Consequences { register, remove }))
+        Ok((change, Consequences { register, remove }))
     }
 
     /// Makes the leases fit the registry; returns whose addresses are void.
     fn bring_up_to_date(&mut self) -> Vec<PublicKey> {
-        let registry = &self.registry;
+        let (registry, now) = (&self.registry, self.now());
         let evicted =
             self.leases.set_fixed(registry.entries().map(|entry| (entry.public_key, entry.addresses)));
-        self.leases.release_all_but(|key| registry.by_key(key).is_some(), unix_now());
+        self.leases.release_all_but(|key| registry.by_key(key).is_some(), now);
         evicted
     }
 
@@ -157,6 +159,11 @@ impl Registrar {
         }
     }
 
+    /// Unix time in s, by the clock that sessions go by.
+    fn now(&self) -> u64 {
+        self.clock.read().wall.seconds()
+    }
+
     /// Writes the leases. A failure is logged: they hold as long as this controller runs.
     fn save(&mut self) {
         if self.leases.is_changed()
@@ -167,6 +174,34 @@ impl Registrar {
     }
 }
 
-fn unix_now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
+#[cfg(test)]
+impl Registrar {
+    /// The clients of a folder, with addresses of this pool.
+    pub(super) fn of_folder(dir: &std::path::Path, pool: crate::model::Pool, clock: Arc<dyn Clock>) -> Self {
+        let sources = Sources::of_folder(dir);
+        let (registry, _) = Registry::load(sources.clone()).unwrap();
+        let leases_path = dir.join("leases");
+        let own_key = PublicKey::from_bytes([1; 32]);
+        Self { registry, sources, leases: Leases::new(pool, []), leases_path, clock, own_key }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keys::SecretKey;
+    use crate::model::{BootNs, Pool, Reading, UnixNs};
+
+    /// A rehearsed fault of the clock is one for leases as well: they do not ask the system.
+    #[test]
+    fn leases_go_by_the_clock_of_the_sessions() {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Reading { boot: BootNs(5), wall: UnixNs(4_000_000_000_000_000_000) };
+        let pool = Pool { v4: Some("10.9.0.0/24".parse().unwrap()), v6: None };
+        let mut registrar = Registrar::of_folder(folder.path(), pool, Arc::new(clock));
+        registrar.add("laptop", SecretKey::generate().unwrap().public()).unwrap();
+        registrar.remove("laptop").unwrap();
+        let leases = std::fs::read_to_string(folder.path().join("leases")).unwrap();
+        assert!(leases.contains("4000000000"), "{leases}");
+    }
 }

@@ -1,0 +1,68 @@
+//! What all subsystems report, put together for whoever shows it.
+
+use std::sync::{Arc, Mutex};
+
+use crate::events::Bus;
+use crate::keys::PublicKey;
+use crate::sessions::{Clock, Sessions};
+use crate::status::{Events, Status};
+use crate::subsystem::{ReportFuture, Reports, Subsystem, Tasks, lock};
+use crate::{health, metrics};
+
+/// Everything that reports.
+pub(super) struct Board {
+    pub(super) sessions: Arc<Mutex<Sessions>>,
+    pub(super) bus: Arc<Bus>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) tasks: Tasks,
+    pub(super) subsystems: Vec<Arc<dyn Subsystem>>,
+    /// Metrics of a moment ago.
+    pub(super) rendered: metrics::Cache,
+}
+
+impl Board {
+    /// What this process knows; with the single sessions, whose addresses have to be derived, if `all`.
+    fn collect(&self, all: bool) -> Status {
+        let mut status = {
+            let sessions = lock(&self.sessions);
+            // The registry, which knows the names, is asked below: its lock must not be taken while this one is held.
+            if all { sessions.status(&|_| None) } else { sessions.overview() }
+        };
+        let now = self.clock.read();
+        for subsystem in &self.subsystems {
+            subsystem.report(now, &mut status);
+        }
+        status.tasks = self.tasks.report();
+        status.events = Events { published: self.bus.published(), lost: self.bus.lost() };
+        status
+    }
+
+    /// The same with what is known of the host around it, and what there is to warn of.
+    async fn examine(&self, all: bool) -> Status {
+        let mut status = health::examine(self.collect(all)).await;
+        for subsystem in &self.subsystems {
+            let more = subsystem.warnings(&status);
+            status.warnings.extend(more);
+        }
+        status
+    }
+}
+
+impl Reports for Board {
+    fn status(&self) -> ReportFuture<'_, anyhow::Result<Status>> {
+        Box::pin(async { Ok(self.examine(true).await) })
+    }
+
+    fn metrics(&self) -> ReportFuture<'_, anyhow::Result<String>> {
+        Box::pin(self.rendered.get(async || {
+            let status = self.examine(false).await;
+            Ok(metrics::render(&status, |text| {
+                self.subsystems.iter().for_each(|subsystem| subsystem.metrics(&status, text));
+            }))
+        }))
+    }
+
+    fn name_of(&self, client: &PublicKey) -> Option<String> {
+        self.subsystems.iter().find_map(|subsystem| subsystem.name_of(client))
+    }
+}

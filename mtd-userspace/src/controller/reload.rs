@@ -1,0 +1,99 @@
+//! Reading the configuration again: what is about clients takes effect, the rest is only told.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::Router;
+use axum::extract::State;
+use axum::response::Response;
+use axum::routing::post;
+
+use crate::config::{Change, Config, ConfigError, Settings};
+use crate::control::RELOAD_PATH;
+use crate::events::{Bus, Configuration, Event};
+use crate::http::{Refusal, answer};
+use crate::registry::{Audience, Registrations};
+use crate::status::{self, Reload, Setting};
+use crate::subsystem::{Context, Subsystem};
+
+/// Reads configuration and registry again.
+pub(crate) struct Reloader {
+    /// The settings in force, and the file that they came from.
+    settings: Option<Mutex<(Settings, PathBuf)>>,
+    registry: Arc<Registrations>,
+}
+
+impl Reloader {
+    /// Of this file, if there is one, and for this registry.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub(crate) fn new(file: Option<PathBuf>, registry: Arc<Registrations>) -> Result<Arc<Self>, ConfigError> {
+        let settings = file.map(|path| Ok::<_, ConfigError>(Mutex::new((Settings::read(&path)?, path))));
+        Ok(Arc::new(Self { settings: settings.transpose()?, registry }))
+    }
+
+    /// Reads both again, each once.
+    ///
+    /// # Errors
+    /// When they cannot be read: then nothing is changed.
+    pub(crate) fn reload(&self, sessions: &dyn Audience, bus: &Bus) -> Result<Reload, Refusal> {
+        let Some(settings) = &self.settings else {
+            return self.registry.reload(None, sessions, bus);
+        };
+        let mut settings = settings.lock().unwrap_or_else(PoisonError::into_inner);
+        let (in_force, path) = &mut *settings;
+        // As a whole, before anything is changed.
+        let (config, in_file) = Config::read_with_settings(path).map_err(anyhow::Error::from)?;
+        let mut reload = if self.registry.is_server() {
+            self.registry.reload(Some(&config), sessions, bus)?
+        } else {
+            Reload { schema: status::SCHEMA, ..Reload::default() }
+        };
+        for change in in_force.changes(&in_file) {
+            if self.registry.is_server() && takes_effect(&change.key) {
+                in_force.apply(&change);
+            } else {
+                let Change { key, before, after } = change;
+                reload.settings.push(Setting { key, in_force: before, in_file: after });
+            }
+        }
+        let not_in_force = reload.settings.iter().map(|setting| setting.key.clone()).collect();
+        bus.publish(Event::Configuration(Configuration { not_in_force }));
+        Ok(reload)
+    }
+}
+
+impl Reloader {
+    /// Its request, for these sessions.
+    pub(crate) fn router(self: Arc<Self>, sessions: Arc<dyn Audience>, bus: Arc<Bus>) -> Router {
+        Router::new().route(RELOAD_PATH, post(reload)).with_state((self, sessions, bus))
+    }
+}
+
+impl Subsystem for Reloader {
+    fn name(&self) -> &'static str {
+        "reload"
+    }
+
+    fn start(self: Arc<Self>, _context: &Context) -> anyhow::Result<()> {
+        // It works when somebody asks.
+        Ok(())
+    }
+
+    fn routes(self: Arc<Self>, context: &Context) -> Router {
+        self.router(Arc::clone(&context.sessions) as Arc<dyn Audience>, Arc::clone(&context.bus))
+    }
+}
+
+/// What the handler works with.
+type Handler = (Arc<Reloader>, Arc<dyn Audience>, Arc<Bus>);
+
+async fn reload(State((reloader, sessions, bus)): State<Handler>) -> Response {
+    answer(reloader.reload(&*sessions, &bus))
+}
+
+/// Whether a running server takes over a changed setting.
+fn takes_effect(key: &str) -> bool {
+    key == "client" || key.starts_with("client.") || key == "listen.clients_dir"
+}

@@ -1,0 +1,246 @@
+//! The registry as a part of the controller: its requests at the control socket, and what sessions and the bus learn of
+//! changes.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::response::Response;
+use axum::routing::{delete, get};
+use serde::{Deserialize, Serialize};
+
+use super::registrar::Registrar;
+use super::{Change, Entry, check_name, not_a_server, parse_key};
+use crate::config::Config;
+use crate::events::{Bus, Event, Registration, RegistrationChange};
+use crate::http::{Refusal, answer, read};
+use crate::keys::PublicKey;
+use crate::model::TunnelAddresses;
+use crate::prometheus::{Kind, Text};
+use crate::proto::clock::Reading;
+use crate::sessions::{Clock, Consequences, Sessions};
+use crate::status::{self, Registered, SessionRole, SessionState, Status};
+use crate::subsystem::{Context, Subsystem, lock};
+
+/// Path of the registered clients; a name may follow.
+pub const PEERS_PATH: &str = "/v1/peers";
+
+/// The body of `POST /v1/peers`: whom to register.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewPeer {
+    /// Name that no other client, server or peer has.
+    pub name: String,
+    /// Its public key, base64.
+    pub public_key: String,
+}
+
+/// Who takes note of changes: the sessions.
+pub trait Audience: Send + Sync + 'static {
+    /// Who may come has changed.
+    fn apply(&self, consequences: Consequences);
+
+    /// The states of the sessions with clients.
+    fn client_states(&self) -> HashMap<PublicKey, SessionState>;
+}
+
+impl Audience for Mutex<Sessions> {
+    fn apply(&self, consequences: Consequences) {
+        lock(self).apply(consequences);
+    }
+
+    fn client_states(&self) -> HashMap<PublicKey, SessionState> {
+        lock(self).client_states()
+    }
+}
+
+/// The registered clients of a running server; of a host that is none, it refuses what is asked for. Its lock is taken
+/// before that of the sessions.
+pub struct Registrations {
+    registrar: Option<Mutex<Registrar>>,
+}
+
+impl Registrations {
+    /// Reads registry and leases.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn load(config: &Config, leases: PathBuf, clock: Arc<dyn Clock>) -> anyhow::Result<Arc<Self>> {
+        let registrar = Registrar::load(config, leases, clock)?;
+        Ok(Arc::new(Self { registrar: registrar.map(Mutex::new) }))
+    }
+
+    /// Whether this host is a server.
+    pub fn is_server(&self) -> bool {
+        self.registrar.is_some()
+    }
+
+    /// Every client with its addresses. Those for whom none is left are left out, with a warning.
+    pub fn all(&self) -> Vec<(PublicKey, TunnelAddresses)> {
+        self.locked().map(|mut registrar| registrar.all()).unwrap_or_default()
+    }
+
+    /// Reads the registry again, with the clients of a configuration that may be another one, and tells sessions and bus.
+    ///
+    /// # Errors
+    /// When it cannot be read; then everything stays as it was.
+    pub fn reload(
+        &self,
+        config: Option<&Config<()>>,
+        sessions: &dyn Audience,
+        bus: &Bus,
+    ) -> Result<status::Reload, Refusal> {
+        let mut registrar = self.registrar()?;
+        let (change, consequences) = registrar.reload(config)?;
+        sessions.apply(consequences);
+        drop(registrar);
+        tell(bus, &change);
+        Ok(change.document())
+    }
+
+    fn locked(&self) -> Option<MutexGuard<'_, Registrar>> {
+        let registrar = self.registrar.as_ref()?;
+        Some(registrar.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn registrar(&self) -> Result<MutexGuard<'_, Registrar>, Refusal> {
+        self.locked().ok_or_else(not_a_server)
+    }
+
+    /// Its requests, for these sessions.
+    pub fn router(self: Arc<Self>, sessions: Arc<dyn Audience>, bus: Arc<Bus>) -> Router {
+        Router::new()
+            .route(PEERS_PATH, get(list).post(add))
+            .route(&format!("{PEERS_PATH}/{{name}}"), delete(remove))
+            .with_state(Handler { registrations: self, sessions, bus })
+    }
+}
+
+impl Subsystem for Registrations {
+    fn name(&self) -> &'static str {
+        "registry"
+    }
+
+    fn start(self: Arc<Self>, _context: &Context) -> anyhow::Result<()> {
+        // It works when somebody asks.
+        Ok(())
+    }
+
+    fn routes(self: Arc<Self>, context: &Context) -> Router {
+        self.router(Arc::clone(&context.sessions) as Arc<dyn Audience>, Arc::clone(&context.bus))
+    }
+
+    /// Besides the number of clients: their names, which sessions do not know.
+    fn report(&self, _now: Reading, status: &mut Status) {
+        let Some(registrar) = self.locked() else { return };
+        status.clients_registered = Some(registrar.count() as u64);
+        for session in status.sessions.iter_mut().filter(|session| session.role == SessionRole::Server) {
+            let name = session.public_key.parse().ok().and_then(|key| registrar.name_of(&key));
+            if let Some(name) = name {
+                name.clone_into(&mut session.name);
+            }
+        }
+        let first = status.sessions.iter().position(|session| session.role == SessionRole::Server);
+        if let Some(clients) = first.and_then(|first| status.sessions.get_mut(first..)) {
+            clients.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        }
+    }
+
+    fn metrics(&self, status: &Status, text: &mut Text) {
+        metrics(status, text);
+    }
+
+    fn name_of(&self, client: &PublicKey) -> Option<String> {
+        self.locked()?.name_of(client).map(str::to_owned)
+    }
+}
+
+/// The metrics of the registry.
+pub fn metrics(status: &Status, text: &mut Text) {
+    if let Some(clients) = status.clients_registered {
+        text.single("mtd_clients_registered", Kind::Gauge, "Clients that may come.", clients);
+    }
+}
+
+#[cfg(test)]
+impl Registrations {
+    /// Those of a folder, of a server without addresses to give; `None`: no server.
+    pub(crate) fn of_folder(dir: Option<&std::path::Path>, clock: Arc<dyn Clock>) -> Arc<Self> {
+        Arc::new(Self {
+            registrar: dir
+                .map(|dir| Mutex::new(Registrar::of_folder(dir, crate::model::Pool::default(), clock))),
+        })
+    }
+}
+
+#[derive(Clone)]
+struct Handler {
+    registrations: Arc<Registrations>,
+    sessions: Arc<dyn Audience>,
+    bus: Arc<Bus>,
+}
+
+async fn list(State(handler): State<Handler>) -> Response {
+    let document =
+        |registrar: MutexGuard<'_, Registrar>| registrar.document(&handler.sessions.client_states());
+    answer::<Registered>(handler.registrations.registrar().map(document))
+}
+
+async fn add(State(handler): State<Handler>, body: Body) -> Response {
+    answer(match new_peer(body).await {
+        Ok((name, key)) => handler.add(&name, key),
+        Err(refusal) => Err(refusal),
+    })
+}
+
+async fn remove(State(handler): State<Handler>, Path(name): Path<String>) -> Response {
+    answer(check_name(&name).map_err(Refusal::from).and_then(|()| handler.remove(&name)))
+}
+
+impl Handler {
+    fn add(&self, name: &str, key: PublicKey) -> Result<status::Client, Refusal> {
+        let mut registrar = self.registrations.registrar()?;
+        let (client, consequences) = registrar.add(name, key)?;
+        self.sessions.apply(consequences);
+        drop(registrar);
+        tell_one(&self.bus, (name, key), RegistrationChange::Added);
+        Ok(client)
+    }
+
+    fn remove(&self, name: &str) -> Result<status::Client, Refusal> {
+        let mut registrar = self.registrations.registrar()?;
+        let (client, consequences) = registrar.remove(name)?;
+        let keys = consequences.remove.clone();
+        self.sessions.apply(consequences);
+        drop(registrar);
+        for key in keys {
+            tell_one(&self.bus, (name, key), RegistrationChange::Removed);
+        }
+        Ok(client)
+    }
+}
+
+/// The client that a body asks to register: a possible name, a usable key.
+async fn new_peer(body: Body) -> Result<(String, PublicKey), Refusal> {
+    let NewPeer { name, public_key } = read(body, "new peer").await?;
+    check_name(&name)?;
+    Ok((name, parse_key(&public_key)?))
+}
+
+fn tell(bus: &Bus, change: &Change) {
+    let tell_all = |entries: &[Entry], change| {
+        for entry in entries {
+            tell_one(bus, (&entry.name, entry.public_key), change);
+        }
+    };
+    tell_all(&change.removed, RegistrationChange::Removed);
+    tell_all(&change.added, RegistrationChange::Added);
+    tell_all(&change.changed, RegistrationChange::Changed);
+}
+
+fn tell_one(bus: &Bus, (name, key): (&str, PublicKey), change: RegistrationChange) {
+    bus.publish(Event::Registration(Registration { name: name.to_owned(), key, change }));
+}

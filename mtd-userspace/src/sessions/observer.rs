@@ -1,0 +1,175 @@
+//! What becomes of sessions, told on the bus: derived from what is put into the maps, routed, and taken away.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::{Key, OriginId};
+use crate::events::{Bus, Event, PathChange, Peer, SessionChange};
+use crate::keys::PublicKey;
+use crate::model::PeerNumber;
+use crate::proto::exchange::SessionId;
+use crate::status::PeerState;
+
+/// Knows which session carries the traffic of each peer, and tells of changes.
+#[derive(Default)]
+pub(super) struct Observer {
+    /// `None`: nobody is told.
+    bus: Option<Arc<Bus>>,
+    /// Names of the servers of the configuration.
+    names: HashMap<PublicKey, String>,
+    /// Whose each session is.
+    peers: HashMap<Key, PublicKey>,
+    /// The session that carries a peer's traffic.
+    current: HashMap<(OriginId, PublicKey), SessionId>,
+    /// States of the statically configured peers, by number.
+    fixed: HashMap<PeerNumber, PeerState>,
+    /// Handshakes refused so far.
+    refused: HashMap<&'static str, u64>,
+}
+
+impl Observer {
+    /// From now on, tells this bus.
+    pub(super) fn tell(&mut self, bus: Arc<Bus>, names: HashMap<PublicKey, String>) {
+        (self.bus, self.names) = (Some(bus), names);
+    }
+
+    /// A session is in the maps; `None`: it is not one that was negotiated.
+    pub(super) fn installed(&mut self, key: Key, peer: Option<PublicKey>) {
+        self.peers.extend(peer.map(|peer| (key, peer)));
+    }
+
+    /// A session that an earlier controller left goes on: nothing has changed.
+    pub(super) fn adopted(&mut self, key: Key, peer: PublicKey) {
+        self.installed(key, Some(peer));
+        self.current.insert((key.0, peer), key.1);
+    }
+
+    /// A session carries its peer's traffic now, if that could be `done`.
+    pub(super) fn routed(&mut self, key: Key, done: bool) {
+        if !done {
+            return;
+        }
+        let Some(peer) = self.peers.get(&key).copied() else { return };
+        match self.current.insert((key.0, peer), key.1) {
+            None => self.publish(peer, SessionChange::Opened),
+            Some(before) if before != key.1 => self.publish(peer, SessionChange::Rekeyed),
+            Some(_) => {}
+        }
+    }
+
+    /// A session is no longer in the maps.
+    pub(super) fn removed(&mut self, key: Key) {
+        let Some(peer) = self.peers.remove(&key) else { return };
+        if self.current.get(&(key.0, peer)) != Some(&key.1) {
+            return;
+        }
+        // Another one with the same peer may carry on.
+        match self.peers.iter().find(|((owner, _), other)| *owner == key.0 && **other == peer) {
+            Some(((owner, id), _)) => _ = self.current.insert((*owner, peer), *id),
+            None => {
+                self.current.remove(&(key.0, peer));
+                self.publish(peer, SessionChange::Closed);
+            }
+        }
+    }
+
+    /// A statically configured peer is in this state.
+    pub(super) fn seen(&mut self, number: PeerNumber, name: &str, state: PeerState) {
+        let before = self.fixed.insert(number, state).unwrap_or(PeerState::Waiting);
+        let change = match state {
+            PeerState::Open => SessionChange::Opened,
+            PeerState::Silent => SessionChange::Silent,
+            PeerState::Waiting => return,
+        };
+        if let Some(bus) = self.bus.as_ref().filter(|_| before != state) {
+            bus.publish(Event::Session(Peer::named(name), change));
+        }
+    }
+
+    /// So many handshakes were refused, by reason, since the start.
+    pub(super) fn refused(&mut self, counts: impl Iterator<Item = (&'static str, u64)>) {
+        for (reason, total) in counts {
+            let before = self.refused.insert(reason, total).unwrap_or(0);
+            if let Some(bus) = self.bus.as_ref().filter(|_| total > before) {
+                bus.publish(Event::Refused { reason, count: total - before });
+            }
+        }
+    }
+
+    /// The path to a peer has changed; `None`: of a peer whose name only the registry knows.
+    pub(super) fn path(&self, name: Option<&str>, change: PathChange) {
+        if let Some(bus) = &self.bus {
+            bus.publish(Event::Path(name.map(Peer::named), change));
+        }
+    }
+
+    fn publish(&self, key: PublicKey, change: SessionChange) {
+        if let Some(bus) = &self.bus {
+            let peer = Peer { name: self.names.get(&key).cloned(), key: Some(key) };
+            bus.publish(Event::Session(peer, change));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::ClientId;
+
+    /// Words for what has happened since the last call.
+    fn told(bus: &Bus, seen: &mut usize) -> Vec<String> {
+        let all = bus.history();
+        let new = all[*seen..].iter().map(|record| match &record.event {
+            Event::Session(peer, change) => format!("{} {change:?}", peer.name.as_deref().unwrap_or("-")),
+            Event::Refused { reason, count } => format!("{reason} {count}"),
+            other => format!("{other:?}"),
+        });
+        let new = new.collect();
+        *seen = all.len();
+        new
+    }
+
+    #[test]
+    fn sessions_open_change_their_keys_and_close() {
+        let bus = Arc::new(Bus::new(|| 0));
+        let (key, mut seen) = (PublicKey::from_bytes([7; 32]), 0);
+        let mut observer = Observer::default();
+        observer.tell(Arc::clone(&bus), [(key, "office".to_owned())].into());
+        let session = |n| (OriginId::Client(ClientId(0)), SessionId(n));
+        observer.installed(session(1), Some(key));
+        assert!(told(&bus, &mut seen).is_empty(), "nothing has come through it");
+        observer.routed(session(1), true);
+        observer.routed(session(1), true);
+        assert_eq!(told(&bus, &mut seen), ["office Opened"]);
+        observer.installed(session(2), Some(key));
+        observer.routed(session(2), true);
+        observer.removed(session(1));
+        assert_eq!(told(&bus, &mut seen), ["office Rekeyed"]);
+        observer.removed(session(2));
+        observer.removed(session(2));
+        assert_eq!(told(&bus, &mut seen), ["office Closed"]);
+        observer.adopted(session(3), key);
+        observer.installed(session(4), Some(key));
+        observer.removed(session(3));
+        assert!(told(&bus, &mut seen).is_empty(), "another one carries on");
+        observer.removed(session(4));
+        assert_eq!(told(&bus, &mut seen), ["office Closed"]);
+    }
+
+    #[test]
+    fn peers_and_refusals_are_told_when_they_change() {
+        let bus = Arc::new(Bus::new(|| 0));
+        let (mut observer, mut seen) = (Observer::default(), 0);
+        observer.tell(Arc::clone(&bus), HashMap::new());
+        for state in
+            [PeerState::Waiting, PeerState::Open, PeerState::Open, PeerState::Silent, PeerState::Open]
+        {
+            observer.seen(PeerNumber(1), "laptop", state);
+        }
+        assert_eq!(told(&bus, &mut seen), ["laptop Opened", "laptop Silent", "laptop Opened"]);
+        observer.refused([("too_many", 3)].into_iter());
+        observer.refused([("too_many", 3)].into_iter());
+        observer.refused([("too_many", 5)].into_iter());
+        assert_eq!(told(&bus, &mut seen), ["too_many 3", "too_many 2"]);
+    }
+}

@@ -1,0 +1,173 @@
+//! The lines of `GET /v1/events` and of `mtd events --json`.
+
+use serde::{Deserialize, Serialize};
+
+use super::{DroppedPacket, Guard};
+use crate::events::{Event, PathChange, Peer, Record, RegistrationChange, SessionChange};
+use crate::keys::PublicKey;
+
+/// A line.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum EventLine {
+    /// An event.
+    Event(Box<EventDocument>),
+    /// Events that this reader was too slow for.
+    Lost {
+        /// How many.
+        lost: u64,
+    },
+}
+
+/// An event: of the fields behind `kind`, it has the one of this name.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct EventDocument {
+    /// Position in the order of all events of this controller, from 1 on.
+    pub number: u64,
+    /// Unix time in ns.
+    pub time_ns: u64,
+    /// `drop`, `session`, `path`, `enforcement`, `registration`, `configuration` or `task`.
+    pub kind: String,
+    /// A packet was dropped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drop: Option<DroppedPacket>,
+    /// A session has changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<SessionEvent>,
+    /// The path to a peer has changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathEvent>,
+    /// What is enforced has changed: what is enforced now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enforcement: Option<Guard>,
+    /// Who may come has changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registration: Option<RegistrationEvent>,
+    /// The configuration was read again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub configuration: Option<ConfigurationEvent>,
+    /// A task of the controller has ended that should go on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<TaskEvent>,
+}
+
+/// See [`EventDocument::session`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionEvent {
+    /// `opened`, `rekeyed`, `silent`, `closed` or `refused`.
+    pub change: String,
+    /// Name of the other end; absent when nobody knows who it was.
+    pub name: Option<String>,
+    /// Its public key, base64; absent for statically configured peers.
+    pub public_key: Option<String>,
+    /// Why handshakes were refused; only for `refused`.
+    pub reason: Option<String>,
+    /// How many handshakes were refused; only for `refused`.
+    pub count: Option<u64>,
+}
+
+/// See [`EventDocument::path`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PathEvent {
+    /// Name of the peer, as far as it is known.
+    pub name: Option<String>,
+    /// Longest outer packet in bytes that the path carries; absent: it is tried again with what the interface carries.
+    pub mtu: Option<u32>,
+}
+
+/// See [`EventDocument::registration`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RegistrationEvent {
+    /// `added`, `removed` or `changed`.
+    pub change: String,
+    /// Name of the client.
+    pub name: String,
+    /// Its public key, base64.
+    pub public_key: String,
+}
+
+/// See [`EventDocument::configuration`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigurationEvent {
+    /// Keys whose values in the file are not in force: they need a restart.
+    pub not_in_force: Vec<String>,
+}
+
+/// See [`EventDocument::task`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskEvent {
+    /// Its name.
+    pub name: String,
+    /// Why it has ended.
+    pub why: String,
+    /// Whether it is started again; otherwise the controller stops.
+    pub restarted: bool,
+}
+
+impl EventDocument {
+    /// The line for an event. `name_of` tells the names of registered clients; `boot` is the boot time in ns.
+    pub fn new(record: &Record, name_of: impl Fn(&PublicKey) -> Option<String>, boot: u64) -> Self {
+        let name = |peer: &Peer| peer.name.clone().or_else(|| name_of(peer.key.as_ref()?));
+        let kind = record.event.kind().as_str().to_owned();
+        let base = Self { number: record.number, time_ns: record.time_ns, kind, ..Self::default() };
+        match &record.event {
+            Event::Drop(dropped) => {
+                let packet = DroppedPacket::new(&dropped.packet, dropped.reason, record.time_ns);
+                Self { drop: Some(packet), ..base }
+            }
+            Event::Session(peer, change) => {
+                let change = match change {
+                    SessionChange::Opened => "opened",
+                    SessionChange::Rekeyed => "rekeyed",
+                    SessionChange::Silent => "silent",
+                    SessionChange::Closed => "closed",
+                };
+                let public_key = peer.key.map(|key| key.to_string());
+                let name = name(peer);
+                let change = change.to_owned();
+                Self {
+                    session: Some(SessionEvent { change, name, public_key, ..SessionEvent::default() }),
+                    ..base
+                }
+            }
+            Event::Refused { reason, count } => {
+                let session = SessionEvent {
+                    change: "refused".to_owned(),
+                    reason: Some((*reason).to_owned()),
+                    count: Some(*count),
+                    ..SessionEvent::default()
+                };
+                Self { session: Some(session), ..base }
+            }
+            Event::Path(peer, change) => {
+                let mtu = match change {
+                    PathChange::Narrow(mtu) => Some(*mtu),
+                    PathChange::TriedAgain => None,
+                };
+                Self { path: Some(PathEvent { name: peer.as_ref().and_then(name), mtu }), ..base }
+            }
+            Event::Enforcement(guard) => Self { enforcement: Some(Guard::of(guard, boot)), ..base },
+            Event::Registration(registration) => {
+                let change = match registration.change {
+                    RegistrationChange::Added => "added",
+                    RegistrationChange::Removed => "removed",
+                    RegistrationChange::Changed => "changed",
+                };
+                let registration = RegistrationEvent {
+                    change: change.to_owned(),
+                    name: registration.name.clone(),
+                    public_key: registration.key.to_string(),
+                };
+                Self { registration: Some(registration), ..base }
+            }
+            Event::Configuration(read) => {
+                let not_in_force = read.not_in_force.clone();
+                Self { configuration: Some(ConfigurationEvent { not_in_force }), ..base }
+            }
+            Event::Task(end) => {
+                let (name, why) = (end.task.to_owned(), end.why.clone());
+                Self { task: Some(TaskEvent { name, why, restarted: end.restarted }), ..base }
+            }
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! Sessions with registered clients and with servers.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use super::Endpoint;
+use crate::model::Traffic;
+
+/// Handshakes that clients began.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Handshakes {
+    /// First messages that came through the introduction.
+    pub received: u64,
+    /// Those that were answered.
+    pub answered: u64,
+    /// Those that were not, by reason, the reasons that occurred only.
+    pub refused: BTreeMap<String, u64>,
+    /// Sessions whose client has sent no data packet yet.
+    pub half_open: u64,
+}
+
+/// A session with a registered client or with a server.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Session {
+    /// Name of the other end.
+    pub name: String,
+    /// Public key of the other end, base64.
+    pub public_key: String,
+    /// What this host is in it.
+    pub role: SessionRole,
+    /// How far it is.
+    pub state: SessionState,
+    /// Addresses in the tunnel.
+    pub tunnel: Tunnel,
+    /// `encrypt` or `authenticate`; absent before the handshake.
+    pub mode: Option<String>,
+    /// Slot length in seconds; absent before the handshake.
+    pub period_seconds: Option<f64>,
+    /// Current slot number; absent before the handshake.
+    pub slot: Option<u64>,
+    /// Own address and port in the current slot; absent before the handshake.
+    pub local: Option<Endpoint>,
+    /// The other end's address and port in the current slot; absent before the handshake.
+    pub remote: Option<Endpoint>,
+    /// The other end's prefix, as far as it is known.
+    pub prefix: Option<IpNet>,
+    /// Seconds since the last valid packet; absent before the first one.
+    pub last_valid_seconds: Option<f64>,
+    /// Session clock minus wall clock, in seconds; absent before the handshake.
+    pub clock_offset_seconds: Option<f64>,
+    /// Seconds since its keys were agreed on.
+    pub rekeyed_seconds: Option<f64>,
+    /// As [`super::Peer::path_mtu`].
+    #[serde(default)]
+    pub path_mtu: Option<u32>,
+    /// Inner packets and bytes received.
+    pub received: Traffic,
+    /// Inner packets and bytes sent.
+    pub sent: Traffic,
+    /// What the operator should look at, when something seems wrong.
+    pub hint: Option<String>,
+}
+
+impl Session {
+    /// A client's session of which nothing is known yet, for what is known to be filled in.
+    pub fn unknown() -> Self {
+        Self {
+            name: String::new(),
+            public_key: String::new(),
+            role: SessionRole::Client,
+            state: SessionState::Finding,
+            tunnel: Tunnel::default(),
+            mode: None,
+            period_seconds: None,
+            slot: None,
+            local: None,
+            remote: None,
+            prefix: None,
+            last_valid_seconds: None,
+            clock_offset_seconds: None,
+            rekeyed_seconds: None,
+            path_mtu: None,
+            received: Traffic::default(),
+            sent: Traffic::default(),
+            hint: None,
+        }
+    }
+}
+
+/// See [`Session::role`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SessionRole {
+    /// It connected to the other end.
+    Client,
+    /// The other end connected to it.
+    Server,
+}
+
+/// See [`Session::state`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SessionState {
+    /// The client looks for the server's introduction.
+    Finding,
+    /// The client has found it, and the handshake is under way.
+    Connecting,
+    /// The server has answered, and waits for the client's first data packet.
+    HalfOpen,
+    /// Valid packets arrive.
+    Open,
+    /// Valid packets arrived once, none lately.
+    Silent,
+    /// It is being torn down.
+    Closing,
+}
+
+impl SessionState {
+    /// The state in the word of the documents.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Finding => "finding",
+            Self::Connecting => "connecting",
+            Self::HalfOpen => "half-open",
+            Self::Open => "open",
+            Self::Silent => "silent",
+            Self::Closing => "closing",
+        }
+    }
+}
+
+/// Addresses of a session in the tunnel; empty as long as they are not known.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tunnel {
+    /// Of this host.
+    pub local: Vec<IpAddr>,
+    /// Of the other end.
+    pub remote: Vec<IpAddr>,
+}
