@@ -6,6 +6,7 @@ mod choices;
 mod counts;
 mod fault;
 mod guard;
+mod limits;
 
 pub use addresses::{Pool, TunnelAddresses};
 pub use allow::{Allow, Protocol};
@@ -13,3 +14,7 @@ pub use choices::{Encoding, KeyStreamChoice, LinkMode, Mode, Policy, SteeringCho
 pub use counts::{Counts, Frames, MapFill, Program, SessionTraffic, Totals, Traffic};
 pub use fault::{Fault, MAX_SHOWN, shown};
 pub use guard::{Enforcement, Guard};
+pub use limits::{
+    DEFAULT_PERIOD, MAX_INNER_MTU, MAX_SESSIONS, MIN_INNER_MTU, MIN_REKEY_MARGIN, MIN_SLOTS_AHEAD,
+    PERIOD_RANGE, PERIODS_MS,
+};
