@@ -21,6 +21,8 @@ pub mod privilege;
 pub mod proto;
 pub mod registry;
 pub mod rendezvous;
+pub mod schema;
+pub mod sessions;
 pub mod state;
 pub mod status;
 pub mod web;

@@ -39,7 +39,7 @@ use self::meeting::Meeting;
 use self::registrar::{Consequences, Registrar};
 use self::service::Watchdog;
 use self::tunnel::Tunnel;
-use crate::config::{Change, Config, ConfigError, Settings};
+use crate::config::{self, Change, Config, ConfigError, Written};
 use crate::control::server::Answer;
 use crate::control::{self, Reason, Refusal};
 use crate::dataplane::{Maker, Plane, Worker};
@@ -216,7 +216,7 @@ impl Running {
         let keystream = plane.take_maker().map(Maker::spawn).transpose()?;
         events::forward_program_logs(&mut plane);
         let settings_file =
-            config_file.clone().map(|path| Ok::<_, ConfigError>((Settings::read(&path)?, path)));
+            config_file.clone().map(|path| Ok::<_, ConfigError>((Written::read(&path)?, path)));
         let settings_file = settings_file.transpose()?;
         let mut registrar = Registrar::load(&config, config_file, host.instance.leases(&config.state_dir))?;
         let (effects, requests) = mpsc::unbounded_channel();
@@ -379,11 +379,6 @@ async fn until(mut stopped: watch::Receiver<bool>) {
     let _ = stopped.wait_for(|&stopped| stopped).await;
 }
 
-/// Whether a running server takes over a changed setting.
-fn takes_effect(key: &str) -> bool {
-    key == "client" || key.starts_with("client.") || key == "listen.clients_dir"
-}
-
 fn too_late(error: &anyhow::Error) -> Refusal {
     Refusal::new(Reason::Conflict, format!("{error:#}"))
 }
@@ -395,7 +390,7 @@ struct Source {
     meeting: Option<Arc<Meeting>>,
     registrar: Option<Mutex<Registrar>>,
     /// The settings in force, and the file that they came from.
-    settings: Option<Mutex<(Settings, PathBuf)>>,
+    settings: Option<Mutex<(Written, PathBuf)>>,
     metrics: metrics::Cache,
 }
 
@@ -407,13 +402,13 @@ impl Source {
         let (in_force, path) = &mut *settings;
         // As a whole, before anything is changed.
         Config::read(path).map_err(anyhow::Error::from)?;
-        let in_file = Settings::read(path).map_err(anyhow::Error::from)?;
+        let in_file = Written::read(path).map_err(anyhow::Error::from)?;
         let mut reload = match &self.registrar {
             Some(_) => self.change(Registrar::reload)?,
             None => Reload { schema: status::SCHEMA, ..Reload::default() },
         };
         for change in in_force.changes(&in_file) {
-            if self.registrar.is_some() && takes_effect(&change.key) {
+            if self.registrar.is_some() && config::reloads(&change.key) {
                 in_force.apply(&change);
             } else {
                 let Change { key, before, after } = change;

@@ -9,7 +9,7 @@ use tracing::{info, warn};
 use crate::config::Config;
 use crate::control::{Reason, Refusal};
 use crate::keys::PublicKey;
-use crate::leases::{self, Leases};
+use crate::leases::Leases;
 use crate::model::TunnelAddresses;
 use crate::registry::{Entry, Registry, Sources};
 use crate::status;
@@ -45,7 +45,7 @@ impl Registrar {
         leases_path: PathBuf,
     ) -> anyhow::Result<Option<Self>> {
         let (Some(sources), Some(listen), Some(identity)) =
-            (Sources::of_config(config), &config.listen, &config.identity)
+            (config.client_sources(), &config.listen, &config.identity)
         else {
             return Ok(None);
         };
@@ -55,10 +55,10 @@ impl Registrar {
         for warning in warnings {
             warn!("{warning}");
         }
-        let leases = Leases::read(&leases_path, listen.pool, leases::reserved(config))?;
+        let leases = Leases::read(&leases_path, listen.pool, config.reserved_networks())?;
         let leases = leases.unwrap_or_else(|why| {
             warn!("{} is not to be used ({why}): clients get new addresses", leases_path.display());
-            Leases::new(listen.pool, leases::reserved(config))
+            Leases::new(listen.pool, config.reserved_networks())
         });
         let mut registrar = Self { registry, sources, leases, leases_path, config_file, own_key };
         registrar.bring_up_to_date();
@@ -124,7 +124,7 @@ impl Registrar {
     pub(super) fn reload(&mut self) -> Result<(status::Reload, Consequences), Refusal> {
         if let Some(path) = &self.config_file {
             let config = Config::read(path).map_err(anyhow::Error::from)?;
-            let sources = Sources::of_config(&config).ok_or_else(Refusal::not_a_server)?;
+            let sources = config.client_sources().ok_or_else(Refusal::not_a_server)?;
             self.sources = sources.with_own_key(self.own_key);
         }
         let change = self.registry.reload(self.sources.clone())?;

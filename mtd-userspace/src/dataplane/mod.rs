@@ -12,6 +12,7 @@ mod pins;
 mod plane;
 mod programs;
 pub mod report;
+pub mod section;
 mod shared;
 mod steering;
 

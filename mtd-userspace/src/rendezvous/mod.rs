@@ -21,6 +21,7 @@ mod fetch;
 mod memory;
 mod network;
 mod publish;
+pub mod section;
 
 pub use fetch::{Counters, FetchError, FetchOptions, Fetcher, Found};
 pub use memory::{Faults, MemoryStore};

@@ -1,0 +1,3 @@
+//! Sessions with other hosts.
+
+pub mod section;
