@@ -3,6 +3,8 @@
 //! A secret is wiped from memory when it is dropped, never shown by a debug print or an error, and compared in
 //! constant time.
 
+pub mod section;
+
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};

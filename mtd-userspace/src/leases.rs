@@ -12,7 +12,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use sha2::{Digest as _, Sha256};
 
-use crate::config::Config;
 use crate::keys::PublicKey;
 use crate::model::{Pool, TunnelAddresses};
 
@@ -299,15 +298,6 @@ impl Leases {
             self.release(&key, since);
         }
     }
-}
-
-/// What nobody gets from the pool of this configuration: own tunnel addresses, and the inner networks of peers and
-/// servers.
-pub fn reserved<K>(config: &Config<K>) -> impl Iterator<Item = IpNet> + '_ {
-    let own = config.addresses.iter().map(|net| IpNet::from(net.addr()));
-    let peers = config.peers.iter().flat_map(|peer| peer.allowed_ips.iter().copied());
-    let servers = config.servers.iter().flat_map(|server| server.allowed_ips.iter().copied());
-    own.chain(peers).chain(servers)
 }
 
 /// Addresses that are never leased.

@@ -29,6 +29,7 @@ pub mod rendezvous;
 pub mod rings;
 #[cfg(test)]
 mod rooms;
+pub mod schema;
 pub mod sessions;
 pub mod state;
 pub mod status;

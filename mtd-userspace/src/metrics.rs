@@ -5,6 +5,7 @@
 //! the official one writes `OpenMetrics` only, which `promtool check metrics` does not read.
 
 mod process;
+pub mod section;
 pub mod server;
 
 use std::collections::BTreeMap;

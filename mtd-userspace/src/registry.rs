@@ -6,6 +6,7 @@
 
 mod error;
 mod registrar;
+pub mod section;
 mod service;
 
 use std::collections::{HashMap, HashSet};
@@ -14,11 +15,11 @@ use std::io::{self, Read as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
-use crate::config::{self, Client, Config, MAX_SESSIONS};
 use crate::files;
 use crate::keys::{KEY_CHARACTERS, PublicKey, open_regular};
-use crate::model::{Fault, TunnelAddresses};
-use crate::status;
+use crate::model::{Fault, MAX_SESSIONS, TunnelAddresses};
+use crate::{schema, status};
+use section::{Client, Listen};
 
 pub use error::{RegistryError, not_a_server};
 pub use service::{Audience, NewPeer, PEERS_PATH, Registrations, metrics};
@@ -114,17 +115,10 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// Those of a configuration, whose paths have been joined to its folder; `None` when it has no `[listen]`.
-    pub fn of_config<K>(config: &Config<K>) -> Option<Self> {
-        let listen = config.listen.as_ref()?;
-        let names = config.peers.iter().map(|peer| &peer.name);
-        let names = names.chain(config.servers.iter().map(|server| &server.name));
-        Some(Self {
-            dir: listen.clients_dir.clone(),
-            clients: listen.clients.clone(),
-            names: names.cloned().collect(),
-            keys: config.servers.iter().map(|server| server.public_key).collect(),
-        })
+    /// Those of a configuration, whose paths have been joined to its folder. `names` and `keys` are those of other ends
+    /// than clients.
+    pub fn new(listen: &Listen, names: HashSet<String>, keys: HashSet<PublicKey>) -> Self {
+        Self { dir: listen.clients_dir.clone(), clients: listen.clients.clone(), names, keys }
     }
 
     /// A folder alone.
@@ -328,7 +322,7 @@ impl Registry {
 /// # Errors
 /// [`RegistryError::Name`].
 pub fn check_name(name: &str) -> Result<(), RegistryError> {
-    config::check_name(name).map_err(RegistryError::Name)?;
+    schema::name(name).map_err(RegistryError::Name)?;
     if name.starts_with('.') {
         let fault =
             Fault::new(format!("{name} begins with a dot"), "begin it with a letter, a digit, _ or -");

@@ -12,4 +12,5 @@
 pub mod feed;
 pub mod link;
 mod page;
+pub mod section;
 pub mod server;

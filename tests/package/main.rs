@@ -135,6 +135,11 @@ fn manual_pages_and_completions_are_where_debian_looks_for_them() -> Result<()> 
             let name = page.replace('-', "\\-");
             assert!(text.contains(".SH NAME") && text.contains(&name), "{page}:\n{text}");
         }
+        let text = root.run(&["zcat", "/usr/share/man/man5/mtd.toml.5.gz"])?;
+        assert!(
+            text.contains("mtd.toml \\- configuration of mtd") && text.contains(".B rendezvous.window"),
+            "{text}"
+        );
         assert!(!root.has("/usr/share/man/man1/mtd-debug-man.1.gz"), "a page about a hidden command");
         for file in [
             "/usr/share/bash-completion/completions/mtd",

@@ -165,7 +165,8 @@ impl Tree {
         for entry in fs::read_dir(&man)? {
             let page = entry?.path();
             let name = page.file_name().context("a manual page has a name")?.to_string_lossy().into_owned();
-            self.compress(&format!("usr/share/man/man1/{name}"), &read(&page)?)?;
+            let section = page.extension().context("a manual page names its section")?.to_string_lossy();
+            self.compress(&format!("usr/share/man/man{section}/{name}"), &read(&page)?)?;
         }
         let places = [
             ("mtd.bash", "usr/share/bash-completion/completions/mtd"),
@@ -193,6 +194,7 @@ impl Tree {
         self.copy("packaging/grafana/mtd.json", &format!("{documents}/examples/grafana.json"), 0o644)?;
         self.copy("README.md", &format!("{documents}/README.md"), 0o644)?;
         for name in [
+            "configuration",
             "keystream",
             "operations",
             "packaging",

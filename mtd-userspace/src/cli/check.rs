@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::output;
 use super::run::DEFAULT_CONFIG;
 use crate::config::{Config, Problem};
-use crate::registry::{Registry, Sources};
+use crate::registry::Registry;
 
 /// Arguments of `mtd check`.
 #[derive(Debug, Args)]
@@ -98,7 +98,7 @@ fn describe(config: &Config) -> anyhow::Result<(String, Vec<String>)> {
         warnings.push(format!("there is no interface {} on this host now", config.interface));
     }
     let mut does = Vec::new();
-    if let (Some(sources), Some(identity)) = (Sources::of_config(config), &config.identity) {
+    if let (Some(sources), Some(identity)) = (config.client_sources(), &config.identity) {
         let (registry, left_out) = Registry::load(sources.with_own_key(identity.key.public()))?;
         does.push(format!("server with {} registered clients", registry.len()));
         warnings.extend(left_out.iter().map(|warning| format!("left out: {warning}")));

@@ -4,12 +4,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use clap::{Args, CommandFactory as _, Subcommand};
+use clap::{Args, CommandFactory as _, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use mtd_common::keystream::LANES;
 
 use super::output;
+use crate::config::{FORMAT, MAX_SESSIONS};
 use crate::dataplane::{Capacity, report};
+use crate::schema;
 
 /// Arguments of `mtd debug`.
 #[derive(Debug, Args)]
@@ -23,7 +25,7 @@ enum Command {
     /// Load the programs once and print what that cost: time, verifier work, memory.
     LoadReport {
         /// Sessions that the maps have room for.
-        #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+        #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_SESSIONS)))]
         sessions: u32,
         /// Slots loaded at a time for each session.
         #[arg(long, default_value_t = 24, value_parser = clap::value_parser!(u32).range(1..=4096))]
@@ -32,7 +34,14 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         object: Option<PathBuf>,
     },
-    /// Write the manual pages: mtd.1, and one for each subcommand.
+    /// Print the reference of every key of the configuration file.
+    #[command(hide = true)]
+    Configuration {
+        /// How it is written: Markdown (docs/configuration.md), or the manual page mtd.toml(5).
+        #[arg(long, value_enum, default_value_t = Format::Markdown)]
+        format: Format,
+    },
+    /// Write the manual pages: mtd.1, one for each subcommand, and mtd.toml.5.
     #[command(hide = true)]
     Man {
         /// Folder; made where it is missing.
@@ -48,6 +57,12 @@ enum Command {
     },
 }
 
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Format {
+    Markdown,
+    Man,
+}
+
 /// Runs `mtd debug`.
 ///
 /// # Errors
@@ -57,6 +72,8 @@ pub(super) fn run(args: &DebugArgs) -> anyhow::Result<()> {
         Command::LoadReport { sessions, slots, object } => {
             load_report(Capacity { sessions: *sessions, slots: *slots, lanes: LANES }, object.as_deref())
         }
+        Command::Configuration { format: Format::Markdown } => output::print(&schema::markdown(&FORMAT)),
+        Command::Configuration { format: Format::Man } => output::print(&schema::manual_page(&FORMAT)),
         Command::Man { folder } => man(folder),
         Command::Completions { folder } => completions(folder),
     }
@@ -73,6 +90,7 @@ fn load_report(capacity: Capacity, object: Option<&Path>) -> anyhow::Result<()> 
 fn man(folder: &Path) -> anyhow::Result<()> {
     fs::create_dir_all(folder)
         .and_then(|()| clap_mangen::generate_to(super::Cli::command(), folder))
+        .and_then(|()| fs::write(folder.join("mtd.toml.5"), schema::manual_page(&FORMAT)))
         .with_context(|| format!("cannot write manual pages to {}", folder.display()))
 }
 

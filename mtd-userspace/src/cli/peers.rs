@@ -157,7 +157,7 @@ impl Place {
 
     fn of_config(path: &Path, run: &Path) -> anyhow::Result<Self> {
         let config = Config::read(path)?;
-        let Some(mut sources) = Sources::of_config(&config) else {
+        let Some(mut sources) = config.client_sources() else {
             bail!(
                 "{} has no [listen]: that host takes no clients; name another file with -c",
                 path.display()

@@ -12,7 +12,7 @@ use crate::model::Fault;
 /// The settings of a file as they are written: `mtu`, `listen.period`, `peer.laptop.seed`, …, each with its value in TOML. No
 /// secrets: these are in files of their own.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Settings(BTreeMap<String, String>);
+pub struct Written(BTreeMap<String, String>);
 
 /// A setting that differs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub struct Change {
     pub after: Option<String>,
 }
 
-impl Settings {
+impl Written {
     /// Reads a file. It should be a configuration that [`super::Config::read`] accepts.
     ///
     /// # Errors
@@ -107,8 +107,8 @@ fn flatten(path: String, table: &Table, settings: &mut BTreeMap<String, String>)
 mod tests {
     use super::*;
 
-    fn settings(text: &str) -> Settings {
-        Settings::of(&text.parse().unwrap())
+    fn settings(text: &str) -> Written {
+        Written::of(&text.parse().unwrap())
     }
 
     const BEFORE: &str = "mtu = 1400\nprefix = [\"2001:db8::/64\"]\n[listen]\n\

@@ -1,43 +1,168 @@
-//! From the text of a configuration to its values.
+//! From the text of a configuration to its values: every section reads its part, they tell each other what they need to
+//! know, each is checked, and what they give is put together.
 
-use std::path::PathBuf;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use ipnet::{IpNet, Ipv6Net};
 use toml::de::DeTable;
 
-use super::error::{ConfigError, Problems};
-use super::section::Section;
-use super::tables::{
-    ClientFields, FileFields, ListenFields, PeerFields, ROOT, RendezvousFields, ServerFields, unlocated,
-    value,
-};
-use super::{
-    Client, Config, DEFAULT_CLIENTS_DIR, DEFAULT_EXPIRE, DEFAULT_GRACE, DEFAULT_HANDSHAKES,
-    DEFAULT_HANDSHAKES_PER_CLIENT, DEFAULT_HORIZON, DEFAULT_HORIZON_OF_MANY, DEFAULT_IDLE,
-    DEFAULT_INTRODUCTION_SLOT, DEFAULT_METRICS, DEFAULT_MTU_EXPIRES, DEFAULT_PERIOD,
-    DEFAULT_PUBLISH_IN_FLIGHT, DEFAULT_REKEY, DEFAULT_WEB, DEFAULT_WINDOW, Identity, Listen, MANY_SESSIONS,
-    MIN_SLOTS_AHEAD, Peer, Rendezvous, Server, check, tables,
-};
-use crate::keys::PublicKey;
-use crate::model::{Fault, Pool, TunnelAddresses};
+use super::FORMAT;
+use super::section::{HOOKS, Hooks, Paths};
+use crate::dataplane::section::DataPlane;
+use crate::device::section::{Tunnel, Underlay};
+use crate::keys::SecretKey;
+use crate::keys::section::{Identity, OwnKey, key_path};
+use crate::metrics::section::{METRICS, Metrics};
+use crate::model::{Allow, Fault, KeyStreamChoice, LinkMode, Policy, SteeringChoice, XdpChoice};
+use crate::registry::section::{CLIENT, Clients, LISTEN, Listen, ListenFields};
+use crate::rendezvous::section::{RENDEZVOUS, Rendezvous};
+use crate::schema::{Claim, ConfigError, Facts, Part, Problems, Section};
+use crate::sessions::section::{PEER, Peer, Peers, SERVER, Server, ServerFields};
+use crate::web::section::{self as web, WEB};
 
-pub(super) const DEFAULT_DEVICE: &str = "mtd0";
-const DEFAULT_MAX_SESSIONS: u32 = 1024;
-const DEFAULT_STATE_DIR: &str = "/var/lib/mtd";
+/// The settings of one controller. `K` is what is known of the secret keys: nothing (`()`) after [`Config::parse`] and
+/// [`Config::read`], the keys after [`Config::load`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config<K = SecretKey> {
+    /// Name of the underlay interface.
+    pub interface: String,
+    /// The protected prefixes, 1 to 4, 64 to 112 bits each, host bits zero, without overlap (requirement MT-06);
+    /// empty when `follow_prefix` is set.
+    pub prefixes: Vec<Ipv6Net>,
+    /// The protected prefix is the /64 of the interface's global address, whichever that is at the time. Only with
+    /// [`LinkMode::Shared`], and never with `peers`, whose other end needs to know the prefix.
+    pub follow_prefix: bool,
+    /// How packets for the prefixes reach this host.
+    pub link: LinkMode,
+    /// What is done to what is refused; `None`: as it was, and [`Policy::Dark`] where nothing was attached.
+    pub policy: Option<Policy>,
+    /// What passes although it is refused; at most [`mtd_common::allow::MAX_ALLOW`], none twice.
+    pub allow: Vec<Allow>,
+    /// How the receive program is attached.
+    pub xdp: XdpChoice,
+    /// Whether packets of busy sessions are handed to other CPUs.
+    pub steering: SteeringChoice,
+    /// Whether key stream of busy sessions is made ahead.
+    pub keystream: KeyStreamChoice,
+    /// Name of the tunnel device, at most 14 bytes; its inside end is [`Config::inside_device`].
+    pub device: String,
+    /// Own tunnel addresses with the length of their network, none twice; at least one unless there are `servers`,
+    /// which give tunnel addresses to this host.
+    pub addresses: Vec<IpNet>,
+    /// Longest inner packet in bytes, [`super::MIN_INNER_MTU`] to [`super::MAX_INNER_MTU`]; `None`: what the underlay allows.
+    pub mtu: Option<u16>,
+    /// Time for which a path is believed to carry no more than a router has said, within [`super::MTU_EXPIRES_RANGE`].
+    pub mtu_expires: Duration,
+    /// Time for which slots are loaded ahead; at least [`super::MIN_SLOTS_AHEAD`] slots of every peer.
+    pub horizon: Duration,
+    /// Number of sessions that the maps have room for; at least the number of peers, clients and servers of the file.
+    pub max_sessions: u32,
+    /// Path of the control socket; `None`: the controller's default.
+    pub socket: Option<PathBuf>,
+    /// Folder for what outlives the controller.
+    pub state_dir: PathBuf,
+    /// The own key (requirement MT-20); there when there is `listen` or one of `servers`.
+    pub identity: Option<Identity<K>>,
+    /// Commands that are run when the data plane comes and goes.
+    pub hooks: Hooks,
+    /// Where metrics are served over HTTP, one address; `None`: only at the control socket.
+    pub metrics: Option<SocketAddr>,
+    /// Where the web view is served, a loopback address; `None`: nowhere.
+    pub web: Option<SocketAddr>,
+    /// How servers and clients find each other.
+    pub rendezvous: Rendezvous,
+    /// What this host does as a server with registered clients; `None`: it is none.
+    pub listen: Option<Listen>,
+    /// The servers that this host connects to.
+    pub servers: Vec<Server>,
+    /// The statically configured peers (requirement MT-27). Without `listen`, `servers` and `peers`, the prefixes are
+    /// dark to everybody.
+    pub peers: Vec<Peer<K>>,
+}
 
-/// A configuration without problems.
+/// A file without problems, whose key files have not been read.
 pub(super) struct Document {
-    pub(super) config: Config<()>,
+    host: Host,
+    facts: Facts,
+    interface: String,
+    listen: Option<Listen>,
+    servers: Vec<Server>,
+    /// The statically configured peers.
+    pub(super) peers: Vec<Peer<()>>,
     /// Where the `key_file` of each peer stands in the text.
     pub(super) key_files_at: Vec<usize>,
+    /// The own key.
+    pub(super) identity: Option<Identity<()>>,
+}
+
+impl Document {
+    /// Makes the paths that are relative to the configuration file's `folder` what they are for this process.
+    pub(super) fn join_paths(&mut self, folder: &Path) {
+        for peer in &mut self.peers {
+            peer.key_file = key_path(folder, &peer.key_file);
+        }
+        if let Some(identity) = &mut self.identity {
+            identity.key_file = key_path(folder, &identity.key_file);
+        }
+        if let Some(listen) = &mut self.listen {
+            listen.join_paths(folder);
+        }
+    }
+
     /// Where `private_key_file` stands; 0 without one.
-    pub(super) identity_at: usize,
-    /// The public keys of others: where each stands, the name of its key in messages, and the key.
-    pub(super) public_keys: Vec<(usize, &'static str, PublicKey)>,
+    pub(super) fn identity_at(&self) -> usize {
+        self.host.own_key.at()
+    }
+
+    /// The public keys of the other ends.
+    pub(super) fn public_keys(&self) -> &[Claim<[u8; 32]>] {
+        &self.facts.public_keys
+    }
+
+    /// The configuration with nothing known of the keys.
+    pub(super) fn without_keys(mut self) -> Config<()> {
+        let (identity, peers) = (self.identity.take(), std::mem::take(&mut self.peers));
+        self.with_keys(identity, peers)
+    }
+
+    /// The configuration with the keys that have been read.
+    pub(super) fn with_keys<K>(self, identity: Option<Identity<K>>, peers: Vec<Peer<K>>) -> Config<K> {
+        let Host { underlay, tunnel, data_plane, paths, .. } = self.host;
+        let (prefixes, follow_prefix) = underlay.prefixes();
+        Config {
+            interface: self.interface,
+            prefixes,
+            follow_prefix,
+            link: underlay.link,
+            policy: data_plane.policy,
+            allow: data_plane.allow(),
+            xdp: data_plane.xdp,
+            steering: data_plane.steering,
+            keystream: data_plane.keystream,
+            device: tunnel.device(),
+            addresses: tunnel.addresses(),
+            mtu: tunnel.mtu,
+            mtu_expires: tunnel.mtu_expires(),
+            horizon: data_plane.horizon(&self.facts),
+            max_sessions: data_plane.max_sessions(),
+            state_dir: paths.state_dir(),
+            socket: paths.socket,
+            identity,
+            hooks: self.host.hooks,
+            metrics: self.host.metrics.map(|metrics| metrics.address()),
+            web: self.host.web,
+            rendezvous: self.host.rendezvous,
+            listen: self.listen,
+            servers: self.servers,
+            peers,
+        }
+    }
 }
 
 /// Reads the text that `problems` collects for.
-pub(super) fn read(text: &str, mut problems: Problems) -> Result<Document, ConfigError> {
+pub(super) fn read(text: &str, mut problems: Problems<'_>) -> Result<Document, ConfigError> {
     let (table, errors) = DeTable::parse_recoverable(text);
     for error in &errors {
         let remedy = match error.message() {
@@ -50,175 +175,95 @@ pub(super) fn read(text: &str, mut problems: Problems) -> Result<Document, Confi
         // What a broken file seems to lack would only lead astray.
         return Err(problems.into_error());
     }
-    let root = Section::new((table.get_ref(), 0), &ROOT, &mut problems);
-    let fields = tables::read(&root, &mut problems);
-    check::file(&fields, &mut problems);
-    match build(fields) {
+    let root = Section::new((table.get_ref(), 0), FORMAT.root, &FORMAT, &mut problems);
+    let (host, ends) = read_sections(&root, &mut problems);
+    let facts = check(&host, &ends, &mut problems);
+    match build(host, ends, facts) {
         Some(document) if problems.count() == 0 => Ok(document),
         _ => Err(problems.into_error()),
     }
 }
 
+/// What the file says about this host.
+struct Host {
+    underlay: Underlay,
+    tunnel: Tunnel,
+    data_plane: DataPlane,
+    paths: Paths,
+    own_key: OwnKey,
+    hooks: Hooks,
+    metrics: Option<Metrics>,
+    web: Option<SocketAddr>,
+    rendezvous: Rendezvous,
+}
+
+/// What the file says about the other ends.
+struct Ends {
+    peers: Peers,
+    servers: Vec<ServerFields>,
+    listen: Option<ListenFields>,
+    clients: Clients,
+}
+
+fn read_sections(root: &Section<'_, '_>, problems: &mut Problems<'_>) -> (Host, Ends) {
+    let hooks = root.table("hooks", &HOOKS, problems);
+    let metrics = root.table("metrics", &METRICS, problems);
+    let web = root.table("web", &WEB, problems);
+    let rendezvous = root.table("rendezvous", &RENDEZVOUS, problems);
+    let listen = root.table("listen", &LISTEN, problems);
+    let clients = root.tables("client", &CLIENT, problems);
+    let servers = root.tables("server", &SERVER, problems);
+    let peers = root.tables("peer", &PEER, problems);
+    let host = Host {
+        underlay: Underlay::read(root, problems),
+        tunnel: Tunnel::read(root, servers.is_empty(), problems),
+        data_plane: DataPlane::read(root, problems),
+        paths: Paths::read(root, problems),
+        own_key: OwnKey::read(root, problems),
+        hooks: hooks.map(|table| Hooks::read(&table, problems)).unwrap_or_default(),
+        metrics: metrics.map(|table| Metrics::read(&table, problems)),
+        web: web.map(|table| web::read(&table, problems)),
+        rendezvous: rendezvous.map(|table| Rendezvous::read(&table, problems)).unwrap_or_default(),
+    };
+    let ends = Ends {
+        clients: Clients::read(&clients, listen.is_some(), problems),
+        listen: listen.map(|table| ListenFields::read(&table, problems)),
+        servers: servers.iter().map(|table| ServerFields::read(table, problems)).collect(),
+        peers: Peers::read(&peers, problems),
+    };
+    (host, ends)
+}
+
+/// Lets the sections tell each other what they know, and checks each against that. Of equally long slots the first that are
+/// told are named.
+fn check(host: &Host, ends: &Ends, problems: &mut Problems<'_>) -> Facts {
+    let Host { underlay, tunnel, data_plane, own_key, rendezvous, .. } = host;
+    let mut parts: Vec<&dyn Part> =
+        vec![underlay, tunnel, data_plane, own_key, rendezvous, &ends.clients, &ends.peers];
+    parts.extend(ends.listen.iter().map(|part| part as &dyn Part));
+    parts.extend(host.metrics.iter().map(|part| part as &dyn Part));
+    parts.extend(ends.servers.iter().map(|part| part as &dyn Part));
+    let mut facts = Facts::default();
+    for part in &parts {
+        part.tell(&mut facts);
+    }
+    for part in &parts {
+        part.check(&facts, problems);
+    }
+    facts.check(problems);
+    facts
+}
+
 /// `None` when something that must be there is not; then a problem has been reported.
-fn build(file: FileFields) -> Option<Document> {
-    let FileFields { root, hooks, metrics, web, rendezvous, listen, clients, servers, peers } = file;
-    let prefixes: Vec<_> = root.prefixes.into_iter().map(unlocated).collect();
-    let default_prefix = prefixes.first().copied();
-    if default_prefix.is_none() && root.follow_at.is_none() {
-        return None;
-    }
-    let keys = clients.iter().map(|client| ("client.public_key", &client.public_key));
-    let keys = keys.chain(servers.iter().map(|server| ("server.public_key", &server.public_key)));
-    let keys = keys.filter_map(|(name, key)| key.as_ref().map(|key| (key.at, name, key.value)));
-    let public_keys = keys.collect();
-
-    let addresses: Vec<_> = root.addresses.into_iter().map(unlocated).collect();
-    let rendezvous = build_rendezvous(rendezvous);
-    let clients: Option<Vec<_>> = clients.into_iter().map(build_client).collect();
-    let (clients, has_listen) = (clients?, listen.is_some());
-    let listen =
-        listen.and_then(|fields| build_listen(fields, clients, &addresses, &rendezvous, default_prefix));
-    if has_listen && listen.is_none() {
-        return None;
-    }
-    let servers: Option<Vec<_>> =
-        servers.into_iter().map(|server| build_server(server, &rendezvous, default_prefix)).collect();
-    let peers: Option<Vec<_>> = peers.into_iter().map(|peer| build_peer(peer, default_prefix)).collect();
-    let (peers, key_files_at): (Vec<_>, _) = peers?.into_iter().unzip();
-    let periods = peers.iter().map(|peer: &Peer<()>| peer.period).chain(listen.iter().map(|l| l.period));
-    let longest = periods.max().unwrap_or_default();
-    let max_sessions = value(root.max_sessions).unwrap_or(DEFAULT_MAX_SESSIONS);
-    let usual = if max_sessions > MANY_SESSIONS { DEFAULT_HORIZON_OF_MANY } else { DEFAULT_HORIZON };
-    let config = Config {
-        interface: root.interface?.value,
-        prefixes,
-        follow_prefix: root.follow_at.is_some(),
-        link: root.link,
-        policy: root.policy,
-        allow: root.allow.into_iter().map(unlocated).collect(),
-        xdp: root.xdp,
-        steering: root.steering,
-        keystream: root.keystream,
-        device: value(root.device).unwrap_or_else(|| DEFAULT_DEVICE.to_owned()),
-        addresses,
-        mtu: root.mtu,
-        mtu_expires: root.mtu_expires.unwrap_or(DEFAULT_MTU_EXPIRES),
-        horizon: value(root.horizon).unwrap_or(usual.max(longest * MIN_SLOTS_AHEAD)),
-        max_sessions,
-        socket: root.socket,
-        state_dir: root.state_dir.unwrap_or_else(|| PathBuf::from(DEFAULT_STATE_DIR)),
-        hooks,
-        metrics: metrics.map(|fields| value(fields.listen).unwrap_or(DEFAULT_METRICS)),
-        web: web.map(|fields| value(fields.listen).unwrap_or(DEFAULT_WEB)),
-        rendezvous,
-        listen,
-        servers: servers?,
-        peers,
-        identity: root
-            .private_key_file
-            .as_ref()
-            .map(|file| Identity { key_file: file.value.clone(), key: () }),
+fn build(host: Host, ends: Ends, facts: Facts) -> Option<Document> {
+    let interface = host.underlay.interface.clone()?.value;
+    let clients = ends.clients.build()?;
+    let listen = match ends.listen {
+        Some(listen) => Some(listen.build(clients, &facts)?),
+        None => None,
     };
-    let identity_at = root.private_key_file.map_or(0, |file| file.at);
-    Some(Document { config, key_files_at, identity_at, public_keys })
-}
-
-fn build_rendezvous(fields: RendezvousFields) -> Rendezvous {
-    Rendezvous {
-        window: value(fields.window).unwrap_or(DEFAULT_WINDOW),
-        encoding: fields.encoding,
-        bootstrap: fields.bootstrap,
-        port: fields.port,
-        serve: fields.serve,
-        publish_in_flight: fields.publish_in_flight.unwrap_or(DEFAULT_PUBLISH_IN_FLIGHT),
-    }
-}
-
-fn build_listen(
-    fields: ListenFields,
-    clients: Vec<Client>,
-    addresses: &[IpNet],
-    rendezvous: &Rendezvous,
-    default_prefix: Option<Ipv6Net>,
-) -> Option<Listen> {
-    let pool = match fields.pool {
-        Some(networks) => pool_of(networks.into_iter().map(unlocated)),
-        None => default_pool(addresses),
-    };
-    pool.networks().next()?;
-    Some(Listen {
-        clients_dir: fields.clients_dir.unwrap_or_else(|| PathBuf::from(DEFAULT_CLIENTS_DIR)),
-        clients,
-        pool,
-        period: value(fields.period).unwrap_or(DEFAULT_PERIOD),
-        mode: fields.mode,
-        introduction_slot: fields.introduction_slot.unwrap_or(DEFAULT_INTRODUCTION_SLOT),
-        introduction_grace: value(fields.introduction_grace).unwrap_or(DEFAULT_GRACE.min(rendezvous.window)),
-        idle_timeout: fields.idle_timeout.unwrap_or(DEFAULT_IDLE),
-        rekey_after: value(fields.rekey_after).unwrap_or(DEFAULT_REKEY),
-        expire_after: value(fields.expire_after).unwrap_or(DEFAULT_EXPIRE),
-        local_prefix: value(fields.local_prefix).or(default_prefix),
-        max_handshakes_per_second: fields.max_handshakes_per_second.unwrap_or(DEFAULT_HANDSHAKES),
-        handshakes_per_client: fields.handshakes_per_client.unwrap_or(DEFAULT_HANDSHAKES_PER_CLIENT),
-    })
-}
-
-/// The pool of a file that names none: the networks of the own addresses, as far as they are fit for it.
-pub(super) fn default_pool(addresses: &[IpNet]) -> Pool {
-    pool_of(addresses.iter().map(IpNet::trunc).filter(|net| super::fields::is_pool_length(*net)))
-}
-
-/// The first network of each family.
-fn pool_of(networks: impl Iterator<Item = IpNet>) -> Pool {
-    let mut pool = Pool::default();
-    for network in networks {
-        match network {
-            IpNet::V6(net) => pool.v6 = pool.v6.or(Some(net)),
-            IpNet::V4(net) => pool.v4 = pool.v4.or(Some(net)),
-        }
-    }
-    pool
-}
-
-fn build_client(fields: ClientFields) -> Option<Client> {
-    let mut addresses = TunnelAddresses::default();
-    for address in fields.addresses.into_iter().map(unlocated) {
-        match address {
-            std::net::IpAddr::V6(v6) => addresses.v6 = Some(v6),
-            std::net::IpAddr::V4(v4) => addresses.v4 = Some(v4),
-        }
-    }
-    Some(Client { name: fields.name?.value, public_key: fields.public_key?.value, addresses })
-}
-
-fn build_server(
-    fields: ServerFields,
-    rendezvous: &Rendezvous,
-    default_prefix: Option<Ipv6Net>,
-) -> Option<Server> {
-    Some(Server {
-        name: fields.name?.value,
-        public_key: fields.public_key?.value,
-        local_prefix: value(fields.local_prefix).or(default_prefix),
-        allowed_ips: fields.allowed_ips.into_iter().map(unlocated).collect(),
-        keepalive: fields.keepalive,
-        window: fields.window.unwrap_or(rendezvous.window),
-    })
-}
-
-fn build_peer(peer: PeerFields, default_prefix: Option<Ipv6Net>) -> Option<(Peer<()>, usize)> {
-    let key_file = peer.key_file?;
-    let built = Peer {
-        name: peer.name?.value,
-        prefix: peer.prefix?.value,
-        local_prefix: value(peer.local_prefix).or(default_prefix)?,
-        key_file: key_file.value,
-        key: (),
-        seed: peer.seed?.value,
-        peer_seed: peer.peer_seed?.value,
-        period: value(peer.period).unwrap_or(DEFAULT_PERIOD),
-        mode: peer.mode,
-        allowed_ips: peer.allowed_ips.into_iter().map(unlocated).collect(),
-    };
-    Some((built, key_file.at))
+    let servers: Option<Vec<_>> = ends.servers.into_iter().map(|server| server.build(&facts)).collect();
+    let (peers, key_files_at) = ends.peers.build(&facts)?;
+    let identity = host.own_key.identity();
+    Some(Document { host, facts, interface, listen, servers: servers?, peers, key_files_at, identity })
 }

@@ -3,36 +3,41 @@
 use std::path::Path;
 
 use super::document::Document;
-use super::error::{ConfigError, Problems};
-use super::{Config, Identity, Peer};
+use super::{Config, ConfigError, Identity, Peer};
 use crate::keys::{KeyFileErrorKind, SecretKey};
 use crate::model::Fault;
+use crate::schema::Problems;
 
 /// Loads the own key and that of each peer. Two peers with one key are refused: with their seeds equal as well they
 /// would share addresses and nonces, and even without, one could open what is meant for the other.
-pub(super) fn keys(document: Document, mut problems: Problems) -> Result<Config, ConfigError> {
-    let Document { config, key_files_at, identity_at, public_keys } = document;
-    let mut keys: Vec<Option<SecretKey>> = Vec::with_capacity(config.peers.len());
-    for (index, at) in key_files_at.into_iter().enumerate() {
-        let key = peer_key(&config.peers, &keys, index);
-        keys.push(key.map_err(|fault| problems.add(at, "peer.key_file", fault)).ok());
+pub(super) fn keys(mut document: Document, mut problems: Problems<'_>) -> Result<Config, ConfigError> {
+    let peers = std::mem::take(&mut document.peers);
+    let mut keys: Vec<Option<SecretKey>> = Vec::with_capacity(peers.len());
+    for (index, at) in document.key_files_at.iter().enumerate() {
+        let key = peer_key(&peers, &keys, index);
+        keys.push(key.map_err(|fault| problems.add(*at, "peer.key_file", fault)).ok());
     }
     let mut identity = None;
-    if let Some(found) = &config.identity {
-        match own_key(&found.key_file, &config.peers, &keys) {
+    if let Some(found) = document.identity.take() {
+        match own_key(&found.key_file, &peers, &keys) {
             Ok(key) => {
                 let own = key.public();
-                for (at, name, _) in public_keys.iter().filter(|(_, _, key)| *key == own) {
+                for (name, other) in
+                    document.public_keys().iter().filter(|(_, key)| key.value == *own.as_bytes())
+                {
                     let remedy = "write the public key of the other end, which mtd pubkey prints there";
-                    problems.add(*at, *name, Fault::new("is this host's own public key", remedy));
+                    problems.add(other.at, *name, Fault::new("is this host's own public key", remedy));
                 }
-                identity = Some(Identity { key_file: found.key_file.clone(), key });
+                identity = Some(Identity { key_file: found.key_file, key });
             }
-            Err(fault) => problems.add(identity_at, "private_key_file", fault),
+            Err(fault) => problems.add(document.identity_at(), "private_key_file", fault),
         }
     }
     match keys.into_iter().collect::<Option<Vec<_>>>() {
-        Some(keys) if problems.count() == 0 => Ok(with_keys(config, identity, keys)),
+        Some(keys) if problems.count() == 0 => {
+            let peers = peers.into_iter().zip(keys).map(|(peer, key)| peer.with_key(key));
+            Ok(document.with_keys(identity, peers.collect()))
+        }
         _ => Err(problems.into_error()),
     }
 }
@@ -76,35 +81,4 @@ fn own_key(path: &Path, peers: &[Peer<()>], keys: &[Option<SecretKey>]) -> Resul
 
 fn is_zero(key: &SecretKey) -> bool {
     *key == SecretKey::from_bytes([0; 32])
-}
-
-fn with_keys(config: Config<()>, identity: Option<Identity>, keys: Vec<SecretKey>) -> Config {
-    let peers = config.peers.into_iter().zip(keys).map(|(peer, key)| peer.with_key(key));
-    Config {
-        interface: config.interface,
-        prefixes: config.prefixes,
-        follow_prefix: config.follow_prefix,
-        link: config.link,
-        xdp: config.xdp,
-        policy: config.policy,
-        allow: config.allow,
-        steering: config.steering,
-        keystream: config.keystream,
-        device: config.device,
-        addresses: config.addresses,
-        mtu: config.mtu,
-        mtu_expires: config.mtu_expires,
-        horizon: config.horizon,
-        max_sessions: config.max_sessions,
-        socket: config.socket,
-        state_dir: config.state_dir,
-        identity,
-        hooks: config.hooks,
-        metrics: config.metrics,
-        web: config.web,
-        rendezvous: config.rendezvous,
-        listen: config.listen,
-        servers: config.servers,
-        peers: peers.collect(),
-    }
 }

@@ -1,291 +1,138 @@
-//! One table of the file: typed access to its keys, with the place of each value.
+//! The controller itself in the configuration: its files, and commands that are run when the data plane comes and goes. It is
+//! not in the controller's room, which is above this one.
 
-use toml::de::{DeTable, DeValue};
+use std::path::PathBuf;
 
-use super::error::{Problems, nearest};
-use super::tables::SCHEMAS;
+use crate::model::Fault;
+use crate::schema::{self, Key, Kind, Problems, Schema, Section, unlocated, value};
 
-use crate::model::{Fault, shown};
+/// Folder for what outlives the controller when the file says nothing.
+const DEFAULT_STATE_DIR: &str = "/var/lib/mtd";
 
-/// A key of a table, and a value for messages that show how it is written.
-pub(super) type Key = (&'static str, &'static str);
+/// The `sun_path` of a socket address less the zero byte.
+const MAX_SOCKET_PATH: usize = 107;
 
-/// The keys of one kind of table.
-pub(super) struct Schema {
-    /// The line above such a table; empty for the root.
-    pub(super) header: &'static str,
-    /// In front of the keys' names in messages.
-    pub(super) path: &'static str,
-    pub(super) keys: &'static [Key],
+/// Keys of the root about the controller's files.
+pub(super) const KEYS: &[Key] = &[
+    Key::required(
+        "socket",
+        Kind::Text("an absolute path of at most 107 bytes"),
+        r#""/run/mtd/eth0.sock""#,
+        "Control socket of `mtd status` and the other commands.",
+    )
+    .otherwise("/run/mtd/INTERFACE.sock"),
+    Key::preset(
+        "state_dir",
+        Kind::Text("an absolute path"),
+        r#""/var/lib/mtd""#,
+        "Folder for what must outlive a restart.",
+    ),
+];
+
+const COMMANDS: Kind = Kind::List("a command for /bin/sh -c");
+
+/// `[hooks]`.
+pub(super) const HOOKS: Schema = Schema {
+    header: "[hooks]",
+    path: "hooks.",
+    help: "Commands for /bin/sh -c, with MTD_HOOK, MTD_INTERFACE and MTD_DEVICE in the environment and 30 s of time. When one on \
+           the way up fails, so does the start. Those on the way down have no privileges but CAP_NET_ADMIN.",
+    groups: &[&[
+        Key::preset(
+            "pre_up",
+            COMMANDS,
+            r#"["logger mtd starts"]"#,
+            "Run before anything of the host is changed.",
+        )
+        .or("[]"),
+        Key::preset(
+            "post_up",
+            COMMANDS,
+            r#"["nft -f /etc/mtd/tunnel.nft"]"#,
+            "Run when the programs are attached.",
+        )
+        .or("[]"),
+        Key::preset(
+            "pre_down",
+            COMMANDS,
+            r#"["nft delete table inet tunnel"]"#,
+            "Run before anything is taken back.",
+        )
+        .or("[]"),
+        Key::preset(
+            "post_down",
+            COMMANDS,
+            r#"["logger mtd has stopped"]"#,
+            "Run when everything is taken back.",
+        )
+        .or("[]"),
+    ]],
+};
+
+/// Commands that are run when the data plane comes and goes, each by `/bin/sh -c`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hooks {
+    /// Before anything of the host is changed. One that fails ends the start.
+    pub pre_up: Vec<String>,
+    /// When the programs are attached. One that fails ends the start.
+    pub post_up: Vec<String>,
+    /// Before anything is taken back.
+    pub pre_down: Vec<String>,
+    /// When everything is taken back.
+    pub post_down: Vec<String>,
 }
 
-impl Schema {
-    fn has(&self, name: &str) -> bool {
-        self.keys.iter().any(|(known, _)| *known == name)
-    }
-}
-
-/// A value and the byte of the text where it stands.
-#[derive(Clone, Debug)]
-pub(super) struct Located<T> {
-    pub(super) value: T,
-    pub(super) at: usize,
-}
-
-/// One table of the file.
-pub(super) struct Section<'a, 'i> {
-    table: &'a DeTable<'i>,
-    schema: &'static Schema,
-    /// Where the table stands, for problems about what is not in it.
-    at: usize,
-}
-
-impl<'a, 'i> Section<'a, 'i> {
-    /// Takes the table and reports the keys that are not in the schema.
-    pub(super) fn new(
-        (table, at): (&'a DeTable<'i>, usize),
-        schema: &'static Schema,
-        problems: &mut Problems,
-    ) -> Self {
-        let section = Self { table, schema, at };
-        for key in table.keys() {
-            let name: &str = key.get_ref();
-            if !schema.has(name) {
-                problems.add(key.span().start, section.name(&shown(name)), unknown_key(name, schema));
-            }
+impl Hooks {
+    /// Reads `[hooks]`.
+    pub(super) fn read(table: &Section<'_, '_>, problems: &mut Problems<'_>) -> Self {
+        let mut commands = |key| table.strings(key, problems, command).into_iter().map(unlocated).collect();
+        Self {
+            pre_up: commands("pre_up"),
+            post_up: commands("post_up"),
+            pre_down: commands("pre_down"),
+            post_down: commands("post_down"),
         }
-        section
-    }
-
-    /// Where the table stands.
-    pub(super) fn at(&self) -> usize {
-        self.at
-    }
-
-    /// The name of a key in messages.
-    pub(super) fn name(&self, key: &str) -> String {
-        format!("{}{key}", self.schema.path)
-    }
-
-    /// The value of `key` as `convert` makes it; `None` when there is none or a problem has been reported.
-    pub(super) fn optional<T>(
-        &self,
-        key: &str,
-        problems: &mut Problems,
-        convert: impl FnOnce(&str) -> Result<T, Fault>,
-    ) -> Option<Located<T>> {
-        self.convert(key, problems, |value| match value {
-            DeValue::String(text) => convert(text),
-            other => Err(self.wrong_type(key, other, "a string")),
-        })
-    }
-
-    /// As [`Section::optional`], and it is a problem when there is none.
-    pub(super) fn required<T>(
-        &self,
-        key: &str,
-        problems: &mut Problems,
-        convert: impl FnOnce(&str) -> Result<T, Fault>,
-    ) -> Option<Located<T>> {
-        self.check_present(key, problems);
-        self.optional(key, problems, convert)
-    }
-
-    /// The whole number of `key`, which must be in the range.
-    pub(super) fn integer(
-        &self,
-        key: &str,
-        problems: &mut Problems,
-        (least, most): (u32, u32),
-    ) -> Option<Located<u32>> {
-        self.convert(key, problems, |value| match value {
-            DeValue::Integer(digits) => u32::from_str_radix(digits.as_str(), digits.radix())
-                .ok()
-                .filter(|number| (least..=most).contains(number))
-                .ok_or_else(|| {
-                    let what = format!("{} is out of range", shown(&digits.to_string()));
-                    Fault::new(what, format!("write a whole number from {least} to {most}"))
-                }),
-            other => Err(self.wrong_type(key, other, "a whole number")),
-        })
-    }
-
-    /// The truth value of `key`.
-    pub(super) fn boolean(&self, key: &str, problems: &mut Problems) -> Option<Located<bool>> {
-        self.convert(key, problems, |value| match value {
-            DeValue::Boolean(value) => Ok(*value),
-            other => Err(self.wrong_type(key, other, "true or false")),
-        })
-    }
-
-    /// Whether there is a value of `key`, good or bad.
-    pub(super) fn contains(&self, key: &str) -> bool {
-        self.table.contains_key(key)
-    }
-
-    /// Where the value of `key` stands, if that is this word alone.
-    pub(super) fn word(&self, key: &str, word: &str) -> Option<usize> {
-        let value = self.table.get(key)?;
-        matches!(value.get_ref(), DeValue::String(text) if *text == word).then(|| value.span().start)
-    }
-
-    /// As [`Section::optional_list`], and no key is a problem.
-    pub(super) fn list<T>(
-        &self,
-        key: &str,
-        problems: &mut Problems,
-        convert: impl Fn(&str) -> Result<T, Fault>,
-    ) -> Vec<Located<T>> {
-        self.check_present(key, problems);
-        self.optional_list(key, problems, convert)
-    }
-
-    /// As [`Section::strings`], and an empty list is a problem.
-    pub(super) fn optional_list<T>(
-        &self,
-        key: &str,
-        problems: &mut Problems,
-        convert: impl Fn(&str) -> Result<T, Fault>,
-    ) -> Vec<Located<T>> {
-        if let Some(value) = self.table.get(key)
-            && value.get_ref().as_array().is_some_and(|elements| elements.is_empty())
-        {
-            let fault = Fault::new("is an empty list", format!("put in at least one: {}", self.example(key)));
-            problems.add(value.span().start, self.name(key), fault);
-        }
-        self.strings(key, problems, convert)
-    }
-
-    /// The strings of `key`, a list or one string alone, as `convert` makes them: those without a problem.
-    pub(super) fn strings<T>(
-        &self,
-        key: &str,
-        problems: &mut Problems,
-        convert: impl Fn(&str) -> Result<T, Fault>,
-    ) -> Vec<Located<T>> {
-        let Some(value) = self.table.get(key) else { return Vec::new() };
-        let elements = match value.get_ref() {
-            DeValue::Array(elements) => elements.iter().as_slice(),
-            _ => std::slice::from_ref(value),
-        };
-        let mut converted = Vec::new();
-        for element in elements {
-            let at = element.span().start;
-            let result = match element.get_ref() {
-                DeValue::String(text) => convert(text),
-                other => Err(self.wrong_type(key, other, "a string")),
-            };
-            match result {
-                Ok(value) => converted.push(Located { value, at }),
-                Err(fault) => problems.add(at, self.name(key), fault),
-            }
-        }
-        converted
-    }
-
-    /// The table under `[key]`.
-    pub(super) fn table(&self, key: &str, schema: &'static Schema, problems: &mut Problems) -> Option<Self> {
-        let value = self.table.get(key)?;
-        let at = value.span().start;
-        if let DeValue::Table(table) = value.get_ref() {
-            return Some(Section::new((table, at), schema, problems));
-        }
-        let what = format!("is {}, not a table", with_article(value.get_ref()));
-        let remedy = format!("begin it with one line {}, in single brackets", schema.header);
-        problems.add(at, self.name(key), Fault::new(what, remedy));
-        None
-    }
-
-    /// The tables under `[[key]]`.
-    pub(super) fn tables(&self, key: &str, schema: &'static Schema, problems: &mut Problems) -> Vec<Self> {
-        let tables = self.list_of_tables(key, problems);
-        tables.into_iter().map(|table| Section::new(table, schema, problems)).collect()
-    }
-
-    fn list_of_tables(&self, key: &str, problems: &mut Problems) -> Vec<(&'a DeTable<'i>, usize)> {
-        let Some(value) = self.table.get(key) else { return Vec::new() };
-        let mut tables = Vec::new();
-        let mut wrong = |at, other: &DeValue| {
-            let what = format!("is {}, not a list of tables", with_article(other));
-            let remedy = format!("begin each one with a line [[{key}]], in double brackets");
-            problems.add(at, self.name(key), Fault::new(what, remedy));
-        };
-        match value.get_ref() {
-            DeValue::Array(elements) => {
-                for element in elements {
-                    match element.get_ref() {
-                        DeValue::Table(table) => tables.push((table, element.span().start)),
-                        other => wrong(element.span().start, other),
-                    }
-                }
-            }
-            other => wrong(value.span().start, other),
-        }
-        tables
-    }
-
-    fn convert<T>(
-        &self,
-        key: &str,
-        problems: &mut Problems,
-        convert: impl FnOnce(&DeValue<'i>) -> Result<T, Fault>,
-    ) -> Option<Located<T>> {
-        let value = self.table.get(key)?;
-        let at = value.span().start;
-        match convert(value.get_ref()) {
-            Ok(value) => Some(Located { value, at }),
-            Err(fault) => {
-                problems.add(at, self.name(key), fault);
-                None
-            }
-        }
-    }
-
-    fn check_present(&self, key: &str, problems: &mut Problems) {
-        if !self.table.contains_key(key) {
-            let fault = Fault::new("is missing", format!("add a line such as {}", self.example(key)));
-            problems.add(self.at, self.name(key), fault);
-        }
-    }
-
-    fn wrong_type(&self, key: &str, value: &DeValue, wanted: &str) -> Fault {
-        let what = format!("is {}, not {wanted}", with_article(value));
-        Fault::new(what, format!("write it like {}", self.example(key)))
-    }
-
-    fn example(&self, key: &str) -> String {
-        let value =
-            self.schema.keys.iter().find(|(known, _)| *known == key).map_or("…", |(_, example)| example);
-        format!("{key} = {value}")
     }
 }
 
-fn unknown_key(name: &str, schema: &Schema) -> Fault {
-    let places: Vec<&str> =
-        SCHEMAS.iter().filter(|other| other.has(name)).map(|other| other.header).collect();
-    match places.as_slice() {
-        [] => {}
-        ["", ..] => {
-            let header = schema.header;
-            let place =
-                format!("move it above the first line in brackets: lines below {header} belong to it");
-            return Fault::new("unknown key here", place);
-        }
-        headers => {
-            let place = format!("move it below a line {}, where it belongs", headers.join(" or "));
-            return Fault::new("unknown key here", place);
-        }
-    }
-    let known = || schema.keys.iter().map(|(known, _)| *known);
-    let remedy = match nearest(name, known()) {
-        Some(known) => format!("did you mean {known}?"),
-        None => format!("remove it; the keys known here are {}", known().collect::<Vec<_>>().join(", ")),
-    };
-    Fault::new("unknown key", remedy)
+/// What the file says about the controller's files.
+#[derive(Debug)]
+pub(super) struct Paths {
+    /// Path of the control socket; `None`: named after the interface.
+    pub(super) socket: Option<PathBuf>,
+    state_dir: Option<PathBuf>,
 }
 
-fn with_article(value: &DeValue) -> String {
-    let name = value.type_str();
-    let article = if name.starts_with(['a', 'i']) { "an" } else { "a" };
-    format!("{article} {name}")
+impl Paths {
+    /// Reads the root.
+    pub(super) fn read(root: &Section<'_, '_>, problems: &mut Problems<'_>) -> Self {
+        let state_dir = |text: &str| schema::absolute_path(text, DEFAULT_STATE_DIR);
+        Self {
+            socket: value(root.optional("socket", problems, socket_path)),
+            state_dir: value(root.optional("state_dir", problems, state_dir)),
+        }
+    }
+
+    /// Folder for what outlives the controller.
+    pub(super) fn state_dir(&self) -> PathBuf {
+        self.state_dir.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_STATE_DIR))
+    }
+}
+
+/// A command for the shell.
+fn command(text: &str) -> Result<String, Fault> {
+    if text.trim().is_empty() || text.contains('\0') {
+        return Err(Fault::new("is no command", "write a command as for /bin/sh -c, or leave it out"));
+    }
+    Ok(text.to_owned())
+}
+
+/// An absolute path that the address of a Unix socket has room for.
+fn socket_path(text: &str) -> Result<PathBuf, Fault> {
+    let path = schema::absolute_path(text, "/run/mtd/eth0.sock")?;
+    if text.len() <= MAX_SOCKET_PATH {
+        return Ok(path);
+    }
+    let what = format!("is {} bytes long; the path of a socket has at most {MAX_SOCKET_PATH}", text.len());
+    Err(Fault::new(what, "write a shorter path, such as /run/mtd/eth0.sock"))
 }

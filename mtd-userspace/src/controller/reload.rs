@@ -8,7 +8,7 @@ use axum::extract::State;
 use axum::response::Response;
 use axum::routing::post;
 
-use crate::config::{Change, Config, ConfigError, Settings};
+use crate::config::{self, Change, Config, ConfigError, Written};
 use crate::control::RELOAD_PATH;
 use crate::events::{Bus, Configuration, Event};
 use crate::http::{Refusal, answer};
@@ -19,7 +19,7 @@ use crate::subsystem::{Context, Subsystem};
 /// Reads configuration and registry again.
 pub(crate) struct Reloader {
     /// The settings in force, and the file that they came from.
-    settings: Option<Mutex<(Settings, PathBuf)>>,
+    settings: Option<Mutex<(Written, PathBuf)>>,
     registry: Arc<Registrations>,
 }
 
@@ -29,7 +29,7 @@ impl Reloader {
     /// # Errors
     /// When the file cannot be read.
     pub(crate) fn new(file: Option<PathBuf>, registry: Arc<Registrations>) -> Result<Arc<Self>, ConfigError> {
-        let settings = file.map(|path| Ok::<_, ConfigError>(Mutex::new((Settings::read(&path)?, path))));
+        let settings = file.map(|path| Ok::<_, ConfigError>(Mutex::new((Written::read(&path)?, path))));
         Ok(Arc::new(Self { settings: settings.transpose()?, registry }))
     }
 
@@ -44,14 +44,14 @@ impl Reloader {
         let mut settings = settings.lock().unwrap_or_else(PoisonError::into_inner);
         let (in_force, path) = &mut *settings;
         // As a whole, before anything is changed.
-        let (config, in_file) = Config::read_with_settings(path).map_err(anyhow::Error::from)?;
+        let (config, in_file) = Config::read_with_written(path).map_err(anyhow::Error::from)?;
         let mut reload = if self.registry.is_server() {
             self.registry.reload(Some(&config), sessions, bus)?
         } else {
             Reload { schema: status::SCHEMA, ..Reload::default() }
         };
         for change in in_force.changes(&in_file) {
-            if self.registry.is_server() && takes_effect(&change.key) {
+            if self.registry.is_server() && config::reloads(&change.key) {
                 in_force.apply(&change);
             } else {
                 let Change { key, before, after } = change;
@@ -91,9 +91,4 @@ type Handler = (Arc<Reloader>, Arc<dyn Audience>, Arc<Bus>);
 
 async fn reload(State((reloader, sessions, bus)): State<Handler>) -> Response {
     answer(reloader.reload(&*sessions, &bus))
-}
-
-/// Whether a running server takes over a changed setting.
-fn takes_effect(key: &str) -> bool {
-    key == "client" || key.starts_with("client.") || key == "listen.clients_dir"
 }

@@ -13,6 +13,7 @@ mod pins;
 mod plane;
 mod programs;
 pub mod report;
+pub mod section;
 mod settings;
 mod shared;
 mod steering;

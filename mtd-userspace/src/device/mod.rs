@@ -14,6 +14,7 @@ mod features;
 mod netlink;
 mod netns;
 mod route;
+pub mod section;
 mod sysctl;
 mod tunnel;
 mod underlay;

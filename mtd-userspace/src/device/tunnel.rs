@@ -12,13 +12,14 @@ use super::error::{Error, Result};
 use super::features::{self, End};
 use super::netlink::{Link, NAME_MAX, Netlink, request};
 use super::{address, route, sysctl};
+use crate::model::MIN_INNER_MTU;
 
 /// The alias (`ip link show`) by which mtd knows a device as its own. A device without it is never changed or removed.
 pub const MARKER: &str = "mtd tunnel";
 
 /// The MTUs a tunnel device can have, in bytes: from the least that IPv6 works with (RFC 8200, section 5) to the
 /// most that veth takes.
-pub const MTU_RANGE: RangeInclusive<u32> = 1280..=65535;
+pub const MTU_RANGE: RangeInclusive<u32> = MIN_INNER_MTU as u32..=65535;
 
 /// Suffix that makes the name of the inner end from that of the outer end.
 const PEER_SUFFIX: &str = "x";

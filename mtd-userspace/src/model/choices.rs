@@ -12,6 +12,9 @@ macro_rules! choice {
             /// The values in the words of the file, the default first.
             pub const CHOICES: &'static [(&'static str, Self)] = &[$(($text, Self::$variant)),+];
 
+            /// The words alone, the default first.
+            pub const WORDS: &'static [&'static str] = &[$($text),+];
+
             /// The word of the file.
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $text,)+ }

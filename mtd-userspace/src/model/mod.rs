@@ -7,6 +7,7 @@ mod counts;
 mod fault;
 mod guard;
 mod ids;
+mod limits;
 mod time;
 
 pub use addresses::{Pool, TunnelAddresses};
@@ -16,4 +17,8 @@ pub use counts::{Counts, Frames, MapFill, Program, SessionTraffic, Totals, Traff
 pub use fault::{Fault, MAX_SHOWN, shown};
 pub use guard::{Enforcement, Guard};
 pub use ids::{ClientId, PeerNumber, SessionIndex};
+pub use limits::{
+    DEFAULT_PERIOD, MAX_INNER_MTU, MAX_SESSIONS, MIN_INNER_MTU, MIN_REKEY_MARGIN, MIN_SLOTS_AHEAD,
+    PERIOD_RANGE, PERIODS_MS,
+};
 pub use time::{BootNs, ClockOffset, Reading, SessionNs, UnixNs};

@@ -5,10 +5,11 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use mtd_common::abi;
-use mtd_common::address::{End, Network};
+use mtd_common::address::{End, Network, PREFIX_LENGTHS};
 use mtd_common::packet::inner::mapped;
 
 pub use crate::model::TunnelAddresses as Tunnel;
+use crate::model::{self, MIN_INNER_MTU, PERIODS_MS};
 
 /// Version of handshake and control messages.
 pub const VERSION: u8 = 1;
@@ -17,7 +18,7 @@ pub const VERSION: u8 = 1;
 const HEAD: usize = 4;
 
 /// Least time in seconds between the renewal of keys and their end.
-const MIN_REKEY_MARGIN: u32 = 5;
+const MIN_REKEY_MARGIN: u32 = model::MIN_REKEY_MARGIN.as_secs() as u32;
 
 const REQUEST: u8 = 0;
 const RESPONSE: u8 = 1;
@@ -236,10 +237,10 @@ impl Response {
         let sound = reader.0.is_empty()
             && reserved == [0; 2]
             && known_mode
-            && (1000..=3_600_000).contains(&response.period_ms)
+            && PERIODS_MS.contains(&response.period_ms)
             && response.rekey_after >= 1
             && response.expire_after.saturating_sub(response.rekey_after) >= MIN_REKEY_MARGIN
-            && response.inner_mtu >= 1280
+            && response.inner_mtu >= MIN_INNER_MTU
             && (response.client.v6.is_some() || response.client.v4.is_some());
         sound.then_some(response)
     }
@@ -253,7 +254,7 @@ fn encode_end(end: &End, out: &mut Vec<u8>) {
 fn decode_end(length: u8, reader: &mut Reader<'_>) -> Option<End> {
     let end = End { network: Network { prefix: reader.take()?, length }, seed: reader.take()? };
     let prefix = ipnet::Ipv6Net::new(end.network.prefix.into(), length).ok()?;
-    let sound = (64..=112).contains(&length)
+    let sound = PREFIX_LENGTHS.contains(&length)
         && prefix.network() == prefix.addr()
         && !prefix.addr().is_unspecified()
         && !prefix.addr().is_multicast();

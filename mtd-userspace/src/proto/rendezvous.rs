@@ -39,7 +39,7 @@ const VERSION: u8 = 1;
 const SALT: &[u8] = b"mtd v1 rendezvous";
 
 /// Slot lengths in ms that an introduction may offer (MT-04).
-const SLOTS: RangeInclusive<u32> = 1_000..=3_600_000;
+const SLOTS: RangeInclusive<u32> = crate::model::PERIODS_MS;
 
 /// The start of the window that Unix time `t` lies in, both in s, for windows of `length` s.
 pub const fn window_start(t: u64, length: u64) -> u64 {
@@ -322,8 +322,8 @@ pub enum OpenError {
 /// A field of an introduction that a reader refuses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FieldError {
-    /// The prefix length is not within 64 to 112.
-    #[error("the prefix length {0} is not within 64 to 112")]
+    /// The prefix length is not within [`PREFIX_LENGTHS`].
+    #[error("the prefix length {0} is not within {low} to {high}", low = PREFIX_LENGTHS.start(), high = PREFIX_LENGTHS.end())]
     PrefixLength(u8),
     /// The prefix has bits behind its length.
     #[error("the prefix has bits behind its length")]

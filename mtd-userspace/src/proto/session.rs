@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use super::noise::Secrets;
-use crate::config::Peer;
+use crate::keys::SecretKey;
 use crate::model::Mode;
 
 /// Domains of all keys derived here (`docs/wire-format.md`).
@@ -48,6 +48,21 @@ pub struct Session {
     address_key: [u8; 32],
 }
 
+/// What a statically configured session is made of (requirement MT-27).
+#[derive(Clone, Copy, Debug)]
+pub struct Static<'a> {
+    /// Own end.
+    pub local: End,
+    /// The peer's end.
+    pub remote: End,
+    /// The pre-shared key.
+    pub key: &'a SecretKey,
+    /// Slot length.
+    pub period: Duration,
+    /// What is done to inner packets.
+    pub mode: Mode,
+}
+
 /// Which end's address gives way where both derive the same (requirement MT-07).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Order {
@@ -77,12 +92,11 @@ impl std::fmt::Debug for Session {
 }
 
 impl Session {
-    /// Derives the session with a peer of the configuration.
-    pub fn new(peer: &Peer) -> Self {
-        let local = End { network: network(peer.local_prefix), seed: peer.seed };
-        let remote = End { network: network(peer.prefix), seed: peer.peer_seed };
-        let mode = mode(peer.mode);
-        let period = nanoseconds(peer.period);
+    /// Derives a statically configured session.
+    pub fn new<'a>(parameters: impl Into<Static<'a>>) -> Self {
+        let Static { local, remote, key, period, mode: chosen } = parameters.into();
+        let mode = mode(chosen);
+        let period = nanoseconds(period);
         let order = order(&local, &remote);
         let (first, second) = if order == Order::LocalFirst { (&local, &remote) } else { (&remote, &local) };
         let mut context = Vec::with_capacity(28);
@@ -90,7 +104,7 @@ impl Session {
         context.extend(second.seed);
         context.extend(period.to_be_bytes());
         context.extend(mode.to_be_bytes());
-        let schedule = Schedule::new(STATIC, peer.key.as_bytes(), context);
+        let schedule = Schedule::new(STATIC, key.as_bytes(), context);
         let phase = schedule.phase(period);
         let labels = [b"first to second", b"second to first"];
         let [tx, rx] = schedule.directions(order == Order::LocalFirst, labels.map(<[u8; 15]>::as_slice));
@@ -307,6 +321,11 @@ const DIRECTIONS: [&[u8]; 2] = [b"client to server", b"server to client"];
 /// The end with the lower seed is the first one, whichever of the two computes it.
 fn order(local: &End, remote: &End) -> Order {
     if local.seed < remote.seed { Order::LocalFirst } else { Order::RemoteFirst }
+}
+
+/// The end of a session that has addresses in `prefix`, with its seed IID in network order.
+pub fn end(prefix: ipnet::Ipv6Net, seed: [u8; 8]) -> End {
+    End { network: network(prefix), seed }
 }
 
 /// A prefix as addresses are derived from it.

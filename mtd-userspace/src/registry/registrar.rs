@@ -11,7 +11,7 @@ use super::{Change, Entry, Registry, Sources, not_a_server};
 use crate::config::Config;
 use crate::http::{Reason, Refusal};
 use crate::keys::PublicKey;
-use crate::leases::{self, Leases};
+use crate::leases::Leases;
 use crate::model::TunnelAddresses;
 use crate::sessions::{Clock, Consequences};
 use crate::status::{self, SessionState};
@@ -37,7 +37,7 @@ impl Registrar {
         clock: Arc<dyn Clock>,
     ) -> anyhow::Result<Option<Self>> {
         let (Some(sources), Some(listen), Some(identity)) =
-            (Sources::of_config(config), &config.listen, &config.identity)
+            (config.client_sources(), &config.listen, &config.identity)
         else {
             return Ok(None);
         };
@@ -47,10 +47,10 @@ impl Registrar {
         for warning in warnings {
             warn!("{warning}");
         }
-        let leases = Leases::read(&leases_path, listen.pool, leases::reserved(config))?;
+        let leases = Leases::read(&leases_path, listen.pool, config.reserved_networks())?;
         let leases = leases.unwrap_or_else(|why| {
             warn!("{} is not to be used ({why}): clients get new addresses", leases_path.display());
-            Leases::new(listen.pool, leases::reserved(config))
+            Leases::new(listen.pool, config.reserved_networks())
         });
         let mut registrar = Self { registry, sources, leases, leases_path, clock, own_key };
         registrar.bring_up_to_date();
@@ -117,7 +117,7 @@ impl Registrar {
     /// Reads the registry again: the folder, and the clients of the configuration, which may be another one.
     pub(super) fn reload(&mut self, config: Option<&Config<()>>) -> Result<(Change, Consequences), Refusal> {
         if let Some(config) = config {
-            let sources = Sources::of_config(config).ok_or_else(not_a_server)?;
+            let sources = config.client_sources().ok_or_else(not_a_server)?;
             self.sources = sources.with_own_key(self.own_key);
         }
         let change = self.registry.reload(self.sources.clone())?;

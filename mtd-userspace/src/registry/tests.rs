@@ -5,6 +5,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use tempfile::TempDir;
 
 use super::*;
+use crate::config::Config;
 use crate::http::{Reason, Refusal};
 use crate::keys::SecretKey;
 
@@ -227,10 +228,10 @@ fn what_cannot_be_read_or_trusted_changes_nothing() {
 fn sources_are_those_of_the_configuration() {
     let text = include_str!("../../../packaging/mtd.toml.example");
     let config = Config::parse(text, "example").unwrap();
-    let sources = Sources::of_config(&config).unwrap();
+    let sources = config.client_sources().unwrap();
     assert_eq!(sources.dir, Path::new("clients"));
     assert_eq!(sources.clients, config.listen.clone().unwrap().clients);
     assert_eq!(sources.names, ["office", "laptop"].map(str::to_owned).into());
     assert_eq!(sources.keys, HashSet::from([config.servers[0].public_key]));
-    assert!(Sources::of_config(&Config { listen: None, ..config }).is_none());
+    assert!(Config { listen: None, ..config }.client_sources().is_none());
 }

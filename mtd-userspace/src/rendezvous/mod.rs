@@ -23,6 +23,7 @@ mod memory;
 mod metrics;
 mod network;
 mod publish;
+pub mod section;
 
 pub use fetch::{Counters, FetchError, FetchOptions, Fetcher, Found};
 pub use meeting::Meeting;

@@ -21,6 +21,7 @@ mod path;
 mod paths;
 mod report;
 mod requests;
+pub mod section;
 mod stop;
 mod store;
 mod summary;

@@ -6,10 +6,13 @@ use super::*;
 
 /// Pieces from which texts are made that get past the TOML parser more often than chance.
 fn pieces() -> impl Strategy<Value = String> {
-    let keys = tables::SCHEMAS.iter().flat_map(|schema| schema.keys);
-    let mut pieces: Vec<String> =
-        keys.flat_map(|(key, value)| [format!("{key} = {value}\n"), format!("{key} = ")]).collect();
-    pieces.extend(tables::SCHEMAS.iter().map(|schema| format!("{}\n", schema.header)));
+    let keys = FORMAT.schemas().flat_map(Schema::keys).map(|key| (key.name, key.example));
+    let tables = FORMAT.tables.iter().map(|table| (table.name(), if table.is_list() { "[]" } else { "{}" }));
+    let mut pieces: Vec<String> = keys
+        .chain(tables)
+        .flat_map(|(key, value)| [format!("{key} = {value}\n"), format!("{key} = ")])
+        .collect();
+    pieces.extend(FORMAT.schemas().map(|schema| format!("{}\n", schema.header)));
     pieces.extend(
         [
             "link = \"shared\"\n",

@@ -1,7 +1,7 @@
 //! Tests of the configuration: rendezvous, registered clients, servers.
 
-use std::fs::{Permissions, set_permissions, write};
-use std::os::unix::fs::PermissionsExt;
+mod load;
+mod together;
 
 use super::*;
 use crate::model::{Encoding, Pool, TunnelAddresses};
@@ -191,7 +191,6 @@ fn a_client_needs_a_server_and_a_key_and_no_address() {
 
 #[test]
 fn values_that_are_none() {
-    let public_key = "write the 44 characters that mtd pubkey prints at the other end";
     check(&[
         (
             "\"5m\"",
@@ -220,6 +219,12 @@ fn values_that_are_none() {
             "12:21: rendezvous.publish_in_flight: 257 is out of range; write a whole number from 1 to 256",
         ),
         ("\"who\"", "\"\"", "15:15: listen.clients_dir: \"\" is no path; write a path such as clients"),
+    ]);
+}
+
+#[test]
+fn values_of_servers_and_clients_that_are_none() {
+    check(&[
         (
             "\"24h\"",
             "\"4s\"",
@@ -257,6 +262,11 @@ fn values_that_are_none() {
         ),
         ("name = \"office\"\n", "", "33:1: server.name: is missing; add a line such as name = \"office\""),
     ]);
+}
+
+#[test]
+fn public_keys() {
+    let public_key = "write the 44 characters that mtd pubkey prints at the other end";
     for bad in ["", "topsecret", "AAAA", &KEYS[0].replace('=', "")] {
         let found = errors(&FILE.replace(KEYS[0], bad));
         assert_eq!(found, format!("mtd.toml:30:14: client.public_key: is no public key; {public_key}"));
@@ -268,6 +278,10 @@ fn values_that_are_none() {
             "mtd.toml:30:14: client.public_key: is no public key that anybody can have the private key of; {public_key}"
         )
     );
+}
+
+#[test]
+fn nodes_of_the_dht() {
     let remedy = "write a host and a port, such as dht.example.net:6881 or 192.0.2.1:6881";
     for (bad, what) in [
         ("dht.example.net", "has no port"),
@@ -284,139 +298,6 @@ fn values_that_are_none() {
 }
 
 #[test]
-fn pools() {
-    let pool = "[\"fd00:6d74::/96\", \"10.66.0.0/16\"]";
-    check(&[
-        (pool, "\"fd00:6d74::/64\"", ""),
-        (
-            "\"10.66.0.0/16\"",
-            "\"10.66.1.0/16\"",
-            "16:27: listen.pool: host bits are set in 10.66.1.0/16; write 10.66.0.0/16",
-        ),
-        (
-            "\"10.66.0.0/16\"",
-            "\"10.66.0.0\"",
-            "16:27: listen.pool: 10.66.0.0 has no prefix length; write 10.66.0.0/24",
-        ),
-        (
-            "\"10.66.0.0/16\"",
-            "\"10.66.0.0/31\"",
-            "16:27: listen.pool: 10.66.0.0/31 has 31 bits; a pool of this family has 8 to 30; write a smaller or larger network, such as fd00:6d74::/64 or 10.66.0.0/24",
-        ),
-        (
-            "\"10.66.0.0/16\"",
-            "\"fd01::/64\"",
-            "16:27: listen.pool: fd01::/64 is a second IPv6 network; keep one network of each family",
-        ),
-        (
-            pool,
-            "[]",
-            "16:8: listen.pool: is an empty list; put in at least one: pool = [\"fd00:6d74::/64\", \"10.66.0.0/24\"]",
-        ),
-        (
-            "\"fd00:6d74::/96\"",
-            "\"2001:db8::/32\"",
-            "16:9: listen.pool: 2001:db8::/32 overlaps the protected prefix 2001:db8:1::/64; write a network of the tunnel's own, such as fd00:6d74::/64",
-        ),
-        (
-            ", \"10.66.0.1/24\"",
-            "",
-            "16:27: listen.pool: 10.66.0.0/16: this host has no IPv4 address that such clients could reach; add one to address, or take 10.66.0.0/16 out",
-        ),
-    ]);
-    let single = FILE
-        .replace(&format!("pool = {pool}\n"), "")
-        .replace("fd00:6d74::1/64", "fd00:6d74::1/128")
-        .replace("10.66.0.1/24", "10.66.0.1/32");
-    assert_eq!(
-        errors(&single),
-        "mtd.toml:14:1: listen.pool: is missing, and no network of address has room for clients; add a line such as pool = \
-         [\"fd00:6d74::/64\", \"10.66.0.0/24\"]"
-    );
-}
-
-#[test]
-fn what_does_not_go_together() {
-    check(&[
-        (
-            "\"7s\"",
-            "\"6s\"",
-            "23:16: listen.expire_after: 6s is less than rekey_after (2s) and 5s for the new keys to be agreed on; write at least expire_after = \"7s\"",
-        ),
-        ("expire_after = \"7s\"\n", "", ""),
-        (
-            "rekey_after = \"2s\"\n",
-            "",
-            "22:16: listen.expire_after: 7s is less than rekey_after (2m) and 5s for the new keys to be agreed on; write at least expire_after = \"2m 5s\"",
-        ),
-        (
-            "\"1s\"",
-            "\"301s\"",
-            "20:22: listen.introduction_grace: 5m 1s is longer than a window of the rendezvous (5m); write at most \"5m\"",
-        ),
-        (
-            "interface = ",
-            "horizon = \"5s\"\ninterface = ",
-            "1:11: horizon: 5s is less than 3 slots of 2s ([listen] in line 15); write at least \"6s\"",
-        ),
-        (
-            "interface = ",
-            "max_sessions = 1\ninterface = ",
-            "1:16: max_sessions: 1 sessions are fewer than the 2 peers, servers and clients of this file; write at least 2",
-        ),
-        (
-            "\"office\"",
-            "\"tablet\"",
-            "34:8: server.name: tablet is a name in line 29 already; write another name",
-        ),
-        (
-            KEYS[1],
-            KEYS[0],
-            "35:14: server.public_key: is in line 30 already; write the other end's own public key",
-        ),
-        (
-            "\"10.66.0.77\"",
-            "\"10.66.0.1\"",
-            "31:28: client.address: 10.66.0.1 is this host's own tunnel address; write another address",
-        ),
-        (
-            "\"10.66.0.77\"",
-            "\"fd11::78\"",
-            "31:28: client.address: fd11::78 is a second IPv6 address; keep one address of each family",
-        ),
-        (
-            "\"fd11::77/128\"",
-            "\"2001:db8:1::7\"",
-            "31:12: client.address: 2001:db8:1::7 lies in the protected prefix 2001:db8:1::/64; write an address of the tunnel's own inner network, such as fd00:6d74::77",
-        ),
-        (
-            "\nlocal_prefix = \"2001:db8:3::/80\"\nmax",
-            "\nlocal_prefix = \"2001:db8:4::/80\"\nmax",
-            "24:16: listen.local_prefix: 2001:db8:4::/80 is not a protected prefix of this host; write one of prefix: 2001:db8:1::/64, 2001:db8:3::/80",
-        ),
-        (
-            "[[client]]",
-            "[[client]]\nname = \"other\"\npublic_key = \"EWdn5E+6XsYzhWpG28+icwpu8kjByL3ya6CB7EuXrEQ=\"\naddress = \"10.66.0.77\"\n[[client]]",
-            "35:28: client.address: 10.66.0.77 is in line 31 already; leave it with one client",
-        ),
-    ]);
-    let without_listen =
-        format!("{}{}", &FILE[..FILE.find("[listen]").unwrap()], &FILE[FILE.find("[[client]]").unwrap()..]);
-    assert_eq!(
-        errors(&without_listen),
-        "mtd.toml:14:1: client: this host does not listen for clients; add a line [listen], or leave the clients out"
-    );
-    let peer = &BASE[BASE.find("[[peer]]").unwrap()..BASE.rfind("[[peer]]").unwrap()];
-    let with_peer = format!("{FILE}{}", peer.replace("10.66.0.2/32", "10.66.0.77/32\", \"10.20.0.0/16"));
-    assert_eq!(
-        errors(&with_peer),
-        "mtd.toml:31:28: client.address: 10.66.0.77 is an address of a peer; write another address\n\
-         mtd.toml:46:53: peer.allowed_ips: 10.20.0.0/16 is in line 37 already; leave it with the one whose packets may come \
-         from there"
-    );
-}
-
-#[test]
 fn tables_and_keys_in_the_wrong_place() {
     check(&[
         ("[[client]]", "[client]", "28:1: client: is a table, not a list of tables; begin each one with a line [[client]], in double brackets"),
@@ -427,83 +308,4 @@ fn tables_and_keys_in_the_wrong_place() {
         ("interface = ", "window = \"1m\"\ninterface = ", "1:1: window: unknown key here; move it below a line [rendezvous] or [[server]], where it belongs"),
         ("idle_timeout", "idle_timout", "21:1: listen.idle_timout: unknown key; did you mean idle_timeout?"),
     ]);
-}
-
-/// A folder with FILE and a good key for it.
-fn folder() -> (tempfile::TempDir, SecretKey) {
-    let folder = tempfile::tempdir().unwrap();
-    write(folder.path().join("mtd.toml"), FILE).unwrap();
-    let key = SecretKey::generate().unwrap();
-    write_key(&folder, "private.key", &key);
-    (folder, key)
-}
-
-fn write_key(folder: &tempfile::TempDir, name: &str, key: &SecretKey) {
-    let path = folder.path().join(name);
-    write(&path, key.to_base64().as_bytes()).unwrap();
-    set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
-}
-
-fn load_errors(folder: &tempfile::TempDir) -> String {
-    let error = Config::load(&folder.path().join("mtd.toml")).map(|_| ()).unwrap_err().to_string();
-    error.replace(&format!("{}/", folder.path().display()), "")
-}
-
-#[test]
-fn load_reads_the_own_key_and_joins_the_paths() {
-    let (folder, key) = folder();
-    let path = folder.path().join("mtd.toml");
-    let config = Config::load(&path).unwrap();
-    assert_eq!(
-        config.identity,
-        Some(Identity { key_file: folder.path().join("private.key"), key: key.clone() })
-    );
-    assert_eq!(config.listen.as_ref().unwrap().clients_dir, folder.path().join("who"));
-    assert!(!format!("{config:?}").contains(&*key.to_base64()));
-    // What needs no secrets can be read without them.
-    std::fs::remove_file(folder.path().join("private.key")).unwrap();
-    let read = Config::read(&path).unwrap();
-    assert_eq!((&read.listen, &read.servers), (&config.listen, &config.servers));
-    assert_eq!(
-        load_errors(&folder),
-        "mtd.toml:4:20: private_key_file: cannot read private.key: No such file or directory (os error 2); make one: (umask \
-         077; mtd genkey > private.key)"
-    );
-}
-
-#[test]
-fn load_refuses_keys_that_are_zero_or_somebody_elses() {
-    let (folder, key) = folder();
-    write_key(&folder, "private.key", &SecretKey::from_bytes([0; 32]));
-    assert_eq!(
-        load_errors(&folder),
-        "mtd.toml:4:20: private_key_file: private.key holds a key of zeros; make one: (umask 077; mtd genkey > private.key)"
-    );
-    write_key(&folder, "private.key", &key);
-    let text = FILE.replace(KEYS[0], &key.public().to_string());
-    write(folder.path().join("mtd.toml"), &text).unwrap();
-    assert_eq!(
-        load_errors(&folder),
-        "mtd.toml:30:14: client.public_key: is this host's own public key; write the public key of the other end, which mtd \
-         pubkey prints there"
-    );
-    let peer = &BASE[BASE.find("[[peer]]").unwrap()..BASE.rfind("[[peer]]").unwrap()];
-    write(folder.path().join("mtd.toml"), format!("{FILE}{peer}")).unwrap();
-    write_key(&folder, "laptop.key", &key);
-    assert_eq!(
-        load_errors(&folder),
-        "mtd.toml:4:20: private_key_file: private.key holds the pre-shared key of peer laptop; make one: (umask 077; mtd \
-         genkey > private.key)"
-    );
-    write(
-        folder.path().join("mtd.toml"),
-        FILE.replace("\"private.key\"", &format!("\"{}\"", *key.to_base64())),
-    )
-    .unwrap();
-    let found = load_errors(&folder);
-    assert!(
-        found.starts_with("mtd.toml:4:20: private_key_file: is a key, not the name")
-            && !found.contains(&key.to_base64()[..8]),
-        "{found}"
-    );
 }

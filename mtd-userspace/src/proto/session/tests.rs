@@ -1,25 +1,17 @@
 //! Both ends derive the same, and nothing in common with anybody else.
 
 use super::*;
-use crate::config::Config;
 use crate::keys::SecretKey;
 
-fn peer(text: &str, key: u8) -> Peer {
-    let config = Config::parse(text, "test").unwrap();
-    let peer = config.peers.into_iter().next().unwrap();
-    peer.with_key(SecretKey::from_bytes([key; 32]))
-}
-
-fn text(own: u8, other: u8, period: &str, mode: &str) -> String {
-    format!(
-        "interface = \"eth0\"\nprefix = \"2001:db8:{own}::/64\"\naddress = [\"fd00::{own}/64\"]\n[[peer]]\n\
-         name = \"p\"\nprefix = \"2001:db8:{other}::/64\"\nkey_file = \"k\"\nseed = \"{own:016x}\"\n\
-         peer_seed = \"{other:016x}\"\nperiod = \"{period}\"\nmode = \"{mode}\"\nallowed_ips = [\"fd00::{other}/128\"]\n"
-    )
-}
-
 fn session(own: u8, other: u8, period: &str, mode: &str, key: u8) -> Session {
-    Session::new(&peer(&text(own, other, period, mode), key))
+    let end = |number: u8| {
+        let prefix = format!("2001:db8:{number}::/64").parse().unwrap();
+        end(prefix, u64::from(number).to_be_bytes())
+    };
+    let mode = Mode::CHOICES.iter().find(|(word, _)| *word == mode).unwrap().1;
+    let key = SecretKey::from_bytes([key; 32]);
+    let period = humantime::parse_duration(period).unwrap();
+    Session::new(Static { local: end(own), remote: end(other), key: &key, period, mode })
 }
 
 #[test]

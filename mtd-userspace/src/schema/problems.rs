@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::model::{Fault, MAX_SHOWN};
 
-/// So many problems are kept; of more, only the number.
+/// This many problems are kept; further ones are only counted.
 const MAX_PROBLEMS: usize = 100;
 
 /// One problem of a configuration file.
@@ -28,7 +28,8 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
-    pub(super) fn of_file(origin: &str, fault: Fault) -> Self {
+    /// The error of a file that cannot be read as a whole.
+    pub fn of_file(origin: &str, fault: Fault) -> Self {
         let problem = Problem { position: None, key: String::new(), fault };
         Self { origin: origin.to_owned(), problems: vec![problem], more: 0 }
     }
@@ -64,7 +65,8 @@ impl fmt::Display for ConfigError {
 impl std::error::Error for ConfigError {}
 
 /// Collects the problems of one text.
-pub(super) struct Problems<'t> {
+#[derive(Debug)]
+pub struct Problems<'t> {
     text: &'t str,
     /// Byte at which each line begins, so that a file of many problems takes no quadratic time.
     lines: Vec<usize>,
@@ -74,14 +76,15 @@ pub(super) struct Problems<'t> {
 }
 
 impl<'t> Problems<'t> {
-    pub(super) fn new(text: &'t str, origin: &'t str) -> Self {
+    /// No problems yet of `text`, which messages call `origin`.
+    pub fn new(text: &'t str, origin: &'t str) -> Self {
         let newlines = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
         let lines = std::iter::once(0).chain(newlines.map(|(at, _)| at + 1)).collect();
         Self { text, lines, origin, found: Vec::new(), more: 0 }
     }
 
     /// Adds a problem at byte `at` of the text.
-    pub(super) fn add(&mut self, at: usize, key: impl Into<String>, fault: Fault) {
+    pub fn add(&mut self, at: usize, key: impl Into<String>, fault: Fault) {
         if self.found.len() == MAX_PROBLEMS {
             self.more += 1;
             return;
@@ -91,17 +94,17 @@ impl<'t> Problems<'t> {
     }
 
     /// Number of problems so far.
-    pub(super) fn count(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.found.len() + self.more
     }
 
     /// The line of byte `at`, for a message about another place.
-    pub(super) fn line(&self, at: usize) -> usize {
+    pub fn line(&self, at: usize) -> usize {
         self.lines.partition_point(|start| *start <= at)
     }
 
     /// The error that all problems make together.
-    pub(super) fn into_error(mut self) -> ConfigError {
+    pub fn into_error(mut self) -> ConfigError {
         self.found.sort_by_key(|(at, _)| *at);
         let problems = self.found.into_iter().map(|(_, problem)| problem).collect();
         ConfigError { origin: self.origin.to_owned(), problems, more: self.more }

@@ -1,0 +1,7 @@
+//! `[listen]` and `[[client]]` in the configuration: what this host does as a server with registered clients.
+
+mod client;
+mod listen;
+
+pub use client::{CLIENT, Client, Clients};
+pub use listen::{DEFAULT_CLIENTS_DIR, LISTEN, Listen, ListenFields};

@@ -1,0 +1,33 @@
+//! Keys that several tables have.
+
+use super::{Key, Kind};
+use crate::model::{Mode, PERIOD_RANGE};
+
+/// What a name is, in all tables that have one.
+pub const NAME: Kind = Kind::Text("1 to 32 letters, digits, \".\", \"_\" and \"-\", in ASCII");
+
+/// The length of slots, in all tables that have one.
+pub const PERIOD: Key = Key::preset(
+    "period",
+    Kind::Duration(PERIOD_RANGE.0, PERIOD_RANGE.1),
+    r#""3s""#,
+    "Length of a slot: how long an address lives.",
+)
+.from_requirement("MT-04");
+
+/// What is done to inner packets, in all tables that say so.
+pub const MODE: Key = Key::preset(
+    "mode",
+    Kind::Choice(Mode::WORDS),
+    r#""encrypt""#,
+    "What is done to inner packets. \"authenticate\" is as secure against forgery and faster, and they can be read on the wire.",
+);
+
+/// The own prefix of sessions, in all tables that choose one.
+pub const LOCAL_PREFIX: Key = Key::required(
+    "local_prefix",
+    Kind::Text("one of the values of prefix"),
+    r#""2001:db8:1::/64""#,
+    "Which own prefix is used.",
+)
+.otherwise("the first prefix");

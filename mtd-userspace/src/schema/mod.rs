@@ -1,0 +1,196 @@
+//! What the sections of a configuration file are made of: keys and their documentation, values with their place in the
+//! file, problems that are collected, and what sections need to know of each other.
+//!
+//! It knows no feature. A feature has a file `section.rs` with a [`Schema`] (or [`Key`]s of the root) and a [`Part`] that
+//! reads and checks them; [`crate::config`] puts the sections together.
+
+pub mod common;
+mod document;
+mod facts;
+mod networks;
+mod problems;
+mod section;
+mod values;
+
+use std::time::Duration;
+
+pub use document::{manual_page, markdown};
+pub use facts::{Claim, Facts, Prefixes, Slots, each_once};
+pub use networks::{check_host_bits, check_unicast, inner_network, listen_address, not_a_network, prefix};
+pub use problems::{ConfigError, Problem, Problems};
+pub use section::{Located, Section, unlocated, value, value_or_default};
+pub use values::{MAX_INTERFACE_NAME, absolute_path, duration, interface_name, name, path};
+
+/// One section's part in the reading of a file. First every section tells the others what they may need to know, then
+/// each is checked.
+pub trait Part {
+    /// Adds what other sections may need to know.
+    fn tell(&self, _: &mut Facts) {}
+
+    /// Reports what does not hold within the section, or does not go together with the others.
+    fn check(&self, _: &Facts, _: &mut Problems<'_>) {}
+}
+
+/// What values a key has.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Kind {
+    /// A string; in words, what it stands for.
+    Text(&'static str),
+    /// One string, or a list of them; in words, what each stands for.
+    List(&'static str),
+    /// One of these words.
+    Choice(&'static [&'static str]),
+    /// A string with a duration, from the first to the second.
+    Duration(Duration, Duration),
+    /// A whole number, from the first to the second.
+    Integer(u32, u32),
+    /// `true` or `false`.
+    Boolean,
+}
+
+/// What holds when a key is left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Default {
+    /// The key must be there.
+    Required,
+    /// This value, in TOML.
+    Value(&'static str),
+    /// What these words say.
+    Words(&'static str),
+}
+
+/// A key of a table: the one place that says what it is called, what can be written, and what it means.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    /// Its name.
+    pub name: &'static str,
+    /// What can be written.
+    pub kind: Kind,
+    /// A value in TOML, for messages that show how one is written.
+    pub example: &'static str,
+    /// What holds without it.
+    pub default: Default,
+    /// What it means, in whole sentences.
+    pub help: &'static str,
+    /// The requirement that it comes from; empty: none.
+    pub requirement: &'static str,
+    /// Whether `mtd reload` applies a changed value to a running controller. Otherwise the next start does.
+    pub reloads: bool,
+}
+
+impl Key {
+    /// A key that must be there; see the fields.
+    pub const fn required(name: &'static str, kind: Kind, example: &'static str, help: &'static str) -> Self {
+        let default = Default::Required;
+        Self { name, kind, example, default, help, requirement: "", reloads: false }
+    }
+
+    /// A key whose default is this value in TOML, which is the example as well.
+    pub const fn preset(name: &'static str, kind: Kind, preset: &'static str, help: &'static str) -> Self {
+        Self { default: Default::Value(preset), ..Self::required(name, kind, preset, help) }
+    }
+
+    /// The same key, whose default is this value in TOML.
+    #[must_use]
+    pub const fn or(self, default: &'static str) -> Self {
+        Self { default: Default::Value(default), ..self }
+    }
+
+    /// The same key, of which these words say what holds without it.
+    #[must_use]
+    pub const fn otherwise(self, words: &'static str) -> Self {
+        Self { default: Default::Words(words), ..self }
+    }
+
+    /// The same key, from this requirement.
+    #[must_use]
+    pub const fn from_requirement(self, requirement: &'static str) -> Self {
+        Self { requirement, ..self }
+    }
+
+    /// The same key, of which `mtd reload` applies changes.
+    #[must_use]
+    pub const fn reloading(self) -> Self {
+        Self { reloads: true, ..self }
+    }
+}
+
+/// The keys of one kind of table.
+#[derive(Debug)]
+pub struct Schema {
+    /// The line above such a table; empty for the root.
+    pub header: &'static str,
+    /// In front of the keys' names in messages.
+    pub path: &'static str,
+    /// What the table is for, in whole sentences.
+    pub help: &'static str,
+    /// Its keys, in groups that different rooms have made.
+    pub groups: &'static [&'static [Key]],
+}
+
+impl Schema {
+    /// Its keys.
+    pub fn keys(&self) -> impl Iterator<Item = &'static Key> + use<> {
+        self.groups.iter().copied().flatten()
+    }
+
+    /// The key of this name.
+    pub fn key(&self, name: &str) -> Option<&'static Key> {
+        self.keys().find(|key| key.name == name)
+    }
+
+    /// The name of the table; empty for the root.
+    pub fn name(&self) -> &'static str {
+        self.path.trim_end_matches('.')
+    }
+
+    /// Whether there can be several such tables.
+    pub fn is_list(&self) -> bool {
+        self.header.starts_with("[[")
+    }
+}
+
+/// All tables that a file can have.
+#[derive(Debug)]
+pub struct Format {
+    /// What stands above the first table.
+    pub root: &'static Schema,
+    /// The tables.
+    pub tables: &'static [&'static Schema],
+}
+
+impl Format {
+    /// The root and the tables.
+    pub fn schemas(&self) -> impl Iterator<Item = &'static Schema> + use<> {
+        std::iter::once(self.root).chain(self.tables.iter().copied())
+    }
+
+    /// The names that can stand in a table: its keys, and the tables for the root.
+    pub fn names(&self, schema: &'static Schema) -> impl Iterator<Item = &'static str> + use<> {
+        let tables = if schema.header.is_empty() { self.tables } else { &[] };
+        schema.keys().map(|key| key.name).chain(tables.iter().map(|table| table.name()))
+    }
+
+    /// Whether this name can stand in a table.
+    pub fn has(&self, schema: &'static Schema, name: &str) -> bool {
+        self.names(schema).any(|known| known == name)
+    }
+
+    /// Whether `mtd reload` applies a change of this setting, such as `mtu`, `listen.period` or `client.tablet.address`.
+    pub fn reloads(&self, setting: &str) -> bool {
+        let Some((table, rest)) = setting.split_once('.') else {
+            return match self.tables.iter().find(|schema| schema.name() == setting) {
+                // The table itself has come or gone.
+                Some(table) => table.keys().all(|key| key.reloads),
+                None => self.root.key(setting).is_some_and(|key| key.reloads),
+            };
+        };
+        let Some(table) = self.tables.iter().find(|schema| schema.name() == table) else { return false };
+        // In front of it stands the name of one of several tables, which may have dots.
+        let key = if table.is_list() { rest.rsplit_once('.').map_or(rest, |(_, key)| key) } else { rest };
+        table.key(key).is_some_and(|key| key.reloads)
+    }
+}
+
+#[cfg(test)]
+mod tests;

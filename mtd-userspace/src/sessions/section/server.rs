@@ -1,0 +1,125 @@
+//! `[[server]]` in the configuration: a server that this host connects to.
+
+use std::time::Duration;
+
+use ipnet::{IpNet, Ipv6Net};
+
+use crate::keys::PublicKey;
+use crate::keys::section::{PUBLIC_KEY, public_key};
+use crate::rendezvous::section as rendezvous;
+use crate::schema::common::{LOCAL_PREFIX, NAME};
+use crate::schema::{self, Facts, Key, Kind, Located, Part, Problems, Schema, Section, unlocated, value};
+
+/// Shortest and longest time between packets of a client that has nothing to send.
+pub const KEEPALIVE_RANGE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_hours(1));
+
+/// That time when the file says nothing.
+pub const DEFAULT_KEEPALIVE: Duration = Duration::from_secs(10);
+
+/// `[[server]]`.
+pub const SERVER: Schema = Schema {
+    header: "[[server]]",
+    path: "server.",
+    help: "A server to connect to. One [[server]] for each.",
+    groups: &[&[
+        Key::required("name", NAME, r#""office""#, "Unique among peers, clients and servers."),
+        Key::required(
+            "public_key",
+            PUBLIC_KEY,
+            r#""5Uj0lNkzaZnWLgVD2Bd3r9ev2n1HbBFDr7V0yrcqpyY=""#,
+            "The server's public key, from its administrator.",
+        )
+        .from_requirement("MT-20"),
+        LOCAL_PREFIX,
+        Key::preset(
+            "allowed_ips",
+            Kind::List("a network without host bits"),
+            r#"["fd00:abcd::/48", "10.20.0.0/16"]"#,
+            "Inner networks behind the server, besides its tunnel addresses: what is sent to it, and what it may send from.",
+        )
+        .otherwise("none"),
+        Key::preset(
+            "keepalive",
+            Kind::Duration(KEEPALIVE_RANGE.0, KEEPALIVE_RANGE.1),
+            r#""10s""#,
+            "Time without a packet from the server after which it is asked for one. With more than the server's idle_timeout, a \
+             session without traffic ends and is made anew, and the server cannot reach this host meanwhile.",
+        ),
+        Key::required("window", rendezvous::WINDOW, r#""15m""#, "The server's rendezvous window in whole seconds.")
+            .otherwise("that of [rendezvous]")
+            .from_requirement("MT-21"),
+    ]],
+};
+
+/// A server that this host connects to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// Its name, `[A-Za-z0-9._-]{1,32}`, unique among peers, clients and servers.
+    pub name: String,
+    /// Its public key, unique among clients and servers.
+    pub public_key: PublicKey,
+    /// The own prefix for the session: one of the own protected prefixes. `None` when the prefix is that of the
+    /// interface.
+    pub local_prefix: Option<Ipv6Net>,
+    /// Inner networks behind the server, besides its tunnel addresses; host bits zero, and none of them a second
+    /// time at any peer or server.
+    pub allowed_ips: Vec<IpNet>,
+    /// Longest time without a packet from the server before it is asked for one.
+    pub keepalive: Duration,
+    /// The server's rendezvous window, whole seconds within [`rendezvous::WINDOW_RANGE`].
+    pub window: Duration,
+}
+
+/// What one `[[server]]` says.
+#[derive(Debug)]
+pub struct ServerFields {
+    at: usize,
+    name: Option<Located<String>>,
+    public_key: Option<Located<PublicKey>>,
+    local_prefix: Option<Located<Ipv6Net>>,
+    allowed_ips: Vec<Located<IpNet>>,
+    keepalive: Option<Duration>,
+    window: Option<Duration>,
+}
+
+impl ServerFields {
+    /// Reads a `[[server]]`.
+    pub fn read(table: &Section<'_, '_>, problems: &mut Problems<'_>) -> Self {
+        Self {
+            at: table.at(),
+            name: table.required("name", problems, schema::name),
+            public_key: table.required("public_key", problems, public_key),
+            local_prefix: table.optional("local_prefix", problems, schema::prefix),
+            allowed_ips: table.optional_list("allowed_ips", problems, schema::inner_network),
+            keepalive: value(table.duration("keepalive", problems)),
+            window: value(table.optional("window", problems, rendezvous::window)),
+        }
+    }
+
+    /// The server; `None` when something is missing, which has been reported.
+    pub fn build(self, facts: &Facts) -> Option<Server> {
+        Some(Server {
+            name: self.name?.value,
+            public_key: self.public_key?.value,
+            local_prefix: value(self.local_prefix).or(facts.default_prefix()),
+            allowed_ips: self.allowed_ips.into_iter().map(unlocated).collect(),
+            keepalive: self.keepalive.unwrap_or(DEFAULT_KEEPALIVE),
+            window: self.window.unwrap_or(facts.window),
+        })
+    }
+}
+
+impl Part for ServerFields {
+    fn tell(&self, facts: &mut Facts) {
+        facts.names.extend(self.name.iter().map(|name| ("server.name", name.clone())));
+        let key = self.public_key.iter().map(|key| key.clone().map(|key| *key.as_bytes()));
+        facts.public_keys.extend(key.map(|key| ("server.public_key", key)));
+        facts.networks.extend(self.allowed_ips.iter().map(|net| ("server.allowed_ips", net.clone())));
+        facts.sessions += 1;
+        facts.needs_key.push((SERVER.header, self.at));
+    }
+
+    fn check(&self, facts: &Facts, problems: &mut Problems<'_>) {
+        facts.check_local_prefix("server.local_prefix", self.local_prefix.as_ref(), problems);
+    }
+}
