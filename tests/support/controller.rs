@@ -20,7 +20,11 @@ use crate::process::Running;
 use crate::topology::{Delivery, Host};
 use crate::wait_until;
 
-/// How long a controller may take to start or to stop.
+/// How long a controller may take to start where several load their programs at the same time: each takes a processor for a
+/// second, and the machine may have other things to do.
+const START: Duration = Duration::from_mins(1);
+
+/// How long a controller may take to stop.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The `mtd` program under test: `MTD_BIN`.
@@ -255,7 +259,7 @@ impl Controller {
     /// # Errors
     /// When it does not become ready; carries the end of its log.
     pub fn wait_ready(&mut self) -> Result<()> {
-        self.process.wait_for_line("ready", PATIENCE).map(drop)
+        self.process.wait_for_line("ready", START).map(drop)
     }
 
     /// Runs `mtd ARGS… -i IFACE` in the controller's namespace.
