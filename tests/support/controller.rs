@@ -22,7 +22,7 @@ use crate::wait_until;
 
 /// How long a controller may take to start where several load their programs at the same time: each takes a processor for a
 /// second, and the machine may have other things to do.
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_mins(1);
 
 /// How long a controller may take to stop.
 const PATIENCE: Duration = Duration::from_secs(20);
