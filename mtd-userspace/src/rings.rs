@@ -29,8 +29,11 @@ impl Rings {
     /// # Errors
     /// When they were taken before, or the runtime does not take them.
     pub fn take(plane: &mut Plane) -> anyhow::Result<Arc<Self>> {
-        // SAFETY: the map owns its descriptor, which stays open and the same until the `AsyncFd` is dropped.
-        let ready = |ring| unsafe { AsyncFd::register(ring) }.map(|ring| Arc::new(Mutex::new(ring)));
+        let ready = |ring| -> anyhow::Result<_> {
+            // SAFETY: the map owns its descriptor, which stays open and the same until the `AsyncFd` is dropped.
+            let ring = unsafe { AsyncFd::register(ring) }?;
+            Ok(Arc::new(Mutex::new(ring)))
+        };
         Ok(Arc::new(Self { drops: ready(plane.take_events()?)?, control: ready(plane.take_control()?)? }))
     }
 }

@@ -118,8 +118,8 @@ fn two_cpus_accept_each_number_exactly_once() {
 /// Both CPUs send for one session: no number may be used twice, or two packets would share a nonce.
 #[test]
 fn two_cpus_never_send_the_same_number() {
-    alone("both processors must work on the same numbers at the same time").expect("the machine");
     const PACKETS: usize = 30_000;
+    alone("both processors must work on the same numbers at the same time").expect("the machine");
     let (mut bench, peering) = Bench::with_session();
     bench.route("fd00:66::2/128", &peering);
     let frame = crate::inner::framed(&Version::V6.sent(0, 40));

@@ -19,12 +19,21 @@ pub(super) struct Observer {
     names: HashMap<PublicKey, String>,
     /// Whose each session is.
     peers: HashMap<Key, PublicKey>,
-    /// The session that carries a peer's traffic.
-    current: HashMap<(OriginId, PublicKey), SessionId>,
+    /// The sessions with each peer.
+    links: HashMap<(OriginId, PublicKey), Link>,
     /// States of the statically configured peers, by number.
     fixed: HashMap<PeerNumber, PeerState>,
     /// Handshakes refused so far.
     refused: HashMap<&'static str, u64>,
+}
+
+/// The sessions of one origin with one peer.
+#[derive(Default)]
+struct Link {
+    /// Those in the maps, the newest last.
+    installed: Vec<SessionId>,
+    /// The one that carries the peer's traffic.
+    current: Option<SessionId>,
 }
 
 impl Observer {
@@ -35,13 +44,15 @@ impl Observer {
 
     /// A session is in the maps; `None`: it is not one that was negotiated.
     pub(super) fn installed(&mut self, key: Key, peer: Option<PublicKey>) {
-        self.peers.extend(peer.map(|peer| (key, peer)));
+        let Some(peer) = peer else { return };
+        self.peers.insert(key, peer);
+        self.links.entry((key.0, peer)).or_default().installed.push(key.1);
     }
 
     /// A session that an earlier controller left goes on: nothing has changed.
     pub(super) fn adopted(&mut self, key: Key, peer: PublicKey) {
         self.installed(key, Some(peer));
-        self.current.insert((key.0, peer), key.1);
+        self.links.entry((key.0, peer)).or_default().current = Some(key.1);
     }
 
     /// A session carries its peer's traffic now, if that could be `done`.
@@ -50,7 +61,7 @@ impl Observer {
             return;
         }
         let Some(peer) = self.peers.get(&key).copied() else { return };
-        match self.current.insert((key.0, peer), key.1) {
+        match self.links.entry((key.0, peer)).or_default().current.replace(key.1) {
             None => self.publish(peer, SessionChange::Opened),
             Some(before) if before != key.1 => self.publish(peer, SessionChange::Rekeyed),
             Some(_) => {}
@@ -60,16 +71,18 @@ impl Observer {
     /// A session is no longer in the maps.
     pub(super) fn removed(&mut self, key: Key) {
         let Some(peer) = self.peers.remove(&key) else { return };
-        if self.current.get(&(key.0, peer)) != Some(&key.1) {
-            return;
+        let Some(link) = self.links.get_mut(&(key.0, peer)) else { return };
+        link.installed.retain(|id| *id != key.1);
+        let (was_current, last) = (link.current == Some(key.1), link.installed.last().copied());
+        if was_current {
+            // Another one with the same peer may carry on.
+            link.current = last;
         }
-        // Another one with the same peer may carry on.
-        match self.peers.iter().find(|((owner, _), other)| *owner == key.0 && **other == peer) {
-            Some(((owner, id), _)) => _ = self.current.insert((*owner, peer), *id),
-            None => {
-                self.current.remove(&(key.0, peer));
-                self.publish(peer, SessionChange::Closed);
-            }
+        if last.is_none() {
+            self.links.remove(&(key.0, peer));
+        }
+        if was_current && last.is_none() {
+            self.publish(peer, SessionChange::Closed);
         }
     }
 

@@ -85,7 +85,7 @@ impl Disk {
         let ((let_go, allowed), (sender, written)) = (mpsc::channel::<bool>(), mpsc::channel());
         let mut first = true;
         let write = move |state: &State| {
-            if !std::mem::take(&mut first) && !allowed.recv_timeout(Duration::from_secs(60)).unwrap() {
+            if !std::mem::take(&mut first) && !allowed.recv_timeout(Duration::from_mins(1)).unwrap() {
                 return State::read(std::path::Path::new("/dev/null/x")).map(drop);
             }
             let _ = sender.send(serde_json::to_string(state).unwrap());
@@ -98,7 +98,7 @@ impl Disk {
     fn release(&self, works: bool) -> Option<String> {
         while self.written.try_recv().is_ok() {}
         self.let_go.send(works).unwrap();
-        works.then(|| self.written.recv_timeout(Duration::from_secs(60)).unwrap())
+        works.then(|| self.written.recv_timeout(Duration::from_mins(1)).unwrap())
     }
 }
 
