@@ -5,9 +5,9 @@ use mtd_common::packet::OVERHEAD;
 use nix::errno::Errno;
 use nix::sys::utsname::uname;
 
-use crate::config::MIN_INNER_MTU;
 use crate::dataplane::{program_name, programs};
 use crate::device::{self, Underlay};
+use crate::model::MIN_INNER_MTU;
 use crate::model::{LinkMode, MapFill};
 use crate::status::{Status, WallClock, Warning, WarningCode};
 

@@ -11,15 +11,11 @@ mod document;
 mod load;
 mod section;
 
-use std::collections::HashSet;
 use std::io::{self, Read};
 use std::path::Path;
 
-use ipnet::IpNet;
-
 use crate::keys::open_regular;
 use crate::model::Fault;
-use crate::registry::Sources;
 use crate::schema::{Format, Problems, Schema};
 use crate::{dataplane, device, keys, metrics, registry, rendezvous, sessions, web};
 
@@ -138,23 +134,6 @@ impl<K> Config<K> {
     /// Name of the inside end of the tunnel device.
     pub fn inside_device(&self) -> String {
         format!("{}{}", self.device, device::section::INSIDE_SUFFIX)
-    }
-
-    /// Where the registered clients come from, and what they must not collide with; `None` without `[listen]`.
-    pub fn client_sources(&self) -> Option<Sources> {
-        let names = self.peers.iter().map(|peer| &peer.name);
-        let names: HashSet<_> =
-            names.chain(self.servers.iter().map(|server| &server.name)).cloned().collect();
-        let keys = self.servers.iter().map(|server| server.public_key).collect();
-        Some(Sources::new(self.listen.as_ref()?, names, keys))
-    }
-
-    /// What no client gets from the pool: own tunnel addresses, and the inner networks of peers and servers.
-    pub fn reserved_networks(&self) -> impl Iterator<Item = IpNet> + '_ {
-        let own = self.addresses.iter().map(|net| IpNet::from(net.addr()));
-        let peers = self.peers.iter().flat_map(|peer| peer.allowed_ips.iter().copied());
-        let servers = self.servers.iter().flat_map(|server| server.allowed_ips.iter().copied());
-        own.chain(peers).chain(servers)
     }
 }
 

@@ -4,9 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
-use ipnet::{IpNet, Ipv6Net};
+use ipnet::IpNet;
 use mtd_common::abi::MODE_INTRODUCTION;
-use mtd_common::aead::MAX_TEXT;
 use mtd_common::keystream::LANES;
 use mtd_common::packet::OVERHEAD;
 use mtd_common::session_note::ROLE_CLIENT;
@@ -23,6 +22,7 @@ use crate::model::{Enforcement, Guard, KeyStreamChoice, LinkMode, SteeringChoice
 use crate::proto::messages::Tunnel;
 use crate::proto::session::nanoseconds;
 use crate::proto::slots::most_loaded;
+use crate::sessions::{possible_mtu, protected_prefixes};
 use crate::status::{self, SCHEMA, Status};
 
 /// Folder beside the pins that says: attached by `mtd attach`, to stay when the controller goes.
@@ -295,28 +295,6 @@ pub fn offline_status(instance: &Instance) -> Option<Status> {
     })
 }
 
-/// The prefixes to protect: those of the configuration, or the one that the interface has now (requirement MT-45).
-/// `present` is kept as long as the interface still has it.
-pub(crate) fn protected_prefixes(config: &Config, underlay: &Underlay, present: &[Ipv6Net]) -> Vec<Ipv6Net> {
-    if !config.follow_prefix {
-        return config.prefixes.clone();
-    }
-    let mut found: Vec<_> = underlay
-        .addresses
-        .iter()
-        .filter_map(|net| match net {
-            IpNet::V6(net) if net.prefix_len() == 64 && !net.addr().is_unicast_link_local() => {
-                Some(net.trunc())
-            }
-            _ => None,
-        })
-        .collect();
-    // One of the Internet rather than a unique local one.
-    found.sort_by_key(|prefix| (!present.contains(prefix), prefix.addr().is_unique_local()));
-    found.truncate(1);
-    found
-}
-
 /// Tunnel addresses of the sessions with servers that an earlier controller left, own and the server's: they must not
 /// go away while the sessions live.
 fn left_tunnels(plane: &Plane) -> anyhow::Result<Vec<(Tunnel, Tunnel)>> {
@@ -351,17 +329,6 @@ fn capacity(config: &Config) -> Capacity {
     let sessions = config.max_sessions.saturating_add(spare);
     let lanes = if config.keystream == KeyStreamChoice::Auto { LANES } else { 0 };
     Capacity { sessions, slots: most_loaded(horizon, nanoseconds(shortest)), lanes }
-}
-
-/// The largest MTU of the tunnel device for an underlay's MTU, in bytes.
-fn possible_mtu(underlay: u32) -> u32 {
-    underlay.saturating_sub(OVERHEAD as u32).min(MAX_TEXT as u32)
-}
-
-/// The same where the underlay's MTU has changed meanwhile: never less than IPv6 needs, and at most what is configured.
-pub(crate) fn followed_mtu(config: &Config, underlay: u32) -> u32 {
-    let largest = config.mtu.map_or(u32::MAX, u32::from);
-    possible_mtu(underlay).clamp(crate::config::MIN_INNER_MTU.into(), largest)
 }
 
 /// The MTU of the tunnel device for an underlay's MTU, at the start.

@@ -13,7 +13,7 @@ use tracing::{info, warn};
 
 use super::board::Board;
 use super::hooks::{self, When};
-use super::host::{Host, protected_prefixes};
+use super::host::Host;
 use super::reload::Reloader;
 use super::service::{self, Watchdog};
 use super::signals::{Request, Signals};
@@ -26,7 +26,7 @@ use crate::keystream::KeyStream;
 use crate::registry::Registrations;
 use crate::rendezvous::Meeting;
 use crate::rings::{self, Rings};
-use crate::sessions::{self, Clock, Sessions};
+use crate::sessions::{self, Clock, Sessions, protected_prefixes};
 use crate::subsystem::{Context, Shutdown, Subsystem, Tasks, Tunnel};
 use crate::{metrics, privilege, web};
 

@@ -1,10 +1,11 @@
 //! Who may come, and with which tunnel addresses: registry and leases, and what the sessions must know of them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use ipnet::IpNet;
 use tracing::{info, warn};
 
 use super::{Change, Entry, Registry, Sources, not_a_server};
@@ -15,6 +16,26 @@ use crate::leases::Leases;
 use crate::model::TunnelAddresses;
 use crate::sessions::{Clock, Consequences};
 use crate::status::{self, SessionState};
+
+/// What the whole file says about clients.
+impl<K> Config<K> {
+    /// Where the registered clients come from, and what they must not collide with; `None` without `[listen]`.
+    pub fn client_sources(&self) -> Option<Sources> {
+        let names = self.peers.iter().map(|peer| &peer.name);
+        let names: HashSet<_> =
+            names.chain(self.servers.iter().map(|server| &server.name)).cloned().collect();
+        let keys = self.servers.iter().map(|server| server.public_key).collect();
+        Some(Sources::new(self.listen.as_ref()?, names, keys))
+    }
+
+    /// What no client gets from the pool: own tunnel addresses, and the inner networks of peers and servers.
+    pub fn reserved_networks(&self) -> impl Iterator<Item = IpNet> + '_ {
+        let own = self.addresses.iter().map(|net| IpNet::from(net.addr()));
+        let peers = self.peers.iter().flat_map(|peer| peer.allowed_ips.iter().copied());
+        let servers = self.servers.iter().flat_map(|server| server.allowed_ips.iter().copied());
+        own.chain(peers).chain(servers)
+    }
+}
 
 /// The registered clients and their addresses.
 pub(super) struct Registrar {

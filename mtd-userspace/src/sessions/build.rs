@@ -8,10 +8,10 @@ use tracing::warn;
 
 use super::configured::Configured;
 use super::origin::{Connection, Origins};
+use super::surroundings::protected_prefixes;
 use super::wire::Sockets;
 use super::{Effect, Machines};
 use crate::config::{self, Config};
-use crate::controller::host::protected_prefixes;
 use crate::device::{TunnelInfo, Underlay};
 use crate::keys::PublicKey;
 use crate::model::{ClientId, TunnelAddresses};

@@ -49,6 +49,7 @@ use self::origin::Origins;
 use self::paths::Paths;
 pub(crate) use self::stop::stop;
 use self::store::Store;
+pub(crate) use self::surroundings::{possible_mtu, protected_prefixes};
 pub use self::table::{Destination, Exported, Table};
 use self::wire::Wire;
 use crate::config::Config;

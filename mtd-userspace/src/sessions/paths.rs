@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use mtd_common::packet::OVERHEAD;
 
-use crate::config::MIN_INNER_MTU;
+use crate::model::MIN_INNER_MTU;
 use crate::model::{BootNs, PeerNumber};
 
 /// What was learnt of the path to a peer.

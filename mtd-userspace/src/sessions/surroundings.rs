@@ -1,14 +1,16 @@
 //! What the programs are told of their surroundings: addresses, MTU, what is enforced.
 
+use ipnet::{IpNet, Ipv6Net};
+use mtd_common::aead::MAX_TEXT;
+use mtd_common::packet::OVERHEAD;
 use tracing::{error, info};
 
 use super::{Maps, Sessions};
 use crate::config::Config;
-use crate::controller::host::{followed_mtu, protected_prefixes};
 use crate::dataplane::{Plane, Settings, XdpMode};
 use crate::device::Underlay;
 use crate::enforcement;
-use crate::model::{Enforcement, Guard};
+use crate::model::{Enforcement, Guard, MIN_INNER_MTU};
 use crate::proto::session::network;
 use crate::status;
 
@@ -96,4 +98,37 @@ impl<M: Maps> Sessions<M> {
     pub fn is_unconfirmed(&self) -> bool {
         self.told.guard.is_over(self.clock.read().boot.0)
     }
+}
+
+/// The prefixes to protect: those of the configuration, or the one that the interface has now (requirement MT-45).
+/// `present` is kept as long as the interface still has it.
+pub(crate) fn protected_prefixes(config: &Config, underlay: &Underlay, present: &[Ipv6Net]) -> Vec<Ipv6Net> {
+    if !config.follow_prefix {
+        return config.prefixes.clone();
+    }
+    let mut found: Vec<_> = underlay
+        .addresses
+        .iter()
+        .filter_map(|net| match net {
+            IpNet::V6(net) if net.prefix_len() == 64 && !net.addr().is_unicast_link_local() => {
+                Some(net.trunc())
+            }
+            _ => None,
+        })
+        .collect();
+    // One of the Internet rather than a unique local one.
+    found.sort_by_key(|prefix| (!present.contains(prefix), prefix.addr().is_unique_local()));
+    found.truncate(1);
+    found
+}
+
+/// The largest MTU of the tunnel device for an underlay's MTU, in bytes.
+pub(crate) fn possible_mtu(underlay: u32) -> u32 {
+    underlay.saturating_sub(OVERHEAD as u32).min(MAX_TEXT as u32)
+}
+
+/// The same where the underlay's MTU has changed meanwhile: never less than IPv6 needs, and at most what is configured.
+fn followed_mtu(config: &Config, underlay: u32) -> u32 {
+    let largest = config.mtu.map_or(u32::MAX, u32::from);
+    possible_mtu(underlay).clamp(MIN_INNER_MTU.into(), largest)
 }
