@@ -30,8 +30,10 @@ impl Rings {
     /// When they were taken before, or the runtime does not take them.
     pub fn take(plane: &mut Plane) -> anyhow::Result<Arc<Self>> {
         // SAFETY: the map owns its descriptor, which stays open and the same until the `AsyncFd` is dropped.
-        let ready = |ring| unsafe { AsyncFd::register(ring) }.map(|ring| Arc::new(Mutex::new(ring)));
-        Ok(Arc::new(Self { drops: ready(plane.take_events()?)?, control: ready(plane.take_control()?)? }))
+        let drops = unsafe { AsyncFd::register(plane.take_events()?) }?;
+        // SAFETY: as above.
+        let control = unsafe { AsyncFd::register(plane.take_control()?) }?;
+        Ok(Arc::new(Self { drops: Arc::new(Mutex::new(drops)), control: Arc::new(Mutex::new(control)) }))
     }
 }
 

@@ -70,12 +70,17 @@ struct Subsystems {
 impl Subsystems {
     /// All there are, in the order in which they start.
     fn all(&self) -> Vec<Arc<dyn Subsystem>> {
-        fn part<S: Subsystem>(subsystem: &Option<Arc<S>>) -> Option<Arc<dyn Subsystem>> {
-            subsystem.clone().map(|subsystem| subsystem as Arc<dyn Subsystem>)
+        fn part<S: Subsystem>(subsystem: Option<&Arc<S>>) -> Option<Arc<dyn Subsystem>> {
+            subsystem.map(|subsystem| Arc::clone(subsystem) as Arc<dyn Subsystem>)
         }
         let always: [Arc<dyn Subsystem>; 3] =
             [self.rings.clone(), self.registry.clone(), self.reload.clone()];
-        let asked_for = [part(&self.keystream), part(&self.rendezvous), part(&self.metrics), part(&self.web)];
+        let asked_for = [
+            part(self.keystream.as_ref()),
+            part(self.rendezvous.as_ref()),
+            part(self.metrics.as_ref()),
+            part(self.web.as_ref()),
+        ];
         always.into_iter().chain(asked_for.into_iter().flatten()).collect()
     }
 }

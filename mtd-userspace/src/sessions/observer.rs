@@ -19,12 +19,20 @@ pub(super) struct Observer {
     names: HashMap<PublicKey, String>,
     /// Whose each session is.
     peers: HashMap<Key, PublicKey>,
-    /// The session that carries a peer's traffic.
-    current: HashMap<(OriginId, PublicKey), SessionId>,
+    /// The sessions with each peer.
+    sessions: HashMap<(OriginId, PublicKey), Sessions>,
     /// States of the statically configured peers, by number.
     fixed: HashMap<PeerNumber, PeerState>,
     /// Handshakes refused so far.
     refused: HashMap<&'static str, u64>,
+}
+
+/// The sessions with one peer: rarely more than two, while keys are replaced.
+#[derive(Default)]
+struct Sessions {
+    /// The one that carries its traffic.
+    current: Option<SessionId>,
+    all: Vec<SessionId>,
 }
 
 impl Observer {
@@ -35,22 +43,21 @@ impl Observer {
 
     /// A session is in the maps; `None`: it is not one that was negotiated.
     pub(super) fn installed(&mut self, key: Key, peer: Option<PublicKey>) {
-        self.peers.extend(peer.map(|peer| (key, peer)));
+        let Some(peer) = peer else { return };
+        self.peers.insert(key, peer);
+        self.sessions.entry((key.0, peer)).or_default().all.push(key.1);
     }
 
     /// A session that an earlier controller left goes on: nothing has changed.
     pub(super) fn adopted(&mut self, key: Key, peer: PublicKey) {
         self.installed(key, Some(peer));
-        self.current.insert((key.0, peer), key.1);
+        self.sessions.entry((key.0, peer)).or_default().current = Some(key.1);
     }
 
     /// A session carries its peer's traffic now, if that could be `done`.
     pub(super) fn routed(&mut self, key: Key, done: bool) {
-        if !done {
-            return;
-        }
-        let Some(peer) = self.peers.get(&key).copied() else { return };
-        match self.current.insert((key.0, peer), key.1) {
+        let Some(peer) = self.peers.get(&key).copied().filter(|_| done) else { return };
+        match self.sessions.entry((key.0, peer)).or_default().current.replace(key.1) {
             None => self.publish(peer, SessionChange::Opened),
             Some(before) if before != key.1 => self.publish(peer, SessionChange::Rekeyed),
             Some(_) => {}
@@ -60,16 +67,19 @@ impl Observer {
     /// A session is no longer in the maps.
     pub(super) fn removed(&mut self, key: Key) {
         let Some(peer) = self.peers.remove(&key) else { return };
-        if self.current.get(&(key.0, peer)) != Some(&key.1) {
-            return;
+        let Some(sessions) = self.sessions.get_mut(&(key.0, peer)) else { return };
+        sessions.all.retain(|id| *id != key.1);
+        let was_current = sessions.current == Some(key.1);
+        if was_current {
+            // Another one with the same peer may carry on.
+            sessions.current = sessions.all.last().copied();
         }
-        // Another one with the same peer may carry on.
-        match self.peers.iter().find(|((owner, _), other)| *owner == key.0 && **other == peer) {
-            Some(((owner, id), _)) => _ = self.current.insert((*owner, peer), *id),
-            None => {
-                self.current.remove(&(key.0, peer));
-                self.publish(peer, SessionChange::Closed);
-            }
+        let closed = was_current && sessions.current.is_none();
+        if sessions.all.is_empty() {
+            self.sessions.remove(&(key.0, peer));
+        }
+        if closed {
+            self.publish(peer, SessionChange::Closed);
         }
     }
 

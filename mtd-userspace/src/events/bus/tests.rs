@@ -22,8 +22,8 @@ async fn drain(subscriber: &mut Subscriber) -> Vec<i64> {
     let mut got = Vec::new();
     while let Ok(received) = timeout(std::time::Duration::ZERO, subscriber.next()).await {
         got.push(match received {
-            Received::Event(record) => record.number as i64,
-            Received::Lost(count) => -(count as i64),
+            Received::Event(record) => record.number.cast_signed(),
+            Received::Lost(count) => -count.cast_signed(),
         });
     }
     got

@@ -13,13 +13,13 @@ struct Served {
 }
 
 impl Served {
-    async fn new() -> Self {
+    fn new() -> Self {
         let listener = bind("[::1]:0".parse().unwrap()).unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         tokio::spawn(async move {
             http::serve(&listener, router(Arc::new(FakeReports::default())), LIMITS, async {
-                _ = stopped.await
+                _ = stopped.await;
             })
             .await;
         });
@@ -43,7 +43,7 @@ impl Served {
 
 #[tokio::test]
 async fn metrics_are_text_of_prometheus() {
-    let answer = Served::new().await.ask("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    let answer = Served::new().ask("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").await;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
     assert!(head.contains("content-type: text/plain; version=0.0.4; charset=utf-8"), "{head}");
@@ -52,7 +52,7 @@ async fn metrics_are_text_of_prometheus() {
 
 #[tokio::test]
 async fn everything_else_is_refused() {
-    let served = Served::new().await;
+    let served = Served::new();
     for (request, code) in [
         ("GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(), 404),
         ("GET /v1/status HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(), 404),
@@ -70,7 +70,7 @@ async fn everything_else_is_refused() {
 
 #[tokio::test]
 async fn readers_that_stall_are_cut_and_others_go_on_after_them() {
-    let served = Served::new().await;
+    let served = Served::new();
     let begun = Instant::now();
     let mut stalled = Vec::new();
     for _ in 0..LIMITS.connections {
@@ -85,7 +85,7 @@ async fn readers_that_stall_are_cut_and_others_go_on_after_them() {
 
 #[tokio::test]
 async fn an_address_that_cannot_be_had_is_an_error_with_a_way_out() {
-    let served = Served::new().await;
+    let served = Served::new();
     let error = bind(served.address).unwrap_err().to_string();
     assert!(error.contains("cannot serve metrics") && error.contains("[metrics]"), "{error}");
 }
