@@ -1,5 +1,7 @@
 //! Tests of the configuration: prefixes, addresses and networks.
 
+use ipnet::IpNet;
+
 use super::*;
 
 #[test]
