@@ -1,7 +1,7 @@
 //! A clean Debian of this host's release, in which a test may install what it likes.
 
 use std::ffi::OsStr;
-use std::fs;
+use std::fs::{self, File};
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -120,6 +120,9 @@ pub(crate) fn finish(name: &str, command: Command, time: Duration) -> Result<Str
 fn bootstrapped() -> Result<PathBuf> {
     let release = release()?;
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("debian-{release}"));
+    // One test makes it, those that run beside it wait.
+    let lock = File::create(folder.with_extension("lock"))?;
+    lock.lock()?;
     if folder.exists() {
         return Ok(folder);
     }
