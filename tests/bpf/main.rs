@@ -27,6 +27,7 @@ mod neighbour;
 mod outcome;
 mod passes;
 mod peering;
+mod pins;
 mod send;
 mod send_drops;
 mod shared;

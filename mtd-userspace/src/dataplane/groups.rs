@@ -7,14 +7,14 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use aya::maps::MapInfo;
 use aya::maps::lpm_trie::Key;
+use aya::maps::{Array, Map, MapData, MapInfo};
 use mtd_common::abi::{
     self, COUNTER_SLOTS, DROP_COUNTERS, Dataplane, GuardSettings, Route, RouteKey, Session, SessionState,
     Slot,
 };
 use mtd_common::session_note::SessionNote;
-use mtd_common::table::{self, Bucket};
+use mtd_common::table::{self, Bucket, Layout};
 
 use super::settings::Capacity;
 
@@ -97,8 +97,24 @@ impl Group {
         if found.is_empty() && maps.join(DATAPLANE).exists() {
             return Err(format!("layout version 5 or earlier instead of {}", self.version()));
         }
-        shapes(capacity).iter().filter(|shape| shape.group == self).try_for_each(|shape| shape.check(maps))
+        shapes(capacity)
+            .iter()
+            .filter(|shape| shape.group == self)
+            .try_for_each(|shape| shape.check(maps))?;
+        if self == Self::Core { require_settings(maps) } else { Ok(()) }
     }
+}
+
+/// Whether the programs were ever told their settings. Without them the table of addresses has neither size nor key.
+fn require_settings(maps: &Path) -> Result<(), String> {
+    let unreadable = |error| format!("{DATAPLANE}: {error}");
+    let map = MapData::from_pin(Group::Core.pin(maps, DATAPLANE)).map_err(unreadable)?;
+    let map: Array<MapData, Dataplane> = Array::try_from(Map::Array(map)).map_err(unreadable)?;
+    let found = map.get(&0, 0).map_err(unreadable)?;
+    if found.table == Layout::default() {
+        return Err("the programs were never told their settings: a start was killed before".to_owned());
+    }
+    Ok(())
 }
 
 /// What the name of a pin says.
