@@ -28,6 +28,7 @@ pub(super) const CHECKS: &[Check] = &[
     program_is_attached,
     underlay_mtu_is_enough,
     prefixes_are_unused,
+    tasks_go_on,
     paths_are_wide_enough,
     tunnel_offloads_are_right,
     datagrams_are_not_merged,
@@ -123,6 +124,23 @@ fn prefixes_are_unused(status: &Status, look: &Look, found: &mut Vec<Warning>) {
                 "{} of {} lies in a protected prefix: nobody can reach it; remove it, or set link = \"shared\"",
                 address.addr(),
                 status.interface
+            ),
+        );
+    }
+}
+
+fn tasks_go_on(status: &Status, _: &Look, found: &mut Vec<Warning>) {
+    for task in status.tasks.iter().filter(|task| task.failures > 0) {
+        let state = if task.running { "it runs again" } else { "it does not run now" };
+        let times = if task.failures == 1 { "once".to_owned() } else { format!("{} times", task.failures) };
+        warn(
+            found,
+            WarningCode::TaskFailed,
+            format!(
+                "the task {} of the controller has failed {times}, the last time with: {}; {state}. The log of the \
+                 controller says more; if this goes on, stop and start the controller",
+                task.name,
+                task.last_failure.as_deref().unwrap_or("for an unknown reason")
             ),
         );
     }

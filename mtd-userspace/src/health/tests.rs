@@ -3,7 +3,7 @@ use super::*;
 use crate::control::tests::sample;
 use crate::device::Underlay;
 use crate::model::{MapFill, Program};
-use crate::status::{SessionCount, Slots, WarningCode};
+use crate::status::{SessionCount, Slots, Task, WarningCode};
 
 fn underlay() -> Underlay {
     Underlay {
@@ -95,6 +95,22 @@ fn clock_slots_and_maps_are_watched() {
     only(&Status { pid: None, ..healthy() }, &look(), WarningCode::NoController);
 }
 
+#[test]
+fn a_task_that_has_failed_is_told_also_when_it_runs_again() {
+    let task = |failures, running| {
+        let last_failure = (failures > 0).then(|| "panic: out of range".to_owned());
+        Task { name: "web view".to_owned(), running, failures, last_failure }
+    };
+    let with = |tasks| Status { tasks, ..healthy() };
+    assert_eq!(warnings(&with(vec![task(0, true)]), &look()), []);
+    let text = only(&with(vec![task(0, true), task(1, false)]), &look(), WarningCode::TaskFailed);
+    assert!(text.contains("web view of the controller has failed once, "), "{text}");
+    assert!(text.contains(": panic: out of range; it does not run now."), "{text}");
+    assert!(text.ends_with("stop and start the controller"), "the way out: {text}");
+    let text = only(&with(vec![task(3, true)]), &look(), WarningCode::TaskFailed);
+    assert!(text.contains("failed 3 times") && text.contains("it runs again"), "{text}");
+}
+
 /// The worst there can be at a time.
 #[test]
 fn the_most_serious_comes_first() {
@@ -106,6 +122,7 @@ fn the_most_serious_comes_first() {
         clock: Some(WallClock::default()),
         slots: Some(Slots { missing: 1, ..Slots::default() }),
         maps: vec![MapFill { name: "routes".to_owned(), used: 90, capacity: 100 }],
+        tasks: vec![Task { failures: 1, ..Task::default() }],
         drops: [].into(),
         ..quiet
     };
@@ -124,6 +141,7 @@ fn the_most_serious_comes_first() {
         WarningCode::NotAttached,
         WarningCode::MtuTooSmall,
         WarningCode::AddressInPrefix,
+        WarningCode::TaskFailed,
         WarningCode::PathTooSmall,
         WarningCode::TunnelOffload,
         WarningCode::ReceiveOffload,
