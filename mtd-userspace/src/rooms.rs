@@ -52,23 +52,50 @@ const SECTIONS: &str = "section";
 #[test]
 fn no_room_uses_one_above_it() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let (mut files, mut wrong) = (Vec::new(), Vec::new());
+    let mut files = Vec::new();
     sources(&root, &mut files);
     assert!(files.len() > 100, "the sources were not found");
-    for file in files {
-        let inside = file.strip_prefix(&root).unwrap();
-        let room = room_of(inside);
-        let Some(place) = ORDER.iter().position(|known| *known == room) else {
-            assert!(["lib", "main", "rooms"].contains(&room), "{room} has no place in the order");
-            continue;
-        };
-        for other in uses(&fs::read_to_string(&file).unwrap()) {
-            if ORDER.iter().position(|known| *known == other).is_none_or(|other| other > place) {
-                wrong.push(format!("{} uses {other}", inside.display()));
-            }
-        }
-    }
+    let wrong: Vec<_> = files
+        .iter()
+        .flat_map(|file| upward(file.strip_prefix(&root).unwrap(), &fs::read_to_string(file).unwrap()))
+        .collect();
     assert!(wrong.is_empty(), "these arrows run upwards: {wrong:#?}");
+}
+
+/// The arrows that run upwards from a file below `src` with this text: to rooms above its own, or to no room at all.
+fn upward(file: &Path, text: &str) -> Vec<String> {
+    let room = room_of(file);
+    let place = |room: &str| ORDER.iter().position(|known| *known == room);
+    let Some(own) = place(room) else {
+        assert!(["lib", "main", "rooms"].contains(&room), "{room} has no place in the order");
+        return Vec::new();
+    };
+    let above = |other: &String| place(other).is_none_or(|other| other > own);
+    uses(text).into_iter().filter(above).map(|other| format!("{} uses {other}", file.display())).collect()
+}
+
+#[test]
+fn arrows_that_run_upwards_are_seen() {
+    let upward = |file: &str, text: &str| upward(Path::new(file), text);
+    let text = "use crate::model::Mode;\nuse crate::{http, web, metrics};\nfn f() { crate::control::x() }";
+    assert_eq!(
+        upward("http/serve.rs", text),
+        ["http/serve.rs uses control", "http/serve.rs uses metrics", "http/serve.rs uses web"]
+    );
+    assert_eq!(upward("cli/run.rs", text), Vec::<String>::new(), "downwards, and within a room");
+    assert_eq!(upward("web/server.rs", text), ["web/server.rs uses control"]);
+    assert_eq!(upward("keys.rs", "use crate::newcomer::New;"), ["keys.rs uses newcomer"], "no place yet");
+    let section = "use crate::web::section::WEB;";
+    assert_eq!(upward("config/mod.rs", section), Vec::<String>::new(), "sections are below it");
+    assert_eq!(upward("proto/noise.rs", section), ["proto/noise.rs uses section"]);
+    assert_eq!(upward("web/section.rs", "use crate::config::Config;"), ["web/section.rs uses config"]);
+    assert_eq!(upward("lib.rs", text), Vec::<String>::new(), "where everything is put together");
+}
+
+#[test]
+#[should_panic(expected = "newcomer has no place in the order")]
+fn a_room_without_a_place_is_seen() {
+    upward(Path::new("newcomer/mod.rs"), "");
 }
 
 /// The room of a file below `src`.

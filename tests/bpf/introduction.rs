@@ -111,13 +111,8 @@ fn a_captured_packet_is_of_no_use_to_others() {
     ]);
 }
 
-#[test]
-fn what_is_no_introduction_is_dropped_and_not_remembered() {
-    let (mut bench, peering) = bench();
-    for slot in [CURRENT - 2, CURRENT + 2] {
-        bench.load(&peering, slot);
-    }
-    let right = peering.message(CURRENT, random(0), 120);
+/// Packets to an introduction that are no introductions: what is wrong with them, the reason, and the frame.
+fn no_introductions(peering: &Peering, right: &Packet) -> Vec<(&'static str, DropReason, Vec<u8>)> {
     let (client, server) = (*right.from.ip(), *right.to.ip());
     let path = right.path();
     let (from, to) = (right.from.port(), right.to.port());
@@ -141,7 +136,7 @@ fn what_is_no_introduction_is_dropped_and_not_remembered() {
     damaged[61] ^= 0x10;
     let mut short = message::inner(client, server, 120);
     short[5] -= 1;
-    let table: Vec<(&str, DropReason, Vec<u8>)> = vec![
+    vec![
         ("another port", WrongPort, udp(&path, from, to ^ 1, &payload)),
         ("a slot that is over", StaleSlot, peering.message(CURRENT - 2, random(1), 120).frame()),
         ("a slot that has not begun", StaleSlot, peering.message(CURRENT + 2, random(2), 120).frame()),
@@ -165,9 +160,18 @@ fn what_is_no_introduction_is_dropped_and_not_remembered() {
         ("congestion that cannot be said", Ecn, with(&|p| p.traffic_class = 3)),
         ("one byte too long", ControlTooLong, inner(message::inner(client, server, MAX_MESSAGE + 1))),
         ("as long as the MTU allows", ControlTooLong, inner(message::inner(client, server, 1428 - 40))),
-    ];
+    ]
+}
+
+#[test]
+fn what_is_no_introduction_is_dropped_and_not_remembered() {
+    let (mut bench, peering) = bench();
+    for slot in [CURRENT - 2, CURRENT + 2] {
+        bench.load(&peering, slot);
+    }
+    let right = peering.message(CURRENT, random(0), 120);
     let mut list = Vec::new();
-    for (name, reason, frame) in table {
+    for (name, reason, frame) in no_introductions(&peering, &right) {
         list.push(Fixture::drop(name, reason, frame.clone()));
         list.push(Fixture::drop(format!("{name}, again"), reason, frame));
     }

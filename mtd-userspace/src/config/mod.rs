@@ -17,7 +17,11 @@ use std::path::Path;
 use crate::keys::open_regular;
 use crate::model::Fault;
 use crate::schema::{Format, Problems, Schema};
-use crate::{dataplane, device, keys, metrics, registry, rendezvous, sessions, web};
+use crate::{
+    dataplane::section as dataplane, device::section as device, keys::section as keys,
+    metrics::section as metrics, registry::section as registry, rendezvous::section as rendezvous,
+    sessions::section as sessions, web::section as web,
+};
 
 pub use crate::dataplane::section::{DEFAULT_HORIZON, DEFAULT_HORIZON_OF_MANY, HORIZON_RANGE, MANY_SESSIONS};
 pub use crate::device::section::{DEFAULT_MTU_EXPIRES, MTU_EXPIRES_RANGE};
@@ -43,13 +47,13 @@ const ROOT: Schema = Schema {
     path: "",
     help: "What stands above the first line in brackets.",
     groups: &[
-        device::section::UNDERLAY_KEYS,
-        dataplane::section::GUARD_KEYS,
-        dataplane::section::PROGRAM_KEYS,
-        device::section::TUNNEL_KEYS,
-        dataplane::section::CAPACITY_KEYS,
+        device::UNDERLAY_KEYS,
+        dataplane::GUARD_KEYS,
+        dataplane::PROGRAM_KEYS,
+        device::TUNNEL_KEYS,
+        dataplane::CAPACITY_KEYS,
         section::KEYS,
-        keys::section::KEYS,
+        keys::KEYS,
     ],
 };
 
@@ -58,13 +62,13 @@ pub const FORMAT: Format = Format {
     root: &ROOT,
     tables: &[
         &section::HOOKS,
-        &metrics::section::METRICS,
-        &web::section::WEB,
-        &rendezvous::section::RENDEZVOUS,
-        &registry::section::LISTEN,
-        &registry::section::CLIENT,
-        &sessions::section::SERVER,
-        &sessions::section::PEER,
+        &metrics::METRICS,
+        &web::WEB,
+        &rendezvous::RENDEZVOUS,
+        &registry::LISTEN,
+        &registry::CLIENT,
+        &sessions::SERVER,
+        &sessions::PEER,
     ],
 };
 
@@ -133,7 +137,7 @@ fn folder_of(path: &Path) -> &Path {
 impl<K> Config<K> {
     /// Name of the inside end of the tunnel device.
     pub fn inside_device(&self) -> String {
-        format!("{}{}", self.device, device::section::INSIDE_SUFFIX)
+        format!("{}{}", self.device, device::INSIDE_SUFFIX)
     }
 }
 

@@ -39,12 +39,7 @@ impl Board {
 
     /// The same with what is known of the host around it, and what there is to warn of.
     async fn examine(&self, all: bool) -> Status {
-        let mut status = health::examine(self.collect(all)).await;
-        for subsystem in &self.subsystems {
-            let more = subsystem.warnings(&status);
-            status.warnings.extend(more);
-        }
-        status
+        health::examine(self.collect(all)).await
     }
 }
 

@@ -1,7 +1,9 @@
+use super::checks::RECEIVE;
 use super::*;
 use crate::control::tests::sample;
-use crate::model::Program;
-use crate::status::{SessionCount, Slots};
+use crate::device::Underlay;
+use crate::model::{MapFill, Program};
+use crate::status::{SessionCount, Slots, Task, WarningCode};
 
 fn underlay() -> Underlay {
     Underlay {
@@ -91,6 +93,70 @@ fn clock_slots_and_maps_are_watched() {
     let text = only(&Status { maps, ..healthy() }, &look(), WarningCode::MapFull);
     assert!(text.contains("90 of 100 routes"), "{text}");
     only(&Status { pid: None, ..healthy() }, &look(), WarningCode::NoController);
+}
+
+#[test]
+fn a_task_that_has_failed_is_told_also_when_it_runs_again() {
+    let task = |failures, running| {
+        let last_failure = (failures > 0).then(|| "panic: out of range".to_owned());
+        Task { name: "web view".to_owned(), running, failures, last_failure }
+    };
+    let with = |tasks| Status { tasks, ..healthy() };
+    assert_eq!(warnings(&with(vec![task(0, true)]), &look()), []);
+    let text = only(&with(vec![task(0, true), task(1, false)]), &look(), WarningCode::TaskFailed);
+    assert!(text.contains("web view of the controller has failed once, "), "{text}");
+    assert!(text.contains(": panic: out of range; it does not run now."), "{text}");
+    assert!(text.ends_with("stop and start the controller"), "the way out: {text}");
+    let text = only(&with(vec![task(3, true)]), &look(), WarningCode::TaskFailed);
+    assert!(text.contains("failed 3 times") && text.contains("it runs again"), "{text}");
+}
+
+/// The worst there can be at a time.
+#[test]
+fn the_most_serious_comes_first() {
+    let mut quiet = healthy();
+    quiet.frames.accepted = 0;
+    quiet.paths.too_small = 1;
+    let status = Status {
+        xdp: "generic".to_owned(),
+        clock: Some(WallClock::default()),
+        slots: Some(Slots { missing: 1, ..Slots::default() }),
+        maps: vec![MapFill { name: "routes".to_owned(), used: 90, capacity: 100 }],
+        tasks: vec![Task { failures: 1, ..Task::default() }],
+        drops: [].into(),
+        ..quiet
+    };
+    let underlay = Underlay {
+        up: false,
+        mtu: 1280,
+        xdp_program: None,
+        addresses: vec!["2001:db8:1::1/64".parse().unwrap()],
+        ..underlay()
+    };
+    let misfits = vec![("mtd0".to_owned(), "rx-gro".to_owned(), false)];
+    let look = Look { underlay: Some(underlay), merging: vec!["rx-lro"], misfits };
+    let codes: Vec<_> = warnings(&status, &look).into_iter().map(|warning| warning.code).collect();
+    let expected = [
+        WarningCode::InterfaceDown,
+        WarningCode::NotAttached,
+        WarningCode::MtuTooSmall,
+        WarningCode::AddressInPrefix,
+        WarningCode::TaskFailed,
+        WarningCode::PathTooSmall,
+        WarningCode::TunnelOffload,
+        WarningCode::ReceiveOffload,
+        WarningCode::ClockNotSynchronised,
+        WarningCode::SlotsLate,
+        WarningCode::MapFull,
+        WarningCode::NothingArrives,
+    ];
+    assert_eq!(codes, expected.map(WarningCode::as_str));
+    let codes: Vec<_> = warnings(&Status { pid: None, ..status }, &Look::default())
+        .into_iter()
+        .take(2)
+        .map(|warning| warning.code)
+        .collect();
+    assert_eq!(codes, ["no_controller", "interface_missing"]);
 }
 
 #[test]

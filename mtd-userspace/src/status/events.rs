@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{DroppedPacket, Guard};
-use crate::events::{Event, PathChange, Peer, Record, RegistrationChange, SessionChange};
+use crate::events::{Event, PathChange, Peer, Record, Registration, RegistrationChange, SessionChange};
 use crate::keys::PublicKey;
 
 /// A line.
@@ -116,49 +116,17 @@ impl EventDocument {
                 Self { drop: Some(packet), ..base }
             }
             Event::Session(peer, change) => {
-                let change = match change {
-                    SessionChange::Opened => "opened",
-                    SessionChange::Rekeyed => "rekeyed",
-                    SessionChange::Silent => "silent",
-                    SessionChange::Closed => "closed",
-                };
-                let public_key = peer.key.map(|key| key.to_string());
-                let name = name(peer);
-                let change = change.to_owned();
-                Self {
-                    session: Some(SessionEvent { change, name, public_key, ..SessionEvent::default() }),
-                    ..base
-                }
+                Self { session: Some(SessionEvent::changed(name(peer), peer, *change)), ..base }
             }
             Event::Refused { reason, count } => {
-                let session = SessionEvent {
-                    change: "refused".to_owned(),
-                    reason: Some((*reason).to_owned()),
-                    count: Some(*count),
-                    ..SessionEvent::default()
-                };
-                Self { session: Some(session), ..base }
+                Self { session: Some(SessionEvent::refused(reason, *count)), ..base }
             }
             Event::Path(peer, change) => {
-                let mtu = match change {
-                    PathChange::Narrow(mtu) => Some(*mtu),
-                    PathChange::TriedAgain => None,
-                };
-                Self { path: Some(PathEvent { name: peer.as_ref().and_then(name), mtu }), ..base }
+                Self { path: Some(PathEvent::new(peer.as_ref().and_then(name), *change)), ..base }
             }
             Event::Enforcement(guard) => Self { enforcement: Some(Guard::of(guard, boot)), ..base },
             Event::Registration(registration) => {
-                let change = match registration.change {
-                    RegistrationChange::Added => "added",
-                    RegistrationChange::Removed => "removed",
-                    RegistrationChange::Changed => "changed",
-                };
-                let registration = RegistrationEvent {
-                    change: change.to_owned(),
-                    name: registration.name.clone(),
-                    public_key: registration.key.to_string(),
-                };
-                Self { registration: Some(registration), ..base }
+                Self { registration: Some(RegistrationEvent::new(registration)), ..base }
             }
             Event::Configuration(read) => {
                 let not_in_force = read.not_in_force.clone();
@@ -171,3 +139,56 @@ impl EventDocument {
         }
     }
 }
+
+impl SessionEvent {
+    /// The session with a peer of this name has changed.
+    fn changed(name: Option<String>, peer: &Peer, change: SessionChange) -> Self {
+        let change = match change {
+            SessionChange::Opened => "opened",
+            SessionChange::Rekeyed => "rekeyed",
+            SessionChange::Silent => "silent",
+            SessionChange::Closed => "closed",
+        };
+        let public_key = peer.key.map(|key| key.to_string());
+        Self { change: change.to_owned(), name, public_key, ..Self::default() }
+    }
+
+    /// Handshakes were refused.
+    fn refused(reason: &str, count: u64) -> Self {
+        Self {
+            change: "refused".to_owned(),
+            reason: Some(reason.to_owned()),
+            count: Some(count),
+            ..Self::default()
+        }
+    }
+}
+
+impl PathEvent {
+    /// The path to a peer of this name has changed.
+    fn new(name: Option<String>, change: PathChange) -> Self {
+        let mtu = match change {
+            PathChange::Narrow(mtu) => Some(mtu),
+            PathChange::TriedAgain => None,
+        };
+        Self { name, mtu }
+    }
+}
+
+impl RegistrationEvent {
+    fn new(registration: &Registration) -> Self {
+        let change = match registration.change {
+            RegistrationChange::Added => "added",
+            RegistrationChange::Removed => "removed",
+            RegistrationChange::Changed => "changed",
+        };
+        Self {
+            change: change.to_owned(),
+            name: registration.name.clone(),
+            public_key: registration.key.to_string(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -86,6 +86,8 @@ warning_codes! {
     InterfaceDown = "interface_down",
     /// The underlay's MTU has become too small for the tunnel's.
     MtuTooSmall = "mtu_too_small",
+    /// A task of the controller has ended that should go on.
+    TaskFailed = "task_failed",
     /// The path to a peer carries less than mtd needs.
     PathTooSmall = "path_too_small",
     /// The underlay merges datagrams before mtd sees them.

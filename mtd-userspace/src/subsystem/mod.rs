@@ -4,8 +4,9 @@
 //! A subsystem is made from the configuration, before anything of the host is changed for good: whatever can fail for
 //! its own reasons (an address that is taken, a folder that cannot be read) fails there. It starts when the programs
 //! are attached, and gets the [`Context`]. Its section of the configuration, its part of the status document
-//! ([`Subsystem::report`], a type of [`crate::status`]), its metrics, its warnings and its requests at the control
-//! socket stand beside it; control socket, metrics and web view show what all of them say, by [`Reports`].
+//! ([`Subsystem::report`], a type of [`crate::status`]), its metrics and its requests at the control socket stand
+//! beside it; control socket, metrics and web view show what all of them say, by [`Reports`]. What there is to warn of is
+//! found in the whole status document ([`crate::health`]), because warnings have one order over all features.
 
 mod shutdown;
 mod tasks;
@@ -25,7 +26,7 @@ use crate::keys::PublicKey;
 use crate::prometheus::Text;
 use crate::proto::clock::Reading;
 use crate::sessions::{Clock, Sessions};
-use crate::status::{Status, Warning};
+use crate::status::Status;
 
 /// What subsystems work with. Clones are of the same things.
 #[derive(Clone)]
@@ -77,11 +78,6 @@ pub trait Subsystem: Send + Sync + 'static {
 
     /// Adds its metrics, from its part of the status document.
     fn metrics(&self, _status: &Status, _text: &mut Text) {}
-
-    /// What there is to warn of in its part of the status document.
-    fn warnings(&self, _status: &Status) -> Vec<Warning> {
-        Vec::new()
-    }
 
     /// The name of a registered client, if it is the registry.
     fn name_of(&self, _client: &PublicKey) -> Option<String> {

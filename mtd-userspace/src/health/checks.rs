@@ -1,0 +1,259 @@
+//! The checks that warnings come from, one for each concern.
+
+use ipnet::IpNet;
+use mtd_common::packet::OVERHEAD;
+
+use super::{Look, program_label};
+use crate::device::Underlay;
+use crate::model::{LinkMode, MIN_INNER_MTU, MapFill};
+use crate::status::{Status, Warning, WarningCode};
+
+/// How far loading may lag behind, in seconds: it is looked after ten times a second.
+const LATE: f64 = 1.0;
+
+/// From when on it is strange that no packet has come, in seconds since the controller started.
+const QUIET: f64 = 60.0;
+
+/// The kernel cuts names of programs at so many characters, and the longest of mtd's is shorter.
+pub(super) const RECEIVE: &str = "mtd_receive";
+
+/// Adds what is wrong with one thing to the warnings.
+type Check = fn(&Status, &Look, &mut Vec<Warning>);
+
+/// All checks. Their order is that of the warnings: the most serious first.
+pub(super) const CHECKS: &[Check] = &[
+    controller_runs,
+    interface_is_there,
+    interface_is_up,
+    program_is_attached,
+    underlay_mtu_is_enough,
+    prefixes_are_unused,
+    tasks_go_on,
+    paths_are_wide_enough,
+    tunnel_offloads_are_right,
+    datagrams_are_not_merged,
+    clock_is_synchronised,
+    slots_are_loaded,
+    maps_have_room,
+    something_arrives,
+];
+
+fn warn(found: &mut Vec<Warning>, code: WarningCode, text: impl Into<String>) {
+    found.push(Warning { code: code.as_str().to_owned(), text: text.into() });
+}
+
+fn controller_runs(status: &Status, _: &Look, found: &mut Vec<Warning>) {
+    if status.pid.is_none() {
+        warn(
+            found,
+            WarningCode::NoController,
+            "the programs are attached, but no controller is running: once the loaded slots are over, nothing passes; \
+             start one with `mtd run -c FILE`, or remove them with `mtd detach`",
+        );
+    }
+}
+
+fn interface_is_there(status: &Status, look: &Look, found: &mut Vec<Warning>) {
+    if look.underlay.is_none() {
+        let text = format!("there is no interface {} any more: nothing comes in", status.interface);
+        warn(found, WarningCode::InterfaceMissing, text);
+    }
+}
+
+fn interface_is_up(status: &Status, look: &Look, found: &mut Vec<Warning>) {
+    let interface = &status.interface;
+    if look.underlay.as_ref().is_some_and(|underlay| !underlay.up) {
+        warn(
+            found,
+            WarningCode::InterfaceDown,
+            format!("{interface} is down, or has no carrier: nothing comes in; `ip link set {interface} up`"),
+        );
+    }
+}
+
+fn program_is_attached(status: &Status, look: &Look, found: &mut Vec<Warning>) {
+    let interface = &status.interface;
+    let receive = status.programs.iter().find(|program| program.name == RECEIVE);
+    if let (Some(underlay), Some(receive)) = (&look.underlay, receive)
+        && underlay.xdp_program != Some(receive.id)
+    {
+        let there = match underlay.xdp_program {
+            Some(id) => format!("{interface} runs {}", program_label(id)),
+            None => format!("{interface} runs no XDP program"),
+        };
+        warn(
+            found,
+            WarningCode::NotAttached,
+            format!(
+                "{there} in the place of mtd's, which is number {}: the prefixes are not dark; stop and start the \
+                 controller",
+                receive.id
+            ),
+        );
+    }
+}
+
+fn underlay_mtu_is_enough(status: &Status, look: &Look, found: &mut Vec<Warning>) {
+    let interface = &status.interface;
+    let needed = status.mtu.saturating_add(OVERHEAD as u32);
+    if let Some(Underlay { mtu, .. }) = look.underlay
+        && mtu < needed
+    {
+        warn(
+            found,
+            WarningCode::MtuTooSmall,
+            format!(
+                "the MTU of {interface} is {mtu}, and packets of the tunnel have up to {needed} bytes: long ones are lost; \
+                 `ip link set {interface} mtu {needed}`, or set mtu in the configuration"
+            ),
+        );
+    }
+}
+
+fn prefixes_are_unused(status: &Status, look: &Look, found: &mut Vec<Warning>) {
+    if status.link == LinkMode::Shared.as_str() {
+        return;
+    }
+    let inside = |address: &&IpNet| status.prefixes.iter().any(|prefix| prefix.contains(&address.addr()));
+    let addresses = look.underlay.iter().flat_map(|underlay| &underlay.addresses);
+    if let Some(address) = addresses.into_iter().find(inside) {
+        warn(
+            found,
+            WarningCode::AddressInPrefix,
+            format!(
+                "{} of {} lies in a protected prefix: nobody can reach it; remove it, or set link = \"shared\"",
+                address.addr(),
+                status.interface
+            ),
+        );
+    }
+}
+
+fn tasks_go_on(status: &Status, _: &Look, found: &mut Vec<Warning>) {
+    for task in status.tasks.iter().filter(|task| task.failures > 0) {
+        let state = if task.running { "it runs again" } else { "it does not run now" };
+        let times = if task.failures == 1 { "once".to_owned() } else { format!("{} times", task.failures) };
+        warn(
+            found,
+            WarningCode::TaskFailed,
+            format!(
+                "the task {} of the controller has failed {times}, the last time with: {}; {state}. The log of the \
+                 controller says more; if this goes on, stop and start the controller",
+                task.name,
+                task.last_failure.as_deref().unwrap_or("for an unknown reason")
+            ),
+        );
+    }
+}
+
+fn paths_are_wide_enough(status: &Status, _: &Look, found: &mut Vec<Warning>) {
+    if status.paths.too_small > 0 {
+        let needed = MIN_INNER_MTU as usize + OVERHEAD;
+        warn(
+            found,
+            WarningCode::PathTooSmall,
+            format!(
+                "routers on the way to {} peers carry packets of less than {needed} bytes, and mtd needs that: long packets \
+                 are lost",
+                status.paths.too_small
+            ),
+        );
+    }
+}
+
+fn tunnel_offloads_are_right(_: &Status, look: &Look, found: &mut Vec<Warning>) {
+    for (device, feature, on) in &look.misfits {
+        let (state, wanted) = if *on { ("on", "off") } else { ("off", "on") };
+        warn(
+            found,
+            WarningCode::TunnelOffload,
+            format!(
+                "{feature} is {state} at {device}: packets get lost; `ethtool -K {device} {feature} {wanted}`"
+            ),
+        );
+    }
+}
+
+fn datagrams_are_not_merged(status: &Status, look: &Look, found: &mut Vec<Warning>) {
+    let interface = &status.interface;
+    for feature in &look.merging {
+        // A program in the driver sees frames before the first two act.
+        if *feature == "rx-lro" || status.xdp == "generic" {
+            warn(
+                found,
+                WarningCode::ReceiveOffload,
+                format!(
+                    "{feature} is on at {interface}: datagrams that are merged are dropped; `ethtool -K {interface} \
+                     {feature} off`"
+                ),
+            );
+        }
+    }
+}
+
+fn clock_is_synchronised(status: &Status, _: &Look, found: &mut Vec<Warning>) {
+    if status.clock.is_some_and(|clock| !clock.synchronised) {
+        warn(
+            found,
+            WarningCode::ClockNotSynchronised,
+            "the wall clock is not synchronised: both ends must agree on it to a slot, or to a window when they meet; \
+             run a time service such as chrony or systemd-timesyncd",
+        );
+    }
+}
+
+fn slots_are_loaded(status: &Status, _: &Look, found: &mut Vec<Warning>) {
+    let Some(slots) = status.slots else { return };
+    let text = if slots.missing > 0 {
+        format!("{} of {} loaded slots have no address: raise max_sessions", slots.missing, slots.loaded)
+    } else if slots.lag_seconds > LATE {
+        format!(
+            "loading slots is {:.1} s behind: the controller gets too little CPU time for its sessions",
+            slots.lag_seconds
+        )
+    } else {
+        return;
+    };
+    warn(found, WarningCode::SlotsLate, text);
+}
+
+fn maps_have_room(status: &Status, _: &Look, found: &mut Vec<Warning>) {
+    let full = |map: &&MapFill| map.used.saturating_mul(10) >= map.capacity.saturating_mul(9);
+    for map in status.maps.iter().filter(full) {
+        let text = format!("{} of {} {} are taken: raise max_sessions", map.used, map.capacity, map.name);
+        warn(found, WarningCode::MapFull, text);
+    }
+}
+
+fn something_arrives(status: &Status, _: &Look, found: &mut Vec<Warning>) {
+    if nothing_arrives(status) {
+        let prefixes: Vec<_> = status.prefixes.iter().map(ToString::to_string).collect();
+        warn(
+            found,
+            WarningCode::NothingArrives,
+            format!(
+                "not one packet for {} has arrived at {}, neither a peer's nor a stranger's: does the network route it to \
+                 this host? Look with `tcpdump -ni {} net {}`",
+                prefixes.join(", "),
+                status.interface,
+                status.interface,
+                prefixes.first().map_or("", String::as_str)
+            ),
+        );
+    }
+}
+
+/// Whether somebody should have come by now, and not one packet for the prefixes was seen. That a prefix is routed here
+/// shows in nothing else.
+fn nothing_arrives(status: &Status) -> bool {
+    let received = |reason: &str| !reason.starts_with("send_");
+    let somebody = status.clients_registered.is_some_and(|clients| clients > 0)
+        || status.session_counts.iter().any(|sessions| sessions.role == "peer");
+    somebody
+        && status.link == LinkMode::Routed.as_str()
+        && status.pid.is_some()
+        && status.uptime_seconds > QUIET
+        && status.frames.accepted == 0
+        && status.frames.control == 0
+        && !status.drops.keys().any(|reason| received(reason))
+}
