@@ -70,7 +70,7 @@ impl Registrar {
         }
         let leases = Leases::read(&leases_path, listen.pool, config.reserved_networks())?;
         let leases = leases.unwrap_or_else(|why| {
-            warn!("{} is not to be used ({why}): clients get new addresses", leases_path.display());
+            warn!("{} cannot be used ({why}): clients get new addresses", leases_path.display());
             Leases::new(listen.pool, config.reserved_networks())
         });
         let mut registrar = Self { registry, sources, leases, leases_path, clock, own_key };
