@@ -42,7 +42,7 @@ pub(super) const HOOKS: Schema = Schema {
             "pre_up",
             COMMANDS,
             r#"["logger mtd starts"]"#,
-            "Run before anything of the host is changed.",
+            "Run before anything on the host is changed.",
         )
         .or("[]"),
         Key::preset(

@@ -92,7 +92,10 @@ pub fn listen_address(text: &str, example: &str) -> Result<SocketAddr, Fault> {
         Fault::new(what, format!("write it like {example}"))
     })?;
     if address.port() == 0 {
-        return Err(Fault::new("port 0 is another one at each start", format!("write it like {example}")));
+        return Err(Fault::new(
+            "port 0 means a different port at each start",
+            format!("write it like {example}"),
+        ));
     }
     Ok(address)
 }

@@ -37,7 +37,7 @@ pub const PEER: Schema = Schema {
             "key_file",
             Kind::Text("the path of a file that only its owner can read, or \"credential:NAME\""),
             r#""keys/laptop.key""#,
-            "The pre-shared key, another one for each peer.",
+            "The pre-shared key, a different one for each peer.",
         )
         .from_requirement("MT-27"),
         Key::required(
