@@ -1,8 +1,8 @@
-//! Refused frames that pass to the kernel nevertheless: those of management addresses and ports, so that nobody locks
-//! themselves out.
+//! Refused frames that nevertheless pass to the kernel: those of management addresses and ports, so that nobody is locked
+//! out.
 //!
-//! The list is asked last, about frames that would be dropped: what is valid is opened whoever sent it, and costs
-//! nothing more for there being a list.
+//! The list is checked last, only for frames that would be dropped: valid packets are opened whoever sent them, and the list
+//! costs them nothing.
 
 use core::mem::{offset_of, size_of};
 
@@ -10,16 +10,16 @@ use crate::abi::GuardSettings;
 use crate::bytes::{ne64, part};
 use crate::packet::{IPV6, NEXT_ICMPV6, NEXT_TCP, NEXT_UDP, outer};
 
-/// Most elements of [`GuardSettings::allow`].
+/// Largest number of elements of [`GuardSettings::allow`].
 pub const MAX_ALLOW: usize = 16;
 
 /// Bytes of an ICMPv6 header.
 const ICMPV6: usize = 8;
 
-/// Bytes of an ICMPv6 error as far as the ports in the packet that it is about.
+/// Bytes of an ICMPv6 error, up to the ports of the packet that it is about.
 pub const ERROR: usize = ICMPV6 + IPV6 + 4;
 
-/// One line of the list: what all its fields fit passes. Addresses as in [`crate::abi::Prefix`].
+/// One rule of the list: a packet passes if it matches all fields. Addresses as in [`crate::abi::Prefix`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Allow {
@@ -47,16 +47,16 @@ const _: () = {
     assert!(offset_of!(Allow, port) == 34);
 };
 
-/// Whose a packet is, as seen from this host.
+/// The flow of a packet, as seen from this host.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Flow {
     high: u64,
     low: u64,
     protocol: u8,
-    /// Padding: the verifier wants no bytes that nobody wrote.
+    /// Padding: the verifier refuses bytes that were never written.
     reserved: u8,
-    /// Port at this host, network order; zero where there is none.
+    /// Port at this host, network order; zero if there is none.
     port: [u8; 2],
     /// Padding.
     padding: [u8; 4],
@@ -70,8 +70,8 @@ impl Flow {
         Self::new(source, outer::next_header(ipv6), [payload[2], payload[3]])
     }
 
-    /// The flow that an ICMPv6 error is about, which may come from any router on the way. `None`: this is no error, or
-    /// not about a packet from the address that it goes to.
+    /// The flow that an ICMPv6 error is about; the error may come from any router on the path. `None`: it is not an error,
+    /// or not about a packet from the address that it is sent to.
     #[inline(always)]
     pub fn of_error(ipv6: &[u8; IPV6], icmpv6: &[u8; ERROR]) -> Option<Self> {
         let quoted = part::<ICMPV6, IPV6, ERROR>(icmpv6);
@@ -91,15 +91,15 @@ impl Flow {
     }
 }
 
-/// Whether a packet is a neighbour solicitation or advertisement from the link (RFC 4861): without those, the neighbours
-/// of an allowed address could not reach it.
+/// Whether a packet is a neighbour solicitation or advertisement from the link (RFC 4861): without them, the neighbours of
+/// an allowed address could not reach it.
 #[inline(always)]
 pub const fn is_neighbour_discovery(ipv6: &[u8; IPV6], payload: [u8; 4]) -> bool {
     outer::next_header(ipv6) == NEXT_ICMPV6 && ipv6[7] == 255 && matches!(payload[0], 135 | 136)
 }
 
 impl Allow {
-    /// Whether the flow is one that this line names.
+    /// Whether this rule names the flow.
     #[inline(always)]
     pub fn names(&self, flow: &Flow) -> bool {
         let network = (flow.high & self.mask_high) ^ self.high | (flow.low & self.mask_low) ^ self.low;
@@ -111,7 +111,7 @@ impl Allow {
 }
 
 impl GuardSettings {
-    /// Whether a line of the list names the flow.
+    /// Whether a rule of the list names the flow.
     #[inline(always)]
     pub fn allows(&self, flow: &Flow) -> bool {
         let mut i = 0;
@@ -201,7 +201,7 @@ mod tests {
 
     #[test]
     fn what_has_no_port_fits_no_line_with_one() {
-        // The type and code of an ICMPv6 message are no ports.
+        // The type and code of an ICMPv6 message are not ports.
         let echo = Flow::of(&header(CLIENT, HOST, NEXT_ICMPV6), [128, 0, 0, 22]);
         assert!(line(CLIENT, 0, NEXT_ICMPV6, 0).names(&echo));
         assert!(!line(CLIENT, 0, 0, 22).names(&echo));

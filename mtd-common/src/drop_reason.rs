@@ -1,18 +1,18 @@
 //! The one table of drop reasons: return code of the programs, index of the counters, label of the metrics, name
 //! and help text for people.
 //!
-//! Numbers are part of the ABI, and mean nothing beside: a new reason takes the lowest number that was never used, and a
-//! number stays reserved when its reason goes. All that is to be known of a reason is in its line.
+//! Numbers are part of the ABI and have no other meaning: a new reason takes the lowest number that was never used, and a
+//! number stays reserved when its reason is removed. All facts about a reason are in its line.
 
 use crate::keystream::Direction;
 
 /// Whether a refused frame may go to the kernel instead: a column of the table.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Monitor {
-    /// It may: it is a stranger's, as far as was looked, and as it arrived.
+    /// It may: as far as was checked, it comes from a stranger, and it is unchanged.
     MayPass,
-    /// It never does: what a session's own addresses, ports and sequence number have let in is mtd's alone, and may have
-    /// been decrypted in place.
+    /// It never does: a packet that matches a session's addresses, ports and sequence number belongs to mtd alone, and may
+    /// have been decrypted in place.
     Never,
 }
 
@@ -45,7 +45,7 @@ macro_rules! drop_reasons {
                 }
             }
 
-            /// What it means to an operator, one sentence.
+            /// Its meaning for an operator, one sentence.
             pub const fn help(self) -> &'static str {
                 match self {
                     $(Self::$variant => $help,)+
@@ -59,24 +59,24 @@ macro_rules! drop_reasons {
                 }
             }
 
-            /// Whether the receive program drops for this reason, or the send program.
+            /// Whether the receive program or the send program drops for this reason.
             pub const fn direction(self) -> Direction {
                 match self {
                     $(Self::$variant => Direction::$direction,)+
                 }
             }
 
-            /// Whether a frame refused for this reason may go to the kernel instead, where nothing is enforced or the
-            /// frame is allowed.
+            /// Whether a frame refused for this reason may go to the kernel instead, if nothing is enforced or the frame is
+            /// allowed.
             #[inline(always)]
             pub const fn may_pass(self) -> bool {
-                // All decided while compiling: the programs test a bit of a constant.
+                // Decided at compile time: the programs test a bit of a constant.
                 const SET: Set = Set::of(&[$(($number, matches!(Monitor::$monitor, Monitor::MayPass)),)+]);
                 SET.has(self as u8)
             }
 
-            /// How close a packet came to a session that it does not belong to, by the reason why not: where several
-            /// sessions have its address, the closest one gives the reason. 0: says nothing of a session.
+            /// How closely the packet matched a session, by the reason why it was refused: if several sessions have its
+            /// address, the closest one determines the reason. 0: not about a session.
             #[inline(always)]
             pub const fn closeness(self) -> u8 {
                 match self {
@@ -247,7 +247,7 @@ TooBigLimited = 52, "too_big_limited", Receive, Never, 0,
     "Nothing to do: a router repeats what it says.";}
 
 impl DropReason {
-    /// Whether it is the send program that drops for this reason, and not the receive program.
+    /// Whether the send program, not the receive program, drops for this reason.
     pub const fn is_sending(self) -> bool {
         matches!(self.direction(), Direction::Send)
     }

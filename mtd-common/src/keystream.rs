@@ -6,8 +6,8 @@
 //! ring of [`RING`] elements. A packet whose
 //! element is not there is sealed or opened by the cipher in BPF.
 //!
-//! An element is used only if it says that it is for this very packet, and if it is still the same when the packet is
-//! done: a packet never goes out under the key stream of another one.
+//! An element is used only if it is marked for this very packet, and is still the same when the packet is done: a packet
+//! never goes out under the key stream of another one.
 
 use core::mem::{offset_of, size_of};
 
@@ -18,8 +18,8 @@ use crate::opaque;
 /// Number of elements of a lane: a packet's element has the index sequence number modulo this.
 pub const RING: u64 = 512;
 
-/// How far ahead of the last number that is known to be used key stream is made, in packets. The rest of the ring
-/// lies behind, for packets that other CPUs are at work with, or that come out of order.
+/// How far key stream is made ahead of the last number that is known to be used, in packets. The rest of the ring lies
+/// behind, for packets that other CPUs are processing, or that arrive out of order.
 pub const AHEAD: u64 = RING / 4 * 3;
 
 /// Number of lanes of a data plane that has any.
@@ -28,14 +28,14 @@ pub const LANES: u32 = 8;
 /// Packets of one direction of a session between two records for the thread ([`Wanted`]).
 pub const STEP: u64 = 64;
 
-/// A record is made only if that number of packets came within this time in ns: at 16,000 packets a second or more.
+/// A record is made only if that many packets came within this time in ns: at 16,000 packets a second or more.
 const BUSY: u64 = 4_000_000;
 
 /// Blocks of key stream for the longest text.
 const BLOCKS: usize = MAX_TEXT.div_ceil(BLOCK);
 
-/// Element of the array map `KEYSTREAM`, at index `lane * RING + sequence % RING`: all that sealing or opening one
-/// packet takes from the cipher. As secret as the session's key.
+/// Element of the array map `KEYSTREAM`, at index `lane * RING + sequence % RING`: all of the cipher's output that sealing
+/// or opening one packet needs. As secret as the session's key.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Element {
@@ -56,10 +56,10 @@ pub struct Element {
 /// Words of an [`Element`].
 pub const WORDS: usize = size_of::<Element>() / 8;
 
-/// The words after the stamp of an [`Element`], which say which packet it is for.
+/// The words after the stamp of an [`Element`], which identify its packet.
 pub type Packet = [u64; 3];
 
-/// Which keys of a session.
+/// The keys of a session, by direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Direction {
@@ -87,7 +87,7 @@ pub struct Wanted {
 }
 
 impl Wanted {
-    /// Reads a record; `None`: the bytes are no record.
+    /// Reads a record; `None`: the bytes are not a record.
     pub fn decode(record: &[u8]) -> Option<Self> {
         let record: &[u8; 24] = record.try_into().ok()?;
         let number = |bytes: &[u8; 4]| u32::from_ne_bytes(*bytes);
@@ -129,8 +129,8 @@ pub const fn is_busy(last: u64, now: u64) -> bool {
     now.saturating_sub(last) < BUSY
 }
 
-/// The key stream in an element, for [`aead::pass_ready`]. The element may change meanwhile: every word is read once,
-/// and what came out is good only if the stamp is still the same afterwards.
+/// The key stream in an element, for [`aead::pass_ready`]. The element may change meanwhile: every word is read once, and
+/// the result is valid only if the stamp is still the same afterwards.
 #[derive(Clone, Copy, Debug)]
 pub struct Ready(*const Element);
 
@@ -142,7 +142,7 @@ impl Ready {
         Self(element)
     }
 
-    /// Which packet the element is for.
+    /// The packet that the element is for.
     #[inline(always)]
     pub fn packet(self) -> Packet {
         // SAFETY: fields of the element, aligned (contract of `new`); volatile, since they may change.

@@ -1,13 +1,13 @@
-//! A limit on how often something happens, in one word that any number of CPUs share.
+//! A rate limit in one word that any number of CPUs share.
 //!
-//! The word is a point in time: the one at which the limit will be unused again. Each use moves it on by one
-//! interval; a use that would move it further ahead of the present than a burst of intervals is refused. Zero is an
-//! unused limit. (A [`crate::abi::TokenBucket`] says the same in two words that one CPU has for itself.)
+//! The word is a point in time: the one at which the limit will be unused again. Each use moves it on by one interval; a use
+//! that would move it further ahead of the present than a burst of intervals is refused. Zero is an unused limit. (A
+//! [`crate::abi::TokenBucket`] has the same function, in two words of a single CPU.)
 
 use crate::window::Word;
 
-/// Tries of [`take`]. A failed try means that another CPU took one at the same time. When that happens this often, an
-/// exact limit no longer matters, and the use is refused.
+/// Tries of [`take`]. A failed try means that another CPU took one at the same time. If that happens this often, an exact
+/// limit no longer matters, and the use is refused.
 const TRIES: u32 = 4;
 
 /// A limit of one use every `interval` ns, and of `burst` uses at once.

@@ -1,9 +1,9 @@
-//! Hiding things from the compiler.
+//! Hiding values from the compiler.
 //!
-//! In BPF programs, the compiler must sometimes be kept from using what it knows: a bound that it proved is a bound
-//! that the verifier, which knows less, wants to see checked; and values that it keeps across loops are spilled to a
-//! stack of 512 bytes. On the host these functions do nothing. (`core::hint::black_box` would serve, but its empty
-//! assembly makes line information that the kernel refuses.)
+//! In BPF programs, the compiler must sometimes be kept from using its knowledge: the verifier, which knows less, still
+//! requires a check of a bound that the compiler has proved and would remove; and values that it keeps across loops are
+//! spilled to a stack of 512 bytes. On the host these functions do nothing. (`core::hint::black_box` would serve, but its
+//! empty assembly generates line information that the kernel refuses.)
 
 /// The same value; the compiler can assume nothing about it.
 #[inline(always)]

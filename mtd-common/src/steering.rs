@@ -1,4 +1,4 @@
-//! On which CPU the packets of a session are opened.
+//! The choice of the CPU on which the packets of a session are opened.
 //!
 //! A network card hands all packets of a session to one CPU, and there they would be opened, delivered and run through
 //! the kernel's stack: one after the other, while other CPUs idle. So the packets of a busy session are handed to a
@@ -23,12 +23,12 @@ const BUSY: u64 = 48 * 1024;
 /// Work in one interval, in bytes, below which it is quiet again.
 const QUIET: u64 = BUSY / 4;
 
-/// Most packets of one session that wait for another CPU. Packets that come faster than that CPU opens them are lost
-/// in the end; but if there is no room for a burst of each sender, senders that share a session lose far too much
+/// Largest number of packets of one session that wait for another CPU. Packets that come faster than that CPU opens them are
+/// lost in the end; but without room for a burst of each sender, senders that share a session lose far too much
 /// (`docs/steering.md`).
 pub const MAX_WAITING: u64 = 4096;
 
-/// Packets that the queue of a CPU has room for, of all sessions together. The kernel takes up to 16384.
+/// Number of packets that the queue of a CPU has room for, of all sessions together. The kernel allows up to 16384.
 pub const QUEUE: u32 = 8192;
 
 /// Time in ns after which a packet that was handed over either has been opened or is lost.
@@ -186,7 +186,7 @@ mod tests {
         for _ in 0..MAX_WAITING {
             session.packet(1_000);
         }
-        // Nobody takes them. Those that come meanwhile are refused.
+        // The other CPU takes none of them. Further packets are refused.
         let mut refused = 0;
         loop {
             match session.packet(10_000) {

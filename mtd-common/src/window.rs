@@ -8,7 +8,7 @@
 //! * the highest number is raised before a mark is set, and read after the word that is to be changed: whatever a word holds
 //!   belongs to a number that is not above the highest one as it was read;
 //! * so the word of a number inside the window cannot have gone on to a later round: if it holds another round, that is an
-//!   earlier one, whose marks are of no more use;
+//!   earlier one, whose marks are obsolete;
 //! * one compare-and-swap of the word decides over the number.
 //!
 //! A word that nobody has changed for a multiple of 2^32 rounds, and whose marks then look like those of the present round,
@@ -28,14 +28,14 @@ const GROUP: u64 = 32;
 pub const WIDTH: u64 = (WINDOW_WORDS as u64 - 1) * GROUP;
 
 /// Tries of [`Place::mark`]. A failed try means that another CPU raised the highest number or marked another number of the
-/// group in between: with so many tries, never so often in a row.
+/// group in between: that does not happen this many times in a row.
 const TRIES: u32 = 40;
 
 /// A word that several CPUs share.
 pub trait Word {
     /// Reads it.
     fn load(&self) -> u64;
-    /// Reads it after everything that was read before, and before everything that is read from then on.
+    /// Reads it, ordered after all earlier reads and before all later ones.
     fn load_in_order(&self) -> u64;
     /// Replaces `current` by `new` in one step; returns the word found, which is `current` on success. In order, on success.
     fn compare_exchange(&self, current: u64, new: u64) -> u64;
@@ -59,7 +59,7 @@ impl Word for core::sync::atomic::AtomicU64 {
     }
 }
 
-/// Where the mark of a sequence number stands.
+/// The place of a sequence number's mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
     /// Index of its word, below [`WINDOW_WORDS`].
@@ -110,7 +110,7 @@ impl Place {
         if self.is_round_of(word) { word | self.bit } else { self.round | self.bit }
     }
 
-    /// Marks this number as used, in its word. To be called only for packets whose tag verified.
+    /// Marks this number as used, in its word. To be called only for packets with a valid tag.
     ///
     /// # Errors
     /// As [`Place::check`]: another CPU may have been faster since.
@@ -120,7 +120,7 @@ impl Place {
         while tries < TRIES {
             tries += 1;
             let current = word.load();
-            // After the word, and raised before the mark: see the module.
+            // Read after the word, and raised before the mark: see the module.
             let known = highest.load_in_order();
             if known < self.sequence && highest.compare_exchange(known, self.sequence) != known {
                 continue;
@@ -220,7 +220,7 @@ mod tests {
         assert_eq!(window.mark(first + TURN + 2), Ok(()));
     }
 
-    /// What became of the offers of one number.
+    /// The outcome of offering one number.
     #[derive(Default)]
     struct Offers {
         accepted: AtomicU64,

@@ -1,7 +1,7 @@
 //! Atomic operations on map memory.
 //!
-//! Rust's BPF target declares no compare-and-swap, so `core::sync::atomic` lacks what is needed here; the
-//! instructions exist since Linux 5.12.
+//! Rust's BPF target declares no compare-and-swap, so `core::sync::atomic` lacks these operations; the instructions exist
+//! since Linux 5.12.
 
 use mtd_common::window::Word;
 
@@ -58,7 +58,7 @@ impl Word for Shared {
 
     #[inline(always)]
     fn load_in_order(&self) -> u64 {
-        // The kernel orders an addition that returns what was there with all around it; it has no such load before 6.15.
+        // The kernel gives an addition that returns the old value full ordering; before 6.15, BPF has no load with ordering.
         self.fetch_add(0)
     }
 

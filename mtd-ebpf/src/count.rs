@@ -17,19 +17,19 @@ fn add(array: &PerCpuArray<u64>, index: u32, amount: u64) {
     }
 }
 
-/// Counts a packet that is dropped for the reason of this number, or that `passed` since nothing is enforced.
+/// Counts a packet dropped for the reason of this number, or one that `passed` because nothing is enforced.
 #[inline(always)]
 pub(crate) fn drop(reason: u32, passed: bool) {
     add(&DROPS, reason + if passed { DROP_SLOTS } else { 0 }, 1);
 }
 
-/// Counts anything else.
+/// Increments any other counter.
 #[inline(always)]
 pub(crate) fn one(counter: Counter) {
     several(counter, 1);
 }
 
-/// Counts several at once.
+/// Adds several to any other counter.
 #[inline(always)]
 pub(crate) fn several(counter: Counter, amount: u64) {
     add(&COUNTERS, counter as u32, amount);

@@ -20,10 +20,10 @@ pub(crate) unsafe trait Bytes {}
 // SAFETY: bytes.
 unsafe impl<const N: usize> Bytes for [u8; N] {}
 
-/// Reads a packet pointer from the field at `OFFSET` of a context.
+/// Reads a packet pointer from the context field at `OFFSET`.
 ///
-/// In assembly, because the field has 32 bits, and the verifier makes a pointer of 64 of it: a compiler that knows of
-/// the 32 copies, spills and subtracts no more than those, and what it gets then is no pointer.
+/// In assembly, because the field has 32 bits and the verifier turns it into a pointer of 64: a compiler that knows of the
+/// 32 bits copies, spills and subtracts only those, and the result is not a pointer any more.
 #[inline(always)]
 fn pointer<const OFFSET: usize, C>(ctx: *const C) -> usize {
     #[cfg(target_arch = "bpf")]
@@ -43,7 +43,7 @@ fn pointer<const OFFSET: usize, C>(ctx: *const C) -> usize {
     }
     #[cfg(not(target_arch = "bpf"))]
     {
-        // SAFETY: the field of the context, on the host only ever compiled.
+        // SAFETY: the field of the context; on the host, this is only compiled.
         unsafe { ctx.byte_add(OFFSET).cast::<u32>().read() as usize }
     }
 }
@@ -135,7 +135,7 @@ impl Memory for SkbFrame {
     }
 }
 
-/// The length of a part of a block, bounded where the verifier can see it.
+/// The length of a part of a block, with a bound that the verifier can see.
 #[inline(always)]
 fn part(length: usize) -> u32 {
     let length = opaque::value(length);
@@ -164,7 +164,8 @@ impl XdpFrame {
     /// Index of the interface that it came by.
     #[inline(always)]
     pub(crate) fn ifindex(&self) -> u32 {
-        // SAFETY: a field of the context; volatile, since the verifier refuses fields that the compiler reads at once.
+        // SAFETY: a field of the context; volatile, since the verifier refuses fields that the compiler merges into one
+        // read.
         unsafe { (&raw const self.0.ingress_ifindex).read_volatile() }
     }
 
@@ -230,7 +231,7 @@ impl SkbFrame {
     #[inline(always)]
     pub(crate) fn len(&self) -> usize {
         // SAFETY: as the others below. A field of the context; volatile, since the verifier refuses fields that the compiler
-        // reads at once.
+        // merges into one read.
         unsafe { (&raw const self.0.len).read_volatile() as usize }
     }
 
@@ -241,7 +242,7 @@ impl SkbFrame {
         unsafe { (&raw const self.0.mark).read_volatile() }
     }
 
-    /// Bytes of each packet that this one is to be cut into; 0: it is one.
+    /// Bytes of each packet into which this one will be segmented; 0: it is not segmented.
     #[inline(always)]
     pub(crate) fn gso_size(&self) -> u32 {
         // SAFETY: see `len`.
@@ -256,7 +257,7 @@ impl SkbFrame {
     }
 }
 
-/// The inner packet of a frame, behind its headers or the room made for them: what the cipher works on.
+/// The inner packet of a frame, behind its headers or the room made for them: the text for the cipher.
 pub(crate) struct InnerText<'a, F>(pub(crate) &'a mut F);
 
 impl<F: Memory> Text for InnerText<'_, F> {

@@ -1,5 +1,5 @@
-//! The gate that everything refused on receipt goes through. Some of it passes nevertheless: all of it while nothing is
-//! enforced, and always what the list of allowed flows names.
+//! The gate for every frame that is refused on receipt. Some of them pass nevertheless: all while nothing is enforced, and
+//! always the flows that the list of allow rules names.
 
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
 use aya_ebpf::macros::map;
@@ -24,21 +24,21 @@ fn settings() -> Option<&'static GuardSettings> {
     GUARD.get(0)
 }
 
-/// What becomes of a frame that is refused.
+/// What happens to a refused frame.
 #[repr(u8)]
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Fate {
     Dropped,
-    /// Passed, since nothing is enforced.
+    /// Passed, because nothing is enforced.
     Passed,
-    /// Passed, since the list names it.
+    /// Passed, because an allow rule names it.
     Allowed,
 }
 
 /// Decides on a frame that is refused for `reason`, counts and reports it. Returns the verdict.
 #[inline(always)]
 pub(crate) fn refuse(frame: &XdpFrame, reason: DropReason) -> u32 {
-    // All that this costs where everything is enforced is one test.
+    // Where everything is enforced, this costs only one test.
     match settings() {
         Some(settings) if settings.is_lenient() => refuse_leniently(frame, settings, reason),
         _ => {
@@ -49,7 +49,7 @@ pub(crate) fn refuse(frame: &XdpFrame, reason: DropReason) -> u32 {
 }
 
 once! {
-    /// What [`refuse`] does where not everything is enforced, or where something is allowed.
+    /// [`refuse`] if not everything is enforced, or if there are allow rules.
     fn refuse_leniently = guard_refuse(frame: &XdpFrame, settings: &GuardSettings, reason: DropReason) -> u32 {
         let fate = if reason.may_pass() { fate(frame, settings) } else { Fate::Dropped };
         if fate == Fate::Allowed {
@@ -62,7 +62,7 @@ once! {
     }
 }
 
-/// A function of its own in the program too: the variables of all together do not fit on a stack of 512 bytes.
+/// A function of its own in the program, too: the variables of all together do not fit on a stack of 512 bytes.
 #[inline(never)]
 fn fate(frame: &XdpFrame, settings: &GuardSettings) -> Fate {
     if settings.allow_count > 0 && is_allowed(frame, settings) {
@@ -91,7 +91,7 @@ fn is_allowed(frame: &XdpFrame, settings: &GuardSettings) -> bool {
 }
 
 once! {
-    /// Whether a line of the list names the flow.
+    /// Whether an allow rule names the flow.
     fn allows = guard_allows(settings: &GuardSettings, flow: &Flow) -> bool {
         settings.allows(flow)
     }

@@ -6,7 +6,7 @@ use mtd_common::packet::{self, ETHERNET, ETHERTYPE_IPV4, ETHERTYPE_IPV6, IPV6};
 
 use crate::frame::{Memory, SkbFrame};
 
-/// What the header of the inner packet says, which has `length` bytes.
+/// Reads the header of the inner packet, which has `length` bytes.
 #[inline(always)]
 pub(crate) fn read(frame: &SkbFrame, length: usize) -> Result<Inner, DropReason> {
     let ethernet = frame.get::<[u8; ETHERNET]>(0).ok_or(DropReason::SendMalformed)?;

@@ -1,4 +1,4 @@
-//! What the stages of a program tell each other about the packet at hand.
+//! The data that the stages of a program share about the current packet.
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
@@ -8,8 +8,7 @@ use mtd_common::keystream::Direction;
 #[map]
 static JOBS: PerCpuArray<Job> = PerCpuArray::with_max_entries(2, 0);
 
-/// One packet's work for the cipher: what goes in and out, and working memory. In a map, since a BPF stack has no
-/// room for it.
+/// One packet's work for the cipher: input, output, and working memory. In a map, since a BPF stack is too small for it.
 pub(crate) struct Job {
     /// Nonce of the packet.
     pub(crate) nonce: [u32; 3],
@@ -19,7 +18,7 @@ pub(crate) struct Job {
     pub(crate) session: u32,
     /// Generation of the session.
     pub(crate) generation: u32,
-    /// Where the slot's addresses are in `SLOTS`.
+    /// Place of the slot's addresses in `SLOTS`.
     pub(crate) place: u32,
     /// To be sent: ECN codepoint of the inner packet.
     pub(crate) ecn: u8,
@@ -29,11 +28,11 @@ pub(crate) struct Job {
     pub(crate) control: bool,
     /// Boot time in ns at which the packet came.
     pub(crate) now: u64,
-    /// Where key stream made ahead is in `KEYSTREAM`.
+    /// Place in `KEYSTREAM` of key stream made ahead.
     pub(crate) element: u32,
     /// Stamp of that element when it was found.
     pub(crate) stamp: u64,
-    /// What the cipher computed: tag and checksum.
+    /// The cipher's results: tag and checksum.
     pub(crate) sums: Sums,
     /// Working memory.
     pub(crate) pass: Pass,

@@ -1,10 +1,10 @@
-//! Where headers begin in a frame, in bytes.
+//! Offsets of headers in a frame, in bytes.
 
 use mtd_common::packet::{ETHERNET, IPV6, OVERHEAD, UDP, ndp};
 
 /// The outer IPv6 header.
 pub(crate) const IP: usize = ETHERNET;
-/// What follows the outer IPv6 header: UDP, or an ICMPv6 message.
+/// The payload of the outer IPv6 header: UDP, or an ICMPv6 message.
 pub(crate) const PAYLOAD: usize = ETHERNET + IPV6;
 /// The header of mtd.
 pub(crate) const MTD_HEADER: usize = PAYLOAD + UDP;

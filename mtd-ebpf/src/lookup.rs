@@ -1,4 +1,4 @@
-//! From an address to the session and slot that have it: see [`mtd_common::table`].
+//! From an address to the session and slot that own it: see [`mtd_common::table`].
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::Array;
@@ -18,7 +18,7 @@ static ADDRESSES: Array<Bucket> = Array::with_max_entries(2, MMAPABLE);
 #[map]
 static SLOTS: Array<Slot> = Array::with_max_entries(8, MMAPABLE);
 
-/// Whether somebody may have the address of this mark.
+/// Whether an address with this mark may be ours.
 #[inline(always)]
 pub(crate) fn may_be_ours(mark: Mark) -> bool {
     let Some(word) = FILTER.get_ptr(mark.word) else { return false };
@@ -58,8 +58,8 @@ pub(crate) fn hash(dataplane: &Dataplane, address: &[u8; 16]) -> Hash {
     dataplane.table.hash(part::<8, 8, 16>(address))
 }
 
-/// Looks for the place in `SLOTS` of a session that has the address of this hash, and `suits`. Where several sessions have it
-/// and none suits, the reason is that of the one that came closest.
+/// Finds the place in `SLOTS` of a session that has the address of this hash and `suits`. If several sessions have the
+/// address and none suits, the reason of the closest one is returned.
 #[inline(always)]
 pub(crate) fn find(
     hash: Hash,
@@ -77,7 +77,7 @@ pub(crate) fn find(
             let Some(place) = table::place(entry, hash.fingerprint()) else { continue };
             match suits(place) {
                 Ok(()) => return Ok(()),
-                // The fingerprint was another address's.
+                // The fingerprint belongs to another address.
                 Err(DropReason::UnknownAddress) => {}
                 Err(reason) if is_as_close(reason, closest) => closest = reason,
                 Err(_) => {}
@@ -87,7 +87,7 @@ pub(crate) fn find(
     Err(closest)
 }
 
-/// The session and slot at a place, if the address is theirs now, as [`clock::tick`] has it.
+/// The session and slot at a place, if they have the address now, by [`clock::tick`].
 #[inline(always)]
 pub(crate) fn at(
     dataplane: &Dataplane,
@@ -135,7 +135,7 @@ once! {
     }
 }
 
-/// Whether [`find`] gives this reason where no session has the address now.
+/// Whether [`find`] returns this reason if no session has the address now.
 #[inline(always)]
 pub(crate) const fn is_dead(reason: DropReason) -> bool {
     matches!(reason, DropReason::UnknownAddress | DropReason::StaleSlot | DropReason::SessionEnded)

@@ -1,9 +1,9 @@
-//! The data plane of mtd. Here are the entry points and their verdicts only; the order of the stages is in [`receive`] and
-//! [`send`], and each feature is a folder with its maps beside it.
+//! The data plane of mtd. This file has only the entry points and their verdicts; the order of the stages is in [`receive`]
+//! and [`send`], and each feature is a folder with its maps beside it.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 // Atomic instructions of BPF need assembly (see `atomic`).
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
-// What aya's macros make of the entry points, and ask of them.
+// Caused by the code that aya's macros generate, and by the signatures that they require.
 #![expect(missing_docs, unreachable_pub, clippy::needless_pass_by_value, reason = "aya's macros")]
 
 mod ahead;
@@ -39,7 +39,7 @@ use aya_ebpf::programs::{TcContext, XdpContext};
 
 use crate::frame::{SkbFrame, XdpFrame};
 
-/// On the underlay: opens what is valid, drops everything else towards a protected prefix, passes the rest.
+/// On the underlay: opens valid packets, drops all others towards a protected prefix, and passes the rest.
 #[xdp]
 pub fn mtd_receive(ctx: XdpContext) -> u32 {
     // SAFETY: the program's own context, used by nobody else.
@@ -50,7 +50,7 @@ pub fn mtd_receive(ctx: XdpContext) -> u32 {
     }
 }
 
-/// On a CPU that packets of a busy session were handed to: goes on where `mtd_receive` stopped.
+/// On a CPU to which packets of a busy session were handed: goes on where `mtd_receive` stopped.
 #[xdp(map = "cpumap")]
 pub fn mtd_take(ctx: XdpContext) -> u32 {
     // SAFETY: the program's own context, used by nobody else.
@@ -85,7 +85,7 @@ static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 #[cfg(target_arch = "bpf")]
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
-    // No panic is reachable; the verifier would refuse a program in which one were.
+    // No panic is reachable: the verifier would refuse a program with a reachable one.
     loop {}
 }
 

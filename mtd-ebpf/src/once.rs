@@ -1,10 +1,10 @@
-//! Functions that the verifier walks once, whatever is known at their calls.
+//! Functions that the verifier checks once, independent of their calls.
 //!
-//! An ordinary function it walks anew for each call, and for each state that it remembers at a call: a cipher called in three
-//! places costs three times, and a check in a loop as often as the loop turns. A *global* function it walks by itself, with
-//! arguments of which it knows nothing but the types; at a call it only compares the types of what is handed over. It finds
-//! them in BTF, and asks that each is a context, a number, or a pointer to something of a fixed size, which may be null as
-//! long as the function has not compared it, and that a number is returned. All kernels since 5.12 know such functions.
+//! The verifier walks an ordinary function for each call, and for each state that it remembers at a call: a cipher called in
+//! three places costs three times as much, and a check in a loop as often as the loop runs. It walks a *global* function
+//! separately, with arguments of which it knows only the types; at a call it only compares the types of the arguments. It
+//! finds the types in BTF. Each argument must be a context, a number, or a pointer to an object of fixed size, which may be
+//! null until the function has checked it; the result must be a number. All kernels since 5.12 support such functions.
 
 use aya_ebpf::bindings::xdp_action::XDP_ABORTED;
 use aya_ebpf::bindings::{__sk_buff, xdp_md};
@@ -16,8 +16,8 @@ use mtd_common::table::Hash;
 use crate::frame::{SkbFrame, XdpFrame};
 use crate::job::Job;
 
-/// Makes a global function `$symbol`, and beside it a function `$name` that calls it. The first argument is a frame. What the
-/// function returns goes through a number, by [`Returned`].
+/// Makes a global function `$symbol`, and a function `$name` that calls it. The first argument is a frame. The result is
+/// passed as a number, by [`Returned`].
 macro_rules! once {
     (
         $(#[$meta:meta])*
@@ -50,18 +50,18 @@ pub(crate) use once;
 /// The 16 bytes of an IPv6 address.
 type Address = [u8; 16];
 
-/// What can be handed to a global function.
+/// A type that can be an argument of a global function.
 pub(crate) trait Argument: Sized {
-    /// What the kernel sees of it.
+    /// Its type for the kernel.
     type Raw;
 
-    /// For the call.
+    /// Its form for the call.
     fn raw(self) -> Self::Raw;
 
-    /// In the function. `None`: null, or no such number.
+    /// Its form inside the function. `None`: null, or not a valid number.
     ///
     /// # Safety
-    /// `raw` must come from [`Argument::raw`] of an argument that lives as long as what is returned, and that nobody uses
+    /// `raw` must come from [`Argument::raw`] of an argument that lives as long as the result, and that nobody else uses
     /// meanwhile.
     unsafe fn from_raw(raw: Self::Raw) -> Option<Self>;
 }
@@ -115,7 +115,7 @@ impl Argument for DropReason {
     }
 }
 
-/// References to what the kernel sees as this type.
+/// References that the kernel sees as pointers to this type.
 macro_rules! reference {
     ($($type:ty as $raw:ty),+ $(,)?) => {$(
         impl<'a> Argument for &'a $type {
@@ -162,15 +162,15 @@ reference!(
     Session as Session,
 );
 
-/// What can be returned by a global function.
+/// A type that a global function can return.
 pub(crate) trait Returned {
-    /// For an argument that is none. No caller has one; the verifier, which does not know, wants to see it looked for.
+    /// The result for an invalid argument. No caller passes one, but the verifier requires the check.
     const NULL: Self;
 
     /// As a number.
     fn number(self) -> u64;
 
-    /// What this number stands for. The verifier does not know that it comes from [`Returned::number`].
+    /// The value for this number. The verifier does not know that it comes from [`Returned::number`].
     fn from_number(number: u64) -> Self;
 }
 

@@ -1,5 +1,5 @@
-//! Receipt: from the underlay's frame to the inner packet, cheapest checks first. The order of the stages is here, the stages
-//! are elsewhere.
+//! Receipt: from the underlay's frame to the inner packet, cheapest checks first. This file has the order of the stages; the
+//! stages are elsewhere.
 
 use mtd_common::abi::{Counter, Dataplane, MODE_ENCRYPT, MODE_INTRODUCTION};
 use mtd_common::keystream::Direction;
@@ -15,7 +15,7 @@ use crate::tunnel::{control, deliver, inspect, open, replay};
 use crate::verdict::{Action, pass};
 use crate::{ahead, count, introduction, lookup, neighbour, settings, too_big, vlan};
 
-/// Decides on a frame from the underlay.
+/// Handles a frame from the underlay.
 #[inline(always)]
 pub(crate) fn receive(frame: &mut XdpFrame) -> Result<Action, DropReason> {
     let Some(ethernet) = frame.get::<[u8; ETHERNET]>(0) else { return Ok(pass()) };
@@ -32,7 +32,7 @@ pub(crate) fn receive(frame: &mut XdpFrame) -> Result<Action, DropReason> {
         return neighbour::solicited(frame, dataplane).unwrap_or_else(|| Ok(pass()));
     }
     if let Err(reason) = outer::require_udp(ip) {
-        // A router that checks whether its neighbour is still there asks the live address itself.
+        // A router that checks whether its neighbour is still reachable asks the live address itself.
         return neighbour::solicited(frame, dataplane)
             .or_else(|| too_big::received(frame, dataplane))
             .unwrap_or_else(|| refuse(frame, dataplane, reason));
@@ -40,7 +40,7 @@ pub(crate) fn receive(frame: &mut XdpFrame) -> Result<Action, DropReason> {
     find(frame, Stage::Arrived, dataplane)
 }
 
-/// Decides on a frame that another CPU has handed over. All checks are made again: time has passed.
+/// Handles a frame that another CPU has handed over. All checks are made again: time has passed.
 #[inline(always)]
 pub(crate) fn take(frame: &mut XdpFrame) -> Result<Action, DropReason> {
     let Some(dataplane) = settings::dataplane() else { return Ok(pass()) };
@@ -51,8 +51,8 @@ pub(crate) fn take(frame: &mut XdpFrame) -> Result<Action, DropReason> {
     find(frame, Stage::Handed, dataplane)
 }
 
-/// What becomes of a packet towards a protected prefix that is none of ours for this reason: in a shared prefix it may
-/// be an ordinary host's, if its address is not live.
+/// Handles a packet towards a protected prefix that was refused for this reason: in a shared prefix it may belong to an
+/// ordinary host, if its address is not live.
 #[inline(always)]
 fn refuse(frame: &XdpFrame, dataplane: &Dataplane, reason: DropReason) -> Result<Action, DropReason> {
     if !dataplane.is_shared() {
@@ -62,7 +62,7 @@ fn refuse(frame: &XdpFrame, dataplane: &Dataplane, reason: DropReason) -> Result
     if lookup::is_live(dataplane, outer::destination(ip)) { Err(reason) } else { Ok(pass()) }
 }
 
-/// Finds out whose a UDP packet towards a protected prefix is, and goes on with it.
+/// Finds the session of a UDP packet towards a protected prefix, and handles the packet.
 #[inline(always)]
 fn find(frame: &mut XdpFrame, stage: Stage, dataplane: &Dataplane) -> Result<Action, DropReason> {
     if frame.get::<[u8; UDP]>(PAYLOAD).is_none() {
@@ -106,8 +106,8 @@ fn open(
         return Ok(Action::Consume);
     }
     deliver::deliver(frame)?;
-    // Only now: what could not be opened must not say where the session is. The mode is read again: the verifier would walk
-    // the cipher once for each value that it remembers.
+    // Only for opened packets: a forged one must not say how far the session is. The mode is read again: otherwise the
+    // verifier would walk the cipher once for each value that it remembers.
     if state.count_received(header.length, now) && opaque::reference(found.session).mode == MODE_ENCRYPT {
         ahead::want(job, Direction::Receive);
     }

@@ -1,4 +1,4 @@
-//! Records for the controller: control messages, and what routers say.
+//! Records for the controller: control messages, and routers' reports.
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::RingBuf;
@@ -16,8 +16,8 @@ use crate::layout::{INNER, IP, PAYLOAD};
 #[map]
 static CONTROL: RingBuf = RingBuf::with_byte_size(1024 * 1024, 0);
 
-/// Lets `fill` write a record into the ring buffer of the controller. The record is all zero before. `None`: there is no
-/// room, or `fill` gave up.
+/// Lets `fill` write a record, all zero before, into the controller's ring buffer. `None`: there is no room, or `fill` gave
+/// up.
 #[inline(always)]
 pub(crate) fn send(fill: impl FnOnce(&mut ControlRecord) -> Option<()>) -> Option<()> {
     let mut entry = CONTROL.reserve::<ControlRecord>(0)?;
@@ -35,8 +35,8 @@ pub(crate) fn send(fill: impl FnOnce(&mut ControlRecord) -> Option<()>) -> Optio
     filled
 }
 
-/// Hands an opened control message to the controller. A function of its own in the program too: the variables of
-/// all stages together do not fit on a stack of 512 bytes.
+/// Hands an opened control message to the controller. A function of its own in the program, too: the variables of all stages
+/// together do not fit on a stack of 512 bytes.
 #[inline(never)]
 pub(crate) fn control_message(frame: &XdpFrame, job: &Job, now: u64) -> Result<(), DropReason> {
     send(|record| {

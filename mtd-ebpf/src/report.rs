@@ -19,12 +19,12 @@ use crate::{count, inner};
 #[map]
 static EVENTS: RingBuf = RingBuf::with_byte_size(256 * 1024, 0);
 
-/// Events that are reported from each CPU.
+/// Rate of reported events from each CPU.
 const RATE: Rate = Rate::per_second(100, 200);
 
 once! {
-    /// Counts a frame refused on receipt for the reason of this number, and reports it with what its headers say. `passed`: it
-    /// is not dropped, since nothing is enforced.
+    /// Counts a frame refused on receipt for the reason of this number, and reports it with the data of its headers.
+    /// `passed`: it is not dropped, because nothing is enforced.
     pub(crate) fn refused_on_receipt = report_receipt(
         frame: &XdpFrame,
         reason: u32,
@@ -88,11 +88,11 @@ fn begin(event: &mut DropEvent, reason: u32, ifindex: u32, length: usize) {
     event.length = length as u32;
 }
 
-/// Lets `fill` write a drop event into the ring buffer, unless there were too many. The event is all zero before.
+/// Lets `fill` write a drop event, all zero before, into the ring buffer, within the rate limit.
 #[inline(always)]
 fn event(fill: impl FnOnce(&mut DropEvent)) {
     let Some(local) = local() else { return };
-    // Most drops get no further.
+    // Most drops end here.
     let now = clock::tick_of(local);
     if !RATE.take(&mut local.events, now) {
         return count::one(Counter::EventsSuppressed);

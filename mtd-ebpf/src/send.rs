@@ -1,4 +1,5 @@
-//! Sending: from the inner packet to the frame on the underlay. The order of the stages is here, the stages are elsewhere.
+//! Sending: from the inner packet to the frame on the underlay. This file has the order of the stages; the stages are
+//! elsewhere.
 
 use mtd_common::abi::{Counter, MODE_ENCRYPT};
 use mtd_common::keystream::Direction;

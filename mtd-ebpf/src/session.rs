@@ -1,4 +1,4 @@
-//! The sessions, and what the programs themselves keep of them.
+//! The sessions, and the state that the programs keep of them.
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::Array;
@@ -13,20 +13,20 @@ use crate::atomic::Shared;
 static SESSIONS: Array<Session> = Array::with_max_entries(1, 0);
 #[map]
 static SESSION_STATE: Array<SessionState> = Array::with_max_entries(1, MMAPABLE);
-/// For the controllers only: see [`mtd_common::session_note`].
+/// For controllers only: see [`mtd_common::session_note`].
 #[map]
 static SESSION_NOTES: Array<SessionNote> = Array::with_max_entries(1, 0);
 
 /// `BPF_F_MMAPABLE`: the controller has the array in its own memory.
 pub(crate) const MMAPABLE: u32 = 1 << 10;
 
-/// A session, if the index has one of this generation.
+/// The session at this index, if it has this generation.
 #[inline(always)]
 pub(crate) fn session(index: u32, generation: u32) -> Option<&'static Session> {
     SESSIONS.get(index).filter(|session| session.generation == generation && generation != 0)
 }
 
-/// What the programs themselves keep of a session. Features add what they need of it beside their own code.
+/// The state that the programs keep of a session. Features add their methods beside their own code.
 #[derive(Clone, Copy)]
 pub(crate) struct State(pub(crate) *mut SessionState);
 
@@ -44,7 +44,7 @@ impl State {
         unsafe { Shared::new(&raw mut (*self.0).tx_sequence) }.fetch_add(1)
     }
 
-    /// Counts an inner packet sent at `now` (boot time in ns). Whether it is time to ask for key stream.
+    /// Counts an inner packet sent at `now` (boot time in ns). Returns whether it is time to request key stream.
     #[inline(always)]
     pub(crate) fn count_sent(self, bytes: usize, now: u64) -> bool {
         // SAFETY: fields of a map value, aligned by its type.
@@ -55,7 +55,7 @@ impl State {
         }
     }
 
-    /// Counts an inner packet received at `now` (boot time in ns). Whether it is time to ask for key stream.
+    /// Counts an inner packet received at `now` (boot time in ns). Returns whether it is time to request key stream.
     #[inline(always)]
     pub(crate) fn count_received(self, bytes: usize, now: u64) -> bool {
         // SAFETY: fields of a map value, aligned by its type.
@@ -86,7 +86,7 @@ impl State {
     }
 }
 
-/// Whether the packets since the last turn came fast, if it is the turn of this one.
+/// Whether it is this packet's turn, and the packets since the last turn came fast.
 #[inline(always)]
 fn is_busy(before: u64, turn: Shared, now: u64) -> bool {
     if !keystream::is_turn(before) {

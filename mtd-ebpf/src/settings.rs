@@ -1,4 +1,4 @@
-//! What the controller tells the programs.
+//! The settings from the controller.
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::Array;

@@ -1,4 +1,4 @@
-//! What becomes of a frame that is not dropped for a reason.
+//! The outcome of a frame that is not dropped.
 
 use aya_ebpf::bindings::xdp_action;
 use mtd_common::abi::Counter;
@@ -7,8 +7,8 @@ use crate::count;
 
 /// What the receive program does with a frame.
 ///
-/// A byte, as the reasons are: in a result of both, no part is ever undefined. LLVM keeps what is undefined in registers that
-/// nobody wrote, and the verifier refuses to see them read.
+/// A byte, like the reasons, so that no part of a result with both is ever undefined. LLVM keeps undefined parts in
+/// registers that were never written, and the verifier refuses to let them be read.
 #[repr(u8)]
 #[derive(Clone, Copy)]
 pub(crate) enum Action {
@@ -22,7 +22,7 @@ pub(crate) enum Action {
     Redirect = xdp_action::XDP_REDIRECT as u8,
 }
 
-/// Counts a frame that is none of ours, and hands it to the kernel.
+/// Counts a frame that does not belong to mtd, and hands it to the kernel.
 #[inline(always)]
 pub(crate) fn pass() -> Action {
     count::one(Counter::Passed);

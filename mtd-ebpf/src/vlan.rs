@@ -1,4 +1,4 @@
-//! Frames with VLAN tags: nothing of ours has one.
+//! Frames with VLAN tags: mtd never sends or expects one.
 
 use mtd_common::DropReason;
 use mtd_common::abi::Dataplane;
@@ -6,7 +6,7 @@ use mtd_common::packet::{self, ETHERNET, ETHERTYPE_IPV6, IPV6, outer};
 
 use crate::frame::{Memory, XdpFrame};
 
-/// A VLAN-tagged frame towards a protected prefix is never ours; more than two tags are not looked through.
+/// A VLAN-tagged frame towards a protected prefix is never a packet of mtd; more than two tags are not parsed.
 #[inline(always)]
 pub(crate) fn require_not_ours(frame: &XdpFrame, dataplane: &Dataplane) -> Result<(), DropReason> {
     let mut at = ETHERNET;

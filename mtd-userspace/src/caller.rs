@@ -1,4 +1,4 @@
-//! Who runs this program: the SSH connection that it was started over, which a dark prefix may cut.
+//! The SSH connection over which this program was started, which a dark prefix may cut.
 
 use std::fs;
 use std::net::{IpAddr, Ipv6Addr};
@@ -8,10 +8,10 @@ use ipnet::Ipv6Net;
 
 use crate::model::Allow;
 
-/// What sshd tells the programs of a session: client address and port, server address and port.
+/// The variable that sshd sets for the programs of a session: client address and port, server address and port.
 const VARIABLE: &str = "SSH_CONNECTION";
 
-/// So many ancestors are looked at. There are rarely ten.
+/// Number of ancestors that are examined. There are rarely ten.
 const MAX_ANCESTORS: usize = 64;
 
 /// An SSH connection over IPv6.
@@ -23,9 +23,9 @@ pub(crate) struct SshConnection {
     port: u16,
 }
 
-/// The SSH connection that this process was started over: as its environment tells, else its nearest ancestor that knows (sudo
-/// hides the variable from its children): by its environment, or as an SSH server by its sockets. `None`: none, or not over
-/// IPv6.
+/// The SSH connection over which this process was started: from its environment, else from its nearest ancestor that knows
+/// one, by that one's environment (sudo hides the variable from its children) or, if it is an SSH server, by its sockets.
+/// `None`: none, or not over IPv6.
 pub(crate) fn ssh_connection() -> Option<SshConnection> {
     if let Ok(text) = std::env::var(VARIABLE) {
         return parse(&text);
@@ -44,7 +44,7 @@ fn ancestors() -> impl Iterator<Item = String> {
     std::iter::successors(above(&"self".to_owned()), above).take(MAX_ANCESTORS)
 }
 
-/// `None` also for a process whose environment cannot be read: it has parents all the same.
+/// Also `None` if the environment cannot be read: the process has parents all the same.
 fn of_environment(id: &str) -> Option<String> {
     variable(&fs::read(format!("/proc/{id}/environ")).ok()?)
 }
@@ -86,7 +86,7 @@ fn place(text: &str) -> Option<(Ipv6Addr, u16)> {
     Some((octets.into(), u16::from_str_radix(port, 16).ok()?))
 }
 
-/// The parent's id in the text of `/proc/PID/stat`. The name, in brackets, may hold anything.
+/// The parent's id in the text of `/proc/PID/stat`. The name, in brackets, may contain anything.
 fn parent(stat: &str) -> Option<String> {
     let (_, fields) = stat.rsplit_once(')')?;
     fields.split_whitespace().nth(1).filter(|&id| id != "0").map(str::to_owned)
@@ -102,7 +102,7 @@ fn parse(text: &str) -> Option<SshConnection> {
     let words: Vec<&str> = text.split_whitespace().collect();
     let [client, _, server, port] = words.as_slice() else { return None };
     let address = |text: &str| {
-        // A link-local one has its interface behind it.
+        // A link-local address is followed by its interface.
         let text = text.split('%').next().unwrap_or_default();
         match text.parse().ok()? {
             IpAddr::V6(address) if address.to_ipv4_mapped().is_none() => Some(address),
@@ -113,10 +113,10 @@ fn parse(text: &str) -> Option<SshConnection> {
 }
 
 impl SshConnection {
-    /// Whether it goes on when `prefixes` are dark and the rules of `allow` pass.
+    /// Checks that it goes on when `prefixes` are dark and the rules of `allow` pass.
     ///
     /// # Errors
-    /// When it does not; says what to do.
+    /// When it does not; the error includes the remedy.
     pub(crate) fn require_open(&self, prefixes: &[Ipv6Net], allow: &[Allow]) -> anyhow::Result<()> {
         let Self { client, server, port } = *self;
         let Some(prefix) = prefixes.iter().find(|prefix| prefix.contains(&server)) else { return Ok(()) };

@@ -1,4 +1,4 @@
-//! What is enforced at the protected prefixes: saying it, and confirming it in time.
+//! The enforcement at the protected prefixes: logging it, and confirming it in time.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use tracing::{info, warn};
 use crate::dataplane::boot_time;
 use crate::model::{Guard, Policy};
 
-/// Says in the log what is enforced.
+/// Logs the enforcement.
 pub(crate) fn announce(guard: &Guard, interface: &str, what: &str) {
     match guard.policy {
         Policy::Dark => info!("{interface}: {what} dark"),
@@ -24,7 +24,7 @@ pub(crate) fn announce(guard: &Guard, interface: &str, what: &str) {
     }
 }
 
-/// What is enforced once somebody has confirmed it.
+/// The enforcement after a confirmation.
 ///
 /// # Errors
 /// When it is too late at boot time `now` (ns).

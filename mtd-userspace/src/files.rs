@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// Writes a file with this mode, in place of one that may be there. Its folder must exist.
 ///
 /// # Errors
-/// Those of the file system; what was there before stays then.
+/// Those of the file system; an existing file stays as it was then.
 pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     let draft = draft(path)?;
     write(&draft, content, mode)
@@ -23,7 +23,7 @@ pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
 /// [`io::ErrorKind::AlreadyExists`] when something has this name, otherwise those of the file system.
 pub fn create(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     let draft = draft(path)?;
-    // Unlike a rename, a link never takes the place of something else.
+    // Unlike a rename, a link never replaces an existing file.
     let linked = write(&draft, content, mode).and_then(|()| fs::hard_link(&draft, path));
     linked.map_err(|error| discard(&draft, error))?;
     fs::remove_file(&draft)?;
@@ -39,7 +39,7 @@ pub fn remove(path: &Path) -> io::Result<()> {
     sync_folder(path)
 }
 
-/// A name beside `path` that readers of the folder leave alone, as it begins with a dot.
+/// A name beside `path` that readers of the folder ignore, since it begins with a dot.
 fn draft(path: &Path) -> io::Result<PathBuf> {
     let name = path.file_name().ok_or(io::ErrorKind::InvalidFilename)?.to_string_lossy();
     Ok(path.with_file_name(format!(".{name}.{}.new", std::process::id())))
@@ -47,7 +47,7 @@ fn draft(path: &Path) -> io::Result<PathBuf> {
 
 fn write(draft: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(draft)?;
-    // Whatever the umask, and whatever an earlier attempt has left.
+    // Independent of the umask, and of leftovers of an earlier attempt.
     file.set_permissions(Permissions::from_mode(mode))?;
     file.write_all(content)?;
     file.sync_all()
@@ -59,7 +59,7 @@ fn discard(draft: &Path, error: io::Error) -> io::Error {
     error
 }
 
-/// The name, too, must outlive a loss of power.
+/// The folder is synced too, so that the name outlives a loss of power.
 fn sync_folder(path: &Path) -> io::Result<()> {
     match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => File::open(folder)?.sync_all(),

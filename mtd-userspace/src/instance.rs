@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use crate::device;
 
-/// Where control sockets and locks are.
+/// The folder of control sockets and locks.
 pub const RUN_DIR: &str = "/run/mtd";
 
-/// How names of files with the link to a web view end.
+/// Suffix of the files that contain the link to a web view.
 pub const WEB_SUFFIX: &str = ".web";
 
 /// One attached interface of one network namespace.
@@ -17,11 +17,11 @@ pub struct Instance {
 }
 
 impl Instance {
-    /// The instance of an interface in this process's network namespace: its name, with the namespace's number
-    /// behind it where that is not the host's own, since bpffs and `/run` know no network namespaces.
+    /// The instance of an interface in this process's network namespace. Its name is the interface's, followed by the
+    /// namespace's number unless that is the host's own, since bpffs and `/run` know no network namespaces.
     ///
     /// # Errors
-    /// When the namespace cannot be told.
+    /// When the namespace cannot be determined.
     pub fn of(interface: &str) -> std::io::Result<Self> {
         Ok(match device::netns_tag()? {
             None => Self { name: interface.to_owned() },
@@ -34,8 +34,8 @@ impl Instance {
         &self.name
     }
 
-    /// Folder of the pinned programs, links and maps. bpffs takes no dots, which names of VLAN interfaces have: they
-    /// are written as colons there, which names of interfaces do not have.
+    /// Folder of the pinned programs, links and maps. bpffs allows no dots, which names of VLAN interfaces have: they are
+    /// replaced by colons, which no interface name has.
     pub fn pins(&self) -> PathBuf {
         Path::new(device::bpffs::DEFAULT_PATH).join("mtd").join(self.name.replace('.', ":"))
     }
@@ -55,7 +55,7 @@ impl Instance {
         Path::new(RUN_DIR).join(format!("{}{WEB_SUFFIX}", self.name))
     }
 
-    /// What outlives a clean stop, inside the configured folder for state.
+    /// The state that outlives a clean stop, inside the configured folder for state.
     pub fn state(&self, state_dir: &Path) -> PathBuf {
         state_dir.join(format!("{}.json", self.name))
     }

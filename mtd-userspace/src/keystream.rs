@@ -9,7 +9,7 @@ use tokio::time::sleep;
 use crate::dataplane::{Maker, Plane, Worker};
 use crate::subsystem::{AfterEnd, Context, Subsystem};
 
-/// How often the thread is looked at.
+/// Interval at which the thread is checked.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Key stream for busy sessions.
@@ -19,7 +19,7 @@ pub struct KeyStream {
 }
 
 impl KeyStream {
-    /// That of the data plane; `None`: it has no lanes for it.
+    /// Takes the maker of the data plane; `None`: it has no lanes.
     pub fn take(plane: &mut Plane) -> Option<Arc<Self>> {
         let maker = plane.take_maker()?;
         Some(Arc::new(Self { maker: Mutex::new(Some(maker)), worker: Arc::default() }))
@@ -35,7 +35,7 @@ impl Subsystem for KeyStream {
         let maker = self.maker.lock().unwrap_or_else(PoisonError::into_inner).take();
         *self.worker.lock().unwrap_or_else(PoisonError::into_inner) = maker.map(Maker::spawn).transpose()?;
         let (worker, shutdown) = (Arc::clone(&self.worker), context.shutdown());
-        // The thread owns what it works with: there is nothing to start another one with.
+        // The thread owns the maps that it works with, so no second thread can be started.
         context.tasks.spawn(self.name(), AfterEnd::StopController, move || {
             let (worker, shutdown) = (Arc::clone(&worker), shutdown.clone());
             async move {

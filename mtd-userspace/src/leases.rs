@@ -1,8 +1,8 @@
 //! Tunnel addresses of registered clients: the same for a client each time, as long as it is registered and, while
 //! there is room, beyond that.
 //!
-//! IPv6 addresses follow from the client's public key; IPv4 addresses are the first free ones. Addresses that the
-//! configuration fixes win. Nothing here reads a clock: the time of a call is in unix seconds.
+//! IPv6 addresses are derived from the client's public key; IPv4 addresses are the first free ones. Fixed addresses in the
+//! configuration take precedence. Nothing here reads a clock: the time of a call is in Unix seconds.
 
 mod file;
 
@@ -17,56 +17,56 @@ use crate::model::{Pool, TunnelAddresses};
 
 pub use file::LeaseFileError;
 
-/// What distinguishes this hash from others.
+/// The label that separates this hash from others.
 const LABEL: &[u8] = b"mtd v1 tunnel address";
 
-/// Addresses that are derived from a key before the following ones are tried in order: so many only fail in a pool
-/// that is nearly full.
+/// Number of addresses that are derived from a key before the following ones are tried in order: all of them are taken only
+/// in a pool that is nearly full.
 const DERIVED: u32 = 64;
 
-/// Addresses that are tried in order: more than there can be clients.
+/// Number of addresses that are tried in order: more than there can be clients.
 const IN_ORDER: u128 = 1 << 21;
 
-/// The highest identifiers of a subnet, which are reserved (RFC 2526).
+/// Number of identifiers at the top of a subnet that are reserved (RFC 2526).
 const RESERVED_TOP: u128 = 128;
 
 /// No address is free.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no address is free in {pool}; make the pool in [listen] larger, or remove clients")]
 pub struct Exhausted {
-    /// Where one was looked for.
+    /// The pool without a free address.
     pub pool: IpNet,
 }
 
-/// Addresses from the pool.
+/// Addresses of one client from the pool.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Lease {
     addresses: TunnelAddresses,
-    /// Since when the client is not registered any more.
+    /// Unix time in s since which the client is not registered any more.
     released: Option<u64>,
 }
 
-/// Who has which tunnel address.
+/// The tunnel addresses of all clients.
 #[derive(Clone, Debug)]
 pub struct Leases {
     pool: Pool,
     reserved: Reserved,
     fixed: HashMap<PublicKey, TunnelAddresses>,
-    /// Of a family with a fixed address, a client has no lease.
+    /// Without the families in which a client has a fixed address.
     leased: HashMap<PublicKey, Lease>,
-    /// Whose each address is, fixed or not.
+    /// The client of each address, fixed or not.
     holders: HashMap<IpAddr, PublicKey>,
     /// Leases of clients that are not registered any more, the oldest first.
     released: BTreeSet<(u64, PublicKey)>,
     /// No IPv4 address below this one is free.
     first_v4: u32,
-    /// Something is not in the file yet.
+    /// Whether there are changes that are not in the file yet.
     changed: bool,
 }
 
 impl Leases {
-    /// No leases yet. From the pool, nobody gets an address in `reserved`: own addresses and networks of others. A
-    /// network there that has the whole pool inside reserves nothing.
+    /// Starts without leases. Addresses in `reserved` (own addresses and networks of others) are never leased. A network in
+    /// it that contains the whole pool is ignored.
     pub fn new(pool: Pool, reserved: impl IntoIterator<Item = IpNet>) -> Self {
         Self {
             pool,
@@ -80,8 +80,8 @@ impl Leases {
         }
     }
 
-    /// Replaces the fixed addresses, which need not be in the pool. Returns the clients whose address from the pool
-    /// now belongs to another one: what they have is void, [`Leases::lease`] gives them another one.
+    /// Replaces the fixed addresses, which need not be in the pool. Returns the clients whose address from the pool now
+    /// belongs to another client: their addresses are void, and [`Leases::lease`] gives them others.
     pub fn set_fixed(
         &mut self,
         fixed: impl IntoIterator<Item = (PublicKey, TunnelAddresses)>,
@@ -116,11 +116,11 @@ impl Leases {
         evicted
     }
 
-    /// The addresses of a registered client: of each family its fixed one, otherwise one of the pool if that has the
+    /// The addresses of a registered client: in each family its fixed address, otherwise one of the pool if the pool has the
     /// family.
     ///
     /// # Errors
-    /// [`Exhausted`] when the pool has no address left, not even of clients that are not registered any more.
+    /// [`Exhausted`] when the pool has no address left, including those of clients that are not registered any more.
     pub fn lease(&mut self, key: &PublicKey) -> Result<TunnelAddresses, Exhausted> {
         self.claim(key);
         let fixed = self.fixed.get(key).copied().unwrap_or_default();
@@ -136,15 +136,14 @@ impl Leases {
         Ok(TunnelAddresses { v6: fixed.v6.or(addresses.v6), v4: fixed.v4.or(addresses.v4) })
     }
 
-    /// The addresses that a client has; none are looked for.
+    /// The present addresses of a client; no new ones are leased.
     pub fn get(&self, key: &PublicKey) -> TunnelAddresses {
         let fixed = self.fixed.get(key).copied().unwrap_or_default();
         let leased = self.leased.get(key).map(|lease| lease.addresses).unwrap_or_default();
         TunnelAddresses { v6: fixed.v6.or(leased.v6), v4: fixed.v4.or(leased.v4) }
     }
 
-    /// Notes that a client is not registered any more: others may get its addresses, those that are away for longest
-    /// first.
+    /// Notes that a client is not registered any more: others may get its addresses, longest unregistered first.
     pub fn release(&mut self, key: &PublicKey, now: u64) {
         if let Some(lease) = self.leased.get_mut(key)
             && lease.released.is_none()
@@ -155,7 +154,7 @@ impl Leases {
         }
     }
 
-    /// Releases what belongs to clients that are not registered: they may have been removed while nobody looked.
+    /// Releases the leases of clients that are not registered: they may have been removed while no controller ran.
     pub fn release_all_but(&mut self, is_registered: impl Fn(&PublicKey) -> bool, now: u64) {
         let gone: Vec<_> = self.leased.keys().filter(|key| !is_registered(key)).copied().collect();
         for key in gone {
@@ -163,12 +162,12 @@ impl Leases {
         }
     }
 
-    /// Whether something is not in the file yet.
+    /// Whether there are changes that are not in the file yet.
     pub fn is_changed(&self) -> bool {
         self.changed
     }
 
-    /// The client is registered: its lease is its own again.
+    /// The client is registered: it keeps its lease.
     fn claim(&mut self, key: &PublicKey) {
         if let Some(lease) = self.leased.get_mut(key)
             && let Some(since) = lease.released.take()
@@ -178,7 +177,7 @@ impl Leases {
         }
     }
 
-    /// An address of the pool that is free, or becomes so when the oldest released lease is given up.
+    /// An address of the pool that is free, or becomes free when the oldest released lease is given up.
     fn find(&mut self, pool: IpNet, free: impl Fn(&mut Self) -> Option<IpAddr>) -> Result<IpAddr, Exhausted> {
         if let Some(address) = free(self) {
             return Ok(address);
@@ -192,7 +191,7 @@ impl Leases {
         Ok(address)
     }
 
-    /// The first address that follows from the key and is free.
+    /// The first free address that is derived from the key.
     fn free_v6(&self, pool: Ipv6Net, key: &PublicKey) -> Option<Ipv6Addr> {
         let mask = u128::MAX >> pool.prefix_len();
         let address = |host: u128| Ipv6Addr::from(u128::from(pool.network()) | (host & mask));
@@ -245,7 +244,7 @@ impl Leases {
         None
     }
 
-    /// Gives a free address to a client.
+    /// Leases a free address to a client.
     fn note(&mut self, key: &PublicKey, address: IpAddr) -> TunnelAddresses {
         self.changed = true;
         self.holders.insert(address, *key);
@@ -257,7 +256,7 @@ impl Leases {
         lease.addresses
     }
 
-    /// Takes an address out of the lease of a client; false if it was not in there.
+    /// Removes an address from the lease of a client. False if the lease did not contain it.
     fn take_back(&mut self, key: &PublicKey, address: IpAddr) -> bool {
         let Some(lease) = self.leased.get_mut(key) else { return false };
         match address {
@@ -276,7 +275,7 @@ impl Leases {
         true
     }
 
-    /// Makes an address free that this client had.
+    /// Frees an address of this client.
     fn free(&mut self, address: IpAddr, key: &PublicKey) {
         if self.holders.get(&address) == Some(key) {
             self.holders.remove(&address);
@@ -286,7 +285,7 @@ impl Leases {
         }
     }
 
-    /// Takes a lease as it was, as far as it can still be one.
+    /// Restores a lease from the file, as far as it is still valid.
     fn restore(&mut self, key: PublicKey, lease: Lease) {
         for address in lease.addresses.iter() {
             let in_pool = self.pool.networks().any(|pool| pool.contains(&address));
@@ -318,7 +317,7 @@ impl Reserved {
         }
     }
 
-    /// The end of the reserved range that an address is in: of IPv4 the last address, of IPv6 any number.
+    /// The end of the reserved range that contains an address: for IPv4 the last address, for IPv6 any number.
     fn find(&self, address: IpAddr) -> Option<u32> {
         let end = |address: IpAddr| if let IpAddr::V4(v4) = address { v4.into() } else { 0 };
         if self.hosts.contains(&address) {

@@ -1,8 +1,8 @@
-//! Metrics for Prometheus: the status, less what is about single sessions, in the text format that Prometheus reads.
+//! Metrics for Prometheus: the status without single sessions, in the text format that Prometheus reads.
 //!
-//! All labels have a fixed set of values: no client's name, key or address is in them, and the number of series does not
-//! grow with that of sessions. Counters are read when somebody asks, so there is nothing for a library to instrument;
-//! the official one writes `OpenMetrics` only, which `promtool check metrics` does not read.
+//! All labels have a fixed set of values: they contain no client's name, key or address, and the number of series does not
+//! grow with that of sessions. Counters are read on request, so there is nothing for a library to instrument; the official
+//! one writes only `OpenMetrics`, which `promtool check metrics` does not read.
 
 mod process;
 pub mod section;
@@ -23,10 +23,10 @@ use crate::subsystem;
 /// Media type of the text format.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// For how long rendered metrics are used again: many readers cost no more than one.
+/// Time for which rendered metrics are reused: many readers cost no more than one.
 const FRESH: std::time::Duration = std::time::Duration::from_millis(500);
 
-/// The states that sessions can be in, by role: all of them are shown, also where there are none.
+/// The states of sessions, by role: all of them are shown, even if there are none.
 const SESSION_STATES: [(&str, &[&str]); 3] = [
     ("peer", &["waiting", "open", "silent"]),
     ("client", &["finding", "connecting", "half-open", "open", "silent"]),
@@ -38,7 +38,8 @@ const SESSION_STATES: [(&str, &[&str]); 3] = [
 pub struct Cache(Mutex<Option<(Instant, String)>>);
 
 impl Cache {
-    /// The metrics: those of a moment ago, or what `render` makes now. One at a time, whoever asks.
+    /// The metrics: the cached ones while they are fresh, otherwise those that `render` makes. Only one request renders at a
+    /// time.
     ///
     /// # Errors
     /// Those of `render`.

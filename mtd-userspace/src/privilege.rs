@@ -1,8 +1,8 @@
-//! Giving up privileges that are no longer needed, in every thread of the process.
+//! Dropping privileges that are no longer needed, in every thread of the process.
 //!
-//! Linux keeps capabilities for each thread, and by the time they are no longer needed there are many: the runtime's, those of
-//! libraries. Each is sent a signal whose handler gives up its own, as the C library does for `setuid`. What became of it is
-//! read from `/proc`, not taken on trust.
+//! Linux keeps capabilities for each thread, and by the time they are no longer needed there are many threads: those of the
+//! runtime and of libraries. Each is sent a signal whose handler drops the thread's own capabilities, as the C library does
+//! for `setuid`. The result is read from `/proc`, not taken on trust.
 
 use std::fs;
 use std::io;
@@ -23,16 +23,16 @@ const LAST_CAPABILITY: libc::c_ulong = 63;
 /// `_LINUX_CAPABILITY_VERSION_3`: two words for each set.
 const VERSION: u32 = 0x2008_0522;
 
-/// Rounds of asking; each takes every thread.
+/// Number of rounds; each signals every thread.
 const ROUNDS: u32 = 100;
 
-/// Time for the threads to get to their signal.
+/// Time for the threads to handle their signal.
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// What the signal handler is to leave. It can be told in no other way.
+/// The capabilities that the signal handler keeps. There is no other way to pass them to it.
 static KEEP: AtomicU64 = AtomicU64::new(0);
 
-/// Errno of a thread that could not give up what it should.
+/// Errno of a thread that could not drop its capabilities.
 static FAILED: AtomicI32 = AtomicI32::new(0);
 
 /// `struct __user_cap_header_struct` of capset(2).
@@ -51,7 +51,7 @@ struct Sets {
     inheritable: u32,
 }
 
-/// The privileges of a thread, as `/proc` tells them.
+/// The privileges of a thread, as in `/proc`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Privileges {
     permitted: u64,
@@ -77,8 +77,8 @@ impl Privileges {
     }
 }
 
-/// Leaves every thread, and all that they start from now on, with no capability but those of `keep` that it has, and with
-/// no way to others (`no_new_privs`).
+/// Drops all capabilities except those of `keep`, in every thread and in all that they start later, without a way to regain
+/// them (`no_new_privs`).
 ///
 /// # Errors
 /// When the kernel refuses, or a thread does not answer.
@@ -97,7 +97,7 @@ fn ask_until_done(signal: i32, keep: u64) -> io::Result<()> {
         let mut left = 0;
         for entry in fs::read_dir("/proc/self/task")? {
             let Ok(thread) = entry?.file_name().into_string() else { continue };
-            // A thread that ends meanwhile has nothing left to give up.
+            // A thread that ends meanwhile has nothing left to drop.
             let Ok(found) = Privileges::of(&thread) else { continue };
             if found.permitted & !keep != 0 || found.inheritable != 0 || !found.no_new {
                 left += 1;
@@ -108,7 +108,7 @@ fn ask_until_done(signal: i32, keep: u64) -> io::Result<()> {
         if errno != 0 {
             return Err(io::Error::from_raw_os_error(errno));
         }
-        // Twice: a thread that had not been asked yet may have started another one behind the listing's back.
+        // Twice: a thread that was not signalled yet may have started another one after the listing.
         clean = if left == 0 { clean + 1 } else { 0 };
         if clean == 2 {
             return Ok(());
@@ -126,7 +126,7 @@ fn ask(thread: &str, signal: i32) -> io::Result<()> {
     if sent == 0 || error.raw_os_error() == Some(libc::ESRCH) { Ok(()) } else { Err(error) }
 }
 
-/// What runs in each thread. Only system calls: nothing else is allowed in a handler.
+/// The signal handler of each thread. Only system calls: nothing else is allowed in a handler.
 extern "C" fn give_up_in_this_thread(_signal: libc::c_int) {
     // SAFETY: the address of this thread's errno, which the interrupted code may be about to read.
     let errno = unsafe { *libc::__errno_location() };
@@ -142,7 +142,8 @@ extern "C" fn give_up_in_this_thread(_signal: libc::c_int) {
 fn give_up() -> i32 {
     // SAFETY: the address of this thread's errno.
     let errno = || unsafe { *libc::__errno_location() };
-    // Fails without CAP_SETPCAP and behind the last capability of this kernel, and is not needed then: what follows forbids the rest.
+    // Fails without CAP_SETPCAP and for numbers above the last capability of this kernel; it is not needed then, since the
+    // calls below forbid the rest.
     for capability in 0..=LAST_CAPABILITY {
         if KEEP.load(Ordering::SeqCst) & (1 << capability) == 0 {
             // SAFETY: takes numbers.
@@ -176,7 +177,7 @@ fn install(signal: i32, handler: extern "C" fn(libc::c_int)) -> io::Result<libc:
     // SAFETY: all zero is a valid value of this plain structure: no flags, an empty mask.
     let mut action: libc::sigaction = unsafe { MaybeUninit::zeroed().assume_init() };
     action.sa_sigaction = handler as *const () as libc::sighandler_t;
-    // What the signal interrupts goes on.
+    // Interrupted system calls are restarted.
     action.sa_flags = libc::SA_RESTART;
     let mut before = MaybeUninit::uninit();
     // SAFETY: both pointers are valid; the handler does nothing but system calls.

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
 
-/// What a metric is.
+/// The type of a metric.
 #[derive(Clone, Copy, Debug)]
 pub enum Kind {
-    /// It only grows, and starts anew at 0.
+    /// It only grows, and restarts at 0.
     Counter,
     /// It goes up and down.
     Gauge,
@@ -23,7 +23,7 @@ pub struct Family<'a> {
 }
 
 impl Text {
-    /// Begins a metric, for samples to be added.
+    /// Begins a metric, to which samples are added.
     pub fn family(&mut self, name: &'static str, kind: Kind, help: &str) -> Family<'_> {
         let kind = match kind {
             Kind::Counter => "counter",
@@ -39,7 +39,7 @@ impl Text {
         self.family(name, kind, help).sample(&[], value);
     }
 
-    /// A counter by reason. The reasons are names in the code, never anything from the network.
+    /// A counter by reason. The reasons are names in the code, never data from the network.
     pub fn by_reason(&mut self, name: &'static str, help: &str, counts: &BTreeMap<String, u64>) {
         let mut family = self.family(name, Kind::Counter, help);
         for (reason, count) in counts {

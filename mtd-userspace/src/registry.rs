@@ -1,8 +1,8 @@
-//! Who may come: the clients whose public keys are in a folder, and those of the configuration.
+//! The registered clients: those whose public keys are in a folder, and those of the configuration.
 //!
-//! The folder has a file `NAME.pub` for each client, with its public key in text form. Other files, and those whose
-//! name begins with a dot, are left alone. A file that cannot be used is left out with a [`Warning`], and never keeps
-//! others out.
+//! The folder has a file `NAME.pub` for each client, with its public key in text form. Other files, and those whose name
+//! begins with a dot, are ignored. A file that cannot be used is left out with a [`Warning`], and does not affect other
+//! clients.
 
 mod error;
 mod registrar;
@@ -24,16 +24,16 @@ use section::{Client, Listen};
 pub use error::{RegistryError, not_a_server};
 pub use service::{Audience, NewPeer, PEERS_PATH, Registrations, metrics};
 
-/// How names of files with public keys end.
+/// Suffix of the files with public keys.
 pub const SUFFIX: &str = ".pub";
 
 /// Longest file with a public key, in bytes: the key and some white space.
 pub const MAX_FILE_BYTES: u64 = 256;
 
-/// Most clients of one server.
+/// Largest number of clients of one server.
 pub const MAX_CLIENTS: usize = MAX_SESSIONS as usize;
 
-/// Permission bits that would let others than the owner decide who may come.
+/// Permission bits that would let others than the owner register clients.
 const WRITABLE: u32 = 0o022;
 
 /// One registered client.
@@ -43,14 +43,14 @@ pub struct Entry {
     pub name: String,
     /// Its public key, unique.
     pub public_key: PublicKey,
-    /// The tunnel addresses that it always gets.
+    /// Its fixed tunnel addresses.
     pub addresses: TunnelAddresses,
-    /// The file that registers it; `None`: the configuration does.
+    /// The file that registers it; `None`: it is in the configuration.
     pub file: Option<PathBuf>,
 }
 
 impl Entry {
-    /// The entry as the control socket tells it, with the fixed addresses and without a session.
+    /// The entry for the control socket, with the fixed addresses and without a session.
     pub fn document(&self) -> status::Client {
         status::Client {
             name: self.name.clone(),
@@ -67,7 +67,7 @@ impl Entry {
 pub struct Warning {
     /// The file, or the folder as a whole.
     pub path: PathBuf,
-    /// What is wrong with it, and the way out.
+    /// What is wrong with it, and what to do about it.
     pub fault: Fault,
 }
 
@@ -77,21 +77,21 @@ impl std::fmt::Display for Warning {
     }
 }
 
-/// What a [`Registry::reload`] changed.
+/// The changes of a [`Registry::reload`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Change {
     /// New entries.
     pub added: Vec<Entry>,
-    /// Entries that are gone.
+    /// Entries that are gone now.
     pub removed: Vec<Entry>,
-    /// Entries as they are now, whose key was there with another name or other fixed addresses.
+    /// Entries, as they are now, whose key was present with another name or other fixed addresses.
     pub changed: Vec<Entry>,
     /// Files that are left out.
     pub warnings: Vec<Warning>,
 }
 
 impl Change {
-    /// The change as the control socket tells it.
+    /// The changes for the control socket.
     pub fn document(&self) -> status::Reload {
         let names = |entries: &[Entry]| entries.iter().map(|entry| entry.name.clone()).collect();
         status::Reload {
@@ -105,7 +105,7 @@ impl Change {
     }
 }
 
-/// Where entries come from, and what they must not collide with.
+/// The sources of the entries, and the names and keys that they must not collide with.
 #[derive(Clone, Debug, Default)]
 pub struct Sources {
     dir: PathBuf,
@@ -115,18 +115,18 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// Those of a configuration, whose paths have been joined to its folder. `names` and `keys` are those of other ends
-    /// than clients.
+    /// The sources of a configuration whose paths have been resolved. `names` and `keys` are those of other ends than
+    /// clients.
     pub fn new(listen: &Listen, names: HashSet<String>, keys: HashSet<PublicKey>) -> Self {
         Self { dir: listen.clients_dir.clone(), clients: listen.clients.clone(), names, keys }
     }
 
-    /// A folder alone.
+    /// Only a folder.
     pub fn of_folder(dir: &Path) -> Self {
         Self { dir: dir.to_owned(), ..Self::default() }
     }
 
-    /// The same, with one more key that no client may have: that of the server.
+    /// The same, with one more key that no client may have: the server's own.
     #[must_use]
     pub fn with_own_key(mut self, key: PublicKey) -> Self {
         self.keys.insert(key);
@@ -134,7 +134,7 @@ impl Sources {
     }
 }
 
-/// The registered clients. A look-up by key or name takes the same time for any number of them.
+/// The registered clients. A look-up by key or name takes constant time.
 #[derive(Clone, Debug, Default)]
 pub struct Registry {
     sources: Sources,
@@ -143,7 +143,7 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Reads the registry. A folder that is not there is an empty one, with a warning.
+    /// Reads the registry. A missing folder counts as empty, with a warning.
     ///
     /// # Errors
     /// When the folder cannot be read, or others than its owner can write to it.
@@ -166,10 +166,10 @@ impl Registry {
         Ok((registry, warnings))
     }
 
-    /// Reads the registry again, from sources that may be others.
+    /// Reads the registry again, from sources that may have changed.
     ///
     /// # Errors
-    /// As [`Registry::load`]; then everything stays as it was.
+    /// As [`Registry::load`]; then nothing is changed.
     pub fn reload(&mut self, sources: Sources) -> Result<Change, RegistryError> {
         let (new, warnings) = Self::load(sources)?;
         let old = std::mem::replace(self, new);
@@ -191,10 +191,10 @@ impl Registry {
         Ok(change)
     }
 
-    /// Registers a client: writes its file, mode 0644. The folder is made, mode 0755, if it is missing.
+    /// Registers a client: writes its file, mode 0644. A missing folder is made, mode 0755.
     ///
     /// # Errors
-    /// When name or key cannot be taken or the file not be written.
+    /// When the name or key cannot be used, or the file cannot be written.
     pub fn add(&mut self, name: &str, key: PublicKey) -> Result<Entry, RegistryError> {
         check_name(name)?;
         if !key.is_usable() {
@@ -234,7 +234,7 @@ impl Registry {
     /// Removes a client and its file.
     ///
     /// # Errors
-    /// When there is no client of this name, the configuration registers it, or the file cannot be removed.
+    /// When there is no client of this name, it is in the configuration, or the file cannot be removed.
     pub fn remove(&mut self, name: &str) -> Result<Entry, RegistryError> {
         check_name(name)?;
         let unknown = || RegistryError::Unknown { name: name.to_owned() };
@@ -244,7 +244,7 @@ impl Registry {
             return Err(RegistryError::Configured { name: name.to_owned() });
         };
         match files::remove(file) {
-            // Somebody was faster; what matters is that it is gone.
+            // Somebody else removed it meanwhile; it only matters that it is gone.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             removed => removed.map_err(|error| RegistryError::io("remove", file, error))?,
         }
@@ -273,12 +273,12 @@ impl Registry {
         self.by_key.len()
     }
 
-    /// Whether nobody may come.
+    /// Whether there are no clients.
     pub fn is_empty(&self) -> bool {
         self.by_key.is_empty()
     }
 
-    /// All clients as the control socket tells them, by name, with their fixed addresses and without sessions.
+    /// All clients for the control socket, by name, with their fixed addresses and without sessions.
     pub fn document(&self) -> status::Registered {
         let mut peers: Vec<_> = self.entries().map(Entry::document).collect();
         peers.sort_unstable_by(|a, b| a.name.cmp(&b.name));
@@ -290,7 +290,7 @@ impl Registry {
         self.by_key.insert(entry.public_key, entry);
     }
 
-    /// Takes the client of a file, unless something is wrong with it.
+    /// Adds the client of a file, unless something is wrong with the file.
     fn take_file(&mut self, name: &str, path: &Path) -> Result<(), Fault> {
         check_name(name).map_err(|_| {
             Fault::new("is not named after a possible name", "rename it; see mtd peers --help")
@@ -317,7 +317,7 @@ impl Registry {
     }
 }
 
-/// Whether a client can have this name: one that the configuration allows, and that makes no hidden file.
+/// Checks that a client can have this name: one that the configuration allows, and that makes no hidden file.
 ///
 /// # Errors
 /// [`RegistryError::Name`].
@@ -331,15 +331,15 @@ pub fn check_name(name: &str) -> Result<(), RegistryError> {
     Ok(())
 }
 
-/// The public key of a text.
+/// Reads a public key from text.
 ///
 /// # Errors
-/// [`RegistryError::Key`] when it is none; the text is not shown.
+/// [`RegistryError::Key`] when it is not one; the error does not show the text.
 pub fn parse_key(text: &str) -> Result<PublicKey, RegistryError> {
     text.parse().ok().filter(PublicKey::is_usable).ok_or(RegistryError::Key)
 }
 
-/// The files of the folder that should hold a key: the client's name and the path, by name.
+/// The files of the folder that should contain a key: the client's name and the path, by name.
 fn list(dir: &Path, warnings: &mut Vec<Warning>) -> Result<Vec<(String, PathBuf)>, RegistryError> {
     let unreadable = |error| RegistryError::io("read the folder", dir, error);
     let entries = match fs::read_dir(dir) {
@@ -389,10 +389,10 @@ fn read_key(path: &Path) -> Result<PublicKey, Fault> {
     decode_key(&bytes)
 }
 
-/// The public key in the content of a file, which is not shown in the fault: it may be a private key.
+/// Reads a public key from the content of a file. The fault does not show the content: it may be a private key.
 ///
 /// # Errors
-/// What is wrong with it, and the way out.
+/// What is wrong with it, and what to do about it.
 pub fn decode_key(bytes: &[u8]) -> Result<PublicKey, Fault> {
     let text = bytes.trim_ascii_end();
     let remedy = || format!("write the {KEY_CHARACTERS} characters that mtd pubkey prints at the client");

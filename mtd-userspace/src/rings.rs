@@ -1,4 +1,4 @@
-//! What the programs report through ring buffers: dropped packets, and control messages.
+//! Reports of the programs through ring buffers: dropped packets, and control messages.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -14,20 +14,20 @@ use crate::dataplane::Plane;
 use crate::events::{Dropped, Event};
 use crate::subsystem::{AfterEnd, Context, Subsystem};
 
-/// A ring buffer that tells when there is something in it.
+/// A ring buffer that wakes its reader.
 type Ring = AsyncFd<RingBuf<MapData>>;
 
-/// The ring buffers. They can be had once from the data plane, and outlive the tasks that read them.
+/// The ring buffers. They can be taken from the data plane once, and outlive the tasks that read them.
 pub struct Rings {
     drops: Arc<Mutex<Ring>>,
     control: Arc<Mutex<Ring>>,
 }
 
 impl Rings {
-    /// Those of the data plane. Within a tokio runtime.
+    /// Takes those of the data plane. Must be called within a tokio runtime.
     ///
     /// # Errors
-    /// When they were taken before, or the runtime does not take them.
+    /// When they were taken before, or the runtime does not accept them.
     pub fn take(plane: &mut Plane) -> anyhow::Result<Arc<Self>> {
         let ready = |ring| -> anyhow::Result<_> {
             // SAFETY: the map owns its descriptor, which stays open and the same until the `AsyncFd` is dropped.
@@ -49,7 +49,7 @@ impl Subsystem for Rings {
             watch_drops(Arc::clone(&rings.drops), own.clone())
         });
         let own = context.clone();
-        // Handshakes, and what keeps sessions open, come this way.
+        // Handshakes and keep-alive messages come this way.
         context.tasks.spawn("control messages", AfterEnd::StopController, move || {
             watch_control(Arc::clone(&self.control), own.clone())
         });
@@ -80,7 +80,7 @@ async fn watch_control(ring: Arc<Mutex<Ring>>, context: Context) -> anyhow::Resu
     drain(ring.lock().await, context.shutdown().begun(), |ring| {
         while let Some(record) = ring.next() {
             match ControlRecord::decode(&record) {
-                // The lock is taken anew for each one: a flood of them must not keep slots from being loaded.
+                // The lock is taken separately for each message: a flood of them must not keep slots from being loaded.
                 Ok(record) => context.sessions().handle_control(&record),
                 Err(error) => warn!("unreadable control message: {error:?}"),
             }
@@ -89,7 +89,7 @@ async fn watch_control(ring: Arc<Mutex<Ring>>, context: Context) -> anyhow::Resu
     .await
 }
 
-/// Lets `take` empty a ring buffer each time that there is something in it, until `stop` ends.
+/// Calls `take` to empty a ring buffer each time that it has data, until `stop` begins.
 async fn drain(
     mut ring: MutexGuard<'_, Ring>,
     stop: impl Future<Output = ()>,
@@ -106,7 +106,7 @@ async fn drain(
     }
 }
 
-/// In debug builds the programs write log lines: passes them on, at debug level.
+/// Debug builds of the programs write log lines: forwards them at debug level.
 pub fn forward_program_logs(plane: &mut Plane) {
     if plane.ebpf_mut().map("AYA_LOGS").is_none() {
         return;

@@ -1,4 +1,4 @@
-//! What outlives a stop of the controller: which sequence numbers are used, so that no packet is taken twice and no
+//! The state that outlives a stop of the controller: the used sequence numbers, so that no packet is accepted twice and no
 //! nonce is used twice. No keys.
 
 use std::collections::BTreeMap;
@@ -15,7 +15,7 @@ use crate::files;
 /// Version of the file.
 const VERSION: u32 = 2;
 
-/// Longest file that is read, in bytes: room for 100,000 sessions.
+/// Longest file that is read, in bytes: enough for 100,000 sessions.
 const MAX_BYTES: u64 = 256 << 20;
 
 /// The sessions of one instance, by fingerprint.
@@ -24,8 +24,8 @@ const MAX_BYTES: u64 = 256 << 20;
 pub struct State {
     version: u32,
     sessions: BTreeMap<String, Entry>,
-    /// Unix time in ms, or more, of the newest introduction that was published: the next one must be newer, also when
-    /// the clock goes back. 0: none.
+    /// Unix time in ms of the newest introduction that was published, or later: the next one must be newer, even if the
+    /// clock goes back. 0: none.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub published_ms: u64,
 }
@@ -41,11 +41,11 @@ impl Default for State {
     }
 }
 
-/// What is known of a session.
+/// The state of a session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "stop", rename_all = "lowercase", deny_unknown_fields)]
 enum Entry {
-    /// The controller runs, or ended without saying good-bye.
+    /// The controller runs, or ended without a clean stop.
     Unclean {
         /// Sequence numbers below this one may have been sent.
         reserved: u64,
@@ -63,14 +63,14 @@ enum Entry {
     },
 }
 
-/// What a session starts with.
+/// The past of a session, on which its start depends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Past {
-    /// It never ran here: nothing can have been taken before.
+    /// It never ran here: no packet can have been accepted before.
     None,
-    /// It ended cleanly: it goes on where it stopped.
+    /// It ended cleanly: it goes on from there.
     Known(Box<SessionState>),
-    /// It ended in a way that lost its memory: slots that may have been live then must not be used again.
+    /// It ended without saving its memory: slots that may have been live then must not be used again.
     Lost {
         /// Sequence numbers below this one may have been sent.
         reserved: u64,
@@ -83,16 +83,16 @@ pub enum Past {
 pub struct StateError {
     doing: &'static str,
     path: PathBuf,
-    /// Not called a source: it is part of the text already.
+    /// Not marked as a source, since the text contains it already.
     cause: io::Error,
 }
 
 impl State {
-    /// Reads the file. A file that is not there is an empty one; one that cannot be understood is `Err` inside `Ok`:
-    /// every session then counts as [`Past::Lost`].
+    /// Reads the file. A missing file counts as empty; one that cannot be parsed is `Err` inside `Ok`: every session then
+    /// counts as [`Past::Lost`].
     ///
     /// # Errors
-    /// When the file is there and cannot be read.
+    /// When the file exists and cannot be read.
     pub fn read(path: &Path) -> Result<Result<Self, String>, StateError> {
         let failed = |cause| StateError { doing: "read", path: path.to_owned(), cause };
         let text = match fs::metadata(path) {
@@ -104,10 +104,10 @@ impl State {
         Ok(Self::decode(&text))
     }
 
-    /// Understands the content of a file.
+    /// Parses the content of a file.
     ///
     /// # Errors
-    /// Why it is not one of ours.
+    /// The reason why it is not a state file.
     pub fn decode(text: &[u8]) -> Result<Self, String> {
         let state: Self = serde_json::from_slice(text).map_err(|e| e.to_string())?;
         if state.version != VERSION {
@@ -124,7 +124,7 @@ impl State {
         }
     }
 
-    /// What the session with this fingerprint starts with.
+    /// The past of the session with this fingerprint.
     pub fn past(&self, fingerprint: &str) -> Past {
         match self.sessions.get(fingerprint) {
             None => Past::None,
@@ -142,12 +142,12 @@ impl State {
         }
     }
 
-    /// Notes that a session runs, and sends no sequence number from `reserved` on before that is noted.
+    /// Notes that a session runs and sends only sequence numbers below `reserved` until more are noted.
     pub fn begin(&mut self, fingerprint: String, reserved: u64) {
         self.sessions.insert(fingerprint, Entry::Unclean { reserved });
     }
 
-    /// Notes with what state a session ended.
+    /// Notes the final state of a session.
     pub fn end(&mut self, fingerprint: String, state: &SessionState) {
         let entry = Entry::Clean {
             tx_sequence: state.tx_sequence,
@@ -161,7 +161,7 @@ impl State {
     /// Writes the file, whole or not at all.
     ///
     /// # Errors
-    /// When the folder cannot be made or the file not be written.
+    /// When the folder cannot be made, or the file cannot be written.
     pub fn write(&self, path: &Path) -> Result<(), StateError> {
         let failed = |cause| StateError { doing: "write", path: path.to_owned(), cause };
         let text = serde_json::to_vec(self).map_err(|e| failed(e.into()))?;

@@ -1,5 +1,5 @@
-//! Records in the ring buffer `CONTROL`: control messages of peers, which the receive program opened and checked, and
-//! hands to the controller instead of the tunnel device; and what routers say of a session's path.
+//! Records in the ring buffer `CONTROL`: control messages of peers, which the receive program has opened and checked, and
+//! hands to the controller instead of the tunnel device; and routers' reports on a session's path.
 
 use core::mem::{offset_of, size_of};
 
@@ -11,14 +11,14 @@ pub const CONTROL_VERSION: u8 = 2;
 
 /// [`ControlRecord::kind`]: a control message of the session's peer, authentic, never handed out twice.
 pub const KIND_MESSAGE: u8 = 0;
-/// [`ControlRecord::kind`]: the outer path carries packets of up to so many bytes, says a router (Packet Too Big). The message
-/// is the MTU, four bytes in network order; ports, and the destination's slot, are not told.
+/// [`ControlRecord::kind`]: a router reports the MTU of the outer path (Packet Too Big). The message is the MTU, four bytes
+/// in network order; the ports and the slot of the destination are not set.
 pub const KIND_TOO_BIG: u8 = 1;
 
 /// Longest control message in bytes, without its inner IPv6 header.
 pub const MAX_CONTROL: usize = 768;
 
-/// One control message, or one word of a router.
+/// One control message, or one report of a router.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct ControlRecord {
@@ -81,14 +81,14 @@ impl core::fmt::Debug for ControlRecord {
     }
 }
 
-/// Why a record could not be read.
+/// Reasons why a record cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ControlError {
     /// The record is not as long as a [`ControlRecord`].
     Length(usize),
     /// The record is of another version.
     Version(u8),
-    /// The record says that its message has this many bytes, more than it has room for.
+    /// The record claims this many bytes of message, more than it has room for.
     Message(u16),
 }
 
@@ -96,7 +96,7 @@ impl ControlRecord {
     /// Reads a record from the ring buffer.
     ///
     /// # Errors
-    /// [`ControlError`] where the record was not written by programs of this version.
+    /// [`ControlError`] if the record was not written by programs of this version.
     pub fn decode(record: &[u8]) -> Result<Self, ControlError> {
         let Ok(r) = <&[u8; CONTROL_RECORD]>::try_from(record) else {
             return Err(ControlError::Length(record.len()));
@@ -112,7 +112,7 @@ impl ControlRecord {
         Ok(found)
     }
 
-    /// The MTU that a router tells of, in bytes of the outer packet; `None`: the record is about something else.
+    /// The MTU that a router reports, in bytes of the outer packet; `None`: the record is of another kind.
     pub fn too_big(&self) -> Option<u32> {
         let mtu = <[u8; 4]>::try_from(self.message()).ok()?;
         (self.kind == KIND_TOO_BIG).then(|| u32::from_be_bytes(mtu))

@@ -1,4 +1,4 @@
-//! The sessions and their addresses: the layout that every session lives in.
+//! The sessions and their addresses: the layout of every session.
 
 use core::mem::{offset_of, size_of};
 
@@ -53,7 +53,7 @@ impl Dataplane {
         self.flags & (FLAG_ON_LINK | FLAG_SHARED) != 0
     }
 
-    /// Whether what is for no live address passes.
+    /// Whether packets for addresses that are not live pass.
     #[inline(always)]
     pub const fn is_shared(&self) -> bool {
         self.flags & FLAG_SHARED != 0
@@ -63,9 +63,8 @@ impl Dataplane {
 /// Answer neighbour solicitations for live addresses ([`Dataplane::flags`], requirement MT-09).
 pub const FLAG_ON_LINK: u32 = 1;
 
-/// The prefixes are shared with ordinary hosts, and with ordinary addresses of this one ([`Dataplane::flags`]): what is
-/// sent to an address that is not live passes to the kernel. Solicitations for live addresses are answered, as with
-/// [`FLAG_ON_LINK`].
+/// The prefixes are shared with ordinary hosts, and with ordinary addresses of this one ([`Dataplane::flags`]): packets for
+/// addresses that are not live pass to the kernel. Solicitations for live addresses are answered, as with [`FLAG_ON_LINK`].
 pub const FLAG_SHARED: u32 = 2;
 
 /// A protected prefix of 64 to 112 bits (requirement MT-06).
@@ -124,12 +123,12 @@ impl core::fmt::Debug for DirectionKeys {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Session {
-    /// 0: no session here. Never used twice for one index while the maps live.
+    /// 0: no session in this element. Never used twice for one index during the lifetime of the maps.
     pub generation: u32,
     /// [`MODE_ENCRYPT`], [`MODE_AUTHENTICATE`] or [`MODE_INTRODUCTION`].
     pub mode: u32,
-    /// Number of the peer, the same in all sessions with it, so that packets of an old session pass while routes name
-    /// the new one already. 0: no peer, no inner source is allowed but those of `peer_tunnel`.
+    /// Number of the peer, the same in all sessions with it, so that packets of an old session pass when routes already name
+    /// the new one. 0: no peer; only the inner sources of `peer_tunnel` are allowed.
     pub peer: u32,
     /// [`FLAG_ANYBODY`].
     pub flags: u32,
@@ -166,8 +165,8 @@ pub const MODE_AUTHENTICATE: u32 = 2;
 /// recognised by their tag, and nothing but control messages is carried.
 pub const MODE_INTRODUCTION: u32 = 3;
 
-/// Element of the array map `SESSION_STATE`; written by the programs, by atomic operations only, but for what is said to be
-/// the controller's. Sending and receiving have cache lines of their own.
+/// Element of the array map `SESSION_STATE`; written by the programs, by atomic operations only, except for fields marked as
+/// written by the controller. Sending and receiving have cache lines of their own.
 #[repr(C, align(64))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SessionState {
@@ -180,9 +179,9 @@ pub struct SessionState {
     /// Written by the controller: the lane in which the key stream of packets to send is made ahead, plus 1; 0: none
     /// (see [`crate::keystream`]).
     pub tx_lane: u64,
-    /// `CLOCK_BOOTTIME` in ns at which a packet sent was last [`crate::keystream::is_turn`]'s.
+    /// `CLOCK_BOOTTIME` in ns at which key stream for packets to send was last due ([`crate::keystream::is_turn`]).
     pub tx_turn: u64,
-    /// The same of packets received. Here, since it is seldom written, and the next cache line is full.
+    /// The same for packets received. It is in this cache line because it is seldom written, and the next one is full.
     pub rx_turn: u64,
     /// Fills the cache line.
     pub reserved_tx: [u64; 2],
@@ -192,8 +191,8 @@ pub struct SessionState {
     pub rx_bytes: u64,
     /// `CLOCK_BOOTTIME` in ns of the last valid packet; 0: none yet.
     pub rx_last_valid: u64,
-    /// Written by the controller: slots before this one are never loaded, since packets of theirs may have been taken
-    /// by an earlier controller whose memory is lost. Here, so that the next controller knows it too.
+    /// Written by the controller: slots before this one are never loaded, since an earlier controller whose memory is lost
+    /// may have accepted packets for them. It is here so that the next controller finds it too.
     pub rx_not_before: u64,
     /// The limit on control messages ([`CONTROL_METER`]): `CLOCK_BOOTTIME` in ns at which it will be unused again.
     pub rx_control: u64,
@@ -205,14 +204,14 @@ pub struct SessionState {
     pub rx_lane: u64,
     /// Which sequence numbers are used: see [`crate::window`].
     pub window: [u64; WINDOW_WORDS],
-    /// On which CPU packets are opened.
+    /// State for the choice of the CPU on which packets are opened.
     pub steering: Steering,
     /// Fills the cache line.
     pub reserved: u64,
 }
 
-/// How many control messages of one session reach the controller: 20 a second, 40 at once. A client that keeps to the
-/// protocol sends one in some seconds; what one session floods with delays no other's.
+/// Limit on the control messages of one session that reach the controller: 20 a second, 40 at once. A client that keeps to
+/// the protocol sends one every few seconds; a session that floods does not delay the messages of others.
 pub const CONTROL_METER: Meter = Meter { interval: 50_000_000, burst: 40 };
 
 impl Default for SessionState {
@@ -244,7 +243,7 @@ impl Default for SessionState {
 /// keep words aligned on the stack of the programs, then 16 address bytes (IPv4 as `::ffff:a.b.c.d`).
 pub type RouteKey = [u8; 20];
 
-/// Bits of a [`RouteKey`] in front of the address.
+/// Number of bits of a [`RouteKey`] before the address.
 pub const ROUTE_KEY_FAMILY_BITS: u32 = 32;
 
 /// The key of an inner address.
@@ -256,8 +255,8 @@ pub const fn route_key(version: u8, address: &[u8; 16]) -> RouteKey {
     key
 }
 
-/// Value of the longest-prefix map `ROUTES`: the session that an inner destination is sent to, and the peer that an
-/// inner source may come from, in whichever session with it.
+/// Value of the longest-prefix map `ROUTES`: the session to which an inner destination is sent, and the peer from which an
+/// inner source may come, in any session with it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Route {

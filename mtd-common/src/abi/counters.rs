@@ -1,14 +1,14 @@
-//! What the programs count. The one table of counters, as [`crate::drop_reason`] is that of drops: the programs count by it,
-//! and the status document, the metrics and `mtd status` follow from it.
+//! The counters of the programs. This is the only table of them, as [`crate::drop_reason`] is for drops: the programs, the
+//! status document, the metrics and `mtd status` follow from it.
 
-/// Version of the layouts in this module. A new reason or counter is no change while there is room for it.
+/// Version of the layouts in this module. A new reason or counter does not change it while there is room.
 pub const VERSION: u32 = 6;
 
-/// Room for so many drop reasons.
+/// Number of drop reasons that there is room for.
 pub const DROP_SLOTS: u32 = 256;
 
-/// Number of elements of the per-CPU array `DROPS`: by [`crate::DropReason`] what was dropped, and from [`DROP_SLOTS`] on
-/// what would have been, if that were enforced.
+/// Number of elements of the per-CPU array `DROPS`: dropped packets by [`crate::DropReason`], and from [`DROP_SLOTS`] on
+/// packets that would have been dropped if anything were enforced.
 pub const DROP_COUNTERS: u32 = 2 * DROP_SLOTS;
 
 /// Number of elements of the per-CPU array `COUNTERS`.
@@ -65,7 +65,7 @@ macro_rules! counters {
 pub struct Row {
     /// Place among the rows, from 1 on.
     pub place: u8,
-    /// What stands before the number.
+    /// The text before the number.
     pub text: &'static str,
     /// Whether the row is left out while nothing was counted.
     pub unless_zero: bool,
@@ -108,14 +108,14 @@ macro_rules! counter {
                 }
             }
 
-            /// What it counts, one sentence.
+            /// Its meaning, one sentence.
             pub const fn help(self) -> &'static str {
                 match self {
                     $(Self::$variant => $help,)+
                 }
             }
 
-            /// Where `mtd status` shows it. `None`: nowhere.
+            /// Its place in `mtd status`. `None`: not shown.
             pub const fn row(self) -> Option<Row> {
                 match self {
                     $(Self::$variant => $row,)+

@@ -18,17 +18,17 @@ pub struct DropEvent {
     pub version: u8,
     /// Number of a [`DropReason`].
     pub reason: u8,
-    /// IPv6 next header of the outer packet, or 0 where it was not read.
+    /// IPv6 next header of the outer packet, or 0 if it was not read.
     pub next_header: u8,
-    /// 1: it would have been dropped, and was passed to the kernel since nothing is enforced.
+    /// 1: it would have been dropped, but passed to the kernel because nothing is enforced.
     pub passed: u8,
     /// Interface where the packet was seen.
     pub ifindex: u32,
     /// `CLOCK_BOOTTIME` in ns.
     pub time: u64,
-    /// Outer source address, or zero where it was not read.
+    /// Outer source address, or zero if it was not read.
     pub source: [u8; 16],
-    /// Outer destination address, or zero where it was not read.
+    /// Outer destination address, or zero if it was not read.
     pub destination: [u8; 16],
     /// UDP or TCP source port, network order, or zero.
     pub source_port: [u8; 2],
@@ -48,7 +48,7 @@ const _: () = {
     assert!(offset_of!(DropEvent, length) == 52);
 };
 
-/// Why a record could not be read.
+/// Reasons why a record cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventError {
     /// The record is not as long as a [`DropEvent`].
@@ -63,7 +63,7 @@ impl DropEvent {
     /// Reads a record from the ring buffer.
     ///
     /// # Errors
-    /// [`EventError`] where the record was not written by programs of this version.
+    /// [`EventError`] if the record was not written by programs of this version.
     pub fn decode(record: &[u8]) -> Result<(Self, DropReason), EventError> {
         let Ok(r) = <&[u8; 56]>::try_from(record) else {
             return Err(EventError::Length(record.len()));

@@ -1,5 +1,5 @@
-//! Introductions that were taken.
+//! Introductions that were accepted.
 
-/// Key of the LRU hash map `INTRODUCED`: the tag of an introduction packet that was taken. The value is the boot time
-/// in ns at which that was.
+/// Key of the LRU hash map `INTRODUCED`: the tag of an introduction packet that was accepted. The value is the boot time of
+/// that in ns.
 pub type IntroductionTag = [u8; 16];

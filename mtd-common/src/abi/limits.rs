@@ -1,8 +1,8 @@
-//! What each CPU keeps for itself.
+//! State of each CPU.
 
 use core::mem::size_of;
 
-/// What a CPU keeps for itself: the only element of the per-CPU array `LOCAL`.
+/// State of one CPU: the only element of the per-CPU array `LOCAL`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Local {
@@ -31,7 +31,7 @@ impl TokenBucket {
     #[inline(always)]
     pub fn take(&mut self, now: u64, interval: u64, burst: u64) -> bool {
         let elapsed = now.wrapping_sub(self.refilled);
-        // Asked first: a division costs more than all the rest.
+        // Compared first: a division costs more than all the rest.
         if elapsed >= interval {
             let tokens = self.tokens.saturating_add(elapsed / interval);
             self.tokens = if tokens > burst { burst } else { tokens };

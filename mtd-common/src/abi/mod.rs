@@ -1,8 +1,8 @@
 //! Keys and values of the BPF maps, by group.
 //!
-//! A *group* is the maps of one concern, whose layout has a version of its own: a controller takes over the maps of a group
-//! that an earlier one left if their version is its own, and puts new ones in the place of others. So a change in one group
-//! ends nothing that is in another. A change of a layout is a change of the version of its group.
+//! A *group* is the maps of one concern, whose layout has a version of its own: a controller takes over an earlier
+//! controller's maps of a group if they have its own version, and otherwise replaces them. So a change in one group ends
+//! nothing in another. A change of a layout is a change of its group's version.
 //!
 //! Every type is `repr(C)`, has no implicit padding, and its size and field offsets are asserted at compile time
 //! for both targets. Integers are in host order unless a field says otherwise; network-order fields are byte arrays.
@@ -15,8 +15,8 @@
 //! | [`counters`] | `DROPS`, `COUNTERS` | counts begin at zero |
 //! | [`event`] | `EVENTS` | events that nobody has read are lost |
 //!
-//! What is in [`steering`], [`introduction`], [`limits`] and [`crate::keystream`] has no version: those maps are not pinned,
-//! but belong to one load of the programs.
+//! The types in [`steering`], [`introduction`], [`limits`] and [`crate::keystream`] have no version: their maps are not
+//! pinned, but belong to one load of the programs.
 
 pub mod control_record;
 pub mod core;

@@ -1,4 +1,4 @@
-//! Elements of the array map `SESSION_NOTES`: what a controller needs to go on with a session that another one
+//! Elements of the array map `SESSION_NOTES`: the data that a controller needs to go on with a session that another one
 //! negotiated. The programs do not read them.
 
 use core::mem::{offset_of, size_of};
@@ -10,11 +10,11 @@ pub const ROLE_CLIENT: u32 = 1;
 /// [`SessionNote::role`]: this end was the server.
 pub const ROLE_SERVER: u32 = 2;
 
-/// A negotiated session, beside what is in its element of `SESSIONS`. All zero: none.
+/// A negotiated session, in addition to its element of `SESSIONS`. All zero: none.
 #[repr(C)]
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub struct SessionNote {
-    /// [`crate::abi::Session::generation`] of the session that this is about; of no use for another one.
+    /// [`crate::abi::Session::generation`] of the session that this note describes; it is invalid for any other.
     pub generation: u32,
     /// [`ROLE_NONE`], [`ROLE_CLIENT`] or [`ROLE_SERVER`].
     pub role: u32,

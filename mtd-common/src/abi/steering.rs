@@ -1,28 +1,28 @@
-//! On which CPU packets are opened: see [`crate::steering`]. [`Steering`] is part of the state of a session, the rest belongs
-//! to one load of the programs.
+//! The CPUs on which packets are opened: see [`crate::steering`]. [`Steering`] is part of the state of a session, the rest
+//! belongs to one load of the programs.
 
 use core::mem::size_of;
 
-/// What the receiving CPU keeps of a session to decide where its packets are opened (see
-/// [`crate::steering`]). All zero: where they arrive.
+/// The receiving CPU's data on a session, by which it decides where packets are opened (see [`crate::steering`]). All zero:
+/// where they arrive.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Steering {
-    /// Packets handed to another CPU. Those of them that [`SessionState::rx_taken`] has not counted are on their way.
+    /// Packets handed to another CPU. Those that [`SessionState::rx_taken`] has not counted yet are on their way.
     pub handed: u64,
     /// Boot time in ns at which the last one was handed over.
     pub handed_at: u64,
     /// Boot time in ns at which the present interval of the measurement began.
     pub began: u64,
-    /// Work that has come since then, in bytes.
+    /// Work since then, in bytes.
     pub work: u64,
-    /// Work in one interval, as of late, in bytes.
+    /// Recent work per interval, in bytes.
     pub rate: u64,
-    /// The CPU that packets are handed to, plus 1; 0: none.
+    /// The CPU to which packets are handed, plus 1; 0: none.
     pub target: u64,
 }
 
-/// The CPUs that packets may be handed to: the only element of the array map `STEERING_CPUS`.
+/// The CPUs to which packets may be handed: the only element of the array map `STEERING_CPUS`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SteeringCpus {
@@ -32,7 +32,7 @@ pub struct SteeringCpus {
     pub cpus: [u32; MAX_STEERING_CPUS],
 }
 
-/// Most CPUs that packets are handed to: each has a kernel thread and a queue.
+/// Largest number of CPUs to which packets are handed: each has a kernel thread and a queue.
 pub const MAX_STEERING_CPUS: usize = 16;
 
 const _: () = {

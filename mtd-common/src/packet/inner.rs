@@ -1,4 +1,4 @@
-//! Inner packets: what is carried through the tunnel.
+//! Inner packets: the packets carried through the tunnel.
 
 use super::{ETHERTYPE_IPV4, ETHERTYPE_IPV6};
 use crate::bytes::{be16, ne64, part, part_mut};

@@ -1,5 +1,5 @@
-//! ICMPv6 Packet Too Big (RFC 4443, section 3.2): what routers on the outer path send to a live address. It is not
-//! authenticated: whoever saw a packet of ours can forge one. Whoever did not cannot, since the message has to quote
+//! ICMPv6 Packet Too Big (RFC 4443, section 3.2): reports of routers on the outer path to a live address. They are not
+//! authenticated: whoever has seen one of the tunnel's packets can forge one. Others cannot, since the message has to quote
 //! the addresses and ports of a live slot (RFC 8201, section 4).
 
 use super::{IPV6, NEXT_ICMPV6, NEXT_UDP, UDP};
@@ -48,8 +48,8 @@ pub const fn length(ipv6: &[u8; IPV6], frame: usize) -> Result<usize, DropReason
     if agrees { Ok(length) } else { Err(DropReason::TooBigInvalid) }
 }
 
-/// Whether the message is about a packet that this session has sent from this slot's address, to which the message
-/// goes, and which was longer than the MTU that it tells of.
+/// Checks that the message is about a packet that this session has sent from this slot's address, to which the message goes,
+/// and which was longer than the reported MTU.
 ///
 /// # Errors
 /// [`DropReason::TooBigInvalid`].
@@ -133,7 +133,7 @@ mod tests {
         {
             assert_eq!(require_sent(&session, &slot, &ipv6, &message(mtu)).is_ok(), expected, "MTU {mtu}");
         }
-        // Every byte that says whose packet it was, each bit of it.
+        // Every byte that identifies the packet, each bit of it.
         let identity =
             (HEADER + 8..HEADER + IPV6).chain(HEADER + IPV6..HEADER + IPV6 + 4).chain([HEADER, HEADER + 6]);
         for at in identity {

@@ -1,4 +1,4 @@
-//! Key stream made ahead, and what the thread that makes it is told. Not pinned: what is in them is as secret as keys.
+//! Maps of the key stream that is made ahead, and of the requests for it. Not pinned: their content is as secret as keys.
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, RingBuf};
@@ -24,14 +24,14 @@ pub(super) fn element(index: u32) -> Option<Stream> {
 }
 
 impl Stream {
-    /// Its stamp, in the order in which the program says.
+    /// The element's stamp; the read stays in program order.
     #[inline(always)]
     pub(super) fn stamp(self) -> u64 {
         // SAFETY: the field of a map value, aligned by its type.
         unsafe { Shared::new(&raw mut (*self.0).stamp) }.load_in_order()
     }
 
-    /// What is in it.
+    /// The element's content.
     #[inline(always)]
     pub(super) fn ready(self) -> Ready {
         // SAFETY: a map value, which is aligned and lives as long as the program runs.
@@ -39,9 +39,9 @@ impl Stream {
     }
 }
 
-/// Tells the thread that makes key stream of a packet. The record is lost where the thread is gone, or has too much to do.
+/// Requests key stream behind a packet. The record is lost if the thread is gone or overloaded.
 #[inline(always)]
 pub(super) fn want(wanted: &Wanted) {
-    // After an error, the cipher in the program does the work.
+    // On an error, the cipher in the program does the work.
     let _ = WANTED.output::<Wanted>(wanted, 0);
 }

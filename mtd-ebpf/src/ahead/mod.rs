@@ -24,9 +24,9 @@ impl State {
     }
 }
 
-/// What a pass with such key stream may fail for.
+/// Reasons why a pass with key stream made ahead can fail.
 pub(crate) enum Failure {
-    /// The text is longer than its memory.
+    /// The text is longer than the packet memory.
     Text,
     /// The key stream was replaced meanwhile: the result must not be used.
     Changed,
@@ -44,8 +44,8 @@ const fn packet(job: &Job, direction: Direction) -> Wanted {
     }
 }
 
-/// Whether there is key stream for the job's packet; if so, notes in the job where it is. `lane`: the session's, plus 1. A
-/// function of its own in the program too: the variables of all stages together do not fit on a stack of 512 bytes.
+/// Whether there is key stream for the job's packet; if so, notes its place in the job. `lane`: the session's, plus 1. The
+/// program has this as a function of its own, too: the variables of all stages together do not fit on a stack of 512 bytes.
 #[inline(never)]
 pub(crate) fn find(lane: u64, direction: Direction, job: &mut Job) -> bool {
     if lane == 0 {
@@ -60,8 +60,8 @@ pub(crate) fn find(lane: u64, direction: Direction, job: &mut Job) -> bool {
     stamp != 0 && element.ready().packet() == packet.packet()
 }
 
-/// Seals or opens the job's packet with the key stream that [`find`] found. The stamp is looked at again afterwards, when
-/// all of it has been read.
+/// Seals or opens the job's packet with the key stream that [`find`] found. The stamp is checked again after all of the key
+/// stream has been read.
 #[inline(always)]
 pub(crate) fn pass(operation: Operation, text: &mut impl Text, job: &mut Job) -> Result<(), Failure> {
     let element = maps::element(job.element).ok_or(Failure::Changed)?;
@@ -77,7 +77,7 @@ pub(crate) fn pass(operation: Operation, text: &mut impl Text, job: &mut Job) ->
     Ok(())
 }
 
-/// Asks for the key stream of the packets behind the job's.
+/// Requests the key stream of the packets behind the job's.
 #[inline(never)]
 pub(crate) fn want(job: &Job, direction: Direction) {
     maps::want(&packet(job, direction));

@@ -1,4 +1,4 @@
-//! The introductions that were taken, and how many are.
+//! Maps of accepted introductions, and the limit on their number.
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{LruHashMap, PerCpuArray};
@@ -6,7 +6,7 @@ use mtd_common::abi::{IntroductionTag, TokenBucket};
 
 use crate::limit::Rate;
 
-/// Introduction packets that are remembered, so that none is taken twice.
+/// Number of introduction packets that are remembered, so that none is accepted twice.
 const INTRODUCTIONS: u32 = 65_536;
 
 /// `BPF_NOEXIST`: insert only.
@@ -17,16 +17,16 @@ static INTRODUCED: LruHashMap<IntroductionTag, u64> = LruHashMap::with_max_entri
 #[map]
 static INTRODUCTION_LIMIT: PerCpuArray<TokenBucket> = PerCpuArray::with_max_entries(1, 0);
 
-/// Introductions that go to the controller, from each CPU.
+/// Rate of introductions that go to the controller, from each CPU.
 const RATE: Rate = Rate::per_second(5_000, 5_000);
 
-/// Whether an introduction packet with this tag was taken before.
+/// Whether an introduction packet with this tag was accepted before.
 #[inline(always)]
 pub(super) fn introduced(tag: &IntroductionTag) -> bool {
     INTRODUCED.get_ptr(tag).is_some()
 }
 
-/// Remembers the tag of an introduction packet taken at `now` (boot time in ns). False: it was taken before, or cannot
+/// Remembers the tag of an introduction packet accepted at `now` (boot time in ns). False: it was accepted before, or cannot
 /// be remembered.
 #[inline(always)]
 pub(super) fn remember(tag: &IntroductionTag, now: u64) -> bool {

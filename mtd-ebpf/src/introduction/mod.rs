@@ -1,5 +1,5 @@
-//! Introductions: the first packets of those who have no session yet. They are sealed by a key that all members have, and hold a
-//! control message for the controller.
+//! Introductions: the first packets of clients that have no session yet. They are sealed with a key that all members have,
+//! and contain a control message for the controller.
 
 use mtd_common::DropReason;
 use mtd_common::abi::IntroductionTag;
@@ -21,16 +21,16 @@ fn tag(frame: &XdpFrame) -> Result<IntroductionTag, DropReason> {
     Ok(*part::<8, 16, MTD>(header))
 }
 
-/// Whether this introduction packet was not taken before. A function of its own in the program too, as [`remember`]: the
-/// variables of all stages together do not fit on a stack of 512 bytes.
+/// Checks that this introduction packet was not accepted before. A function of its own in the program, too, as [`remember`]:
+/// the variables of all stages together do not fit on a stack of 512 bytes.
 #[inline(never)]
 pub(crate) fn require_new(frame: &XdpFrame) -> Result<(), DropReason> {
     if maps::introduced(&tag(frame)?) { Err(DropReason::Replayed) } else { Ok(()) }
 }
 
 once! {
-    /// Checks an opened introduction: it must be a control message between the outer addresses. The outer ones are not
-    /// authenticated, so nobody can have what he saw answered to himself.
+    /// Checks an opened introduction: it must be a control message, and its inner addresses must be the outer ones. The
+    /// outer addresses are not authenticated: without this check, somebody who copies an introduction could get the answer.
     pub(crate) fn inspect = introduction_inspect(
         frame: &mut XdpFrame,
         job: &mut Job,
@@ -48,7 +48,7 @@ once! {
     }
 }
 
-/// Remembers an introduction packet. To be called only for packets whose tag verified.
+/// Remembers an introduction packet. To be called only for packets with a valid tag.
 #[inline(never)]
 pub(crate) fn remember(frame: &XdpFrame, now: u64) -> Result<(), DropReason> {
     // Another CPU may have been faster since.

@@ -1,4 +1,4 @@
-//! How many solicitations are answered.
+//! The limit on answers to solicitations.
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
@@ -9,7 +9,7 @@ use crate::limit::Rate;
 #[map]
 static NEIGHBOUR_LIMIT: PerCpuArray<TokenBucket> = PerCpuArray::with_max_entries(1, 0);
 
-/// Advertisements that are sent from each CPU.
+/// Rate of advertisements from each CPU.
 const RATE: Rate = Rate::per_second(1_000, 500);
 
 /// Whether one more neighbour advertisement may be sent.

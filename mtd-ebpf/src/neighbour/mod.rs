@@ -1,6 +1,6 @@
-//! The responder to neighbour solicitations for protected addresses (requirement MT-09). The kernel never sees
-//! one: it would not answer, but neither should it learn from strangers. (In a shared prefix it sees those that are for
-//! no live address.)
+//! The responder to neighbour solicitations for protected addresses (requirement MT-09). The kernel never sees them: it
+//! would not answer, but it must not learn from strangers either. (In a shared prefix, it sees those for addresses that are
+//! not live.)
 
 use mtd_common::DropReason;
 use mtd_common::abi::{Counter, Dataplane};
@@ -14,7 +14,7 @@ use crate::{clock, count, lookup};
 
 mod maps;
 
-/// Decides on a neighbour solicitation for a protected address; `None`: the frame is something else.
+/// Handles a neighbour solicitation for a protected address; `None`: the frame is something else.
 #[inline(always)]
 pub(crate) fn solicited(frame: &mut XdpFrame, dataplane: &Dataplane) -> Option<Result<Action, DropReason>> {
     let ip = frame.get::<[u8; IPV6]>(ETHERNET)?;
@@ -28,14 +28,14 @@ pub(crate) fn solicited(frame: &mut XdpFrame, dataplane: &Dataplane) -> Option<R
     }
     match answer(frame, dataplane, &target) {
         Ok(()) => Some(Ok(Action::Transmit)),
-        // It may be an ordinary host's address, or this one's.
+        // The address may belong to an ordinary host, or to this one.
         Err(DropReason::NeighbourDead) if dataplane.is_shared() => Some(Ok(verdict::pass())),
         Err(reason) => Some(Err(reason)),
     }
 }
 
 once! {
-    /// Makes the solicitation into its answer.
+    /// Turns the solicitation into its answer.
     fn answer = neighbour_answer(
         frame: &mut XdpFrame,
         dataplane: &Dataplane,

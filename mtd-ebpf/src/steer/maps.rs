@@ -1,17 +1,18 @@
-//! The CPUs that packets are handed to. Not pinned: these maps belong to one load of the programs, and live as long as those.
+//! Maps of the CPUs to which packets are handed. Not pinned: they belong to one load of the programs, and live as long as
+//! it.
 
 use aya_ebpf::bindings::xdp_action::XDP_ABORTED;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, CpuMap};
 use mtd_common::abi::SteeringCpus;
 
-/// Their queues.
+/// The queues of the CPUs.
 #[map]
 static CPUS: CpuMap = CpuMap::with_max_entries(1, 0);
 #[map]
 static STEERING_CPUS: Array<SteeringCpus> = Array::with_max_entries(1, 0);
 
-/// The CPUs that packets may be handed to.
+/// The CPUs to which packets may be handed.
 #[inline(always)]
 pub(super) fn cpus() -> Option<&'static SteeringCpus> {
     STEERING_CPUS.get(0)

@@ -11,16 +11,16 @@ use crate::session::State;
 mod maps;
 mod state;
 
-/// Which program runs.
+/// The program that runs.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stage {
-    /// The one on the underlay, which may hand packets on.
+    /// The program on the underlay, which may hand packets on.
     Arrived,
-    /// The one of the CPU that they were handed to.
+    /// The program of a CPU to which packets were handed.
     Handed,
 }
 
-/// Where a packet goes on.
+/// The next step of a packet.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Turn {
     /// It is opened here.
@@ -31,8 +31,8 @@ pub(crate) enum Turn {
     Full,
 }
 
-/// Counts a packet that was handed to this program, before any check that may refuse it: a packet that is not
-/// counted would seem to wait for ever.
+/// Counts a packet that was handed to this program, before any check that may refuse it: a packet that is not counted would
+/// appear to wait forever.
 #[inline(always)]
 pub(crate) fn arrived(stage: Stage, state: State) {
     if stage == Stage::Handed {
@@ -40,19 +40,19 @@ pub(crate) fn arrived(stage: Stage, state: State) {
     }
 }
 
-/// Whether a packet with `length` bytes of inner packet is opened in this program. Only for packets that have passed every
-/// check but the tag's: nobody else may fill the queue.
+/// Decides where a packet with `length` bytes of inner packet is opened. Only for packets that have passed every check
+/// except that of the tag, so that strangers cannot fill the queue.
 #[inline(always)]
 pub(crate) fn turn(stage: Stage, state: State, session: u32, length: usize, now: u64) -> Turn {
     match stage {
         Stage::Arrived => hand_on(state, session, length, now),
-        // This program must not know the map of queues: they hold it, and neither would ever go.
+        // This program must not use the map of queues: the queues refer to this program, so neither would ever be freed.
         Stage::Handed => Turn::Here,
     }
 }
 
-/// Hands a packet on if its session is to be opened elsewhere. A function of its own in the program too: the variables of all
-/// stages together do not fit on a stack of 512 bytes.
+/// Hands a packet on if its session is to be opened elsewhere. A function of its own in the program, too: the variables of
+/// all stages together do not fit on a stack of 512 bytes.
 #[inline(never)]
 fn hand_on(state: State, session: u32, length: usize, now: u64) -> Turn {
     let Some(cpus) = maps::cpus().filter(|cpus| cpus.count > 1) else { return Turn::Here };
@@ -82,7 +82,7 @@ fn hand_on(state: State, session: u32, length: usize, now: u64) -> Turn {
 #[inline(always)]
 fn other(cpus: &SteeringCpus, session: u32, here: u32) -> Option<u32> {
     let nth = |n: u32| -> Option<u32> {
-        // Bounded where the verifier can see it.
+        // With a bound that the verifier can see.
         let place = opaque::value(n.checked_rem(cpus.count)? as usize);
         if place < MAX_STEERING_CPUS { Some(cpus.cpus[place]) } else { None }
     };

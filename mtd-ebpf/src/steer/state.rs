@@ -1,4 +1,4 @@
-//! What steering keeps of a session.
+//! The steering state of a session.
 
 use mtd_common::abi::Steering;
 use mtd_common::window::Word;
@@ -7,8 +7,8 @@ use crate::atomic::Shared;
 use crate::session::State;
 
 impl State {
-    /// What decides where packets are opened. CPUs that receive for one session at a time may mix each other's values:
-    /// they are estimates, and no decision on them is wrong.
+    /// The data for the decision where packets are opened. CPUs that receive for one session at the same time may mix up
+    /// each other's values: they are estimates, and no decision based on them is wrong.
     #[inline(always)]
     pub(super) fn steering(self) -> Steering {
         // SAFETY: a field of a map value, aligned by its type, of which all bytes are valid.
@@ -46,7 +46,7 @@ impl State {
         unsafe { Shared::new(&raw mut (*self.0).steering.handed) }.store(taken);
     }
 
-    /// Packets that another CPU has taken over.
+    /// Number of packets that another CPU has taken over.
     #[inline(always)]
     pub(super) fn taken(self) -> u64 {
         // SAFETY: a field of a map value, aligned by its type.

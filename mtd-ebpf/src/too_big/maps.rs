@@ -1,4 +1,4 @@
-//! How many messages go to the controller.
+//! The limit on messages to the controller.
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
@@ -9,8 +9,8 @@ use crate::limit::Rate;
 #[map]
 static TOO_BIG_LIMIT: PerCpuArray<TokenBucket> = PerCpuArray::with_max_entries(1, 0);
 
-/// Messages that go to the controller from each CPU. Whoever sees packets of a session can make up such messages; no session
-/// needs more than one in a while.
+/// Rate of messages to the controller from each CPU. Whoever sees packets of a session can forge such messages; a session
+/// rarely needs one.
 const RATE: Rate = Rate::per_second(100, 200);
 
 /// Whether one more Packet Too Big may go to the controller.

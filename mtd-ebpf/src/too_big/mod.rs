@@ -1,5 +1,5 @@
-//! What routers on the outer path say of packets that were too long for them (ICMPv6 Packet Too Big). The controller makes
-//! smaller packets of it; the kernel, which has sent none of our packets, never sees the message.
+//! Packet Too Big (ICMPv6): reports of routers on the outer path that packets were too long. The controller then lowers the
+//! MTU; the kernel, which has not sent our packets itself, never sees the message.
 
 use mtd_common::DropReason;
 use mtd_common::abi::{Counter, Dataplane};
@@ -22,7 +22,7 @@ use crate::{clock, count, lookup, record};
 
 mod maps;
 
-/// Decides on a Packet Too Big for a live address; `None`: the frame is something else.
+/// Handles a Packet Too Big for a live address; `None`: the frame is something else.
 #[inline(always)]
 pub(crate) fn received(frame: &XdpFrame, dataplane: &Dataplane) -> Option<Result<Action, DropReason>> {
     let ip = frame.get::<[u8; IPV6]>(IP)?;
@@ -37,7 +37,7 @@ pub(crate) fn received(frame: &XdpFrame, dataplane: &Dataplane) -> Option<Result
     let job = job::job(Direction::Receive)?;
     match find(frame, dataplane, &hash, job) {
         Ok(()) => Some(hand_over(frame, job).map(|()| Action::Consume)),
-        // As anything else for that address, which may be an ordinary host's.
+        // As any other frame for this address, which may belong to an ordinary host.
         Err(reason) if lookup::is_dead(reason) => None,
         Err(reason) => Some(Err(reason)),
     }
@@ -73,7 +73,7 @@ once! {
 }
 
 once! {
-    /// Tells the controller.
+    /// Reports the MTU to the controller.
     fn hand_over = too_big_hand_over(frame: &XdpFrame, job: &Job) -> Result<(), DropReason> {
         let ip = frame.get::<[u8; IPV6]>(IP).ok_or(DropReason::TooBigInvalid)?;
         let length = too_big::length(ip, frame.len() - ETHERNET)?;
@@ -106,7 +106,8 @@ once! {
     fn checksum_valid = too_big_checksum(frame: &XdpFrame, length: usize) -> bool {
         let Some(ip) = frame.get::<[u8; IPV6]>(IP) else { return false };
         let mut sum = checksum::icmpv6_header(outer::source(ip), outer::destination(ip), length as u16);
-        // The bytes behind the last whole word come first: the verifier would look at them once for each number of words.
+        // The bytes behind the last whole word come first: otherwise the verifier would walk them once for each number of
+        // words.
         let rest = length % 8;
         if rest > 0 {
             let mut last = [0; BLOCK];

@@ -1,4 +1,4 @@
-//! Control messages: what the receive program opens for the controller, not for the tunnel device.
+//! Control messages: packets that the receive program opens for the controller, not for the tunnel device.
 
 use mtd_common::DropReason;
 use mtd_common::abi;
@@ -28,9 +28,9 @@ pub(crate) const fn require_fitting(length: usize) -> Result<(), DropReason> {
     if length > IPV6 + MAX_CONTROL { Err(DropReason::ControlTooLong) } else { Ok(()) }
 }
 
-/// Hands an opened control message of a session to the controller. The session's own limit comes first: what it uses up beyond
-/// that must not be taken from the others'. A function of its own in the program too: the
-/// variables of all stages together do not fit on a stack of 512 bytes.
+/// Hands an opened control message of a session to the controller. The session's own limit is checked first, so that its
+/// surplus messages take nothing from the limit of all. A function of its own in the program, too: the variables of all
+/// stages together do not fit on a stack of 512 bytes.
 #[inline(never)]
 pub(crate) fn divert(frame: &XdpFrame, state: State, job: &Job, now: u64) -> Result<(), DropReason> {
     if !state.may_control(now) || !maps::may_control(now) {

@@ -21,11 +21,11 @@ pub(crate) fn deliver(frame: &mut XdpFrame) -> Result<(), DropReason> {
     let ethertype = if inner::version(first) == 4 { ETHERTYPE_IPV4 } else { ETHERTYPE_IPV6 };
     frame.strip(OVERHEAD).ok_or(DropReason::ReceiveFailed)?;
     let ethernet = frame.get_mut::<[u8; ETHERNET]>(0).ok_or(DropReason::ReceiveFailed)?;
-    // The kernel takes packets for its own MAC address only.
+    // The kernel accepts only packets for its own MAC address.
     *part_mut::<0, 6, ETHERNET>(ethernet) = dataplane.tunnel_mac;
     *part_mut::<6, 6, ETHERNET>(ethernet) = INSIDE_MAC;
     *part_mut::<12, 2, ETHERNET>(ethernet) = ethertype.to_be_bytes();
-    // SAFETY: takes two numbers. What goes into one end of the pair comes out of the other.
+    // SAFETY: takes two numbers. A packet sent into one end of the pair comes out of the other.
     let action = unsafe { bpf_redirect(dataplane.tunnel_ifindex, 0) };
     if action == i64::from(xdp_action::XDP_REDIRECT) { Ok(()) } else { Err(DropReason::ReceiveFailed) }
 }

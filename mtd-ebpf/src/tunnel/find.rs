@@ -1,4 +1,4 @@
-//! Receiving: whose packet it is, by its outer addresses and ports, and what its headers say.
+//! Receiving: finding the session of a packet by its outer addresses and ports, and reading its headers.
 
 use mtd_common::DropReason;
 use mtd_common::abi::{Dataplane, Session, Slot};
@@ -23,7 +23,7 @@ pub(crate) struct Found {
     pub(crate) state: State,
 }
 
-/// What the headers of a packet say of what is sealed in it.
+/// The data in the headers of a sealed packet.
 pub(crate) struct Header {
     /// Length of the inner packet in bytes.
     pub(crate) length: usize,
@@ -31,8 +31,8 @@ pub(crate) struct Header {
     pub(crate) tag: [u64; 2],
 }
 
-/// Looks for the session and slot of a UDP packet towards a protected prefix. `None`: it is none of ours, since some ordinary
-/// host may have the address.
+/// Looks for the session and slot of a UDP packet towards a protected prefix. `None`: the packet does not belong to mtd,
+/// since an ordinary host may have the address.
 #[inline(always)]
 pub(crate) fn find(
     frame: &XdpFrame,
@@ -40,7 +40,7 @@ pub(crate) fn find(
 ) -> Result<Option<(Found, &'static mut Job)>, DropReason> {
     let ip = frame.get::<[u8; IPV6]>(IP).ok_or(DropReason::Truncated)?;
     let hash = lookup::hash(dataplane, outer::destination(ip));
-    // For strangers somebody nearly never may have the address, and this is all that they cost.
+    // Packets of strangers nearly always end here, so that this check is all that they cost.
     if !lookup::may_be_ours(hash.mark()) {
         return if dataplane.is_shared() { Ok(None) } else { Err(DropReason::UnknownAddress) };
     }
@@ -58,7 +58,7 @@ pub(crate) fn find(
 }
 
 once! {
-    /// [`lookup::find`] for the packet in a frame; the place goes into the job.
+    /// [`lookup::find`] for the packet in a frame; notes the place in the job.
     fn search = tunnel_search(
         frame: &XdpFrame,
         dataplane: &Dataplane,
@@ -70,8 +70,8 @@ once! {
 }
 
 once! {
-    /// Whether a place has the destination of the packet in a frame, and the packet comes from the place's peer. Then it goes
-    /// into the job.
+    /// Checks that a place has the packet's destination, and that the packet comes from the place's peer. Then notes the
+    /// place in the job.
     fn suits = tunnel_suits(
         frame: &XdpFrame,
         dataplane: &Dataplane,
@@ -103,14 +103,14 @@ pub(crate) fn header(
 }
 
 impl Found {
-    /// Whether the sequence number is one that the peer can have reached; strangers' numbers hardly ever are.
+    /// Checks that the peer can have reached the sequence number; numbers of strangers hardly ever pass.
     #[inline(always)]
     pub(crate) fn require_possible(&self, sequence: u64) -> Result<(), DropReason> {
         let time = clock::tick().wrapping_add(self.session.clock_offset);
         if slot::sequence_possible(sequence, time) { Ok(()) } else { Err(DropReason::InvalidSequence) }
     }
 
-    /// The exact boot time in ns, if the slot is live at it: nothing is accepted after its time.
+    /// The exact boot time in ns, if the slot is live then: nothing is accepted after its time.
     #[inline(always)]
     pub(crate) fn require_live(&self) -> Result<u64, DropReason> {
         let now = clock::boot_time();

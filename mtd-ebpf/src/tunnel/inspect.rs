@@ -41,7 +41,7 @@ pub(crate) fn require_well_formed(frame: &mut XdpFrame, job: &mut Job) -> Result
     Ok(facts)
 }
 
-/// Reads the header of the inner packet, and marks congestion in it where the outer one was marked.
+/// Reads the header of the inner packet, and marks congestion in it if the outer one was marked.
 #[inline(always)]
 fn read(frame: &mut XdpFrame, outer_ecn: u8) -> Result<Inner, DropReason> {
     let length = frame.len() - INNER;
@@ -65,7 +65,7 @@ fn read(frame: &mut XdpFrame, outer_ecn: u8) -> Result<Inner, DropReason> {
     }
 }
 
-/// Whether an inner source address is one of the session's peer.
+/// Whether an inner source address belongs to the session's peer.
 #[inline(always)]
 fn is_allowed(facts: &Inner, session: &Session) -> bool {
     let source = facts.source;

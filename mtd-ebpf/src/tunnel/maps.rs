@@ -1,4 +1,4 @@
-//! The inner networks of the peers, and how many control messages go to the controller.
+//! The inner networks of the peers, and the limit on control messages to the controller.
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::Key;
@@ -7,7 +7,7 @@ use mtd_common::abi::{self, Route, RouteKey, TokenBucket};
 
 use crate::limit::Rate;
 
-/// `BPF_F_NO_PREALLOC`: tries know no other way.
+/// `BPF_F_NO_PREALLOC`: required for tries.
 const NO_PREALLOC: u32 = 1;
 
 #[map]
@@ -15,7 +15,8 @@ static ROUTES: LpmTrie<RouteKey, Route> = LpmTrie::with_max_entries(64, NO_PREAL
 #[map]
 static CONTROL_LIMIT: PerCpuArray<TokenBucket> = PerCpuArray::with_max_entries(1, 0);
 
-/// Control messages of all sessions that go to the controller from each CPU. Each session has a limit of its own before that.
+/// Rate of control messages of all sessions from each CPU to the controller. Each session has a limit of its own before
+/// that.
 const RATE: Rate = Rate::per_second(2_000, 4_000);
 
 /// The session that an inner address belongs to.

@@ -1,4 +1,4 @@
-//! The packets of sessions. The stages are here, their order is in [`crate::receive`] and [`crate::send`].
+//! The packets of sessions. This room has the stages, their order is in [`crate::receive`] and [`crate::send`].
 
 pub(crate) mod control;
 pub(crate) mod deliver;

@@ -11,7 +11,7 @@ use crate::frame::{InnerText, XdpFrame};
 use crate::job::Job;
 use crate::once::once;
 
-/// Notes in the job what the cipher needs to know of a packet.
+/// Notes in the job the data of a packet that the cipher needs.
 #[inline(always)]
 pub(crate) fn prepare(found: &Found, header: &Header, job: &mut Job) {
     job.nonce = aead::nonce(found.slot.slot as u32, header.sequence);
@@ -20,7 +20,7 @@ pub(crate) fn prepare(found: &Found, header: &Header, job: &mut Job) {
     job.generation = found.session.generation;
 }
 
-/// Opens the inner packet in place, as the session's mode says, and compares the tag.
+/// Opens the inner packet in place, according to the session's mode, and compares the tag.
 #[inline(always)]
 pub(crate) fn open(
     frame: &mut XdpFrame,
@@ -61,7 +61,7 @@ once! {
 }
 
 once! {
-    /// The same with key stream that was made ahead.
+    /// The same with key stream made ahead.
     fn decrypt_ahead = open_ahead(frame: &mut XdpFrame, job: &mut Job) -> Result<(), DropReason> {
         ahead::pass(Operation::Open, &mut InnerText(frame), job).map_err(|failure| match failure {
             Failure::Text => DropReason::Oversized,

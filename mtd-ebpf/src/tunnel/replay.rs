@@ -12,7 +12,7 @@ pub(crate) struct Mark {
     word: Shared,
 }
 
-/// Whether this sequence number was not accepted before; then where it is to be marked.
+/// Checks that this sequence number was not accepted before; returns the place to mark.
 #[inline(always)]
 pub(crate) fn require_new(state: State, sequence: u64) -> Result<Mark, DropReason> {
     let place = window::place(sequence);
@@ -22,8 +22,8 @@ pub(crate) fn require_new(state: State, sequence: u64) -> Result<Mark, DropReaso
 }
 
 impl Mark {
-    /// Marks the number as used. To be called last: a copy of a packet whose checksum or ECN bits were changed, and that comes
-    /// first, must not use its number up.
+    /// Marks the number as used. To be called last: if a copy with a changed checksum or changed ECN bits comes first, it
+    /// must not use the number up.
     #[inline(always)]
     pub(crate) fn set(&self, state: State) -> Result<(), DropReason> {
         self.place.mark(&self.word, &state.highest())

@@ -9,8 +9,8 @@ use crate::frame::SkbFrame;
 use crate::job::Job;
 use crate::{clock, inner, lookup, session, settings};
 
-/// Finds out where the packet goes: session, slot, length go into the job. A function of its own in the program
-/// too: all variables together do not fit on one stack.
+/// Finds the packet's destination: notes session, slot and length in the job. A function of its own in the program, too: all
+/// variables together do not fit on one stack.
 #[inline(never)]
 pub(crate) fn choose(frame: &SkbFrame, job: &mut Job) -> Result<(), DropReason> {
     let dataplane = settings::dataplane().ok_or(DropReason::SendFailed)?;

@@ -11,7 +11,7 @@ use crate::job::Job;
 use crate::once::once;
 use crate::session::State;
 
-/// Seals the inner packet in place, as the session's mode says.
+/// Seals the inner packet in place, according to the session's mode.
 #[inline(always)]
 pub(crate) fn seal(
     frame: &mut SkbFrame,
@@ -44,7 +44,7 @@ once! {
 }
 
 once! {
-    /// The same with key stream that was made ahead.
+    /// The same with key stream made ahead.
     fn encrypt_ahead = seal_ahead(frame: &mut SkbFrame, job: &mut Job) -> Result<(), DropReason> {
         ahead::pass(Operation::Seal, &mut InnerText(frame), job).map_err(|failure| match failure {
             Failure::Text => DropReason::SendFailed,

@@ -1,4 +1,4 @@
-//! Sending: the outer headers, and out.
+//! Sending: the outer headers, and transmission.
 
 use aya_ebpf::bindings::{BPF_F_ADJ_ROOM_FIXED_GSO, TC_ACT_REDIRECT};
 use aya_ebpf::helpers::generated::{
@@ -15,11 +15,11 @@ use crate::{lookup, settings};
 /// `BPF_ADJ_ROOM_MAC`: make room between the link-layer and the network header.
 const ADJUST_AT_MAC: u32 = 1;
 
-/// Makes room for the outer headers, and the whole packet writable in one piece.
+/// Makes room for the outer headers, and makes the whole packet writable in one piece.
 #[inline(always)]
 pub(crate) fn make_room(frame: &mut SkbFrame, version: u8) -> Result<(), DropReason> {
     let skb = frame.context();
-    // The helper's own flags for tunnels would do this too, but refuse packets that another tunnel has wrapped before.
+    // The helper's own flags for tunnels would do this too, but they refuse packets that already passed another tunnel.
     let room = if version == 4 {
         // SAFETY: as below. Turns the packet into an IPv6 one for the kernel, and adds the 20 bytes between the
         // lengths of the two headers.
@@ -40,8 +40,8 @@ pub(crate) fn make_room(frame: &mut SkbFrame, version: u8) -> Result<(), DropRea
     Ok(())
 }
 
-/// Writes the outer headers into the room made for them. A function of its own in the program
-/// too: the variables of all stages together do not fit on a stack of 512 bytes.
+/// Writes the outer headers into the room made for them. A function of its own in the program, too: the variables of all
+/// stages together do not fit on a stack of 512 bytes.
 #[inline(never)]
 pub(crate) fn write_headers(
     frame: &mut SkbFrame,
@@ -67,7 +67,7 @@ pub(crate) fn write_headers(
     Ok(())
 }
 
-/// Lets the kernel find next hop and link-layer address for the outer destination.
+/// Lets the kernel find the next hop and link-layer address for the outer destination.
 #[inline(always)]
 pub(crate) fn transmit() -> Result<i32, DropReason> {
     let dataplane = settings::dataplane().ok_or(DropReason::SendFailed)?;

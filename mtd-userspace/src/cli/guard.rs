@@ -99,7 +99,7 @@ pub(super) struct PolicyArgs {
     /// The underlay interface.
     #[arg(value_name = "IFACE")]
     interface: String,
-    /// What is done to packets for the protected prefixes that are no valid ones.
+    /// What is done to packets for the protected prefixes that are not valid.
     #[arg(value_enum)]
     policy: PolicyArg,
     #[command(flatten)]

@@ -72,7 +72,7 @@ enum Command {
     Detach(run::DetachArgs),
     /// Keep what `--confirm-within` would take back.
     Confirm(guard::ConfirmArgs),
-    /// Change what is done to packets that are no valid ones, dropping or counting.
+    /// Change what is done to packets that are not valid: dropping or counting.
     Policy(guard::PolicyArgs),
     /// Detach an interface when nobody confirms.
     #[command(hide = true)]

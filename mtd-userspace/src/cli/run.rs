@@ -23,7 +23,7 @@ pub(super) struct RunArgs {
     /// Configuration file.
     #[arg(short, long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
     config: PathBuf,
-    /// What is done to packets for the protected prefixes that are no valid ones [default: as configured, or as it is].
+    /// What is done to packets for the protected prefixes that are not valid [default: as configured, or as it is].
     #[arg(long, value_enum)]
     policy: Option<PolicyArg>,
     #[command(flatten)]
@@ -52,7 +52,7 @@ pub(super) struct AttachArgs {
     /// The underlay interface; must be the one of the configuration.
     #[arg(value_name = "IFACE")]
     interface: String,
-    /// What is done to packets for the protected prefixes that are no valid ones [default: as configured, or as it is].
+    /// What is done to packets for the protected prefixes that are not valid [default: as configured, or as it is].
     #[arg(long, value_enum)]
     policy: Option<PolicyArg>,
     #[command(flatten)]

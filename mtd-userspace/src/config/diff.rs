@@ -1,4 +1,4 @@
-//! What differs between two versions of a configuration file, key by key.
+//! The differences between two versions of a configuration file, key by key.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,8 +9,8 @@ use super::{ConfigError, read_text};
 
 use crate::model::Fault;
 
-/// The settings of a file as they are written: `mtu`, `listen.period`, `peer.laptop.seed`, …, each with its value in TOML. No
-/// secrets: these are in files of their own.
+/// The settings of a file as they are written: `mtu`, `listen.period`, `peer.laptop.seed`, …, each with its value in TOML.
+/// They contain no secrets, which are in files of their own.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Written(BTreeMap<String, String>);
 
@@ -19,9 +19,9 @@ pub struct Written(BTreeMap<String, String>);
 pub struct Change {
     /// The key with the names of its tables.
     pub key: String,
-    /// The value before, in TOML; `None`: the key was not there.
+    /// The value before, in TOML; `None`: the key was missing.
     pub before: Option<String>,
-    /// The value after, in TOML; `None`: the key is not there any more.
+    /// The value after, in TOML; `None`: the key is missing now.
     pub after: Option<String>,
 }
 
@@ -29,17 +29,17 @@ impl Written {
     /// Reads a file. It should be a configuration that [`super::Config::read`] accepts.
     ///
     /// # Errors
-    /// When it cannot be read, or is no TOML.
+    /// When it cannot be read, or is not TOML.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let origin = path.display().to_string();
         let text = read_text(path).map_err(|fault| ConfigError::of_file(&origin, fault))?;
         Self::parse(&text, &origin)
     }
 
-    /// Reads a text, which `origin` names in errors.
+    /// Reads a text, which errors call `origin`.
     ///
     /// # Errors
-    /// When it is no TOML.
+    /// When it is not TOML.
     pub fn parse(text: &str, origin: &str) -> Result<Self, ConfigError> {
         let of_file = |fault| ConfigError::of_file(origin, fault);
         let table: Table = text.parse().map_err(|error: toml::de::Error| {
@@ -54,7 +54,7 @@ impl Written {
         Self(settings)
     }
 
-    /// What has to be changed in these settings to get the others, in the order of the keys.
+    /// The changes that turn these settings into the others, in the order of the keys.
     pub fn changes(&self, others: &Self) -> Vec<Change> {
         let mut keys: Vec<_> = self.0.keys().chain(others.0.keys()).collect();
         keys.sort();
@@ -87,7 +87,7 @@ fn flatten(path: String, table: &Table, settings: &mut BTreeMap<String, String>)
             Value::Array(tables) if tables.iter().any(Value::is_table) => {
                 for (nth, value) in tables.iter().enumerate() {
                     let Value::Table(table) = value else { continue };
-                    // By name: one that is put in front of others changes nothing of theirs.
+                    // By name: a table that is inserted before others does not change their settings.
                     let name = table.get("name").and_then(Value::as_str);
                     let name = name.map_or_else(|| nth.to_string(), str::to_owned);
                     flatten(format!("{}.{name}", inside(key)), table, settings);

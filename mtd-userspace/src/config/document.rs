@@ -1,5 +1,5 @@
-//! From the text of a configuration to its values: every section reads its part, they tell each other what they need to
-//! know, each is checked, and what they give is put together.
+//! From the text of a configuration to its values: every section reads its part and shares facts with the others, each is
+//! checked, and the values are put together.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ use crate::schema::{Claim, ConfigError, Facts, Part, Problems, Section};
 use crate::sessions::section::{PEER, Peer, Peers, SERVER, Server, ServerFields};
 use crate::web::section::{self as web, WEB};
 
-/// The settings of one controller. `K` is what is known of the secret keys: nothing (`()`) after [`Config::parse`] and
+/// The settings of one controller. `K` is the type of the secret keys: `()` (none) after [`Config::parse`] and
 /// [`Config::read`], the keys after [`Config::load`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config<K = SecretKey> {
@@ -36,9 +36,9 @@ pub struct Config<K = SecretKey> {
     pub follow_prefix: bool,
     /// How packets for the prefixes reach this host.
     pub link: LinkMode,
-    /// What is done to what is refused; `None`: as it was, and [`Policy::Dark`] where nothing was attached.
+    /// How refused packets are handled; `None`: as before, and [`Policy::Dark`] if nothing was attached.
     pub policy: Option<Policy>,
-    /// What passes although it is refused; at most [`mtd_common::allow::MAX_ALLOW`], none twice.
+    /// Flows that pass although they are refused; at most [`mtd_common::allow::MAX_ALLOW`], without duplicates.
     pub allow: Vec<Allow>,
     /// How the receive program is attached.
     pub xdp: XdpChoice,
@@ -48,12 +48,12 @@ pub struct Config<K = SecretKey> {
     pub keystream: KeyStreamChoice,
     /// Name of the tunnel device, at most 14 bytes; its inside end is [`Config::inside_device`].
     pub device: String,
-    /// Own tunnel addresses with the length of their network, none twice; at least one unless there are `servers`,
+    /// Own tunnel addresses with the length of their network, without duplicates; at least one unless there are `servers`,
     /// which give tunnel addresses to this host.
     pub addresses: Vec<IpNet>,
-    /// Longest inner packet in bytes, [`super::MIN_INNER_MTU`] to [`super::MAX_INNER_MTU`]; `None`: what the underlay allows.
+    /// Longest inner packet in bytes, [`super::MIN_INNER_MTU`] to [`super::MAX_INNER_MTU`]; `None`: as the underlay allows.
     pub mtu: Option<u16>,
-    /// Time for which a path is believed to carry no more than a router has said, within [`super::MTU_EXPIRES_RANGE`].
+    /// Time for which a router's report on a path is believed, within [`super::MTU_EXPIRES_RANGE`].
     pub mtu_expires: Duration,
     /// Time for which slots are loaded ahead; at least [`super::MIN_SLOTS_AHEAD`] slots of every peer.
     pub horizon: Duration,
@@ -61,28 +61,28 @@ pub struct Config<K = SecretKey> {
     pub max_sessions: u32,
     /// Path of the control socket; `None`: the controller's default.
     pub socket: Option<PathBuf>,
-    /// Folder for what outlives the controller.
+    /// Folder for the files that outlive the controller.
     pub state_dir: PathBuf,
-    /// The own key (requirement MT-20); there when there is `listen` or one of `servers`.
+    /// The own key (requirement MT-20); required for `listen` and `servers`.
     pub identity: Option<Identity<K>>,
-    /// Commands that are run when the data plane comes and goes.
+    /// Commands that are run at start and stop.
     pub hooks: Hooks,
-    /// Where metrics are served over HTTP, one address; `None`: only at the control socket.
+    /// Address where metrics are served over HTTP; `None`: only at the control socket.
     pub metrics: Option<SocketAddr>,
-    /// Where the web view is served, a loopback address; `None`: nowhere.
+    /// Loopback address where the web view is served; `None`: nowhere.
     pub web: Option<SocketAddr>,
     /// How servers and clients find each other.
     pub rendezvous: Rendezvous,
-    /// What this host does as a server with registered clients; `None`: it is none.
+    /// The settings of this host as a server with registered clients; `None`: it is not a server.
     pub listen: Option<Listen>,
     /// The servers that this host connects to.
     pub servers: Vec<Server>,
-    /// The statically configured peers (requirement MT-27). Without `listen`, `servers` and `peers`, the prefixes are
-    /// dark to everybody.
+    /// The statically configured peers (requirement MT-27). Without `listen`, `servers` and `peers`, the prefixes are dark
+    /// for everybody.
     pub peers: Vec<Peer<K>>,
 }
 
-/// A file without problems, whose key files have not been read.
+/// A file without problems, before its key files are read.
 pub(super) struct Document {
     host: Host,
     facts: Facts,
@@ -91,14 +91,14 @@ pub(super) struct Document {
     servers: Vec<Server>,
     /// The statically configured peers.
     pub(super) peers: Vec<Peer<()>>,
-    /// Where the `key_file` of each peer stands in the text.
+    /// The place of each peer's `key_file` in the text.
     pub(super) key_files_at: Vec<usize>,
     /// The own key.
     pub(super) identity: Option<Identity<()>>,
 }
 
 impl Document {
-    /// Makes the paths that are relative to the configuration file's `folder` what they are for this process.
+    /// Resolves the paths that are relative to the configuration file's `folder`.
     pub(super) fn join_paths(&mut self, folder: &Path) {
         for peer in &mut self.peers {
             peer.key_file = key_path(folder, &peer.key_file);
@@ -111,7 +111,7 @@ impl Document {
         }
     }
 
-    /// Where `private_key_file` stands; 0 without one.
+    /// The place of `private_key_file`; 0 without one.
     pub(super) fn identity_at(&self) -> usize {
         self.host.own_key.at()
     }
@@ -121,13 +121,13 @@ impl Document {
         &self.facts.public_keys
     }
 
-    /// The configuration with nothing known of the keys.
+    /// The configuration without keys.
     pub(super) fn without_keys(mut self) -> Config<()> {
         let (identity, peers) = (self.identity.take(), std::mem::take(&mut self.peers));
         self.with_keys(identity, peers)
     }
 
-    /// The configuration with the keys that have been read.
+    /// The configuration with the keys that were read.
     pub(super) fn with_keys<K>(self, identity: Option<Identity<K>>, peers: Vec<Peer<K>>) -> Config<K> {
         let Host { underlay, tunnel, data_plane, paths, .. } = self.host;
         let (prefixes, follow_prefix) = underlay.prefixes();
@@ -161,7 +161,7 @@ impl Document {
     }
 }
 
-/// Reads the text that `problems` collects for.
+/// Reads the text for which `problems` are collected.
 pub(super) fn read(text: &str, mut problems: Problems<'_>) -> Result<Document, ConfigError> {
     let (table, errors) = DeTable::parse_recoverable(text);
     for error in &errors {
@@ -172,7 +172,7 @@ pub(super) fn read(text: &str, mut problems: Problems<'_>) -> Result<Document, C
         problems.add(error.span().map_or(0, |span| span.start), "", Fault::new(error.message(), remedy));
     }
     if !errors.is_empty() {
-        // What a broken file seems to lack would only lead astray.
+        // Reports of missing keys would be misleading for a broken file.
         return Err(problems.into_error());
     }
     let root = Section::new((table.get_ref(), 0), FORMAT.root, &FORMAT, &mut problems);
@@ -184,7 +184,7 @@ pub(super) fn read(text: &str, mut problems: Problems<'_>) -> Result<Document, C
     }
 }
 
-/// What the file says about this host.
+/// The part of the file about this host.
 struct Host {
     underlay: Underlay,
     tunnel: Tunnel,
@@ -197,7 +197,7 @@ struct Host {
     rendezvous: Rendezvous,
 }
 
-/// What the file says about the other ends.
+/// The part of the file about the other ends.
 struct Ends {
     peers: Peers,
     servers: Vec<ServerFields>,
@@ -234,8 +234,7 @@ fn read_sections(root: &Section<'_, '_>, problems: &mut Problems<'_>) -> (Host, 
     (host, ends)
 }
 
-/// Lets the sections tell each other what they know, and checks each against that. Of equally long slots the first that are
-/// told are named.
+/// Lets the sections share their facts, and checks each against them. Of equally long slots, the first are named.
 fn check(host: &Host, ends: &Ends, problems: &mut Problems<'_>) -> Facts {
     let Host { underlay, tunnel, data_plane, own_key, rendezvous, .. } = host;
     let mut parts: Vec<&dyn Part> =
@@ -254,7 +253,7 @@ fn check(host: &Host, ends: &Ends, problems: &mut Problems<'_>) -> Facts {
     facts
 }
 
-/// `None` when something that must be there is not; then a problem has been reported.
+/// `None` when something required is missing; a problem has been reported then.
 fn build(host: Host, ends: Ends, facts: Facts) -> Option<Document> {
     let interface = host.underlay.interface.clone()?.value;
     let clients = ends.clients.build()?;

@@ -1,4 +1,4 @@
-//! From a configuration to the keys in the files that it names.
+//! Loading the keys from the files that a configuration names.
 
 use std::path::Path;
 
@@ -8,8 +8,8 @@ use crate::keys::{KeyFileErrorKind, SecretKey};
 use crate::model::Fault;
 use crate::schema::Problems;
 
-/// Loads the own key and that of each peer. Two peers with one key are refused: with their seeds equal as well they
-/// would share addresses and nonces, and even without, one could open what is meant for the other.
+/// Loads the own key and that of each peer. Two peers with one key are refused: if their seeds are equal as well, they share
+/// addresses and nonces, and even otherwise, each could open packets meant for the other.
 pub(super) fn keys(mut document: Document, mut problems: Problems<'_>) -> Result<Config, ConfigError> {
     let peers = std::mem::take(&mut document.peers);
     let mut keys: Vec<Option<SecretKey>> = Vec::with_capacity(peers.len());

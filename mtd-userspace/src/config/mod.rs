@@ -1,10 +1,10 @@
 //! The configuration file of `mtd run` (requirements MT-04, MT-06, MT-27).
 //!
-//! TOML. Reading it goes on after an error, so that one run shows every problem of the file, each with its line and
-//! column, the key, what is wrong and the way out. What sections are made of is in [`crate::schema`]; the keys of a feature,
-//! their checks and defaults are in its own `section.rs`. Here the sections are put together, and the key files loaded.
-//! `docs/configuration.md`, which is generated from the same tables, lists every key, and `packaging/mtd.toml.example` is a
-//! file with all of them.
+//! TOML. Reading goes on after an error, so that one run shows every problem of the file, each with its line and column, the
+//! key, what is wrong and what to do about it. The building blocks of sections are in [`crate::schema`]; the keys of a
+//! feature, with their checks and defaults, are in its own `section.rs`. This room puts the sections together, and loads the
+//! key files. `docs/configuration.md`, which is generated from the same tables, lists every key, and
+//! `packaging/mtd.toml.example` is a file with all of them.
 
 mod diff;
 mod document;
@@ -41,7 +41,7 @@ pub use section::Hooks;
 /// Longest configuration file in bytes.
 pub const MAX_FILE_BYTES: u64 = 1 << 20;
 
-/// What stands above the first table.
+/// The text above the first table.
 const ROOT: Schema = Schema {
     header: "",
     path: "",
@@ -57,7 +57,7 @@ const ROOT: Schema = Schema {
     ],
 };
 
-/// Everything that can be in a file.
+/// Everything that a file can contain.
 pub const FORMAT: Format = Format {
     root: &ROOT,
     tables: &[
@@ -87,17 +87,17 @@ impl Config<()> {
         Ok(document::read(text, Problems::new(text, origin))?.without_keys())
     }
 
-    /// Reads the configuration file at `path`, without the key files that it names: what needs no secrets.
+    /// Reads the configuration file at `path`, without the key files that it names: for uses that need no secrets.
     ///
     /// # Errors
-    /// As [`Config::load`], but for the key files.
+    /// As [`Config::load`], except for the key files.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let origin = path.display().to_string();
         let text = read_text(path).map_err(|fault| ConfigError::of_file(&origin, fault))?;
         Self::of_file(path, &origin, &text)
     }
 
-    /// The same with the settings as they are written. The file is read once.
+    /// The same, together with the settings as they are written. The file is read once.
     ///
     /// # Errors
     /// As [`Config::read`].
@@ -107,7 +107,7 @@ impl Config<()> {
         Ok((Self::of_file(path, &origin, &text)?, Written::parse(&text, &origin)?))
     }
 
-    /// What stands in the file at `path`.
+    /// The text of the file at `path`.
     fn of_file(path: &Path, origin: &str, text: &str) -> Result<Self, ConfigError> {
         let mut document = document::read(text, Problems::new(text, origin))?;
         document.join_paths(folder_of(path));

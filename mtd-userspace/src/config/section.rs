@@ -1,15 +1,15 @@
-//! The controller itself in the configuration: its files, and commands that are run when the data plane comes and goes. It is
-//! not in the controller's room, which is above this one.
+//! The controller itself in the configuration: its files, and commands that are run at start and stop. It is not in the
+//! controller's room, which is above this one.
 
 use std::path::PathBuf;
 
 use crate::model::Fault;
 use crate::schema::{self, Key, Kind, Problems, Schema, Section, unlocated, value};
 
-/// Folder for what outlives the controller when the file says nothing.
+/// Default folder for the files that outlive the controller.
 const DEFAULT_STATE_DIR: &str = "/var/lib/mtd";
 
-/// The `sun_path` of a socket address less the zero byte.
+/// The `sun_path` of a socket address minus the zero byte.
 const MAX_SOCKET_PATH: usize = 107;
 
 /// Keys of the root about the controller's files.
@@ -42,7 +42,7 @@ pub(super) const HOOKS: Schema = Schema {
             "pre_up",
             COMMANDS,
             r#"["logger mtd starts"]"#,
-            "Run before anything of the host is changed.",
+            "Run before anything on the host is changed.",
         )
         .or("[]"),
         Key::preset(
@@ -69,16 +69,16 @@ pub(super) const HOOKS: Schema = Schema {
     ]],
 };
 
-/// Commands that are run when the data plane comes and goes, each by `/bin/sh -c`.
+/// Commands that are run at start and stop, each by `/bin/sh -c`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Hooks {
-    /// Before anything of the host is changed. One that fails ends the start.
+    /// Before anything on the host is changed. One that fails ends the start.
     pub pre_up: Vec<String>,
     /// When the programs are attached. One that fails ends the start.
     pub post_up: Vec<String>,
-    /// Before anything is taken back.
+    /// Before anything is undone.
     pub pre_down: Vec<String>,
-    /// When everything is taken back.
+    /// After everything is undone.
     pub post_down: Vec<String>,
 }
 
@@ -95,7 +95,7 @@ impl Hooks {
     }
 }
 
-/// What the file says about the controller's files.
+/// The paths in the file that belong to the controller.
 #[derive(Debug)]
 pub(super) struct Paths {
     /// Path of the control socket; `None`: named after the interface.
@@ -113,7 +113,7 @@ impl Paths {
         }
     }
 
-    /// Folder for what outlives the controller.
+    /// Folder for the files that outlive the controller.
     pub(super) fn state_dir(&self) -> PathBuf {
         self.state_dir.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_STATE_DIR))
     }
@@ -127,7 +127,7 @@ fn command(text: &str) -> Result<String, Fault> {
     Ok(text.to_owned())
 }
 
-/// An absolute path that the address of a Unix socket has room for.
+/// An absolute path that fits into the address of a Unix socket.
 fn socket_path(text: &str) -> Result<PathBuf, Fault> {
     let path = schema::absolute_path(text, "/run/mtd/eth0.sock")?;
     if text.len() <= MAX_SOCKET_PATH {

@@ -48,7 +48,7 @@ fn errors(text: &str) -> String {
     Config::parse(text, "mtd.toml").map_or_else(|error| error.to_string(), |_| "no error".to_owned())
 }
 
-/// `(what is replaced in BASE, by what, the whole error less the name of the file)`.
+/// `(text in BASE, its replacement, the whole error without the name of the file)`.
 type Case<'a> = (&'a str, &'a str, &'a str);
 
 fn check(cases: &[Case]) {
@@ -166,7 +166,7 @@ fn the_example_parses_and_states_the_true_defaults() {
     let spelt_out = spelt_out.join("\n");
     let mut explicit =
         Config::parse(&spelt_out, "mtd.toml.example").unwrap_or_else(|error| panic!("{error}"));
-    // Of these the default depends on the host.
+    // The default of these depends on the host.
     assert_eq!(
         (explicit.mtu.take(), explicit.socket.take().as_deref(), explicit.rendezvous.port.take()),
         (Some(1428), Some(Path::new("/run/mtd/eth0.sock")), Some(6881))

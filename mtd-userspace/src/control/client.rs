@@ -24,9 +24,9 @@ use crate::status::{Client, Guard, Registered, Reload, SCHEMA, Status};
 
 /// How long a controller may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long it may take to read the registry again: some hundred thousands of files.
+/// How long it may take to read the registry again: it may have some hundred thousand files.
 const RELOAD_TIMEOUT: Duration = Duration::from_mins(1);
-/// Longest answer that is read, in bytes: some ten thousands of peers.
+/// Longest answer that is read, in bytes: enough for tens of thousands of peers.
 const MAX_ANSWER_BYTES: usize = 64 << 20;
 /// Longest line of the stream of events, in bytes.
 const MAX_LINE_BYTES: usize = 64 << 10;
@@ -60,7 +60,7 @@ pub async fn add_peer(socket: &Path, peer: &NewPeer) -> Result<Client, ControlEr
     .await
 }
 
-/// Has the controller behind `socket` remove a registered client, which must be a possible name.
+/// Has the controller behind `socket` remove a registered client. `name` must be a valid name.
 ///
 /// # Errors
 /// As [`status`]; [`ControlError::Refused`] when there is no such client.
@@ -81,7 +81,7 @@ pub async fn reload(socket: &Path) -> Result<Reload, ControlError> {
     document(socket, RELOAD_TIMEOUT, Method::POST, RELOAD_PATH).await
 }
 
-/// Confirms what the controller behind `socket` enforces.
+/// Has the controller behind `socket` make the present enforcement permanent.
 ///
 /// # Errors
 /// As [`status`]; [`ControlError::Refused`] when it is too late.
@@ -89,7 +89,7 @@ pub async fn confirm(socket: &Path) -> Result<Guard, ControlError> {
     document(socket, ANSWER_TIMEOUT, Method::POST, CONFIRM_PATH).await
 }
 
-/// Has the controller behind `socket` enforce something else.
+/// Has the controller behind `socket` change the enforcement.
 ///
 /// # Errors
 /// As [`status`].
@@ -101,7 +101,7 @@ pub async fn set_policy(socket: &Path, policy: &NewPolicy) -> Result<Guard, Cont
     .await
 }
 
-/// The document, with a schema, that answers a request without a body.
+/// Requests a document with a schema, without sending a body.
 async fn document<T: DeserializeOwned>(
     socket: &Path,
     patience: Duration,
@@ -121,7 +121,7 @@ async fn document<T: DeserializeOwned>(
     .await
 }
 
-/// The events of the controller behind `socket`: those that it has kept, or all those that happen after this returned.
+/// The events of the controller behind `socket`: those that it has kept, or all that happen after this has returned.
 ///
 /// # Errors
 /// As [`status`].
@@ -130,7 +130,7 @@ pub async fn events(socket: &Path, follow: bool) -> Result<Lines, ControlError> 
     lines(socket, &path).await
 }
 
-/// Follows the dropped packets of the controller behind `socket`: all those that happen after this returned.
+/// Follows the dropped packets of the controller behind `socket`: all that happen after this has returned.
 ///
 /// # Errors
 /// As [`status`].
@@ -153,12 +153,11 @@ pub struct Lines {
 }
 
 impl Lines {
-    /// The next line, without its line break: JSON, possibly with fields that a
-    /// newer controller added. `None` when the controller ended the stream, as it does when it stops. Loses nothing
-    /// when it is cancelled.
+    /// The next line, without its line break: JSON, possibly with fields that a newer controller added. `None` when the
+    /// controller ended the stream, as it does when it stops. Cancel-safe: no line is lost.
     ///
     /// # Errors
-    /// The connection broke, or what came is not text in lines of reasonable length.
+    /// When the connection broke, or the answer is not text in lines of reasonable length.
     pub async fn next_line(&mut self) -> Result<Option<String>, ControlError> {
         let mut searched = 0;
         loop {
@@ -202,7 +201,7 @@ impl Exchange {
         let (mut sender, connection) = handshake.map_err(|error| ControlError::broken(socket, error))?;
         let mut task = JoinSet::new();
         task.spawn(async move {
-            // The error reaches whoever waits for the answer or its body, too.
+            // The error also reaches whoever waits for the answer or its body.
             let _ = connection.await;
         });
         let request = Request::builder()

@@ -1,4 +1,4 @@
-//! Requests about what is enforced.
+//! Requests about the enforcement.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,22 +17,22 @@ use crate::model::{Enforcement, Policy};
 use crate::status::Guard;
 use crate::subsystem::Context;
 
-/// The body of `POST /v1/policy`: what to enforce.
+/// The body of `POST /v1/policy`: the requested enforcement.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NewPolicy {
     /// `dark` or `monitor`.
     pub policy: String,
-    /// After so many milliseconds nothing is enforced any more, unless somebody confirms.
+    /// Time in ms after which nothing is enforced any more, unless somebody confirms.
     pub confirm_within_ms: Option<u64>,
 }
 
-/// Who does what is asked for.
+/// Carries out the requests.
 pub(super) trait Enforcer: Send + Sync + 'static {
-    /// Keeps what is enforced. Refuses when it is too late.
+    /// Makes the present enforcement permanent. Refuses when it is too late.
     fn confirm(&self) -> Result<Guard, Refusal>;
 
-    /// Changes what is enforced.
+    /// Changes the enforcement.
     fn set_policy(&self, asked: &Enforcement) -> Result<Guard, Refusal>;
 }
 
@@ -51,7 +51,7 @@ impl Enforcer for Context {
     }
 }
 
-/// The requests.
+/// The routes of these requests.
 pub(super) fn routes(enforcer: Arc<dyn Enforcer>) -> Router {
     Router::new().route(CONFIRM_PATH, post(confirm)).route(POLICY_PATH, post(set_policy)).with_state(enforcer)
 }

@@ -1,4 +1,4 @@
-//! What can go wrong at the control socket, and what the operator can do about it.
+//! Errors of the control socket, and their remedies.
 
 use std::fmt::Display;
 use std::io;
@@ -52,15 +52,15 @@ pub enum ControlError {
     /// The operating system refused something.
     #[error("{action} {}", path.display())]
     Io {
-        /// What was tried.
+        /// The attempted operation.
         action: &'static str,
-        /// On which path.
+        /// The path that it was about.
         path: PathBuf,
         /// The error of the operating system.
         source: io::Error,
     },
 
-    /// The network namespace cannot be told.
+    /// The network namespace cannot be determined.
     #[error("cannot tell which network namespace this is")]
     Namespace(#[source] io::Error),
 
@@ -76,12 +76,12 @@ pub enum ControlError {
         seconds: u64,
     },
 
-    /// The connection broke in the middle of something.
+    /// The connection broke during the exchange.
     #[error("the connection to the controller at {} broke; see the controller's log", socket.display())]
     Broken {
         /// The socket.
         socket: PathBuf,
-        /// What HTTP says of it.
+        /// The error of HTTP.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
 
@@ -94,7 +94,7 @@ pub enum ControlError {
         message: String,
     },
 
-    /// The answer makes no sense.
+    /// The answer cannot be understood.
     #[error(
         "the answer from {} is not a controller's of this version ({problem}); is the path right, and is the same \
          version of mtd running?",
@@ -103,7 +103,7 @@ pub enum ControlError {
     Unintelligible {
         /// The socket.
         socket: PathBuf,
-        /// What is wrong with it.
+        /// What is wrong with the answer.
         problem: String,
     },
 }

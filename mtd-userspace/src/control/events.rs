@@ -1,4 +1,4 @@
-//! Requests about what happens: dropped packets alone, or everything. JSON is made here.
+//! Requests for events: dropped packets alone, or all events. Events become JSON here.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use crate::http::{self, Closing, Reason, Refusal};
 use crate::status::{DropLine, DroppedPacket, EventDocument, EventLine};
 use crate::subsystem::Reports;
 
-/// Followers at a time: less than the connections of the socket, so that a status can be had at any time.
+/// Followers at a time: fewer than the connections of the socket, so that a status request always gets through.
 const MAX_FOLLOWERS: usize = 32;
 
 #[derive(Clone)]
@@ -28,14 +28,14 @@ struct Handler {
     followers: Arc<Semaphore>,
 }
 
-/// What may stand behind `?`.
+/// The parameters of the query string.
 #[derive(Deserialize)]
 struct Asked {
     #[serde(default)]
     follow: bool,
 }
 
-/// The requests; `reports` tells the names of clients.
+/// The routes of these requests; `reports` provides the names of clients.
 pub(super) fn routes(bus: Arc<Bus>, reports: Arc<dyn Reports>) -> Router {
     Router::new().route(DROPS_PATH, get(drops)).route(EVENTS_PATH, get(events)).with_state(Handler {
         bus,

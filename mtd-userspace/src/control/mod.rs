@@ -58,7 +58,7 @@ pub const POLICY_PATH: &str = "/v1/policy";
 /// How names of control sockets end.
 const SOCKET_SUFFIX: &str = ".sock";
 
-/// A control socket and whose it is.
+/// A control socket and its interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ControlSocket {
     /// Underlay interface.
@@ -71,7 +71,7 @@ impl ControlSocket {
     /// The socket of the `wanted` interface in `dir`, whether or not it exists.
     ///
     /// # Errors
-    /// When the network namespace cannot be told.
+    /// When the network namespace cannot be determined.
     pub fn of(dir: &Path, wanted: &str) -> Result<Self, ControlError> {
         let instance = Instance::of(wanted).map_err(ControlError::Namespace)?;
         let path = dir.join(format!("{}{SOCKET_SUFFIX}", instance.name()));
@@ -83,7 +83,7 @@ impl ControlSocket {
 /// all that belong to this process's network namespace, sorted by interface.
 ///
 /// # Errors
-/// When the network namespace cannot be told or `dir` cannot be read. No `dir` is no error: then there are no
+/// When the network namespace cannot be determined or `dir` cannot be read. A missing `dir` is no error: then there are no
 /// sockets.
 pub fn find_sockets(dir: &Path, wanted: Option<&str>) -> Result<Vec<ControlSocket>, ControlError> {
     match wanted {
@@ -127,7 +127,7 @@ fn own_interface(instance: &str, tag: Option<u64>) -> Option<String> {
     (found == tag && !interface.is_empty()).then(|| interface.to_owned())
 }
 
-/// What a message calls the owner of this socket: the interface if the socket is in its usual place.
+/// The name of this socket's owner in messages: the interface if the socket is in its usual place.
 fn owner(socket: &Path) -> String {
     let instance =
         socket.file_name().and_then(|name| name.to_str()).and_then(|n| n.strip_suffix(SOCKET_SUFFIX));

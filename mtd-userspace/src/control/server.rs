@@ -16,7 +16,7 @@ use crate::http::{self, Limits, Patience, Reason, Refusal, answer};
 use crate::metrics;
 use crate::subsystem::{AfterEnd, Context, Reports};
 
-/// What clients may take.
+/// Limits for clients.
 const LIMITS: Limits = Limits {
     name: "control socket",
     connections: 64,
@@ -33,7 +33,7 @@ pub fn bind(path: &Path) -> Result<Listener, ControlError> {
     unix::bind(path).map_err(Into::into)
 }
 
-/// Serves the requests that are about the controller as a whole, and those of the `features`.
+/// Serves the requests about the controller as a whole, and those of the `features`.
 ///
 /// # Errors
 /// When the socket cannot be handed to the runtime.
@@ -55,8 +55,8 @@ pub fn start(listener: Listener, features: Router, context: &Context) -> Result<
     Ok(())
 }
 
-/// Serves until `shutdown` is ready: then the socket's file is removed, the streams of events end, and answers under
-/// way get a second to finish. What clients do, or fail to do, never ends it and never slows anything else.
+/// Serves until `shutdown` is ready: then the socket's file is removed, the streams of events end, and answers under way get
+/// a second to finish. No behaviour of a client ends it or slows anything else.
 pub(super) async fn serve(listener: &ReadyListener, router: Router, shutdown: impl Future<Output = ()>) {
     http::serve(listener, router, LIMITS, shutdown).await;
 }
@@ -69,7 +69,7 @@ pub(super) fn routes(reports: Arc<dyn Reports>) -> Router {
         .with_state(reports)
 }
 
-/// What no feature answers is refused in JSON.
+/// Refuses all other requests in JSON.
 pub(super) fn refusing(router: Router) -> Router {
     router.fallback(|| async { Refusal::new(Reason::NotFound, "no such path") }).method_not_allowed_fallback(
         || async { Refusal::new(Reason::NoSuchMethod, "this path has no such method") },

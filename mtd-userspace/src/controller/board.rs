@@ -1,4 +1,4 @@
-//! What all subsystems report, put together for whoever shows it.
+//! Combines the reports of all subsystems: status, metrics, events.
 
 use std::sync::{Arc, Mutex};
 
@@ -9,19 +9,19 @@ use crate::status::{Events, Status};
 use crate::subsystem::{ReportFuture, Reports, Subsystem, Tasks, lock};
 use crate::{health, metrics};
 
-/// Everything that reports.
+/// The parts that contribute to the reports.
 pub(super) struct Board {
     pub(super) sessions: Arc<Mutex<Sessions>>,
     pub(super) bus: Arc<Bus>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) tasks: Tasks,
     pub(super) subsystems: Vec<Arc<dyn Subsystem>>,
-    /// Metrics of a moment ago.
+    /// The metrics of the last request, reused for a moment.
     pub(super) rendered: metrics::Cache,
 }
 
 impl Board {
-    /// What this process knows; with the single sessions, whose addresses have to be derived, if `all`.
+    /// The status as far as this process knows it. `all`: with the single sessions, whose addresses have to be derived.
     fn collect(&self, all: bool) -> Status {
         let mut status = {
             let sessions = lock(&self.sessions);
@@ -37,7 +37,7 @@ impl Board {
         status
     }
 
-    /// The same with what is known of the host around it, and what there is to warn of.
+    /// The same with the state of the host around it, and the warnings.
     async fn examine(&self, all: bool) -> Status {
         health::examine(self.collect(all)).await
     }

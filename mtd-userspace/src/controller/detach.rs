@@ -1,4 +1,4 @@
-//! `mtd detach`: taking away what is there, whatever was left of it.
+//! `mtd detach`: removes everything that is attached, however incomplete it is.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,13 +16,13 @@ use crate::dataplane::{self, remove_pins};
 use crate::device::{self, bpffs};
 use crate::instance::{Instance, RUN_DIR};
 
-/// How long a process that is to end may take to take down what it had set up.
+/// How long a process that was told to end may take to clean up.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How often it is looked at meanwhile.
+/// How often it is checked meanwhile.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// `mtd detach`: takes away whatever is attached to an interface. False when nothing was.
+/// `mtd detach`: removes whatever is attached to an interface. False when nothing was.
 ///
 /// # Errors
 /// When a controller runs, or something cannot be removed.
@@ -32,8 +32,8 @@ pub async fn detach(interface: &str) -> anyhow::Result<bool> {
     take_away(&instance, &lock).await
 }
 
-/// `mtd detach --all`: takes away everything of mtd in this network namespace. Returns the interfaces that it was
-/// attached to or had left something of, and the tunnel devices that belonged to none of them.
+/// `mtd detach --all`: removes everything of mtd in this network namespace. Returns the interfaces that it was attached to
+/// or had left something on, and the tunnel devices that belonged to none of them.
 ///
 /// # Errors
 /// When a controller runs (unless `force`: then it is ended), or something cannot be removed.
@@ -68,7 +68,7 @@ pub async fn detach_all(force: bool) -> anyhow::Result<(Vec<String>, Vec<String>
 fn interfaces() -> anyhow::Result<BTreeSet<String>> {
     let (pins, run) = (Path::new(bpffs::DEFAULT_PATH).join("mtd"), Path::new(RUN_DIR));
     let mut found = BTreeSet::new();
-    // Names in bpffs have colons for dots.
+    // Names in bpffs have colons in place of dots.
     found.extend(own_interfaces(&pins, "")?.into_iter().map(|name| name.replace(':', ".")));
     for suffix in [".sock", ".lock", ".web"] {
         found.extend(own_interfaces(run, suffix)?);
@@ -97,14 +97,15 @@ async fn end(interface: &str, instance: &Instance, holder: Holder) -> anyhow::Re
     bail!("{interface}: process {pid} does not end")
 }
 
-/// Takes away what an instance has left. False when there was nothing.
+/// Removes what an instance has left. False when there was nothing.
 pub(super) async fn take_away(instance: &Instance, _lock: &Lock) -> anyhow::Result<bool> {
     let pins = instance.pins();
     let device = dataplane::view(&pins).map(|view| view.device);
     let mut found = remove_pins(&pins)?;
     match device {
         Some(device) => found |= device::remove(&device).await?,
-        // What another version has attached does not tell its device; but if nobody else is here, it is his.
+        // The pins of another version do not name the device. Without any other instance, a marked device must be this
+        // one's.
         None if own_interfaces(&Path::new(bpffs::DEFAULT_PATH).join("mtd"), "")?.is_empty() => {
             found |= !device::remove_marked().await?.is_empty();
         }
@@ -115,7 +116,8 @@ pub(super) async fn take_away(instance: &Instance, _lock: &Lock) -> anyhow::Resu
     Ok(found)
 }
 
-/// Removes the control socket, one that was not in its place yet when its controller was killed, and the link to the web view.
+/// Removes the control socket, also one that a killed controller had not yet renamed into place, and the link to the web
+/// view.
 fn remove_sockets(instance: &Instance) -> anyhow::Result<bool> {
     let socket = instance.socket();
     let link = instance.web_link();

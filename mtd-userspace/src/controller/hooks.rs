@@ -16,13 +16,13 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// When commands are run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum When {
-    /// Before anything of the host is changed.
+    /// Before anything on the host is changed.
     PreUp,
     /// When the programs are attached.
     PostUp,
-    /// Before anything is taken back.
+    /// Before anything is undone.
     PreDown,
-    /// When everything is.
+    /// After everything is undone.
     PostDown,
 }
 
@@ -58,7 +58,7 @@ pub(super) async fn run(config: &Config, when: When) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The same on the way down, where nothing may keep the rest from being taken back: failures are logged.
+/// The same at the stop: failures are only logged, since the rest must be undone all the same.
 pub(super) async fn run_all(config: &Config, when: When) {
     for command in when.commands(&config.hooks) {
         info!("{}: {command}", when.name());
@@ -74,7 +74,7 @@ async fn one(config: &Config, when: When, command: &str) -> anyhow::Result<()> {
         .env("MTD_HOOK", when.name())
         .env("MTD_INTERFACE", &config.interface)
         .env("MTD_DEVICE", &config.device)
-        // It must not speak for the controller.
+        // Only the controller itself may notify the service manager.
         .env_remove("NOTIFY_SOCKET")
         .stdin(Stdio::null())
         .kill_on_drop(true)

@@ -1,4 +1,4 @@
-//! What the controller changes on the host: lock, tunnel device, pins. And taking it back.
+//! The controller's changes to the host (lock, tunnel device, pins), and how they are undone.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -25,15 +25,15 @@ use crate::proto::slots::most_loaded;
 use crate::sessions::{possible_mtu, protected_prefixes};
 use crate::status::{self, SCHEMA, Status};
 
-/// Folder beside the pins that says: attached by `mtd attach`, to stay when the controller goes.
+/// Folder beside the pins that marks a data plane of `mtd attach`, which outlives the controller.
 const STAY_MARKER: &str = "stay";
 
 /// Whether the data plane outlives the controller's clean stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stay {
-    /// Everything goes with the controller.
+    /// It is removed with the controller.
     No,
-    /// It was attached by `mtd attach`: the prefixes stay dark.
+    /// `mtd attach` attached it, and it stays: the prefixes remain dark.
     Yes,
 }
 
@@ -50,9 +50,9 @@ pub struct Host {
     interface: String,
     device: String,
     pins: PathBuf,
-    /// The data plane was there before this controller.
+    /// Whether the data plane was there before this controller.
     inherited: bool,
-    /// What is done with what is no valid packet.
+    /// How packets that are not valid are handled.
     guard: Guard,
     _lock: Lock,
 }
@@ -62,8 +62,8 @@ impl Host {
     /// yet.
     ///
     /// # Errors
-    /// When another controller runs, the underlay does not fit, the caller's own SSH connection would be cut, or the
-    /// kernel refuses. Nothing is left behind then, but what an earlier controller had left.
+    /// When another controller runs, the underlay does not fit, the caller's own SSH connection would be cut, or the kernel
+    /// refuses. Nothing is left behind then, except what an earlier controller had left.
     pub async fn up(
         config: &Config,
         asked: &Enforcement,
@@ -105,8 +105,8 @@ impl Host {
         }
     }
 
-    /// Ends a start that failed: takes back what it did. A data plane that was there before stays as it is, since it
-    /// may carry traffic for as long as its slots last, and keeps the prefixes dark after that.
+    /// Undoes a failed start. A data plane that was there before stays as it is, since it may carry traffic for as long as
+    /// its slots last, and keeps the prefixes dark after that.
     pub async fn give_up(self, error: anyhow::Error) -> anyhow::Error {
         if self.inherited {
             if let Err(second) = dataplane::abandon(&self.pins) {
@@ -150,7 +150,7 @@ impl Host {
         } else if plane.adopted() {
             info!("taking over the data plane that is attached to {}", config.interface);
         }
-        // Only now: loading took its time.
+        // The time to confirm begins only here, since loading takes a while.
         if let Some(within) = asked.confirm_within {
             self.guard.confirm_until = boot_time().saturating_add(within.as_nanos() as u64);
         }
@@ -161,7 +161,7 @@ impl Host {
         Ok((plane, tunnel))
     }
 
-    /// The tunnel device as the configuration has it; sessions with servers add to it.
+    /// The tunnel device as configured; sessions with servers add to it.
     pub fn tunnel_device(&self, config: &Config) -> TunnelDevice {
         let networks = config.peers.iter().flat_map(|peer| peer.allowed_ips.iter().copied());
         let behind = config.servers.iter().flat_map(|server| server.allowed_ips.iter().copied());
@@ -176,7 +176,7 @@ impl Host {
         }
     }
 
-    /// What the programs are told.
+    /// The settings of the programs.
     pub fn settings(&self, config: &Config, underlay: &Underlay, tunnel: &TunnelInfo) -> Settings {
         Settings {
             tunnel_ifindex: tunnel.peer_ifindex,
@@ -215,7 +215,7 @@ impl Host {
         Ok(mode)
     }
 
-    /// Whether the data plane stays.
+    /// Whether the data plane outlives this controller.
     pub fn stay(&self) -> Stay {
         if self.pins.join(STAY_MARKER).exists() { Stay::Yes } else { Stay::No }
     }
@@ -225,7 +225,7 @@ impl Host {
         &self.pins
     }
 
-    /// Takes back what [`Host::up`] did, unless the data plane is to stay.
+    /// Undoes [`Host::up`], unless the data plane is to stay.
     ///
     /// # Errors
     /// When something cannot be removed; the rest is removed all the same.
@@ -237,7 +237,7 @@ impl Host {
         self.open().await
     }
 
-    /// Takes back what [`Host::up`] did, also if the data plane was to stay.
+    /// Undoes [`Host::up`], even if the data plane was to stay.
     ///
     /// # Errors
     /// As [`Host::down`].
@@ -271,7 +271,7 @@ pub async fn attach(config: &Config, asked: &Enforcement) -> anyhow::Result<bool
     }
 }
 
-/// What can be said of an attached data plane while no controller runs. `None`: nothing is attached.
+/// The state of an attached data plane while no controller runs. `None`: nothing is attached.
 pub fn offline_status(instance: &Instance) -> Option<Status> {
     let pins = instance.pins();
     let (view, counts) = (dataplane::view(&pins)?, dataplane::counts(&pins)?);
@@ -315,12 +315,12 @@ fn left_tunnels(plane: &Plane) -> anyhow::Result<Vec<(Tunnel, Tunnel)>> {
     Ok(tunnels)
 }
 
-/// How much the maps must have room for.
+/// The capacity that the maps must have.
 fn capacity(config: &Config) -> Capacity {
     let horizon = nanoseconds(config.horizon);
     let periods = config.peers.iter().map(|peer| peer.period);
     let periods = periods.chain(config.listen.iter().map(|listen| listen.period));
-    // What a server will say is not known.
+    // The slot length of a server is not known in advance: assume the shortest.
     let periods = periods.chain((!config.servers.is_empty()).then_some(crate::config::PERIOD_RANGE.0));
     let shortest = periods.min().unwrap_or(crate::config::DEFAULT_PERIOD);
     let negotiates = config.listen.is_some() || !config.servers.is_empty();

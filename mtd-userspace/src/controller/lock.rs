@@ -14,8 +14,7 @@ use tracing::warn;
 
 use crate::instance::{Instance, RUN_DIR};
 
-/// Only one process may change an instance: the one that holds this. Its file goes when it is dropped, and has the
-/// process's id in it until then.
+/// Only the process that holds this may change the instance. The lock file contains the process id, and is removed on drop.
 pub(super) struct Lock {
     path: PathBuf,
     _file: Flock<File>,
@@ -70,7 +69,7 @@ impl Lock {
 /// The process that holds a lock.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Holder {
-    /// Its id; `None` in the moment before it has written it, and of versions that did not.
+    /// Its process id; `None` if it has not been written yet, or was locked by a version that does not write it.
     pub(super) pid: Option<Pid>,
 }
 

@@ -31,7 +31,7 @@ pub use detach::{detach, detach_all};
 pub use host::{Host, Stay, attach, offline_status};
 pub use unattended::{confirm, require_way_back, set_policy, watch};
 
-/// How to run.
+/// The options of a run.
 #[derive(Debug, Default)]
 pub struct Options {
     /// The configuration file, of which `mtd reload` reads the registered clients again.
@@ -45,9 +45,9 @@ pub struct Options {
     pub object: Option<PathBuf>,
 }
 
-/// Runs in the foreground until SIGINT or SIGTERM, or until nobody has confirmed in time that the prefixes may be dark:
-/// then everything is taken down, also what was to stay. When a task has ended without which the controller is of no use, it
-/// stops as in a crash: sessions go on as long as slots are loaded, and the prefixes stay dark.
+/// Runs in the foreground until SIGINT or SIGTERM. If nobody confirms in time that the prefixes may be dark, it stops and
+/// removes everything, even a data plane that was to stay. If a task ends that the controller cannot do without, it stops as
+/// in a crash: sessions go on as long as slots are loaded, and the prefixes stay dark.
 ///
 /// # Errors
 /// When host, data plane or control socket cannot be set up: what had been set up by then is taken down again. When nobody
@@ -55,7 +55,7 @@ pub struct Options {
 pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
     let clock = Arc::new(SystemClock::new(options.wall_clock_offset_file));
     let interface = config.interface.clone();
-    // First of all, so that no signal finds the work half done.
+    // Before anything else, so that no signal kills the process in the middle of the set-up.
     let mut signals = Signals::new()?;
     let mut watchdog = Watchdog::new();
     hooks::run(&config, When::PreUp).await?;

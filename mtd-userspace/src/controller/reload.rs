@@ -1,4 +1,4 @@
-//! Reading the configuration again: what is about clients takes effect, the rest is only told.
+//! Reading the configuration again: changes to clients take effect, other changes are only reported.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,7 +24,7 @@ pub(crate) struct Reloader {
 }
 
 impl Reloader {
-    /// Of this file, if there is one, and for this registry.
+    /// For this file, if there is one, and this registry.
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -43,7 +43,7 @@ impl Reloader {
         };
         let mut settings = settings.lock().unwrap_or_else(PoisonError::into_inner);
         let (in_force, path) = &mut *settings;
-        // As a whole, before anything is changed.
+        // Both are read completely before anything is changed.
         let (config, in_file) = Config::read_with_written(path).map_err(anyhow::Error::from)?;
         let mut reload = if self.registry.is_server() {
             self.registry.reload(Some(&config), sessions, bus)?
@@ -65,7 +65,7 @@ impl Reloader {
 }
 
 impl Reloader {
-    /// Its request, for these sessions.
+    /// The HTTP route of a reload, which acts on these sessions.
     pub(crate) fn router(self: Arc<Self>, sessions: Arc<dyn Audience>, bus: Arc<Bus>) -> Router {
         Router::new().route(RELOAD_PATH, post(reload)).with_state((self, sessions, bus))
     }
@@ -77,7 +77,7 @@ impl Subsystem for Reloader {
     }
 
     fn start(self: Arc<Self>, _context: &Context) -> anyhow::Result<()> {
-        // It works when somebody asks.
+        // It has no task: it only answers requests.
         Ok(())
     }
 
@@ -86,7 +86,7 @@ impl Subsystem for Reloader {
     }
 }
 
-/// What the handler works with.
+/// The state of the request handler.
 type Handler = (Arc<Reloader>, Arc<dyn Audience>, Arc<Bus>);
 
 async fn reload(State((reloader, sessions, bus)): State<Handler>) -> Response {

@@ -30,13 +30,13 @@ use crate::sessions::{self, Clock, Sessions, protected_prefixes};
 use crate::subsystem::{Context, Shutdown, Subsystem, Tasks, Tunnel};
 use crate::{metrics, privilege, web};
 
-/// How often slots are looked after. Every slot is loaded many ticks before it is needed.
+/// Interval at which slots are loaded and unloaded. Every slot is loaded many ticks before it is needed.
 const TICK: Duration = Duration::from_millis(100);
 
-/// How often the underlay is looked at: a host that moves has another prefix.
+/// Interval at which the underlay is checked: a host that moves gets another prefix.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// What a controller is made of.
+/// What a controller is started with.
 pub(super) struct Parts {
     pub(super) config: Config,
     pub(super) config_file: Option<PathBuf>,
@@ -52,7 +52,7 @@ pub(super) enum End {
     Asked,
     /// Nobody has confirmed in time.
     Unconfirmed,
-    /// This task has ended, without which the controller is of no use.
+    /// This task has ended, and the controller cannot do without it.
     Failed(&'static str),
 }
 
@@ -68,7 +68,7 @@ struct Subsystems {
 }
 
 impl Subsystems {
-    /// All there are, in the order in which they start.
+    /// All subsystems, in the order in which they start.
     fn all(&self) -> Vec<Arc<dyn Subsystem>> {
         fn part<S: Subsystem>(subsystem: Option<&Arc<S>>) -> Option<Arc<dyn Subsystem>> {
             subsystem.cloned().map(|subsystem| subsystem as Arc<dyn Subsystem>)
@@ -95,10 +95,10 @@ pub(super) struct Running {
 }
 
 impl Running {
-    /// Attaches the programs, and starts everything.
+    /// Attaches the programs and starts everything.
     ///
     /// # Errors
-    /// When something cannot begin. What this has done to the host is for [`Host::give_up`] to take back.
+    /// When a part cannot start. The caller undoes the changes to the host by [`Host::give_up`].
     pub(super) fn start(parts: Parts, host: &Host) -> anyhow::Result<Self> {
         let Parts { config, config_file, clock, mut plane, tunnel } = parts;
         let interface = config.interface.clone();
@@ -156,7 +156,7 @@ impl Running {
         Ok(running)
     }
 
-    /// Starts the subsystems, and at last the control socket.
+    /// Starts the subsystems, then the control socket.
     fn begin(&self, listener: crate::http::unix::Listener) -> anyhow::Result<()> {
         let mut routes = Router::new();
         for subsystem in &self.subsystems {
@@ -172,14 +172,14 @@ impl Running {
         &self.context.sessions
     }
 
-    /// What remains to be done once everything is attached: the administrator's commands, and giving up the privileges that
-    /// nothing needs any more.
+    /// The last steps of a start: running the administrator's commands, and dropping the privileges that are no longer
+    /// needed.
     pub(super) async fn settle(&self, config: &Config) -> anyhow::Result<()> {
         hooks::run(config, When::PostUp).await?;
         privilege::give_up_all_but(privilege::NET_ADMIN).context("cannot give up privileges")
     }
 
-    /// Looks after slots and clocks until there is a reason to stop.
+    /// Updates slots and clocks until there is a reason to stop.
     pub(super) async fn serve(&self, signals: &mut Signals, watchdog: &mut Watchdog) -> anyhow::Result<End> {
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -220,7 +220,7 @@ impl Running {
         None
     }
 
-    /// Looks at the underlay; whether it is gone, as it `was`.
+    /// Checks the underlay. Returns whether it is missing; the first failure after a success is logged.
     async fn look(&self, was_lost: bool) -> bool {
         match Underlay::inspect(&self.interface).await {
             Ok(underlay) => {
@@ -245,8 +245,7 @@ impl Running {
         service::ready();
     }
 
-    /// Ends the tasks, then what is no task. What goes wrong with them is logged: it must not keep the rest from being
-    /// taken down.
+    /// Ends the tasks, then stops the subsystems.
     pub(super) async fn finish(self) {
         self.stop.send_replace(true);
         self.context.tasks.finish().await;
@@ -256,7 +255,7 @@ impl Running {
     }
 }
 
-/// The server of metrics, if the configuration asks for it.
+/// The metrics server, if the configuration asks for it.
 fn metrics_server(config: &Config, host: &Host) -> anyhow::Result<Option<Arc<metrics::server::Server>>> {
     let Some(address) = config.metrics else { return Ok(None) };
     let prefixes = protected_prefixes(config, &host.underlay, &[]);

@@ -1,5 +1,4 @@
-//! What the service manager is told (`sd_notify(3)`), where there is one: that the controller is ready, that it is alive, that it
-//! stops.
+//! Notifications to the service manager (`sd_notify(3)`), if there is one: ready, alive, reloading, stopping.
 
 use std::time::{Duration, Instant};
 
@@ -8,12 +7,12 @@ use tracing::{debug, info, warn};
 
 use crate::status::{Reload, Setting};
 
-/// Everything is attached, and what was asked for with a reload is done.
+/// Reports that everything is attached, or that a reload is complete.
 pub(super) fn ready() {
     tell(&[NotifyState::Ready]);
 }
 
-/// The configuration is being read again.
+/// Reports that the configuration is being read again.
 pub(super) fn reloading() {
     match NotifyState::monotonic_usec_now() {
         Ok(now) => tell(&[NotifyState::Reloading, now]),
@@ -21,25 +20,25 @@ pub(super) fn reloading() {
     }
 }
 
-/// The way down begins.
+/// Reports that the controller is stopping.
 pub(super) fn stopping() {
     tell(&[NotifyState::Stopping]);
 }
 
-/// Tells the manager that we are alive, where it wants to know.
+/// Watchdog notifications, if the manager asks for them.
 pub(super) struct Watchdog {
-    /// How often, and when it last heard of us.
+    /// Interval, and time of the last notification.
     interval: Option<(Duration, Instant)>,
 }
 
 impl Watchdog {
-    /// Reads what the manager wants from the environment.
+    /// Reads the manager's request from the environment.
     pub(super) fn new() -> Self {
         // Twice as often as it asks for, as its manual advises.
         Self { interval: sd_notify::watchdog_enabled().map(|time| (time / 2, Instant::now())) }
     }
 
-    /// To be called when slots were looked after: a controller that no longer does that is to be started anew.
+    /// To be called after each tick: a controller without ticks must be restarted.
     pub(super) fn feed(&mut self) {
         let Some((interval, last)) = &mut self.interval else { return };
         if last.elapsed() >= *interval {
@@ -49,14 +48,14 @@ impl Watchdog {
     }
 }
 
-/// Without a manager, nothing happens.
+/// Does nothing without a manager.
 fn tell(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         debug!("cannot tell the service manager: {error}");
     }
 }
 
-/// Logs what came of reading the configuration again.
+/// Logs the outcome of a reload.
 pub(super) fn log(reload: &Reload) {
     for Setting { key, in_force, in_file } in &reload.settings {
         let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "the default".to_owned());

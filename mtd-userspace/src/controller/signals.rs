@@ -1,23 +1,23 @@
-//! What asks a running controller for something from outside: signals.
+//! Signals: requests from outside to a running controller.
 
 use std::io::IsTerminal as _;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// What asks the controller for something.
+/// The signals that the controller handles.
 pub(super) struct Signals {
     interrupt: Signal,
     terminate: Signal,
     hangup: Signal,
-    /// Whether somebody sits in front of it.
+    /// Whether the controller runs in a terminal.
     terminal: bool,
 }
 
-/// What a signal asks for.
+/// The request that a signal stands for.
 pub(super) enum Request {
-    /// To stop, and why.
+    /// Stop, for this reason.
     Stop(&'static str),
-    /// To read the configuration again.
+    /// Read the configuration again.
     Reload,
 }
 
@@ -35,7 +35,7 @@ impl Signals {
         tokio::select! {
             _ = self.interrupt.recv() => Request::Stop("interrupted"),
             _ = self.terminate.recv() => Request::Stop("terminated"),
-            // A terminal that is closed; nothing should be left behind then either.
+            // From a terminal, SIGHUP means that it was closed: nothing should be left behind then either.
             _ = self.hangup.recv() => if self.terminal { Request::Stop("hung up") } else { Request::Reload },
         }
     }

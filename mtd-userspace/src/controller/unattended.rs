@@ -1,4 +1,4 @@
-//! What keeps operators from locking themselves out: what a start enforces, confirming it, and taking it back.
+//! Protection of operators from locking themselves out: what a start enforces, its confirmation, and its end without one.
 
 use std::time::Duration;
 
@@ -13,14 +13,14 @@ use crate::instance::Instance;
 use crate::model::{Enforcement, Guard, LinkMode, Policy};
 use crate::status;
 
-/// How often the guard looks whether somebody has confirmed, at least.
+/// Longest time between two checks for a confirmation.
 const LOOK: Duration = Duration::from_secs(1);
 
 impl Enforcement {
-    /// Refuses to enforce `guard` for `prefixes` where that cuts the SSH connection of whoever asks.
+    /// Refuses to enforce `guard` for `prefixes` if that cuts the caller's SSH connection.
     ///
     /// # Errors
-    /// When it would, for good, and nobody insists.
+    /// When it would, permanently, and the caller does not force it.
     pub(super) fn require_way_back(
         &self,
         guard: &Guard,
@@ -42,7 +42,7 @@ impl Enforcement {
 /// Confirms what is attached to an interface while no controller runs.
 ///
 /// # Errors
-/// When it is too late, nothing is attached, or a controller runs after all.
+/// When it is too late, nothing is attached, or a controller has started meanwhile.
 pub fn confirm(interface: &str) -> anyhow::Result<status::Guard> {
     change(interface, |view, now| confirmed(&view.guard, now))
 }
@@ -55,10 +55,10 @@ pub fn set_policy(interface: &str, asked: &Enforcement) -> anyhow::Result<status
     change(interface, |view, now| Ok(asked.decide(None, view.guard.allow.clone(), Some(&view.guard), now)))
 }
 
-/// Whether the SSH connection of whoever asks outlives a change of the policy. Nothing attached is no error here.
+/// Checks that the caller's SSH connection survives a change of the policy. It does if nothing is attached.
 ///
 /// # Errors
-/// When it does not, and nobody insists.
+/// When it does not, and the caller does not force it.
 pub fn require_way_back(interface: &str, asked: &Enforcement) -> anyhow::Result<()> {
     let Some(view) = dataplane::view(&Instance::of(interface)?.pins()) else { return Ok(()) };
     let now = boot_time();
@@ -85,8 +85,8 @@ fn change(
     Ok(status::Guard::of(&guard, now))
 }
 
-/// Waits until what is attached to an interface is confirmed or detached; when the time to confirm is over, detaches it.
-/// The programs have opened by themselves then.
+/// Waits until what is attached to an interface is confirmed or detached. When the time to confirm is over, detaches it; by
+/// then, the programs enforce nothing any more.
 ///
 /// # Errors
 /// When something cannot be removed.
@@ -104,11 +104,11 @@ pub async fn watch(interface: &str) -> anyhow::Result<()> {
         }
         match Lock::try_take(&instance)? {
             Ok(lock) => {
-                // Nobody can confirm any more.
+                // With the lock held, nobody can confirm any more.
                 detach::take_away(&instance, &lock).await?;
                 return Ok(());
             }
-            // A controller runs, and does it.
+            // A controller runs, and detaches it itself.
             Err(_) => tokio::time::sleep(LOOK).await,
         }
     }

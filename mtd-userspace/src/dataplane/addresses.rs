@@ -22,7 +22,7 @@ pub(super) struct Addresses {
 }
 
 impl Addresses {
-    /// The writer of these maps, which are either empty or to be gone through with [`Addresses::retain`].
+    /// The writer of these maps, which are empty or still to be cleaned up by [`Addresses::retain`].
     pub(super) fn new(
         layout: Layout,
         ring_bits: u32,
@@ -39,8 +39,8 @@ impl Addresses {
         self.layout
     }
 
-    /// Takes away the addresses for which `keep` (index of the session, slot) says no, and what an earlier writer left in
-    /// disorder.
+    /// Removes the addresses for which `keep` (index of the session, slot) is false, and repairs what an interrupted writer
+    /// left.
     pub(super) fn retain(&mut self, keep: impl Fn(u32, &Slot) -> bool) {
         self.counts.fill(0);
         for (index, entry) in self.buckets.words().iter().enumerate() {
@@ -98,7 +98,7 @@ impl Addresses {
         let emptier = if free(first) >= free(second) { first } else { second };
         let vacant = self.bucket(emptier).iter().find(|entry| entry.load(Ordering::Relaxed) == 0);
         let vacant = vacant.ok_or(Error::Full(self.buckets.len() * BUCKET))?;
-        // After the element of `SLOTS` that it leads to.
+        // Written after the element of `SLOTS` that it leads to.
         vacant.store(hash.entry(place), Ordering::Release);
         for at in marks(hash) {
             self.counts[at] = self.counts[at].saturating_add(1);

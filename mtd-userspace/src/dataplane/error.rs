@@ -1,4 +1,4 @@
-//! What may go wrong with the kernel side.
+//! Errors of the data plane.
 
 use std::io;
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use aya::maps::xdp::XdpMapError;
 use aya::pin::PinError;
 use aya::programs::{ProgramError, links::LinkError};
 
-/// An error of the data plane; its text says what the operator can do.
+/// An error of the data plane; its text includes the remedy.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -26,7 +26,7 @@ pub enum Error {
     Program {
         /// Name of the program.
         program: &'static str,
-        /// What the kernel said.
+        /// The error of the kernel.
         source: Box<ProgramError>,
     },
     /// A program could not be attached.
@@ -36,9 +36,9 @@ pub enum Error {
         program: &'static str,
         /// Name of the interface.
         interface: String,
-        /// What the kernel said.
+        /// The error of the kernel.
         source: Box<ProgramError>,
-        /// What to do, with its own punctuation in front; may be empty.
+        /// The remedy, with its own punctuation in front; may be empty.
         remedy: &'static str,
     },
     /// A link could not be kept.
@@ -46,7 +46,7 @@ pub enum Error {
     Link {
         /// Name of the program.
         program: &'static str,
-        /// What the kernel said.
+        /// The error of the kernel.
         source: Box<LinkError>,
     },
     /// A pin could not be made.
@@ -54,7 +54,7 @@ pub enum Error {
     Pin {
         /// Path of the pin.
         path: PathBuf,
-        /// What the kernel said.
+        /// The error of the kernel.
         source: Box<PinError>,
     },
     /// A folder or pin could not be made, read or removed.
@@ -62,7 +62,7 @@ pub enum Error {
     File {
         /// Its path.
         path: PathBuf,
-        /// What the kernel said.
+        /// The error of the kernel.
         source: io::Error,
     },
     /// The object has no map or program of this name: object and controller do not belong together.
@@ -73,18 +73,18 @@ pub enum Error {
     Map {
         /// Name of the map.
         map: &'static str,
-        /// What the kernel said.
+        /// The error of the kernel.
         source: Box<MapError>,
     },
-    /// A map could not be had in this process's memory.
+    /// A map could not be mapped into this process's memory.
     #[error("cannot map {map} into memory: {source}")]
     Shared {
         /// Name of the map.
         map: &'static str,
-        /// What the kernel said.
+        /// The error of the kernel.
         source: io::Error,
     },
-    /// What is to be attached must be pinned, or it goes with this process.
+    /// The maps of programs to be attached must be pinned, or they would end with this process.
     #[error("the maps are not pinned; load them with a folder of pins")]
     NotPinned,
     /// Nothing that this version of mtd can read is pinned.

@@ -1,8 +1,9 @@
-//! The maps that are pinned, in groups (`mtd_common::abi`), and whether those of an earlier controller are taken over.
+//! The groups of pinned maps (`mtd_common::abi`), and the decision whether those of an earlier controller are taken over.
 //!
-//! The pins of all groups are in one folder, and their names say the rest: `maps/core-6-SESSIONS` is the map `SESSIONS` of the
-//! group `core` in version 6 of its layout. A folder for each group would read better, but the versions of mtd before groups
-//! remove folders of pins only if no folder is inside: after a return to one of those, something would be left.
+//! The pins of all groups are in one folder, and their names tell them apart: `maps/core-6-SESSIONS` is the map `SESSIONS`
+//! of the group `core` in version 6 of its layout. A folder for each group would read better, but the versions of mtd before
+//! groups can remove a folder of pins only if it contains no folder: after a downgrade to one of those, something would be
+//! left.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -33,14 +34,14 @@ pub(super) const DATAPLANE: &str = "DATAPLANE";
 /// The settings of the group `guard`.
 pub(super) const GUARD: &str = "GUARD";
 
-/// Maps whose layout has one version, and that are taken over or replaced together.
+/// Maps whose layout shares one version, and that are taken over or replaced together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Group {
     /// The sessions.
     Core,
-    /// Records of control messages, which name sessions.
+    /// Control records, which refer to sessions.
     Control,
-    /// What is done with what is no valid packet.
+    /// Policy and allow rules.
     Guard,
     /// Counters.
     Counters,
@@ -73,7 +74,7 @@ impl Group {
         }
     }
 
-    /// The group without which what is in this one says nothing.
+    /// The group that the contents of this one refer to, if any.
     const fn goes_with(self) -> Option<Self> {
         match self {
             Self::Control => Some(Self::Core),
@@ -86,14 +87,14 @@ impl Group {
         maps.join(format!("{}-{}-{name}", self.name(), self.version()))
     }
 
-    /// Whether its maps are there in this folder, of the right version and with the right shapes; otherwise, what differs.
+    /// Checks that its maps are in this folder, with the right version and shapes; otherwise, returns the difference.
     fn check(self, maps: &Path, capacity: Capacity) -> Result<(), String> {
         let found = pinned(maps);
         let other = found.iter().find(|pin| pin.group == self.name() && pin.version != self.version());
         if let Some(other) = other {
             return Err(format!("layout version {} instead of {}", other.version, self.version()));
         }
-        // The versions before groups.
+        // Pinned by a version before groups.
         if found.is_empty() && maps.join(DATAPLANE).exists() {
             return Err(format!("layout version 5 or earlier instead of {}", self.version()));
         }
@@ -117,7 +118,7 @@ fn require_settings(maps: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// What the name of a pin says.
+/// The parts of a pin's name.
 pub(super) struct Pin {
     /// Name of the group.
     pub(super) group: String,
@@ -128,7 +129,7 @@ pub(super) struct Pin {
     pub(super) path: PathBuf,
 }
 
-/// The pins in a folder that are named as those of a group.
+/// The pins in a folder whose names are those of a group.
 pub(super) fn pinned(maps: &Path) -> Vec<Pin> {
     let pin = |entry: fs::DirEntry| {
         let name = entry.file_name().into_string().ok()?;
@@ -156,7 +157,7 @@ pub(super) struct Shape {
 }
 
 impl Shape {
-    /// Whether the map pinned in the folder `maps` has this shape; otherwise, what differs.
+    /// Checks that the map pinned in the folder `maps` has this shape; otherwise, returns the difference.
     fn check(&self, maps: &Path) -> Result<(), String> {
         let info = MapInfo::from_pin(self.group.pin(maps, self.name));
         let info = info.map_err(|error| format!("{}: {error}", self.name))?;
@@ -166,7 +167,7 @@ impl Shape {
     }
 }
 
-/// The maps that are pinned, with the shapes that a data plane of this capacity has.
+/// The pinned maps, with their shapes in a data plane of this capacity.
 pub(super) fn shapes(capacity: Capacity) -> [Shape; 13] {
     let buckets = 1 << capacity.table_bits();
     let filter = table::words(capacity.table_bits()) as u32;
@@ -256,7 +257,7 @@ mod tests {
         let misfits = misfits(folder.path(), capacity);
         assert_eq!(misfits.len(), Group::ALL.len());
         assert_eq!(misfits[0], (Group::Core, "layout version 5 or earlier instead of 6".to_owned()));
-        // What is there in a later version says which.
+        // A map pinned by a later version has the version in its name.
         fs::write(folder.path().join("core-77-DATAPLANE"), "").unwrap();
         assert_eq!(self::misfits(folder.path(), capacity)[0].1, "layout version 77 instead of 6");
         assert_eq!(any_settings(folder.path()), Some(folder.path().join("core-77-DATAPLANE")));

@@ -1,4 +1,4 @@
-//! What keeps operators from locking themselves out: the policy, what is allowed, and the time to confirm in.
+//! Protection of operators from locking themselves out: the policy, the allow rules, and the time to confirm in.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use nix::time::{ClockId, clock_gettime};
 
 use crate::model::{Allow, Guard, Policy};
 
-/// How the settings of the programs hold it.
+/// The form that it has in the settings of the programs.
 impl Guard {
     /// The settings of the programs.
     pub(super) fn settings(&self) -> GuardSettings {
@@ -31,7 +31,7 @@ impl Guard {
         value
     }
 
-    /// What the settings of the programs say.
+    /// The guard that the settings of the programs describe.
     pub(super) fn read(value: &GuardSettings) -> Self {
         Self {
             policy: if value.flags & FLAG_MONITOR == 0 { Policy::Dark } else { Policy::Monitor },
@@ -46,7 +46,7 @@ impl Guard {
     }
 }
 
-/// Boot time in ns, as the programs read it. A kernel without this clock does not run mtd; 0 then.
+/// Boot time in ns, as the programs read it. mtd does not run on a kernel without this clock; 0 then.
 pub fn boot_time() -> u64 {
     clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(0, |time| Duration::from(time).as_nanos() as u64)
 }

@@ -1,7 +1,7 @@
 //! Key stream that is made ahead of its packets ([`mtd_common::keystream`]): the thread that makes it.
 //!
-//! It sleeps until a program asks, makes what that session needs next, and gives back what nobody has needed for a second. What
-//! it makes is as secret as the keys: it leaves the map when its lane is given back, and when the thread ends.
+//! It sleeps until a program asks, makes what that session needs next, and gives back lanes that were not used for a second.
+//! The key stream is as secret as the keys: it is wiped from the map when its lane is given back, and when the thread ends.
 
 use std::mem::offset_of;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -32,16 +32,16 @@ pub(super) const ELEMENTS: &str = "KEYSTREAM";
 /// The ring buffer of [`Wanted`] records.
 const RECORDS: &str = "WANTED";
 
-/// Elements that are made for one lane before others have their turn, and new records are looked at.
+/// Elements that are made for one lane before the other lanes and new records have their turn.
 const BATCH: u64 = 64;
 
-/// How often lanes are looked at that may be given back, in ms, while there are any.
+/// Interval in ms at which lanes are checked for idleness, while any are in use.
 const LOOK: u16 = 200;
 
 /// Time without a record after which a lane is given back.
 const IDLE: Duration = Duration::from_secs(1);
 
-/// Nice value of the thread: it does little at a time, and what it does late was in vain.
+/// Nice value of the thread: it does little at a time, and key stream that comes late is useless.
 const NICE: i32 = -5;
 
 /// Words of a session's state.
@@ -49,11 +49,11 @@ const STATE_WORDS: usize = size_of::<SessionState>() / 8;
 
 /// A lane in use.
 struct Lane {
-    /// The last record of the direction of the session that it belongs to.
+    /// The last record of the session and direction that the lane belongs to.
     wanted: Wanted,
-    /// The first number that no element was made for.
+    /// The first sequence number for which no element was made yet.
     next: u64,
-    /// The first number that none is to be made for yet.
+    /// The sequence number at which to stop for now.
     end: u64,
     used: Instant,
 }
@@ -65,9 +65,9 @@ pub struct Maker {
     sessions: Array<MapData, Session>,
     records: RingBuf<MapData>,
     lanes: Vec<Option<Lane>>,
-    /// Stamp of the element that was made last. It begins with the time, so that no controller uses one again.
+    /// Stamp of the last element. It begins with the time, so that no controller uses a stamp again.
     stamp: u64,
-    /// What the cipher has made for the next element.
+    /// The cipher's output for the next element.
     made: Zeroizing<Vec<u8>>,
 }
 
@@ -132,13 +132,13 @@ impl Maker {
         }
     }
 
-    /// Makes what is behind a packet, as if a program had asked for that.
+    /// Makes the key stream behind a packet, as if a program had requested it.
     pub fn ask(&mut self, wanted: Wanted) {
         self.note(wanted);
         self.work();
     }
 
-    /// Makes all that the programs have asked for.
+    /// Makes all key stream that the programs have requested.
     pub fn work(&mut self) {
         loop {
             self.take_records();
@@ -152,7 +152,7 @@ impl Maker {
         }
     }
 
-    /// Reads what the programs have asked for.
+    /// Reads the requests of the programs.
     fn take_records(&mut self) {
         loop {
             let Some(record) = self.records.next().map(|record| Wanted::decode(&record)) else { return };
@@ -164,7 +164,7 @@ impl Maker {
         }
     }
 
-    /// Notes how far a session is.
+    /// Notes the progress of a session.
     fn note(&mut self, wanted: Wanted) {
         let same = |lane: &Lane| {
             (lane.wanted.session, lane.wanted.generation, lane.wanted.direction)
@@ -177,7 +177,7 @@ impl Maker {
         let end = first.saturating_add(AHEAD);
         let next = match &self.lanes[place] {
             Some(lane) if lane.wanted.slot == wanted.slot && (first..=end).contains(&lane.next) => lane.next,
-            // The slot has changed, and with it all nonces; or the session is somewhere else.
+            // The slot has changed, and with it all nonces; or the sequence number has jumped.
             _ => first,
         };
         self.lanes[place] = Some(Lane { wanted, next, end, used: Instant::now() });
@@ -186,7 +186,7 @@ impl Maker {
         }
     }
 
-    /// Makes the next elements of a lane. Whether more are to be made.
+    /// Makes the next elements of a lane. Returns whether more are to be made.
     fn make_some(&mut self, place: usize) -> bool {
         let Some(Lane { wanted, next, end, .. }) = self.lanes[place] else { return false };
         if next >= end {
@@ -206,7 +206,7 @@ impl Maker {
         until < end
     }
 
-    /// Makes one element. The programs may be reading the one that was there.
+    /// Makes one element. The programs may be reading the previous one in its place.
     fn make(&mut self, lane: u32, key: &[u8; 32], packet: &Wanted) {
         let mut nonce = [0; 12];
         nonce[..4].copy_from_slice(&packet.slot.to_le_bytes());
@@ -222,7 +222,7 @@ impl Maker {
         for (word, value) in about.iter().zip(packet.packet()) {
             word.store(value, Ordering::Relaxed);
         }
-        // Of block 0, the first half is Poly1305's key, and the second one of no use.
+        // Of block 0, the first half is the key of Poly1305, and the second half is not used.
         let made = self.made[..BLOCK / 2].chunks_exact(8).chain(self.made[BLOCK..].chunks_exact(8));
         for (word, bytes) in stream.iter().zip(made) {
             word.store(bytes.try_into().map_or(0, u64::from_le_bytes), Ordering::Relaxed);
@@ -231,7 +231,7 @@ impl Maker {
         stamp.store(self.stamp, Ordering::Release);
     }
 
-    /// Gives back the lanes of sessions that have ended, or rest.
+    /// Gives back the lanes of sessions that have ended or are idle.
     fn give_back(&mut self) {
         for place in 0..self.lanes.len() {
             let needed = |lane: &Lane| lane.used.elapsed() < IDLE && self.key(&lane.wanted).is_some();
@@ -245,13 +245,13 @@ impl Maker {
     fn clear(&mut self, place: usize) {
         let Some(lane) = self.lanes[place].take() else { return };
         if let Some(word) = self.state(&lane.wanted) {
-            // Not another lane, which a session has that followed at this index.
+            // Unless the next session at this index has another lane by now.
             let _ = word.compare_exchange(place as u64 + 1, 0, Ordering::Relaxed, Ordering::Relaxed);
         }
         let from = index(place as u32, 0) as usize * WORDS;
         let words = self.elements.words().get(from..from + RING as usize * WORDS).unwrap_or_default();
         for element in words.chunks_exact(WORDS) {
-            // First of all, as ever: a program that is at work with it must notice.
+            // The stamp first, as always: a program that is using the element must notice.
             invalidate(&element[0]);
             for word in element {
                 word.store(0, Ordering::Relaxed);
@@ -259,7 +259,7 @@ impl Maker {
         }
     }
 
-    /// The word in which a session finds its lane.
+    /// The word that holds the lane of a session.
     fn state(&self, wanted: &Wanted) -> Option<&AtomicU64> {
         let word = if wanted.direction == Direction::Send as u32 {
             offset_of!(SessionState, tx_lane)
@@ -269,10 +269,10 @@ impl Maker {
         self.states.words().get(wanted.session as usize * STATE_WORDS + word / 8)
     }
 
-    /// The key that key stream is made from; `None`: the session has ended, or needs none.
+    /// The key of the key stream; `None`: the session has ended, or needs no key stream.
     ///
-    /// Read between two looks at the generation, which the program that asked had seen, too: an index never has the same one
-    /// twice, so the key is that of this session, and whole.
+    /// It is read between two checks of the generation, which the program has sent along: an index never has the same
+    /// generation twice, so the key is complete, and belongs to this session.
     fn key(&self, wanted: &Wanted) -> Option<Zeroizing<[u8; 32]>> {
         let read = || self.sessions.get(&wanted.session, 0).ok();
         let lives =
@@ -284,13 +284,13 @@ impl Maker {
     }
 }
 
-/// Says that an element is not to be used, before anything else of it changes.
+/// Marks an element as invalid, before any other part of it changes.
 fn invalidate(stamp: &AtomicU64) {
     stamp.store(0, Ordering::Relaxed);
     fence(Ordering::Release);
 }
 
-/// A second descriptor of a map, as another part of the controller has the first.
+/// A second descriptor of a map; another part of the controller has the first.
 fn another(ebpf: &Ebpf, name: &'static str) -> Result<MapData, Error> {
     let Some(Map::Array(map)) = ebpf.map(name) else { return Err(Error::Missing(name)) };
     let descriptor = map.fd().as_fd().try_clone_to_owned().map_err(Error::KeyStream)?;
@@ -310,7 +310,7 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Whether the thread has ended, though nobody told it to.
+    /// Whether the thread has ended without having been told to.
     pub fn has_ended(&self) -> bool {
         self.thread.as_ref().is_none_or(JoinHandle::is_finished)
     }

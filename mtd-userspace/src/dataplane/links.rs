@@ -51,7 +51,7 @@ pub fn pinned_mode(pins: &Path) -> Option<XdpMode> {
     [XdpMode::Native, XdpMode::Generic].into_iter().find(|mode| mode.pin(pins).exists())
 }
 
-/// Attaches the receive program, or puts it in the place of the one that a pinned link has attached.
+/// Attaches the receive program, or replaces the program of a pinned link.
 pub(super) fn receive(
     program: &mut Xdp,
     interface: &str,
@@ -72,7 +72,7 @@ pub(super) fn receive(
         if fits && replace(&mode.pin(pins), attach) {
             return Ok(mode);
         }
-        // A link whose interface has gone, or of the wrong mode: makes room for a new one.
+        // The link's interface is gone, or its mode is wrong: make room for a new link.
         let path = mode.pin(pins);
         fs::remove_file(&path).map_err(Error::file(path))?;
     }
@@ -99,11 +99,11 @@ pub(super) fn receive(
     Err(attach_error(RECEIVE, interface)(failure.unwrap_or(ProgramError::NotLoaded)))
 }
 
-/// Attaches the send program, or puts it in the place of the one that a pinned link has attached.
+/// Attaches the send program, or replaces the program of a pinned link.
 pub(super) fn send(program: &mut SchedClassifier, interface: &str, pins: &Path) -> Result<(), Error> {
     let attach_error = || attach_error(SEND, interface);
     let pin = pins.join("links").join("send");
-    // Linux 6.6 brought tcx, whose links can be pinned; before, filters of a qdisc stay without a pin.
+    // Linux 6.6 introduced tcx, whose links can be pinned; before that, the filters of a qdisc stay without a pin.
     if !KernelVersion::current().is_ok_and(|version| version >= KernelVersion::new(6, 6, 0)) {
         return send_by_qdisc(program, interface);
     }
@@ -126,7 +126,7 @@ pub(super) fn send(program: &mut SchedClassifier, interface: &str, pins: &Path) 
 
 fn send_by_qdisc(program: &mut SchedClassifier, interface: &str) -> Result<(), Error> {
     let attach_error = || attach_error(SEND, interface);
-    // Both fail when there was nothing or something before, which is no failure; what counts is the attachment.
+    // The qdisc may exist already, and there may be no filter to detach: only a failed attachment counts.
     let _ = qdisc_add_clsact(interface);
     let _ = qdisc_detach_program(interface, TcAttachType::Ingress, SEND);
     let id = program.attach(interface, TcAttachType::Ingress).map_err(attach_error())?;
@@ -136,7 +136,7 @@ fn send_by_qdisc(program: &mut SchedClassifier, interface: &str) -> Result<(), E
     Ok(())
 }
 
-/// Lets `attach` put its program into a pinned link. False when the link is of no use any more.
+/// Lets `attach` put its program into a pinned link. False when the link cannot be used any more.
 fn replace(pin: &Path, attach: impl FnOnce(FdLink) -> Result<(), ProgramError>) -> bool {
     PinnedLink::from_pin(pin).is_ok_and(|link| attach(FdLink::from(link)).is_ok())
 }
@@ -151,7 +151,7 @@ where
     FdLink: TryFrom<L, Error = aya::programs::links::LinkError>,
 {
     let link = FdLink::try_from(link).map_err(|source| Error::Link { program, source: Box::new(source) })?;
-    // The pin keeps it; the descriptor may go.
+    // The pin keeps the link; the descriptor can be closed.
     link.pin(pin).map(release).map_err(|source| Error::Pin { path: pin.to_owned(), source: Box::new(source) })
 }
 

@@ -58,7 +58,7 @@ fn shared<T: aya::Pod>(ebpf: &mut Ebpf, name: &'static str) -> Result<Shared<T>,
 }
 
 impl Maps {
-    /// The maps of an object. `adopted`: they are those of an earlier controller.
+    /// The maps of an object. `adopted`: they come from an earlier controller.
     pub(super) fn new(ebpf: &mut Ebpf, capacity: Capacity, adopted: bool) -> Result<Self, Error> {
         let dataplane: Array<MapData, Dataplane> = typed(ebpf, DATAPLANE)?;
         let earlier = dataplane.get(&0, 0).map_err(Error::map(DATAPLANE))?;
@@ -112,7 +112,7 @@ impl Maps {
         if written { Ok(()) } else { Err(Error::NoElement("SESSION_STATE", index)) }
     }
 
-    /// Without the rest of the state, which is much more: for walks over many sessions.
+    /// Reads only this part, since the whole state is much larger: for walks over many sessions.
     pub(super) fn traffic(&self, index: u32) -> Option<SessionTraffic> {
         let word = |offset| self.states.word(index, offset);
         Some(SessionTraffic {
@@ -136,7 +136,7 @@ impl Maps {
         self.notes.set(index, value, 0).map_err(Error::map("SESSION_NOTES"))
     }
 
-    /// Makes `routes` the only ones.
+    /// Replaces all routes by `routes`.
     pub(super) fn replace_routes(&mut self, routes: &[(u32, RouteKey, Route)]) -> Result<(), Error> {
         for (length, key, route) in routes {
             self.routes.insert(&Key::new(*length, *key), route, 0).map_err(Error::map("ROUTES"))?;
@@ -157,7 +157,7 @@ impl Maps {
         self.routes.insert(&Key::new(length, key), route, 0).map_err(Error::map("ROUTES"))
     }
 
-    /// Removes one route. What is not there is no error.
+    /// Removes one route. A missing one is no error.
     pub(super) fn remove_route(&mut self, length: u32, key: RouteKey) -> Result<(), Error> {
         match self.routes.remove(&Key::new(length, key)) {
             Err(error) if errno(&error) == Some(libc::ENOENT) => Ok(()),
@@ -191,7 +191,7 @@ pub(super) fn count(
     Ok(counts)
 }
 
-/// A table with a key that nobody knows.
+/// An empty table, with a secret random key.
 fn new_layout(bits: u32) -> Result<Layout, Error> {
     let mut random = [0; 24];
     getrandom::fill(&mut random).map_err(Error::Random)?;
@@ -199,7 +199,7 @@ fn new_layout(bits: u32) -> Result<Layout, Error> {
     Ok(Layout { key, bits, sharing: table::sharing(bits) })
 }
 
-/// Memory of a map as the kernel accounts it, in bytes.
+/// Memory of a map as the kernel counts it, in bytes.
 pub(super) fn memory(info: &MapInfo) -> Option<u64> {
     use std::os::fd::{AsFd, AsRawFd};
 
@@ -208,7 +208,7 @@ pub(super) fn memory(info: &MapInfo) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix("memlock:")?.trim().parse().ok())
 }
 
-/// Number of CPUs that per-CPU maps have elements for.
+/// Number of CPUs for which per-CPU maps have elements.
 pub(super) fn cpus() -> usize {
     nr_cpus().unwrap_or(1)
 }

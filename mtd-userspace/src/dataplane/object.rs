@@ -5,7 +5,7 @@ pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("MTD_EBPF_OBJ
 
 /// The receive program (XDP).
 pub(super) const RECEIVE: &str = "mtd_receive";
-/// The program of the CPUs that received packets are handed to (XDP).
+/// The program of the CPUs to which received packets are handed (XDP).
 pub(super) const TAKE: &str = "mtd_take";
 /// The send program (TC).
 pub(super) const SEND: &str = "mtd_send";

@@ -1,4 +1,4 @@
-//! Looking at an attached data plane from outside: when no controller runs.
+//! Inspecting an attached data plane while no controller runs.
 
 use std::path::Path;
 
@@ -15,7 +15,7 @@ use super::pins::maps;
 use super::settings;
 use crate::model::{Counts, Guard, LinkMode};
 
-/// What the maps of an attached data plane tell.
+/// The settings of an attached data plane.
 #[derive(Clone, Debug)]
 pub struct View {
     /// Name of the underlay interface.
@@ -28,7 +28,7 @@ pub struct View {
     pub link: LinkMode,
     /// Longest inner packet in bytes.
     pub inner_mtu: u32,
-    /// What is done with what is no valid packet.
+    /// How packets that are not valid are handled.
     pub guard: Guard,
 }
 
@@ -43,17 +43,17 @@ fn per_cpu(pins: &Path, name: &str) -> Option<PerCpuArray<MapData, u64>> {
     PerCpuArray::try_from(Map::PerCpuArray(map)).ok()
 }
 
-/// Changes what the programs pinned under `pins` do with what is no valid packet. Nobody else may change their settings
-/// meanwhile: the caller holds the lock of the instance.
+/// Changes how the programs pinned under `pins` handle packets that are not valid. The caller holds the lock of the
+/// instance, so that nobody else changes the settings meanwhile.
 ///
 /// # Errors
-/// When nothing is pinned that this version of mtd knows, or the kernel refuses.
+/// When this version of mtd recognises no pins, or the kernel refuses.
 pub fn set_guard(pins: &Path, guard: &Guard) -> Result<(), Error> {
     let mut map = array::<GuardSettings>(pins, Group::Guard, GUARD).ok_or(Error::NothingPinned)?;
     map.set(0, guard.settings(), 0).map_err(Error::map(GUARD))
 }
 
-/// The data plane pinned under `pins`. `None`: nothing is attached, or by a version of mtd whose settings this one cannot read.
+/// The data plane pinned under `pins`. `None`: nothing is attached, or this version of mtd cannot read the settings.
 pub fn view(pins: &Path) -> Option<View> {
     let found = array::<Dataplane>(pins, Group::Core, DATAPLANE)?.get(&0, 0).ok()?;
     let guard = array::<GuardSettings>(pins, Group::Guard, GUARD)?.get(&0, 0).ok()?;
@@ -69,7 +69,7 @@ pub fn view(pins: &Path) -> Option<View> {
     })
 }
 
-/// What the programs pinned under `pins` counted. `None`: as for [`view`].
+/// The counters of the programs pinned under `pins`. `None`: as for [`view`].
 pub fn counts(pins: &Path) -> Option<Counts> {
     count(&per_cpu(pins, "DROPS")?, &per_cpu(pins, "COUNTERS")?).ok()
 }

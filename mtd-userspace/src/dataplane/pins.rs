@@ -1,4 +1,4 @@
-//! The folders of pins: what is there, what takes its place, and taking it away.
+//! The folders of pins: finding, replacing and removing them.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -9,7 +9,7 @@ use super::error::Error;
 use super::groups::{self, Group, misfits, pinned};
 use super::settings::Capacity;
 
-/// Folders under the pins of an instance: maps, maps that are to take their place, links.
+/// Folders under the pins of an instance: maps, maps that will replace them, links.
 const MAPS: &str = "maps";
 const NEXT: &str = "next";
 const LINKS: &str = "links";
@@ -19,20 +19,20 @@ pub(super) fn maps(pins: &Path) -> PathBuf {
     pins.join(MAPS)
 }
 
-/// Where the maps of a data plane that is about to be loaded are pinned.
+/// The place where the maps of a data plane are pinned while it is loaded.
 pub(super) struct Place {
     pins: PathBuf,
-    /// There are maps to be taken over or replaced.
+    /// Whether there are maps to be taken over or replaced.
     found: bool,
     /// The groups whose maps are not taken over, and why not.
     misfits: Vec<(Group, String)>,
 }
 
 impl Place {
-    /// Looks at what is there, and makes the folders. What does not fit stays until [`settle`]: the data plane that it
-    /// belongs to goes on if the new one cannot be loaded.
+    /// Finds the pinned maps, and makes the folders. Maps that do not fit stay until [`settle`]: if the new data plane
+    /// cannot be loaded, the one that they belong to goes on.
     pub(super) fn prepare(capacity: Capacity, pins: &Path) -> Result<Self, Error> {
-        // Of a start that was killed.
+        // Left by a start that was killed.
         remove_folder(&pins.join(NEXT))?;
         let found = pins.exists();
         let misfits = if found { misfits(&maps(pins), capacity) } else { Vec::new() };
@@ -50,12 +50,12 @@ impl Place {
         group.pin(&self.pins.join(folder), map)
     }
 
-    /// Why the maps of a group that are there are not taken over.
+    /// Why the pinned maps of a group are not taken over.
     pub(super) fn misfit(&self, group: Group) -> Option<&str> {
         self.misfits.iter().find(|(other, _)| *other == group).map(|(_, why)| why.as_str())
     }
 
-    /// Whether the sessions that are there go on.
+    /// Whether the present sessions go on.
     pub(super) fn adopts_sessions(&self) -> bool {
         self.found && self.misfit(Group::Core).is_none()
     }
@@ -65,16 +65,17 @@ impl Place {
         self.misfits.iter().filter(|_| self.adopts_sessions())
     }
 
-    /// Takes back what [`Place::prepare`] did to a data plane that is there.
+    /// Undoes [`Place::prepare`].
     pub(super) fn give_up(&self) -> Result<(), Error> {
         remove_folder(&self.pins.join(NEXT)).map(drop)
     }
 }
 
-/// Puts the maps of the attached programs into the place of those before, and takes away what no map of theirs is pinned as.
+/// Moves the maps of the attached programs into the place of the earlier ones, and removes all pins that belong to no map of
+/// theirs.
 ///
-/// All old pins of a group go before the first new one comes: what is interrupted leaves an incomplete group, which nobody
-/// takes over.
+/// All old pins of a group are removed before the first new one is moved: an interruption leaves an incomplete group, which
+/// nobody takes over.
 pub(super) fn settle(pins: &Path, capacity: Capacity) -> Result<(), Error> {
     let (maps, next) = (pins.join(MAPS), pins.join(NEXT));
     let new = pinned(&next);
@@ -98,7 +99,7 @@ pub(super) fn settle(pins: &Path, capacity: Capacity) -> Result<(), Error> {
     remove_folder(&next).map(drop)
 }
 
-/// Removes the maps of a data plane that was loaded and not attached, beside one that stays.
+/// Removes the maps of a data plane that was loaded but not attached, and leaves those of the attached one.
 ///
 /// # Errors
 /// When something cannot be removed.
@@ -112,11 +113,11 @@ pub fn abandon(pins: &Path) -> Result<(), Error> {
 /// When something cannot be removed.
 pub fn remove_pins(pins: &Path) -> Result<bool, Error> {
     let mut found = false;
-    // Links first: what is not attached any more needs no maps.
+    // Links first: programs that are detached need no maps.
     for folder in [LINKS, NEXT, MAPS, ""] {
         found |= remove_folder(&pins.join(folder))?;
     }
-    // The folder above goes with its last instance; while there are others it is not empty, and stays.
+    // The folder above is removed with its last instance; while others are in it, removing it fails.
     if let Some(parent) = pins.parent().filter(|_| found) {
         let _ = fs::remove_dir(parent);
     }
@@ -153,7 +154,7 @@ mod tests {
         entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
     }
 
-    /// Files in the place of pins, with the name of their folder in them.
+    /// Makes files in place of pins, each containing the name of its folder.
     fn fill(pins: &Path, folder: &str, names: impl IntoIterator<Item = PathBuf>) {
         fs::create_dir_all(pins.join(folder)).unwrap();
         for name in names {
@@ -172,7 +173,7 @@ mod tests {
         let folder = tempfile::TempDir::new().unwrap();
         let pins = folder.path();
         fill(pins, MAPS, pins_of(&Group::ALL));
-        // What other versions of the replaced group, and groups that only they have, had pinned.
+        // Pins of other versions of the replaced group, and of groups that only those versions have.
         fill(pins, MAPS, ["events-5-EVENTS", "events-6-MORE", "later-1-MAP", DATAPLANE].map(PathBuf::from));
         fill(pins, NEXT, pins_of(&[Group::Events]));
         settle(pins, CAPACITY).unwrap();
@@ -193,7 +194,7 @@ mod tests {
         let place = Place::prepare(CAPACITY, &pins).unwrap();
         assert!(!place.adopts_sessions() && place.misfits.is_empty());
         assert_eq!(place.pin(Group::Core, DATAPLANE), Group::Core.pin(&pins.join(MAPS), DATAPLANE));
-        // No maps in the folder: nothing of it is taken over.
+        // Without maps in the folder, nothing is taken over.
         let place = Place::prepare(CAPACITY, &pins).unwrap();
         assert!(!place.adopts_sessions() && place.misfits.len() == Group::ALL.len());
         assert_eq!(place.replaced_beside().count(), 0, "all is replaced, which is said at once");

@@ -25,7 +25,7 @@ use super::steering;
 use crate::model::{Counts, Program, SessionTraffic, XdpChoice};
 use crate::proto::slots::SlotMaps;
 
-/// The programs and maps, loaded into the kernel. Dropping it closes the descriptors: what is pinned stays.
+/// The programs and maps, loaded into the kernel. Dropping it closes the descriptors; pinned objects stay.
 pub struct Plane {
     ebpf: Ebpf,
     maps: Maps,
@@ -37,7 +37,7 @@ pub struct Plane {
 }
 
 impl Plane {
-    /// Loads programs and maps that nothing outlives: for tests and reports.
+    /// Loads programs and maps without pins, so that they end with this value: for tests and reports.
     ///
     /// # Errors
     /// When the kernel refuses.
@@ -53,9 +53,9 @@ impl Plane {
         Self::load_with(EbpfLoader::new(), object, capacity, false)
     }
 
-    /// Loads the programs, with the maps pinned under `pins`: of each group those that are there, if they fit, else new ones,
-    /// which take the place of those when the programs are attached. Returns, beside, why the maps of the sessions did not
-    /// fit; the log says of other groups.
+    /// Loads the programs, with the maps pinned under `pins`. Of each group, the pinned maps are used if they fit; otherwise
+    /// new ones replace them when the programs are attached. Also returns why the maps of the sessions did not fit; for the
+    /// other groups, the reason is logged.
     ///
     /// # Errors
     /// When the kernel refuses.
@@ -110,17 +110,17 @@ impl Plane {
         Ok(Self { ebpf, maps, capacity, adopted, maker, pins: None })
     }
 
-    /// Whether the maps are those of an earlier controller.
+    /// Whether the maps come from an earlier controller.
     pub const fn adopted(&self) -> bool {
         self.adopted
     }
 
-    /// How much it has room for.
+    /// The capacity of the maps.
     pub const fn capacity(&self) -> Capacity {
         self.capacity
     }
 
-    /// Tells the programs their surroundings. They pass everything before.
+    /// Gives the programs their settings. Without settings, they pass everything.
     ///
     /// # Errors
     /// When the kernel refuses.
@@ -129,11 +129,11 @@ impl Plane {
         self.maps.set_dataplane(&settings.element(self.capacity.ring_bits(), self.maps.layout()))
     }
 
-    /// Attaches the programs and pins them: the send program to the inside end of the tunnel device, the receive
-    /// program to the underlay. Those that are attached already are replaced without a gap.
+    /// Attaches the programs and pins them: the send program to the inside end of the tunnel device, the receive program to
+    /// the underlay. Programs that are already attached are replaced without a gap.
     ///
     /// # Errors
-    /// When the kernel refuses; what was attached until then stays, [`remove_pins`] takes it away.
+    /// When the kernel refuses; programs attached until then stay, and [`remove_pins`] removes them.
     pub fn attach(&mut self, underlay: &str, inside: &str, choice: XdpChoice) -> Result<XdpMode, Error> {
         let pins = self.pins.as_deref().ok_or(Error::NotPinned)?;
         links::send(send_program(&mut self.ebpf)?, inside, pins)?;
@@ -142,8 +142,8 @@ impl Plane {
         Ok(mode)
     }
 
-    /// Lets the packets of busy sessions be opened on these CPUs too; fewer than two: where they arrive, as without
-    /// this call.
+    /// Lets the packets of busy sessions be opened on these CPUs too. With fewer than two, packets are opened where they
+    /// arrive, as without this call.
     ///
     /// # Errors
     /// When the kernel refuses.
@@ -161,7 +161,7 @@ impl Plane {
         xdp_program(&mut self.ebpf, RECEIVE)
     }
 
-    /// The loaded program of the CPUs that received packets are handed to, for reports.
+    /// The loaded program of the CPUs to which received packets are handed, for reports.
     ///
     /// # Errors
     /// When the object has none.
@@ -183,7 +183,7 @@ impl Plane {
         [RECEIVE, TAKE, SEND].into_iter().filter_map(info).map(|info| describe(&info)).collect()
     }
 
-    /// The ring buffer of drop events; to be had once.
+    /// The ring buffer of drop events; can be taken once.
     ///
     /// # Errors
     /// When it was taken before.
@@ -191,7 +191,7 @@ impl Plane {
         maps::events(&mut self.ebpf)
     }
 
-    /// The ring buffer of control messages (records of [`mtd_common::control_record::ControlRecord`]); to be had once.
+    /// The ring buffer of control messages ([`mtd_common::control_record::ControlRecord`]); can be taken once.
     ///
     /// # Errors
     /// When it was taken before.
@@ -199,7 +199,7 @@ impl Plane {
         maps::control(&mut self.ebpf)
     }
 
-    /// What makes key stream ahead; to be had once, where there are lanes for it.
+    /// The maker of key stream; can be taken once. `None` without lanes.
     pub const fn take_maker(&mut self) -> Option<Maker> {
         self.maker.take()
     }
@@ -225,7 +225,7 @@ impl Plane {
         self.maps.set_session(index, value)
     }
 
-    /// What the programs keep of a session.
+    /// The state that the programs keep of a session.
     ///
     /// # Errors
     /// When `index` is not below the capacity.
@@ -233,13 +233,13 @@ impl Plane {
         self.maps.state(index)
     }
 
-    /// What went through a session: nothing where `index` is not below the capacity.
+    /// The traffic of a session; none if `index` is not below the capacity.
     pub fn session_traffic(&self, index: u32) -> SessionTraffic {
         self.maps.traffic(index).unwrap_or_default()
     }
 
-    /// Sets what the programs keep of a session. Only while no slot of the session is loaded: the programs change
-    /// it otherwise at the same time, and marks of used sequence numbers would be lost.
+    /// Sets the state that the programs keep of a session. Only while no slot of the session is loaded: otherwise the
+    /// programs change it at the same time, and marks of used sequence numbers would be lost.
     ///
     /// # Errors
     /// When `index` is not below the capacity.
@@ -263,7 +263,7 @@ impl Plane {
         self.maps.set_note(index, value)
     }
 
-    /// Makes `routes` (prefix length in bits of the key, key, session) the only ones.
+    /// Replaces all routes by `routes` (prefix length in bits of the key, key, session).
     ///
     /// # Errors
     /// When there are too many.
@@ -271,7 +271,7 @@ impl Plane {
         self.maps.replace_routes(routes)
     }
 
-    /// Sets one route, whatever was there.
+    /// Sets one route, replacing any earlier one.
     ///
     /// # Errors
     /// When there are too many.
@@ -279,7 +279,7 @@ impl Plane {
         self.maps.set_route(length, key, route)
     }
 
-    /// Removes one route. What is not there is no error.
+    /// Removes one route. A missing one is no error.
     ///
     /// # Errors
     /// When the kernel refuses.
@@ -287,13 +287,13 @@ impl Plane {
         self.maps.remove_route(length, key)
     }
 
-    /// Takes away the addresses for which `keep` (index of the session, slot) says no, and what an earlier controller left
-    /// half done. To be called once after adopting maps, when the sessions' own slots are loaded.
+    /// Removes the addresses for which `keep` (index of the session, slot) is false, and repairs what an interrupted
+    /// controller left. To be called once after adopting maps, when the sessions' own slots are loaded.
     pub fn retain_slots(&mut self, keep: impl Fn(u32, &Slot) -> bool) {
         self.maps.addresses().retain(keep);
     }
 
-    /// What the programs counted.
+    /// The counters of the programs.
     ///
     /// # Errors
     /// When the kernel refuses.
@@ -301,7 +301,7 @@ impl Plane {
         self.maps.counts()
     }
 
-    /// Where slots are loaded.
+    /// The places where slots are loaded.
     pub const fn slots(&mut self) -> &mut (impl SlotMaps<Error = Error> + use<>) {
         self.maps.addresses()
     }

@@ -13,16 +13,16 @@ use crate::model::Program;
 /// The programs that work on the maps pinned under `pins`, in the order in which they were loaded. None where nothing is
 /// attached, or the kernel does not tell.
 pub fn programs(pins: &Path) -> Vec<Program> {
-    // All programs of a data plane use this one.
+    // All programs of a data plane use this map.
     let settings = any_settings(&maps(pins)).and_then(|pin| MapInfo::from_pin(pin).ok());
     let Some(map) = settings else { return Vec::new() };
     let uses_it =
         |program: &ProgramInfo| program.map_ids().ok().flatten().is_some_and(|ids| ids.contains(&map.id()));
-    // Programs of others may go while they are listed.
+    // Programs of others may be unloaded while they are listed.
     loaded_programs().filter_map(Result::ok).filter(uses_it).map(|program| describe(&program)).collect()
 }
 
-/// Name of the program with this number, if it is there and has one.
+/// The name of the program with this number, if it exists and has a name.
 pub fn program_name(id: u32) -> Option<String> {
     let program = loaded_programs().filter_map(Result::ok).find(|program| program.id() == id)?;
     program.name_as_str().map(str::to_owned)

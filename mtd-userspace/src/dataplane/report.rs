@@ -1,4 +1,4 @@
-//! What loading costs: time, verifier work, memory (`cargo xtask build` prints it).
+//! The cost of loading: time, verifier work, memory (printed by `cargo xtask build`).
 
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use super::object::{RECEIVE, SEND, TAKE};
 use super::plane::{Plane, program_error};
 use super::settings::Capacity;
 
-/// Loads the programs once, from `object` where there is one, and says in a table what that cost.
+/// Loads the programs once, from `object` if given, and returns a table of the cost.
 ///
 /// # Errors
 /// When the kernel refuses.
@@ -78,7 +78,7 @@ pub fn load_report(object: Option<&[u8]>, capacity: Capacity) -> Result<String, 
     Ok(out)
 }
 
-/// How long the kernel takes to verify and compile a program that is loaded already, and now is loaded once more.
+/// The time that the kernel takes to verify and compile a program, measured by loading it once more.
 fn load_time<P>(
     program: &mut P,
     unload: fn(&mut P) -> Result<(), ProgramError>,

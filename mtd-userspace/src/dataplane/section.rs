@@ -1,4 +1,4 @@
-//! The data plane in the configuration: how its programs are attached, what they enforce, what they have room for.
+//! The data plane in the configuration: attachment, enforcement, capacity.
 
 use std::cmp::Reverse;
 use std::time::Duration;
@@ -17,16 +17,16 @@ pub const HORIZON_RANGE: (Duration, Duration) = (Duration::from_secs(5), Duratio
 /// Time for which slots are loaded ahead when the file says nothing and no peer has slots longer than a third of it.
 pub const DEFAULT_HORIZON: Duration = Duration::from_mins(1);
 
-/// The same with room for more than [`MANY_SESSIONS`]: each slot ahead takes memory for each of them.
+/// The same for more than [`MANY_SESSIONS`] sessions: each slot ahead takes memory for each of them.
 pub const DEFAULT_HORIZON_OF_MANY: Duration = Duration::from_secs(12);
 
 /// Up to this many sessions, the default horizon is the long one.
 pub const MANY_SESSIONS: u32 = 4096;
 
-/// Number of sessions that there is room for when the file says nothing.
+/// Number of sessions when the file says nothing.
 const DEFAULT_MAX_SESSIONS: u32 = 1024;
 
-/// Keys of the root about what is enforced.
+/// Keys of the root about enforcement.
 pub const GUARD_KEYS: &[Key] = &[
     Key::required(
         "policy",
@@ -75,7 +75,7 @@ pub const PROGRAM_KEYS: &[Key] = &[
     ),
 ];
 
-/// Keys of the root about room.
+/// Keys of the root about capacity.
 pub const CAPACITY_KEYS: &[Key] = &[
     Key::required(
         "horizon",
@@ -94,10 +94,10 @@ pub const CAPACITY_KEYS: &[Key] = &[
     ),
 ];
 
-/// What the file says about the data plane.
+/// The settings of the data plane in the file.
 #[derive(Debug)]
 pub struct DataPlane {
-    /// What is done to what is refused; `None`: as it was.
+    /// How refused packets are handled; `None`: as before.
     pub policy: Option<Policy>,
     allow: Vec<Located<Allow>>,
     /// How the receive program is attached.
@@ -124,7 +124,7 @@ impl DataPlane {
         }
     }
 
-    /// What passes although it is refused.
+    /// The allow rules.
     pub fn allow(&self) -> Vec<Allow> {
         self.allow.iter().cloned().map(unlocated).collect()
     }
@@ -142,7 +142,7 @@ impl DataPlane {
         self.horizon.as_ref().map_or(default, |horizon| horizon.value)
     }
 
-    /// At most as many rules as the programs have room for, and none twice.
+    /// Checks that there are at most as many rules as the programs have room for, and no duplicates.
     fn check_allow(&self, problems: &mut Problems<'_>) {
         if let Some(surplus) = self.allow.get(MAX_ALLOW) {
             let what = format!("more than {MAX_ALLOW} rules");
@@ -156,7 +156,7 @@ impl DataPlane {
     /// Requirement MT-05 needs the previous, the current and the next slot.
     fn check_horizon(&self, facts: &Facts, problems: &mut Problems<'_>) {
         let Some(horizon) = &self.horizon else { return };
-        // Of equal ones the first.
+        // Of equally long ones, the first.
         let Some(longest) = facts.slots.iter().min_by_key(|slots| Reverse(slots.period)) else { return };
         let least = longest.period * MIN_SLOTS_AHEAD;
         if horizon.value < least {

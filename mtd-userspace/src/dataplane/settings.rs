@@ -1,4 +1,4 @@
-//! What a data plane has room for, and what its programs are told of their surroundings.
+//! The capacity of a data plane, and the settings of its programs.
 
 use std::net::Ipv6Addr;
 
@@ -8,7 +8,7 @@ use mtd_common::table::{self, Layout};
 
 use crate::model::{Guard, LinkMode};
 
-/// How much a data plane has room for. Fixed when it is loaded.
+/// The capacity of a data plane. Fixed when it is loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capacity {
     /// Sessions.
@@ -31,7 +31,7 @@ impl Capacity {
     }
 }
 
-/// What the programs need to know of their surroundings.
+/// The settings that the programs need of their surroundings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// Interface index of the inside end of the tunnel device.
@@ -44,11 +44,11 @@ pub struct Settings {
     pub underlay_mac: [u8; 6],
     /// Protected prefixes, at most [`MAX_PREFIXES`], 64 to 112 bits each.
     pub prefixes: Vec<Ipv6Net>,
-    /// Whether neighbour solicitations are answered, and whether what is for no live address passes.
+    /// Whether neighbour solicitations are answered, and whether packets for addresses that are not live pass.
     pub link: LinkMode,
     /// Longest inner packet in bytes.
     pub inner_mtu: u32,
-    /// What is done with what is no valid packet.
+    /// How packets that are not valid are handled.
     pub guard: Guard,
 }
 

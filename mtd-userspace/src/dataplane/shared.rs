@@ -1,4 +1,4 @@
-//! Array maps in this process's own memory: what is written there, the programs see, without a system call.
+//! Array maps in this process's own memory: the programs see what is written there, without a system call.
 
 use std::num::NonZeroUsize;
 use std::ptr::NonNull;
@@ -12,7 +12,7 @@ use super::error::Error;
 
 /// All elements of an array map (made with `BPF_F_MMAPABLE`).
 pub(super) struct Shared<T> {
-    /// Kept open: a program that is loaded once more refers to it by this descriptor.
+    /// Kept open: a program that is loaded once more refers to the map by this descriptor.
     _map: Option<MapData>,
     base: NonNull<T>,
     length: usize,
@@ -43,7 +43,7 @@ impl<T: Pod> Shared<T> {
         Ok(Self { _map: Some(map), base, length, bytes })
     }
 
-    /// Memory of its own, all zeros, in the place of a map.
+    /// Zeroed memory in place of a map.
     #[cfg(test)]
     pub(super) fn anonymous(length: usize) -> Self {
         use nix::sys::mman::mmap_anonymous;
@@ -65,13 +65,13 @@ impl<T: Pod> Shared<T> {
         (index < self.length).then(|| unsafe { self.base.as_ptr().add(index) })
     }
 
-    /// An element. The programs may change it meanwhile: each aligned word is whole, but not the element.
+    /// An element. The programs may change it meanwhile: each aligned word is consistent, but not the element as a whole.
     pub(super) fn read(&self, index: u32) -> Option<T> {
         // SAFETY: an element of the mapping, aligned; any bytes are a valid value.
         self.at(index as usize).map(|element| unsafe { element.read_volatile() })
     }
 
-    /// Sets an element, before all that is written after it. False: there is none.
+    /// Sets an element; this is ordered before all later writes. False: there is no such element.
     pub(super) fn write(&mut self, index: u32, value: T) -> bool {
         let Some(element) = self.at(index as usize) else { return false };
         // SAFETY: an element of the mapping, aligned; nobody but the programs has it, and they read it word by word.

@@ -1,4 +1,4 @@
-//! The CPUs that received packets may be handed to: see [`mtd_common::steering`].
+//! The CPUs to which received packets may be handed: see [`mtd_common::steering`].
 
 use aya::Ebpf;
 use aya::maps::{Array, CpuMap};
@@ -14,7 +14,7 @@ use super::error::Error;
 /// The map of queues, one place for each possible CPU.
 pub(super) const QUEUES: &str = "CPUS";
 
-/// The map with the CPUs that have one.
+/// The map of the CPUs that have a queue.
 const TARGETS: &str = "STEERING_CPUS";
 
 /// Number of places that the map of queues has.
@@ -22,8 +22,8 @@ pub(super) fn queues() -> u32 {
     nr_cpus().map_or(1, |cpus| cpus as u32)
 }
 
-/// The CPUs that are there and that this process may run on (`taskset`, `CPUAffinity=` of systemd, `isolcpus=` of the
-/// kernel), at most [`MAX_STEERING_CPUS`].
+/// The available CPUs that this process may run on (`taskset`, `CPUAffinity=` of systemd, `isolcpus=` of the kernel), at
+/// most [`MAX_STEERING_CPUS`].
 pub fn steering_cpus() -> Vec<u32> {
     let (Ok(allowed), Ok(online)) = (sched_getaffinity(Pid::from_raw(0)), online_cpus()) else {
         return Vec::new();

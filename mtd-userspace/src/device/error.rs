@@ -1,4 +1,4 @@
-//! What can go wrong with a device, and what the operator can do about it.
+//! Errors of devices, and their remedies.
 
 use std::io;
 use std::path::PathBuf;
@@ -129,7 +129,7 @@ pub enum Error {
     /// A request to the kernel's link, address or route tables failed.
     #[error("cannot {action}: {cause}{}", remedy(cause))]
     Netlink {
-        /// What was tried, as the continuation of "cannot".
+        /// The attempted operation, as the continuation of "cannot".
         action: String,
         /// The kernel's answer.
         cause: io::Error,
@@ -140,7 +140,7 @@ pub enum Error {
     Ethtool {
         /// The device.
         name: String,
-        /// What was tried, as the continuation of "cannot".
+        /// The attempted operation, as the continuation of "cannot".
         action: &'static str,
         /// The kernel's answer.
         cause: io::Error,
@@ -157,10 +157,10 @@ pub enum Error {
         cause: io::Error,
     },
 
-    /// The BPF file system is not there and could not be mounted.
+    /// The BPF file system is missing and could not be mounted.
     #[error("cannot {action} the BPF file system at {}: {cause}{}", path.display(), mount_remedy(cause, path))]
     Bpffs {
-        /// What was tried: `find` or `mount`.
+        /// The attempted operation: `find` or `mount`.
         action: &'static str,
         /// The mount point.
         path: PathBuf,

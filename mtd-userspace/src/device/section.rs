@@ -1,4 +1,4 @@
-//! Where the host is in its networks, in the configuration: the underlay interface, the protected prefixes, the tunnel device.
+//! The host's place in its networks, in the configuration: underlay interface, protected prefixes, tunnel device.
 
 use std::time::Duration;
 
@@ -11,16 +11,16 @@ use crate::schema::{
     unlocated, value,
 };
 
-/// What `mtu_expires` can be: RFC 8201, section 4 asks for five minutes at least; less is for trying things out.
+/// Range of `mtu_expires`: RFC 8201, section 4 asks for at least five minutes; less is for experiments.
 pub const MTU_EXPIRES_RANGE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_hours(24));
 
 /// The kernel's own value for paths outside of tunnels (`net.ipv6.route.mtu_expires`).
 pub const DEFAULT_MTU_EXPIRES: Duration = Duration::from_mins(10);
 
-/// What the name of the inside end of the tunnel device has at its end.
+/// Suffix of the name of the inside end of the tunnel device.
 pub const INSIDE_SUFFIX: &str = "x";
 
-/// Name of the tunnel device when the file says nothing.
+/// Default name of the tunnel device.
 const DEFAULT_DEVICE: &str = "mtd0";
 
 /// The word that stands for the prefix of the interface.
@@ -87,7 +87,7 @@ pub const TUNNEL_KEYS: &[Key] = &[
     ),
 ];
 
-/// What the file says about the underlay.
+/// The settings of the underlay in the file.
 #[derive(Debug)]
 pub struct Underlay {
     /// Name of the underlay interface.
@@ -115,12 +115,13 @@ impl Underlay {
         Self { interface, prefixes, prefixes_complete, follow_at, link }
     }
 
-    /// The protected prefixes, and whether the prefix is that of the interface instead.
+    /// The protected prefixes, and whether the prefix follows the interface instead.
     pub fn prefixes(&self) -> (Vec<Ipv6Net>, bool) {
         (self.prefixes.iter().map(|prefix| prefix.value).collect(), self.follow_at.is_some())
     }
 
-    /// At most as many as the data plane has room for, and none inside another (requirement MT-06).
+    /// Checks that there are at most as many prefixes as the data plane has room for, and none inside another (requirement
+    /// MT-06).
     fn check_prefixes(&self, facts: &Facts, problems: &mut Problems<'_>) {
         if let Some(surplus) = self.prefixes.get(MAX_PREFIXES) {
             let what = format!("more than {MAX_PREFIXES} prefixes");
@@ -137,7 +138,7 @@ impl Underlay {
         }
     }
 
-    /// The prefix of the interface is for a host whose prefix changes, and for those that find it by rendezvous.
+    /// The prefix can follow the interface only if the other ends find this host by rendezvous.
     fn check_follow(&self, facts: &Facts, problems: &mut Problems<'_>) {
         let Some(at) = self.follow_at else { return };
         if self.link != LinkMode::Shared {
@@ -180,19 +181,19 @@ impl Part for Underlay {
     }
 }
 
-/// What the file says about the tunnel device.
+/// The settings of the tunnel device in the file.
 #[derive(Debug)]
 pub struct Tunnel {
     device: Option<Located<String>>,
     addresses: Vec<Located<IpNet>>,
     addresses_complete: bool,
-    /// Longest inner packet in bytes; `None`: what the underlay allows.
+    /// Longest inner packet in bytes; `None`: as the underlay allows.
     pub mtu: Option<u16>,
     mtu_expires: Option<Duration>,
 }
 
 impl Tunnel {
-    /// Reads the root. `needs_address`: nobody else gives this host a tunnel address.
+    /// Reads the root. `needs_address`: this host gets no tunnel address from a server.
     pub fn read(root: &Section<'_, '_>, needs_address: bool, problems: &mut Problems<'_>) -> Self {
         let most = MAX_INTERFACE_NAME - INSIDE_SUFFIX.len();
         let before = problems.count();
@@ -221,7 +222,7 @@ impl Tunnel {
         self.addresses.iter().cloned().map(unlocated).collect()
     }
 
-    /// Time for which a path is believed to carry no more than a router has said.
+    /// Time for which a router's report on a path is believed.
     pub fn mtu_expires(&self) -> Duration {
         self.mtu_expires.unwrap_or(DEFAULT_MTU_EXPIRES)
     }

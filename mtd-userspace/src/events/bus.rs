@@ -9,13 +9,13 @@ use tokio::sync::Notify;
 use super::lanes::Lanes;
 use super::{Event, Kind, Record, Room};
 
-/// Events that a subscriber may lag behind before it loses some.
+/// Number of events that a subscriber may lag behind before it loses some.
 const BACKLOG: Room = Room { drops: 1024, rest: 1024 };
 
-/// Events that are kept for those who come later.
+/// Number of events that are kept for later subscribers.
 const HISTORY: Room = Room { drops: 64, rest: 256 };
 
-/// Where everybody publishes, and subscribes. Publishing never waits for a subscriber.
+/// The bus, on which everybody publishes and subscribes. Publishing never waits for a subscriber.
 pub struct Bus {
     now: Box<dyn Fn() -> u64 + Send + Sync>,
     backlog: Room,
@@ -31,7 +31,7 @@ struct Shared {
 
 /// The queue of one subscriber.
 struct Queue {
-    /// The kind that it wants; `None`: all.
+    /// The kind that the subscriber wants; `None`: all.
     only: Option<Kind>,
     waiting: Mutex<Waiting>,
     filled: Notify,
@@ -42,33 +42,33 @@ struct Waiting {
     lost: u64,
 }
 
-/// What a subscriber gets.
+/// An item that a subscriber receives.
 #[derive(Clone, Debug)]
 pub enum Received {
     /// An event.
     Event(Arc<Record>),
-    /// So many events were lost, all of them older than those that follow, since this subscriber was too slow.
+    /// This many events, older than all that follow, were lost because this subscriber was too slow.
     Lost(u64),
 }
 
 impl Bus {
-    /// A bus whose events have the Unix time in ns that `now` tells.
+    /// A bus whose events get the Unix time in ns from `now`.
     pub fn new(now: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
         Self::with_backlog(now, BACKLOG)
     }
 
-    /// The same, with room for another number of events that a subscriber may lag behind.
+    /// The same, with another number of events that a subscriber may lag behind.
     pub fn with_backlog(now: impl Fn() -> u64 + Send + Sync + 'static, backlog: Room) -> Self {
         let shared = Shared { published: 0, history: Lanes::new(HISTORY), subscribers: Vec::new() };
         Self { now: Box::new(now), backlog, shared: Mutex::new(shared), lost: AtomicU64::new(0) }
     }
 
-    /// Tells everybody of something that happens now.
+    /// Publishes an event that happens now.
     pub fn publish(&self, event: Event) {
         self.publish_at((self.now)(), event);
     }
 
-    /// Tells everybody of something that has happened at this Unix time in ns.
+    /// Publishes an event that happened at this Unix time in ns.
     pub fn publish_at(&self, time_ns: u64, event: Event) {
         let mut shared = lock(&self.shared);
         shared.published += 1;
@@ -84,7 +84,7 @@ impl Bus {
         });
     }
 
-    /// The events from now on, those of one kind if it is named.
+    /// Subscribes to all events from now on, or to those of one kind.
     pub fn subscribe(&self, only: Option<Kind>) -> Subscriber {
         let waiting = Mutex::new(Waiting { lanes: Lanes::new(self.backlog), lost: 0 });
         let queue = Arc::new(Queue { only, waiting, filled: Notify::new() });
@@ -92,17 +92,17 @@ impl Bus {
         Subscriber(queue)
     }
 
-    /// The last events, in their order.
+    /// The last events, in order.
     pub fn history(&self) -> Vec<Arc<Record>> {
         lock(&self.shared).history.all()
     }
 
-    /// Events published.
+    /// Number of events published.
     pub fn published(&self) -> u64 {
         lock(&self.shared).published
     }
 
-    /// Events that subscribers were too slow for, over all of them.
+    /// Number of events lost because subscribers were too slow, over all of them.
     pub fn lost(&self) -> u64 {
         self.lost.load(Ordering::Relaxed)
     }
@@ -120,7 +120,7 @@ impl fmt::Debug for Bus {
 }
 
 impl Queue {
-    /// Whether another event was lost for this one.
+    /// Whether another event was dropped from the queue for this one.
     fn push(&self, record: Arc<Record>) -> bool {
         let lost = {
             let mut waiting = lock(&self.waiting);
@@ -141,11 +141,11 @@ impl Queue {
     }
 }
 
-/// One that follows the events. It costs the bus nothing any more when it is dropped.
+/// A subscriber to events. It costs the bus nothing after it is dropped.
 pub struct Subscriber(Arc<Queue>);
 
 impl Subscriber {
-    /// The next event, or how many were lost before it. A wait that is given up loses nothing.
+    /// The next event, or the number of events lost before it. Cancel-safe: no event is lost.
     pub async fn next(&mut self) -> Received {
         loop {
             if let Some(received) = self.0.pop() {
@@ -156,7 +156,7 @@ impl Subscriber {
     }
 }
 
-/// What is behind these locks is whole at any time.
+/// The data behind these locks is consistent at any time, so poisoning can be ignored.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! What can happen.
+//! The kinds of events.
 
 use mtd_common::DropReason;
 use mtd_common::event::DropEvent;
@@ -6,18 +6,18 @@ use mtd_common::event::DropEvent;
 use crate::keys::PublicKey;
 use crate::model::Guard;
 
-/// Something that has happened.
+/// An event with its time and number.
 #[derive(Clone, Debug)]
 pub struct Record {
     /// Position in the order of all events of this controller, from 1 on.
     pub number: u64,
     /// Unix time in ns.
     pub time_ns: u64,
-    /// What it was.
+    /// The event.
     pub event: Event,
 }
 
-/// What has happened.
+/// An event.
 #[derive(Clone, Debug)]
 pub enum Event {
     /// A packet was dropped, or would have been.
@@ -26,24 +26,24 @@ pub enum Event {
     Session(Peer, SessionChange),
     /// Handshakes were refused since the last event of this kind and reason.
     Refused {
-        /// Why.
+        /// The reason.
         reason: &'static str,
-        /// How many.
+        /// The number of refusals.
         count: u64,
     },
-    /// The path to a peer has changed; nothing is known of the peer where only its number is known.
+    /// The path to a peer has changed; the peer has no name or key if only its number is known.
     Path(Option<Peer>, PathChange),
-    /// What is enforced has changed.
+    /// The enforcement has changed.
     Enforcement(Guard),
-    /// Who may come has changed.
+    /// The registered clients have changed.
     Registration(Registration),
     /// The configuration was read again.
     Configuration(Configuration),
-    /// A task has ended that should go on.
+    /// A task has ended before the shutdown.
     Task(TaskEnd),
 }
 
-/// The kinds of events, by their words in documents.
+/// The kinds of events, with their names in documents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// [`Event::Drop`].
@@ -63,7 +63,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The word of the documents.
+    /// The name in documents.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Drop => "drop",
@@ -78,7 +78,7 @@ impl Kind {
 }
 
 impl Event {
-    /// Which kind it is of.
+    /// The kind of this event.
     pub const fn kind(&self) -> Kind {
         match self {
             Self::Drop(_) => Kind::Drop,
@@ -92,19 +92,19 @@ impl Event {
     }
 }
 
-/// A dropped packet, as the programs report it.
+/// A dropped packet, as reported by the programs.
 #[derive(Clone, Copy, Debug)]
 pub struct Dropped {
-    /// The record of the programs.
+    /// The programs' record.
     pub packet: DropEvent,
-    /// Why it was dropped.
+    /// The reason.
     pub reason: DropReason,
 }
 
 /// The other end of a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
-    /// Its name in the configuration, if it has one there.
+    /// Its name in the configuration, if any.
     pub name: Option<String>,
     /// Its public key; a statically configured peer has none.
     pub key: Option<PublicKey>,
@@ -117,64 +117,64 @@ impl Peer {
     }
 }
 
-/// What has become of a session.
+/// A change of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SessionChange {
     /// Valid packets arrive.
     Opened,
     /// No valid packet has come for some time. Only of statically configured peers.
     Silent,
-    /// The two ends have agreed on other keys.
+    /// The two ends have agreed on new keys.
     Rekeyed,
     /// It has ended.
     Closed,
 }
 
-/// What has become of a path.
+/// A change of a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PathChange {
-    /// A router has said that it carries outer packets of at most so many bytes.
+    /// A router has reported that it carries outer packets of at most this many bytes.
     Narrow(u32),
-    /// That was long ago: it is tried again with packets as long as the interface carries.
+    /// The report is old: packets as long as the interface carries are tried again.
     TriedAgain,
 }
 
-/// A client that may come, or may no longer.
+/// A client that was registered, changed or removed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Registration {
     /// Its name.
     pub name: String,
     /// Its public key.
     pub key: PublicKey,
-    /// What has changed.
+    /// The kind of change.
     pub change: RegistrationChange,
 }
 
-/// What has changed about a client.
+/// A change of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RegistrationChange {
-    /// It may come.
+    /// It was registered.
     Added,
-    /// It may no longer come.
+    /// It was removed.
     Removed,
-    /// It has another name or other fixed addresses.
+    /// Its name or its fixed addresses have changed.
     Changed,
 }
 
-/// The configuration, read again.
+/// The configuration after a reload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Configuration {
     /// Keys whose values in the file are not in force: they need a restart.
     pub not_in_force: Vec<String>,
 }
 
-/// The end of a task that should go on.
+/// The end of a task before the shutdown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TaskEnd {
-    /// Which task.
+    /// The name of the task.
     pub task: &'static str,
-    /// Why it has ended.
+    /// The reason for its end.
     pub why: String,
-    /// Whether it is started again; otherwise the controller stops.
+    /// Whether it is restarted; otherwise the controller stops.
     pub restarted: bool,
 }

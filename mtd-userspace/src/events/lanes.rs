@@ -1,21 +1,21 @@
-//! Two bounded queues beside each other: dropped packets come in floods, all else is rare and matters more.
+//! Two bounded queues side by side: dropped packets come in floods, all other events are rare and matter more.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::{Kind, Record};
 
-/// Where an event queues.
+/// The queue of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lane {
     /// Dropped packets.
     Drops,
-    /// Everything else.
+    /// All other events.
     Rest,
 }
 
 impl Kind {
-    /// Where events of this kind queue.
+    /// The queue for events of this kind.
     pub const fn lane(self) -> Lane {
         match self {
             Self::Drop => Lane::Drops,
@@ -24,16 +24,16 @@ impl Kind {
     }
 }
 
-/// How many events each lane has room for.
+/// The capacity of each lane, in events.
 #[derive(Clone, Copy, Debug)]
 pub struct Room {
     /// Dropped packets.
     pub drops: usize,
-    /// All else.
+    /// All other events.
     pub rest: usize,
 }
 
-/// The queues. What is too much displaces the oldest of its lane.
+/// The queues. When a lane is full, a new event displaces its oldest one.
 #[derive(Debug)]
 pub(super) struct Lanes {
     room: Room,
@@ -46,7 +46,7 @@ impl Lanes {
         Self { room, drops: VecDeque::new(), rest: VecDeque::new() }
     }
 
-    /// Adds an event. Whether another one had to go for it.
+    /// Adds an event. Returns whether another one was displaced.
     pub(super) fn push(&mut self, record: Arc<Record>) -> bool {
         let (queue, room) = match record.event.kind().lane() {
             Lane::Drops => (&mut self.drops, self.room.drops),
@@ -69,7 +69,7 @@ impl Lanes {
         if drop_first { self.drops.pop_front() } else { self.rest.pop_front() }
     }
 
-    /// All events, in their order.
+    /// All events, in order.
     pub(super) fn all(&self) -> Vec<Arc<Record>> {
         let mut all: Vec<_> = self.drops.iter().chain(&self.rest).cloned().collect();
         all.sort_unstable_by_key(|record| record.number);

@@ -1,8 +1,8 @@
-//! What happens, for whoever wants to know: typed events on a bus that never waits for anybody.
+//! Typed events about everything that happens, on a bus that never waits for a subscriber.
 //!
-//! Everything that publishes says what has happened in values of its own; JSON and text are made where somebody reads.
-//! A [`Subscriber`] has a queue of its own, bounded, and learns how many events it was too slow for. The bus keeps the
-//! last events of each [`Lane`] for those who come later: a flood of dropped packets displaces no other event.
+//! Publishers use typed values; JSON and text are made by the readers. A [`Subscriber`] has a bounded queue of its own, and
+//! learns how many events it lost. The bus keeps the last events of each [`Lane`] for later subscribers: a flood of dropped
+//! packets displaces no other event.
 
 mod bus;
 mod event;

@@ -19,10 +19,10 @@ pub const MAX_BODY_BYTES: usize = 4096;
 /// How long a client may take for the body of its request.
 const BODY_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What the body of a request says; `what` names it in refusals.
+/// Reads the body of a request as JSON; `what` names the expected content in refusals.
 ///
 /// # Errors
-/// The body is too long, too slow, or not what it should be.
+/// When the body is too long, too slow, or not as expected.
 pub async fn read<T: DeserializeOwned>(body: Body, what: &str) -> Result<T, Refusal> {
     let invalid = |message: String| Refusal::new(Reason::Invalid, message);
     let body = timeout(BODY_TIMEOUT, axum::body::to_bytes(body, MAX_BODY_BYTES)).await;
@@ -41,8 +41,8 @@ pub fn answer<T: Serialize>(result: Result<T, Refusal>) -> Response {
     }
 }
 
-/// An answer of one JSON value a line, as `values` come. It ends with them, or when the server stops; whatever `held`
-/// is, the answer keeps it until then.
+/// An answer with one JSON value per line, as `values` arrive. It ends with them, or when the server stops; until then it
+/// keeps `held`.
 pub fn lines<T: Serialize + 'static>(
     values: impl Stream<Item = T> + Send + 'static,
     closing: Closing,

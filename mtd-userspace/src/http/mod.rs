@@ -1,8 +1,8 @@
-//! HTTP for everything that is served: sockets, limits, time-outs, the graceful end, JSON and refusals. What is served
-//! at which path is said by the features.
+//! HTTP for all servers of the controller: sockets, limits, time-outs, graceful shutdown, JSON and refusals. The features
+//! define paths and answers.
 //!
-//! A connection serves one request. Its head has to come within two seconds, its body within two more; a connection
-//! over the limit waits in the kernel's queue.
+//! A connection serves one request. Its head must arrive within two seconds, its body within two more; connections over the
+//! limit wait in the kernel's queue.
 
 mod json;
 mod refusal;

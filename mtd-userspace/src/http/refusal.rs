@@ -1,4 +1,4 @@
-//! Why a request is not done.
+//! Refusals of requests.
 
 use std::fmt::{self, Display};
 
@@ -6,12 +6,12 @@ use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
-/// Why a request is not done: what a controller answers instead, as `{"error": "…"}`.
+/// The reason why a request is not carried out: the controller answers with `{"error": "…"}`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// The kind, from which the HTTP status follows.
+    /// The kind, which determines the HTTP status.
     pub reason: Reason,
-    /// What is wrong, and the way out.
+    /// What is wrong, and what to do about it.
     pub message: String,
 }
 
@@ -20,15 +20,15 @@ pub struct Refusal {
 pub enum Reason {
     /// The request makes no sense (400).
     Invalid,
-    /// It names something that is not there (404).
+    /// It names something that does not exist (404).
     NotFound,
     /// The path has no such method (405).
     NoSuchMethod,
-    /// It does not go with what is there (409).
+    /// It conflicts with the present state (409).
     Conflict,
-    /// It should have worked (500).
+    /// It failed inside the controller (500).
     Failed,
-    /// Too many do the same already (503).
+    /// Too many clients do the same already (503).
     Busy,
 }
 
@@ -46,7 +46,7 @@ impl Reason {
 }
 
 impl Refusal {
-    /// A refusal for this reason.
+    /// A refusal with this reason.
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
         Self { reason, message: message.into() }
     }
@@ -60,7 +60,7 @@ impl Display for Refusal {
 
 impl std::error::Error for Refusal {}
 
-/// A failure, with its causes.
+/// A refusal for a failure, with its causes.
 impl From<anyhow::Error> for Refusal {
     fn from(error: anyhow::Error) -> Self {
         Self::new(Reason::Failed, format!("{error:#}"))

@@ -1,4 +1,4 @@
-//! The loop that accepts connections, and what one connection may take.
+//! The loop that accepts connections, and the limits of one connection.
 
 use std::future::{Future, pending};
 use std::io;
@@ -17,12 +17,12 @@ use tokio::time::{sleep, timeout};
 
 /// How long a client may take for the head of its request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(2);
-/// How much of a request is buffered, in bytes; also how much of an answer.
+/// Buffer size for a request, and for an answer, in bytes.
 const BUFFER_BYTES: usize = 16 * 1024;
-/// Pause after a failed accept (no file descriptors left, as a rule).
+/// Pause after a failed accept (usually, no file descriptors are left).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// What is listened at.
+/// A listener.
 pub trait Accept: Send + Sync + 'static {
     /// A connection.
     type Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static;
@@ -30,36 +30,36 @@ pub trait Accept: Send + Sync + 'static {
     /// The next connection.
     fn accept(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
 
-    /// Nobody shall connect any more.
+    /// Stops listening.
     fn close(&self) {}
 }
 
-/// What connections may take.
+/// The limits of connections.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// What is served, for the log.
+    /// The name of the server, for the log.
     pub name: &'static str,
     /// Connections at a time; later ones wait in the kernel's queue.
     pub connections: usize,
     /// How long one connection may last.
     pub patience: Patience,
-    /// How long answers may go on after the shutdown began.
+    /// How long answers may go on after the shutdown begins.
     pub grace: Duration,
 }
 
-/// How long a connection may last once its head has come.
+/// How long a connection may last after its head has arrived.
 #[derive(Clone, Copy, Debug)]
 pub enum Patience {
-    /// As long as it likes.
+    /// Without limit.
     Endless,
-    /// So long in all: asking, and reading the answer.
+    /// This long in all, for the request and the answer.
     Whole(Duration),
-    /// So long without [`Progress`].
+    /// This long without [`Progress`].
     Progress(Duration),
 }
 
 impl Patience {
-    /// Ready when it is over.
+    /// Ready when the time is over.
     async fn over(self, progress: &Progress) {
         match self {
             Self::Endless => pending().await,
@@ -69,31 +69,31 @@ impl Patience {
     }
 }
 
-/// Handlers of endless answers take it as an extension, and note when more of the answer is asked for.
+/// Progress of an endless answer. Handlers take it as an extension, and call it when more of the answer is requested.
 #[derive(Clone, Debug, Default)]
 pub struct Progress(Arc<Notify>);
 
 impl Progress {
-    /// The reader has asked for more.
+    /// More of the answer was requested.
     pub fn note(&self) {
         self.0.notify_one();
     }
 }
 
-/// Handlers of endless answers take it as an extension, and end with the server.
+/// The end of the server. Handlers of endless answers take it as an extension, and end their answers then.
 #[derive(Clone, Debug)]
 pub struct Closing(watch::Receiver<bool>);
 
 impl Closing {
     /// Ready when the server shuts down.
     pub async fn ended(mut self) {
-        // An error means that the server is gone.
+        // An error means that the server has ended.
         let _ = self.0.wait_for(|closing| *closing).await;
     }
 }
 
-/// Serves until `shutdown` is ready: then nobody can connect any more, endless answers end, and the others get the
-/// time of grace to finish. What clients do, or fail to do, never ends it.
+/// Serves until `shutdown` is ready: then no new connections are accepted, endless answers end, and the others get the time
+/// of grace to finish. No behaviour of a client ends it.
 pub async fn serve<A: Accept>(
     listener: &A,
     router: Router,
@@ -121,7 +121,7 @@ pub async fn serve<A: Accept>(
     }
     listener.close();
     close.send_replace(true);
-    // Connections that are not done by then are aborted when their set is dropped.
+    // Connections that are not finished by then are aborted when the set is dropped.
     let _ = timeout(limits.grace, async { while connections.join_next().await.is_some() {} }).await;
 }
 
@@ -163,7 +163,7 @@ pub async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
 
 #[cfg(test)]
 impl Closing {
-    /// That of a server which never shuts down.
+    /// For a server that never shuts down.
     pub(crate) fn never() -> Self {
         let (sender, closing) = watch::channel(false);
         std::mem::forget(sender);

@@ -1,4 +1,4 @@
-//! Listening at a TCP address.
+//! Listening on a TCP address.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,16 +10,16 @@ use super::Accept;
 /// Connections that wait to be accepted.
 const BACKLOG: u32 = 16;
 
-/// Listens at the address. The kernel keeps `send_buffer` bytes for a reader that does not read, if it is told so.
-/// Within a tokio runtime.
+/// Listens on the address. The kernel buffers `send_buffer` bytes, if given, for a reader that does not read. Must be called
+/// within a tokio runtime.
 ///
 /// # Errors
-/// The address is not one of this host, or taken.
+/// When the address is not one of this host, or is in use.
 pub fn listen(address: SocketAddr, send_buffer: Option<u32>) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.set_reuseaddr(true)?;
     if let Some(bytes) = send_buffer {
-        // Connections inherit it.
+        // Connections inherit the size.
         socket.set_send_buffer_size(bytes)?;
     }
     socket.bind(address)?;

@@ -1,4 +1,4 @@
-//! Listening at a Unix socket that only its owner may connect to.
+//! Listening on a Unix socket that only its owner may connect to.
 
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
@@ -18,20 +18,20 @@ use super::Accept;
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 64;
 
-/// Why there can be no socket at a path.
+/// Reasons why no socket can be made at a path.
 #[derive(Debug)]
 pub enum BindError {
     /// Another process serves it.
     Live(PathBuf),
-    /// Something else has the name.
+    /// A file of another kind has the name.
     NotASocket(PathBuf),
     /// The path cannot be given to a socket.
     PathTooLong(PathBuf),
     /// The operating system refused something.
     Io {
-        /// What was tried.
+        /// The attempted operation.
         action: &'static str,
-        /// On which path.
+        /// The path that it was about.
         path: PathBuf,
         /// The error of the operating system.
         source: io::Error,
@@ -52,12 +52,12 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Where the socket is.
+    /// The path of the socket.
     pub fn path(&self) -> &Path {
         &self.file.path
     }
 
-    /// The same for a runtime, which this has to be called within.
+    /// The same for a runtime. Must be called within it.
     ///
     /// # Errors
     /// When the runtime does not take the socket.
@@ -70,7 +70,7 @@ impl Listener {
     }
 }
 
-/// A bound socket of a runtime; its file is removed when it is closed or dropped.
+/// A bound socket of a runtime; its file is removed on close or drop.
 #[derive(Debug)]
 pub struct ReadyListener {
     socket: tokio::net::UnixListener,
@@ -89,7 +89,7 @@ impl Accept for ReadyListener {
     }
 }
 
-/// Removes the socket's file, unless another one has taken its place.
+/// Removes the socket's file, unless another socket has replaced it.
 #[derive(Debug)]
 struct SocketFile {
     path: PathBuf,
@@ -126,7 +126,7 @@ impl Drop for SocketFile {
 pub fn bind(path: &Path) -> Result<Listener, BindError> {
     make_parent(path)?;
     refuse_live(path)?;
-    // Made under another name and then renamed: no moment at which clients find a socket that does not listen.
+    // Made under another name and then renamed, so that clients never find a socket that does not listen yet.
     let mut temporary_name = path.file_name().unwrap_or_default().to_owned();
     temporary_name.push(format!(".{}", std::process::id()));
     let temporary = path.with_file_name(temporary_name);
@@ -153,7 +153,7 @@ pub fn bind(path: &Path) -> Result<Listener, BindError> {
 
 fn listen(address: &UnixAddr) -> nix::Result<OwnedFd> {
     let socket = stream_socket()?;
-    // The mode that the kernel gives to the file; to change it after the bind would leave a moment between.
+    // Sets the mode with which the kernel makes the file; changing it after the bind would leave a gap.
     fchmod(&socket, Mode::S_IRUSR | Mode::S_IWUSR)?;
     socket::bind(socket.as_raw_fd(), address)?;
     socket::listen(&socket, Backlog::new(BACKLOG)?)?;
@@ -171,12 +171,12 @@ fn make_parent(path: &Path) -> Result<(), BindError> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
         made => made.map_err(|error| BindError::io("cannot make the folder", parent, error))?,
     }
-    // Whatever the umask: without root one shall learn that root is needed, not that nothing runs.
+    // Whatever the umask: users other than root should learn that they need root, not that nothing runs.
     fs::set_permissions(parent, Permissions::from_mode(0o755))
         .map_err(|error| BindError::io("cannot set the mode of", parent, error))
 }
 
-/// Fails unless the path is free or has a socket that nobody serves.
+/// Fails unless the path is free or has a stale socket.
 fn refuse_live(path: &Path) -> Result<(), BindError> {
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -187,7 +187,7 @@ fn refuse_live(path: &Path) -> Result<(), BindError> {
     let address = UnixAddr::new(path).map_err(|_| BindError::PathTooLong(path.to_owned()))?;
     match stream_socket().and_then(|probe| socket::connect(probe.as_raw_fd(), &address)) {
         Err(Errno::ECONNREFUSED | Errno::ENOENT) => Ok(()),
-        // EAGAIN: somebody listens, and their queue is full.
+        // EAGAIN: somebody listens, and the queue is full.
         Ok(()) | Err(Errno::EAGAIN) => Err(BindError::Live(path.to_owned())),
         Err(Errno::EPROTOTYPE) => Err(BindError::NotASocket(path.to_owned())),
         Err(error) => Err(BindError::io("cannot connect to", path, error.into())),

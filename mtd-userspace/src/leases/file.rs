@@ -1,4 +1,4 @@
-//! The file in which leases outlive the controller.
+//! The file that keeps leases when the controller ends.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,7 +17,7 @@ use crate::model::{Pool, TunnelAddresses};
 /// Version of the file.
 const VERSION: u32 = 1;
 
-/// Longest file that is read, in bytes: room for a million clients.
+/// Longest file that is read, in bytes: enough for a million clients.
 const MAX_BYTES: u64 = 256 << 20;
 
 /// The file cannot be used.
@@ -26,7 +26,7 @@ const MAX_BYTES: u64 = 256 << 20;
 pub struct LeaseFileError {
     doing: &'static str,
     path: PathBuf,
-    /// Not called a source: it is part of the text already.
+    /// Not marked as a source, since the text contains it already.
     cause: io::Error,
 }
 
@@ -43,16 +43,16 @@ struct Document {
 struct Entry {
     v6: Option<Ipv6Addr>,
     v4: Option<Ipv4Addr>,
-    /// Unix seconds since which the client is not registered any more.
+    /// Unix time in s since which the client is not registered any more.
     released: Option<u64>,
 }
 
 impl Leases {
-    /// Reads the file; the rest is that of [`Leases::new`]. A file that is not there is an empty one; one that cannot
-    /// be understood is `Err` inside `Ok`. Leases that the pool does not allow any more are left out.
+    /// Reads the file; the other parameters are those of [`Leases::new`]. A missing file counts as empty; one that cannot be
+    /// parsed is `Err` inside `Ok`. Leases that the pool does not allow any more are left out.
     ///
     /// # Errors
-    /// When the file is there and cannot be read.
+    /// When the file exists and cannot be read.
     pub fn read(
         path: &Path,
         pool: Pool,
@@ -70,10 +70,10 @@ impl Leases {
         Ok(Self::decode(&text, pool, reserved))
     }
 
-    /// Understands the content of a file.
+    /// Parses the content of a file.
     ///
     /// # Errors
-    /// Why it is not one of ours.
+    /// The reason why it is not a file of leases.
     pub fn decode(
         text: &[u8],
         pool: Pool,
@@ -97,7 +97,7 @@ impl Leases {
     /// The content of the file.
     ///
     /// # Errors
-    /// None that is known of: JSON can hold it all.
+    /// None that are known: JSON can represent everything in it.
     pub fn encode(&self) -> serde_json::Result<Vec<u8>> {
         let entry = |lease: &Lease| Entry {
             v6: lease.addresses.v6,

@@ -1,4 +1,4 @@
-//! What the kernel counts of this process, by the names that all exporters use.
+//! The kernel's counters for this process, by the names that all exporters use.
 
 use std::fs;
 
@@ -6,7 +6,7 @@ use nix::unistd::{SysconfVar, sysconf};
 
 use crate::prometheus::{Kind, Text};
 
-/// Writes what can be read; what cannot is left out, as the rules for these names want it.
+/// Writes the values that can be read; others are left out, as the rules for these names require.
 pub(super) fn render(text: &mut Text) {
     let clock = sysconf(SysconfVar::CLK_TCK).ok().flatten();
     let page = sysconf(SysconfVar::PAGE_SIZE).ok().flatten();
@@ -28,11 +28,11 @@ pub(super) fn render(text: &mut Text) {
     }
 }
 
-/// What `/proc/self/stat` has of interest.
+/// The fields of interest in `/proc/self/stat`.
 #[derive(Debug, PartialEq)]
 struct Usage {
     cpu_seconds: f64,
-    /// Since the host was booted.
+    /// Time since the host was booted.
     started_seconds: f64,
     resident_bytes: f64,
 }
@@ -40,7 +40,7 @@ struct Usage {
 impl Usage {
     /// `hertz`: the kernel's ticks a second; `page`: bytes of a page.
     fn parse(stat: &str, hertz: f64, page: f64) -> Option<Self> {
-        // The name of the process may have blanks and brackets; the fields are counted from 1 (proc(5)).
+        // The name of the process may contain blanks and brackets; the fields are counted from 1 (proc(5)).
         let (_, rest) = stat.rsplit_once(')')?;
         let fields: Vec<&str> = rest.split_whitespace().collect();
         let field = |n: usize| fields.get(n - 3)?.parse::<f64>().ok();

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use crate::model::Fault;
 use crate::schema::{self, Facts, Key, Kind, Located, Part, Problems, Schema, Section};
 
-/// Where metrics are served when `[metrics]` says nothing. Many other exporters are around 9100; this is well away from them.
+/// Default address of the metrics. Many other exporters use ports around 9100; this one is well away from them.
 pub const DEFAULT_METRICS: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST), 24_633);
 
 /// `[metrics]`.
@@ -22,7 +22,7 @@ pub const METRICS: Schema = Schema {
     )]],
 };
 
-/// What the file says about metrics.
+/// The settings of `[metrics]`.
 #[derive(Debug)]
 pub struct Metrics {
     listen: Option<Located<SocketAddr>>,
@@ -34,14 +34,14 @@ impl Metrics {
         Self { listen: table.optional("listen", problems, address) }
     }
 
-    /// Where metrics are served.
+    /// The address where metrics are served.
     pub fn address(&self) -> SocketAddr {
         self.listen.as_ref().map_or(DEFAULT_METRICS, |listen| listen.value)
     }
 }
 
 impl Part for Metrics {
-    /// In a protected prefix nobody could read them or, where the prefix is shared, strangers could.
+    /// In a protected prefix, nobody could read them; or strangers could, if the prefix is shared.
     fn check(&self, facts: &Facts, problems: &mut Problems<'_>) {
         let Some(Located { value: listen, at }) = &self.listen else { return };
         if let Some(prefix) = facts.prefix_around(listen.ip()) {
@@ -52,7 +52,7 @@ impl Part for Metrics {
     }
 }
 
-/// One address, so that nobody serves metrics to strangers without meaning to.
+/// A single address, so that nobody serves metrics to strangers unintentionally.
 fn address(text: &str) -> Result<SocketAddr, Fault> {
     const EXAMPLE: &str = "[::1]:24633 or 127.0.0.1:24633";
     let address = schema::listen_address(text, EXAMPLE)?;

@@ -1,4 +1,4 @@
-//! `GET /metrics` over TCP, for Prometheus. What readers do, or fail to do, slows nothing but other readers.
+//! `GET /metrics` over TCP, for Prometheus. Readers can slow only other readers, whatever they do.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,17 +18,17 @@ use crate::subsystem::{AfterEnd, Context, Reports, Subsystem};
 /// Path of the metrics, also at the control socket.
 pub const PATH: &str = "/metrics";
 
-/// How long a connection may last: asking, and reading the answer. Prometheus itself gives up after ten seconds.
+/// How long a connection may last, for the request and the answer. Prometheus itself gives up after ten seconds.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What readers may take.
+/// Limits for readers.
 const LIMITS: Limits =
     Limits { name: "metrics", connections: 16, patience: Patience::Whole(PATIENCE), grace: Duration::ZERO };
 
-/// Binds the address. Within a tokio runtime.
+/// Binds the address. Must be called within a tokio runtime.
 ///
 /// # Errors
-/// It is not one of this host, or taken.
+/// When the address is not one of this host, or is in use.
 pub fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     http::tcp::listen(address, None).map_err(|error| {
         anyhow::anyhow!(
@@ -37,11 +37,11 @@ pub fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     })
 }
 
-/// Metrics at an address.
+/// The metrics server, bound to an address.
 pub struct Server(Arc<TcpListener>);
 
 impl Server {
-    /// Binds the address. Within a tokio runtime.
+    /// Binds the address. Must be called within a tokio runtime.
     ///
     /// # Errors
     /// As [`bind`].

@@ -1,4 +1,4 @@
-//! Allow rules: what passes to the kernel although it is refused.
+//! Allow rules: packets that pass to the kernel although they are refused.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
@@ -13,18 +13,18 @@ use super::{Fault, shown};
 /// How a rule is written, in messages.
 const EXAMPLE: &str = "\"2001:db8:f::/48\", \"tcp/22\" or \"2001:db8:f::7 tcp/22\"";
 
-/// One rule: a source, a protocol with or without a port, or both. What fits all that it says passes.
+/// One rule: a source, a protocol with or without a port, or both. A packet passes if it matches all of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Allow {
     /// Where packets come from, host bits zero; `None`: anywhere.
     pub source: Option<Ipv6Net>,
-    /// What they are; `None`: anything.
+    /// The protocol; `None`: any.
     pub protocol: Option<Protocol>,
     /// The port at this host, of TCP or UDP, not 0; `None`: any.
     pub port: Option<u16>,
 }
 
-/// What a rule may be about.
+/// The protocol of a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Protocol {
     /// TCP.
@@ -85,7 +85,7 @@ impl Allow {
         }
     }
 
-    /// The rule that an element of the programs was made of. `None`: of none.
+    /// The rule that an element in the programs' settings represents. `None`: not a valid one.
     pub fn of_element(element: &Element) -> Option<Self> {
         let whole =
             |high: u64, low: u64| u128::from(u64::from_be(high)) << 64 | u128::from(u64::from_be(low));

@@ -1,4 +1,4 @@
-//! What can be chosen: values that a configuration names by a word.
+//! Choices: values that a configuration names by a word.
 
 use std::fmt;
 
@@ -44,7 +44,7 @@ choice! {
 }
 
 choice! {
-    /// What is done to packets towards the protected prefixes that are no valid ones.
+    /// How packets towards the protected prefixes that are not valid are handled.
     Policy {
         /// They are dropped.
         #[default]
@@ -79,7 +79,7 @@ choice! {
 }
 
 choice! {
-    /// Whether key stream of busy sessions is made ahead of their packets.
+    /// Whether the key stream of busy sessions is made ahead of their packets.
     KeyStreamChoice {
         /// It is, by a thread of the controller.
         #[default]
@@ -90,7 +90,7 @@ choice! {
 }
 
 choice! {
-    /// What is done to inner packets.
+    /// How inner packets are protected.
     Mode {
         /// They are encrypted and authenticated.
         #[default]

@@ -1,4 +1,5 @@
-//! What is counted, and what the kernel tells of programs and maps. The documents of the control socket show these as they are.
+//! Counters, and the kernel's data on programs and maps. The documents of the control socket contain these types as they
+//! are.
 
 use std::collections::BTreeMap;
 
@@ -6,18 +7,18 @@ use mtd_common::DropReason;
 use mtd_common::abi::Counter;
 use serde::{Deserialize, Serialize};
 
-/// What the programs counted since they were attached.
+/// The counters of the programs, since they were attached.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Drops, the reasons that occurred only.
+    /// Dropped packets, by reason; only reasons that occurred.
     pub drops: BTreeMap<DropReason, u64>,
-    /// What would have been dropped where nothing was enforced, the reasons that occurred only.
+    /// Packets that enforcement would have dropped, by reason; only reasons that occurred.
     pub would_drop: BTreeMap<DropReason, u64>,
-    /// Everything else.
+    /// All other counters.
     pub frames: Frames,
 }
 
-/// What went through a session.
+/// The traffic of a session.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SessionTraffic {
     /// Inner packets received.
@@ -30,8 +31,8 @@ pub struct SessionTraffic {
 
 macro_rules! frames {
     ($($variant:ident = $number:literal, $key:ident, $metric:literal, $help:literal, $row:expr;)+) => {
-        /// What was counted beside drops, a field for each line of the table in `mtd_common`. What another version does not
-        /// count is 0 in its document.
+        /// The counters other than drops, one field for each line of the table in `mtd_common`. A counter that another
+        /// version lacks is 0 in its document.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
         #[serde(default)]
         pub struct Frames {
@@ -39,10 +40,10 @@ macro_rules! frames {
         }
 
         impl Frames {
-            /// What `read` says of each counter.
+            /// The counters with the values that `read` returns.
             ///
             /// # Errors
-            /// The first one of `read`.
+            /// The first error of `read`.
             pub fn read<E>(mut read: impl FnMut(Counter) -> Result<u64, E>) -> Result<Self, E> {
                 Ok(Self { $($key: read(Counter::$variant)?,)+ })
             }
@@ -89,7 +90,7 @@ pub struct Program {
     pub loaded: Option<f64>,
     /// How often it ran; 0 unless the kernel counts that (`sysctl kernel.bpf_stats_enabled=1`).
     pub runs: u64,
-    /// How long it ran altogether, in seconds; as `runs`.
+    /// Its total running time in seconds; 0 as for `runs`.
     pub run_seconds: f64,
 }
 
@@ -100,7 +101,7 @@ pub struct MapFill {
     pub name: String,
     /// Entries that are taken.
     pub used: u64,
-    /// Entries that there is room for.
+    /// Capacity in entries.
     pub capacity: u64,
 }
 

@@ -1,11 +1,11 @@
-//! What messages to people are made of: what is wrong, and the way out.
+//! The parts of messages to people: what is wrong, and what to do about it.
 
 use std::fmt;
 
 /// Most characters of a value that a message shows.
 pub const MAX_SHOWN: usize = 64;
 
-/// What is wrong, and the way out.
+/// What is wrong, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
     /// What is wrong. Follows the name of the file or the key.
@@ -27,7 +27,7 @@ impl fmt::Display for Fault {
     }
 }
 
-/// A value as a message shows it: control characters escaped, cut when it is long.
+/// A value as a message shows it: control characters escaped, shortened when it is long.
 pub fn shown(value: &str) -> String {
     let mut characters = value.chars();
     let mut text: String = characters.by_ref().take(MAX_SHOWN).flat_map(char::escape_debug).collect();

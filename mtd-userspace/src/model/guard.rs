@@ -1,53 +1,53 @@
-//! What is enforced at the protected prefixes, and what somebody asks for.
+//! The enforcement at the protected prefixes: the present state, and requested changes.
 
 use std::time::Duration;
 
 use super::{Allow, Policy};
 
-/// What the programs do with what is no valid packet.
+/// How the programs handle packets that are not valid.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Guard {
-    /// Whether it is dropped.
+    /// Whether they are dropped.
     pub policy: Policy,
-    /// What passes all the same, at most [`MAX_ALLOW`].
+    /// Exceptions that pass all the same, at most [`MAX_ALLOW`].
     pub allow: Vec<Allow>,
-    /// Boot time in ns from which on it passes whatever the policy is; 0: never.
+    /// Boot time in ns from which on they pass whatever the policy is; 0: never.
     pub confirm_until: u64,
 }
 
 impl Guard {
-    /// Whether it is dropped at boot time `now` (ns).
+    /// Whether packets are dropped at boot time `now` (ns).
     pub fn enforces(&self, now: u64) -> bool {
         self.policy == Policy::Dark && !self.is_over(now)
     }
 
-    /// Whether nobody has confirmed in time, at boot time `now` (ns).
+    /// Whether the time to confirm is over without a confirmation, at boot time `now` (ns).
     pub const fn is_over(&self, now: u64) -> bool {
         self.confirm_until != 0 && now >= self.confirm_until
     }
 
-    /// The time that is left to confirm in at boot time `now` (ns); zero when it is over. `None`: nothing is to be
-    /// confirmed.
+    /// The time that is left to confirm in at boot time `now` (ns); zero when it is over. `None`: there is nothing to
+    /// confirm.
     pub fn left(&self, now: u64) -> Option<Duration> {
         (self.confirm_until != 0).then(|| Duration::from_nanos(self.confirm_until.saturating_sub(now)))
     }
 }
 
-/// What somebody asks for who makes prefixes dark.
+/// A request to make prefixes dark, or to change the policy.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Enforcement {
     /// The policy; `None`: that of the configuration, or the one in force.
     pub policy: Option<Policy>,
-    /// After this time nothing is enforced any more, unless somebody confirms; `None`: there is nothing to confirm,
-    /// unless there was before.
+    /// Time after which nothing is enforced any more, unless somebody confirms; `None`: there is nothing to confirm, except
+    /// what was pending before.
     pub confirm_within: Option<Duration>,
-    /// Also where it cuts the caller's own connection.
+    /// Even if it cuts the caller's own connection.
     pub force: bool,
 }
 
 impl Enforcement {
-    /// What is to be enforced from boot time `now` (ns) on, where `earlier` was. What was waiting to be confirmed still is;
-    /// what nobody confirmed in time begins anew.
+    /// The enforcement from boot time `now` (ns) on, given the `earlier` one. A pending confirmation stays pending; an
+    /// expired one begins anew.
     pub fn decide(
         &self,
         configured: Option<Policy>,
@@ -95,7 +95,7 @@ mod tests {
         assert_eq!(decide(within(60), None), NOW + 60_000_000_000);
         assert_eq!(decide(Enforcement::default(), Some(&until(NOW + 5))), NOW + 5);
         assert_eq!(decide(within(1), Some(&until(NOW + 5))), NOW + 1_000_000_000);
-        // Nobody confirmed: it is as if it had been detached.
+        // Nobody confirmed: the same as if it had been detached.
         assert_eq!(decide(Enforcement::default(), Some(&until(NOW))), 0);
     }
 }

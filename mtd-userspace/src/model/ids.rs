@@ -2,11 +2,11 @@
 
 use std::fmt;
 
-/// An element of the session table of the data plane.
+/// The index of an element in the session table of the data plane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionIndex(pub u32);
 
-/// A server of the configuration that this host is a client of: its position there.
+/// A server of the configuration that this host is a client of: its position in the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClientId(pub u32);
 
@@ -15,14 +15,14 @@ pub struct ClientId(pub u32);
 pub struct PeerNumber(pub u32);
 
 impl SessionIndex {
-    /// Where it is in a list of all elements.
+    /// Its position in a list of all elements.
     pub const fn position(self) -> usize {
         self.0 as usize
     }
 }
 
 impl ClientId {
-    /// Where it is in the list of the configured servers.
+    /// Its position in the list of the configured servers.
     pub const fn position(self) -> usize {
         self.0 as usize
     }

@@ -1,4 +1,4 @@
-//! Limits that several rooms keep to. Those of the wire are those of `mtd-common`, in the units of the controller.
+//! Limits that several rooms share. Those of the wire format come from `mtd-common`, in the controller's units.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -19,7 +19,7 @@ pub const MIN_INNER_MTU: u16 = too_big::MIN_MTU as u16;
 pub const PERIOD_RANGE: (Duration, Duration) =
     (Duration::from_nanos(slot::MIN_PERIOD), Duration::from_nanos(slot::MAX_PERIOD));
 
-/// The same in ms, as messages have it.
+/// The same in ms, for messages.
 pub const PERIODS_MS: RangeInclusive<u32> =
     (slot::MIN_PERIOD / 1_000_000) as u32..=(slot::MAX_PERIOD / 1_000_000) as u32;
 
@@ -29,8 +29,8 @@ pub const DEFAULT_PERIOD: Duration = Duration::from_secs(3);
 /// The horizon covers at least this many slots of every session: previous, current and next (requirement MT-05).
 pub const MIN_SLOTS_AHEAD: u32 = 3;
 
-/// Most sessions that the maps can have room for.
+/// Largest number of sessions that the maps can be made for.
 pub const MAX_SESSIONS: u32 = 1_000_000;
 
-/// Least time between the renewal of keys and their end: a handshake that is lost must have room to be repeated.
+/// Least time between the renewal of keys and their end: a lost handshake must leave time to repeat it.
 pub const MIN_REKEY_MARGIN: Duration = Duration::from_secs(5);

@@ -1,4 +1,4 @@
-//! The vocabulary that all rooms share: plain values without I/O. Imports nothing of ours but `mtd-common`.
+//! The vocabulary that all rooms share: plain values without I/O. Imports nothing of this project but `mtd-common`.
 
 mod addresses;
 mod allow;

@@ -1,8 +1,8 @@
-//! The three clocks, each a type of its own, so that no time of one is taken for a time of another.
+//! The three clocks, each a type of its own, so that times of different clocks cannot be mixed up.
 //!
-//! Boot time never steps, and only this host knows it. Unix time is what the wall clock says, and it may step. Session
-//! time is what both ends of a session count slots by: boot time plus an offset that is kept while the session lasts. It
-//! starts as Unix time, which is why one becomes the other, and only in this direction.
+//! Boot time never steps, and only this host knows it. Unix time is that of the wall clock, which may step. Session time is
+//! what both ends of a session count slots by: boot time plus an offset that stays fixed while the session lasts. It starts
+//! as Unix time, which is why Unix time can be converted to session time, but not back.
 
 use std::ops::Add;
 
@@ -14,21 +14,21 @@ const SECOND: u64 = 1_000 * MILLISECOND;
 pub struct BootNs(pub u64);
 
 impl BootNs {
-    /// What stands for "not yet", for instance where no packet has come so far.
+    /// Stands for "not yet", for instance if no packet has come so far.
     pub const NEVER: Self = Self(0);
 
-    /// Time in ns since `earlier`; 0 if that is yet to come.
+    /// Time in ns since `earlier`; 0 if that lies in the future.
     pub const fn since(self, earlier: Self) -> u64 {
         self.0.saturating_sub(earlier.0)
     }
 
-    /// Whether this is an instant at all, not [`BootNs::NEVER`].
+    /// Whether this is an instant, not [`BootNs::NEVER`].
     pub const fn happened(self) -> bool {
         self.0 > 0
     }
 }
 
-/// The instant so many ns later.
+/// The instant this many ns later.
 impl Add<u64> for BootNs {
     type Output = Self;
 
@@ -57,7 +57,7 @@ impl UnixNs {
         self.0 as f64 / 1e9
     }
 
-    /// The time of a session whose clock goes by this wall clock.
+    /// The time of a session whose clock follows this wall clock.
     pub const fn session(self) -> SessionNs {
         SessionNs(self.0)
     }
@@ -82,12 +82,12 @@ impl ClockOffset {
         SessionNs(at.0.wrapping_add(self.0))
     }
 
-    /// By how many ns a clock with this offset is ahead of one with the other.
+    /// The number of ns by which a clock with this offset is ahead of one with the other offset.
     pub const fn ahead_of(self, other: Self) -> i64 {
         self.0.wrapping_sub(other.0).cast_signed()
     }
 
-    /// The offset of a clock that is ahead of this one by so many ns.
+    /// The offset of a clock that is `ns` ahead of this one.
     #[must_use]
     pub const fn moved(self, ns: i64) -> Self {
         Self(self.0.wrapping_add_signed(ns))
@@ -109,7 +109,7 @@ impl Reading {
         ClockOffset::of(self.wall.session(), self.boot)
     }
 
-    /// What the wall clock that was read here shows at another instant of boot time.
+    /// The Unix time at another instant of boot time, by this reading of the wall clock.
     pub const fn unix(self, at: BootNs) -> UnixNs {
         UnixNs(at.0.wrapping_add(self.offset().0))
     }

@@ -1,4 +1,4 @@
-//! What both ends of a handshake share: how it is bound to where it takes place, and what they ask of the controller.
+//! What both ends of a handshake share: how it is bound to its place, and their requests to the controller.
 
 use std::sync::Arc;
 
@@ -15,24 +15,24 @@ use crate::model::{BootNs, ClockOffset};
 pub(super) const MILLISECOND: u64 = 1_000_000;
 pub(super) const SECOND: u64 = 1_000 * MILLISECOND;
 
-/// The key of the community that a session belongs to: none yet.
+/// The key of the community that a session belongs to: none so far.
 pub(super) const NO_COMMUNITY: [u8; 32] = [0; 32];
 
-/// Fills its argument with random bytes that nobody can guess.
+/// Fills its argument with unpredictable random bytes.
 pub type Random = Box<dyn FnMut(&mut [u8]) + Send>;
 
-/// A session or introduction of one machine. Never used twice.
+/// A session or introduction of one state machine. Never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId(pub u64);
 
-/// What a machine asks for. In this order: what comes later may rely on what came before.
+/// A request of a state machine. They are carried out in order: a later one may depend on an earlier one.
 #[derive(Debug)]
 pub enum Action {
     /// Put this session into the tables: it receives from now on.
     Install(Box<Install>),
     /// Send the peer's traffic through this session.
     Route(SessionId),
-    /// The clock of this session has another offset from now on.
+    /// Give the clock of this session another offset.
     Clock {
         /// The session.
         id: SessionId,
@@ -43,7 +43,7 @@ pub enum Action {
     Remove(SessionId),
     /// Send this packet, whole from the IPv6 header on. It belongs to a session that must have been installed.
     Transmit {
-        /// The session that is of no use without the packet, or the other way round.
+        /// The session that the packet belongs to. Neither is of use without the other.
         id: SessionId,
         /// The packet.
         packet: Vec<u8>,
@@ -52,7 +52,7 @@ pub enum Action {
     Control {
         /// The session.
         id: SessionId,
-        /// The session that it is about: when that could not be installed, it is not sent.
+        /// The session that it is about: if that could not be installed, the message is not sent.
         about: SessionId,
         /// The message.
         message: Vec<u8>,
@@ -71,9 +71,9 @@ pub enum Action {
 pub struct Publication {
     /// Start of its window, Unix time in s.
     pub window: u64,
-    /// What to publish.
+    /// The introduction.
     pub introduction: Introduction,
-    /// For whom; `None`: for all clients.
+    /// The client that it is for; `None`: all clients.
     pub client: Option<PublicKey>,
     /// Time in ns over which the work may be spread.
     pub within: u64,
@@ -90,9 +90,9 @@ pub struct Install {
     pub offset: ClockOffset,
     /// When it began.
     pub started: BootNs,
-    /// Which end this is.
+    /// The role of this end.
     pub role: Role,
-    /// The peer's public key; of a server's introduction, the own one.
+    /// The peer's public key; for a server's introduction, the own one.
     pub peer: PublicKey,
     /// Own tunnel addresses.
     pub local: Tunnel,
@@ -119,13 +119,13 @@ pub struct Received<'a> {
     pub id: SessionId,
     /// Low 32 bits of the slot that it was sent in.
     pub slot: u32,
-    /// Where it came from: address and UDP port.
+    /// Its sender: address and UDP port.
     pub source: ([u8; 16], u16),
     /// The message.
     pub message: &'a [u8],
 }
 
-/// What the prologue of a handshake binds it to, beside version and roles: where it takes place.
+/// The place of a handshake, to which its prologue binds it, in addition to version and roles.
 pub(super) enum Binding<'a> {
     /// An introduction: its window, key and slot.
     Introduction { window: u64, key: &'a [u8; 32], slot: u32 },

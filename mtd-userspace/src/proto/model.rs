@@ -20,9 +20,9 @@ use crate::keys::SecretKey;
 use crate::model::{BootNs, UnixNs};
 
 pub(super) const MILLISECOND: u64 = 1_000_000;
-/// How long the world is left alone between two looks at it.
+/// Time between two steps of the world.
 const STEP: u64 = 50 * MILLISECOND;
-/// What the clocks show when a model begins.
+/// Times of the clocks when a model begins.
 const EPOCH: u64 = 1_800_000_123 * SECOND;
 
 /// Random numbers of a model: the same for the same seed, and of good quality.
@@ -78,18 +78,18 @@ impl Host {
     }
 }
 
-/// What the network does to packets.
+/// Faults of the network.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Faults {
     /// Packets lost, of 1,000.
     pub(super) loss: u64,
     /// Packets that come twice, of 1,000.
     pub(super) duplication: u64,
-    /// Most delay in ns, drawn anew for each packet, so that they overtake each other.
+    /// Largest delay in ns, drawn for each packet, so that packets overtake each other.
     pub(super) delay: u64,
     /// Fetches that find nothing, of 1,000.
     pub(super) absent: u64,
-    /// Nobody reaches the DHT.
+    /// The DHT is out of reach.
     pub(super) dht_gone: bool,
 }
 
@@ -101,9 +101,9 @@ pub(super) struct World {
     pub(super) dice: Dice,
     queue: BTreeMap<(u64, u64), Event>,
     events: u64,
-    /// What is published: by client and window.
+    /// The published introductions: by client and window.
     pub(super) dht: HashMap<([u8; 32], u64), Introduction>,
-    /// Every packet that was sent, for those who listen.
+    /// Every packet that was sent, for eavesdroppers.
     pub(super) heard: Vec<Vec<u8>>,
     pub(super) window: u64,
 }
@@ -399,7 +399,7 @@ impl World {
         self.act(n);
     }
 
-    /// Carries out what a machine asks for.
+    /// Carries out the requests of a state machine.
     pub(super) fn act(&mut self, n: usize) {
         loop {
             let action = match &mut self.hosts[n].machine {

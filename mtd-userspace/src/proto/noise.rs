@@ -45,12 +45,12 @@ impl From<snow::Error> for NoiseError {
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct Ephemeral(pub [u8; 32]);
 
-/// What both ends have in common after the handshake.
+/// What both ends share after the handshake.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct Secrets {
     /// Both halves of Noise's `Split()`.
     pub keys: [u8; 64],
-    /// The handshake hash: the same at both ends, and of no two handshakes.
+    /// The handshake hash: the same at both ends, and different for every handshake.
     #[zeroize(skip)]
     pub hash: [u8; 32],
 }
@@ -333,7 +333,7 @@ mod tests {
         let (response, theirs) = responder.answer(&[9; 32], b"world").unwrap();
         assert_eq!(response.len(), RESPONSE_OVERHEAD + 5);
 
-        // What is not the answer does not spoil what is.
+        // A message that is not the answer does not prevent the answer from being accepted.
         assert!(initiator.finish(&response[1..], &[9; 32]).is_err());
         let mut forged = response.clone();
         forged[40] ^= 1;

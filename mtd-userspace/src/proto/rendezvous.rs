@@ -175,7 +175,7 @@ impl fmt::Debug for Rendezvous {
     }
 }
 
-/// What a server publishes for one window: how its introduction address is derived. The same for all clients.
+/// The content that a server publishes for one window: how its introduction address is derived. The same for all clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Introduction {
     /// Routing prefix of the server.
@@ -216,7 +216,7 @@ impl Introduction {
         Ok(sealed)
     }
 
-    /// Opens and checks what was found for this client and window.
+    /// Opens and checks a message that was found for this client and window.
     ///
     /// # Errors
     /// [`OpenError`] for everything that the server did not seal for exactly this.
@@ -302,7 +302,7 @@ fn check_published(ms: u64) -> Result<(), FieldError> {
     i64::try_from(ms).map(drop).map_err(|_| FieldError::Published)
 }
 
-/// Why something found in the DHT is no introduction for this client and window.
+/// Reasons why a message in the DHT is not an introduction for this client and window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
     /// It has this many bytes and not [`SEALED_BYTES`].

@@ -184,7 +184,7 @@ impl Course {
         }
     }
 
-    /// What holds at any time.
+    /// The invariants at any time.
     fn check_always(&mut self) {
         for n in 0..=CLIENTS {
             let known = match &self.world.hosts[n].machine {
@@ -202,7 +202,7 @@ impl Course {
         }
     }
 
-    /// What holds once the faults are over.
+    /// The expected state once the faults are over.
     fn check_end(&mut self, seed: u64) {
         for n in 1..=CLIENTS {
             let (expected, log) = (self.reference.session(n), self.log.join("\n"));

@@ -48,7 +48,7 @@ pub struct Session {
     address_key: [u8; 32],
 }
 
-/// What a statically configured session is made of (requirement MT-27).
+/// The inputs of a statically configured session (requirement MT-27).
 #[derive(Clone, Copy, Debug)]
 pub struct Static<'a> {
     /// Own end.
@@ -253,7 +253,7 @@ impl Session {
         }
     }
 
-    /// What a handshake for new keys is bound to: it is the same at both ends, and tells nothing of the keys.
+    /// The data to which a handshake for new keys is bound: it is the same at both ends, and reveals nothing about the keys.
     pub fn binding(&self) -> [u8; 32] {
         let mut hash = Sha256::new();
         hash.update(b"mtd v1 rekey");
@@ -288,7 +288,7 @@ pub struct Ends {
     pub remote: End,
 }
 
-/// What a handshake agrees on.
+/// The results of a handshake.
 #[derive(Clone, Copy, Debug)]
 pub struct Terms {
     /// Slot length in ns.

@@ -11,7 +11,7 @@ use crate::model::{SessionIndex, SessionNs};
 
 /// Where slots are loaded: the maps of a data plane, or a model of them.
 pub trait SlotMaps {
-    /// What may go wrong.
+    /// The error of an operation.
     type Error;
 
     /// Makes the addresses of a slot those that a session sends from and receives at, while the slot is live. Loading the
@@ -91,7 +91,7 @@ impl Loader {
         let first = current.saturating_sub(1).max(self.not_before);
         let ahead = now.0.saturating_add(horizon).min(session.until);
         let end = (slot::number(ahead, phase, period) + 1).max(first);
-        // Time went on past everything loaded, or back: what is loaded is of no use, or not enough.
+        // Time went on past all loaded slots, or went back: the loaded slots are useless, or not enough.
         if self.loaded.is_empty() || self.loaded.start > first || self.loaded.end < first {
             self.unload(maps);
             self.missing.clear();
@@ -131,7 +131,7 @@ impl Loader {
     }
 }
 
-/// What the maps hold of a slot.
+/// A slot in the maps.
 fn element(place: Place, session: &Session, number: u64) -> Slot {
     let (local, remote) = session.endpoints(number);
     let low = |address: [u8; 16]| *part::<8, 8, 16>(&address);

@@ -1,4 +1,4 @@
-//! Why the registry cannot be read or changed.
+//! Errors of reading or changing the registry.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ pub enum RegistryError {
     #[error("{0}")]
     Name(Fault),
 
-    /// A text, or 32 bytes, that are no public key.
+    /// A text, or 32 bytes, that are not a public key.
     #[error(
         "that is no public key; give the {KEY_CHARACTERS} characters that mtd pubkey prints at the client"
     )]
@@ -38,7 +38,7 @@ pub enum RegistryError {
     /// Another client has the key.
     #[error("the key is registered already, for {name}; each client needs a key of its own")]
     KeyTaken {
-        /// Whose key it is.
+        /// The client that has the key.
         name: String,
     },
 
@@ -62,11 +62,11 @@ pub enum RegistryError {
         name: String,
     },
 
-    /// There are as many clients as there can be.
+    /// The number of clients is at its limit.
     #[error("there are {} clients already; remove some", super::MAX_CLIENTS)]
     Full,
 
-    /// Others than its owner could decide who may come.
+    /// Others than its owner could register clients.
     #[error(
         "{0} can be written by others than its owner (mode {mode:04o}): they could register clients; run: chmod go-w {0}",
         path.display()
@@ -81,11 +81,11 @@ pub enum RegistryError {
     /// The file system refused something.
     #[error("cannot {action} {}: {cause}; {}", path.display(), remedy(cause))]
     Io {
-        /// What was tried.
+        /// The attempted operation.
         action: &'static str,
-        /// On which path.
+        /// The path that it was about.
         path: PathBuf,
-        /// Not called a source: it is part of the text already.
+        /// Not marked as a source, since the text contains it already.
         cause: io::Error,
     },
 }
@@ -120,7 +120,7 @@ impl From<RegistryError> for Refusal {
     }
 }
 
-/// The refusal of a controller that takes no registered clients.
+/// The refusal of a controller without registered clients.
 pub fn not_a_server() -> Refusal {
     Refusal::new(Reason::Conflict, "this host does not listen for clients: its configuration has no [listen]")
 }

@@ -1,4 +1,5 @@
-//! Who may come, and with which tunnel addresses: registry and leases, and what the sessions must know of them.
+//! Registry and leases together: which clients may connect, with which tunnel addresses, and the resulting changes for the
+//! sessions.
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
@@ -17,9 +18,9 @@ use crate::model::TunnelAddresses;
 use crate::sessions::{Clock, Consequences};
 use crate::status::{self, SessionState};
 
-/// What the whole file says about clients.
+/// The settings of the whole file that concern clients.
 impl<K> Config<K> {
-    /// Where the registered clients come from, and what they must not collide with; `None` without `[listen]`.
+    /// The sources of the registered clients, and their restrictions; `None` without `[listen]`.
     pub fn client_sources(&self) -> Option<Sources> {
         let names = self.peers.iter().map(|peer| &peer.name);
         let names: HashSet<_> =
@@ -28,7 +29,7 @@ impl<K> Config<K> {
         Some(Sources::new(self.listen.as_ref()?, names, keys))
     }
 
-    /// What no client gets from the pool: own tunnel addresses, and the inner networks of peers and servers.
+    /// Addresses that are never leased: own tunnel addresses, and the inner networks of peers and servers.
     pub fn reserved_networks(&self) -> impl Iterator<Item = IpNet> + '_ {
         let own = self.addresses.iter().map(|net| IpNet::from(net.addr()));
         let peers = self.peers.iter().flat_map(|peer| peer.allowed_ips.iter().copied());
@@ -48,7 +49,7 @@ pub(super) struct Registrar {
 }
 
 impl Registrar {
-    /// Reads registry and leases. `None`: this host is no server.
+    /// Reads registry and leases. `None`: this host is not a server.
     ///
     /// # Errors
     /// When they cannot be read, or the pool is exhausted.
@@ -70,7 +71,7 @@ impl Registrar {
         }
         let leases = Leases::read(&leases_path, listen.pool, config.reserved_networks())?;
         let leases = leases.unwrap_or_else(|why| {
-            warn!("{} is not to be used ({why}): clients get new addresses", leases_path.display());
+            warn!("{} cannot be used ({why}): clients get new addresses", leases_path.display());
             Leases::new(listen.pool, config.reserved_networks())
         });
         let mut registrar = Self { registry, sources, leases, leases_path, clock, own_key };
@@ -78,7 +79,7 @@ impl Registrar {
         Ok(Some(registrar))
     }
 
-    /// Every client with its addresses. Those for whom none is left are left out, with a warning.
+    /// Every client with its addresses. A client for which no address is left is omitted, with a warning.
     pub(super) fn all(&mut self) -> Vec<(PublicKey, TunnelAddresses)> {
         let entries: Vec<_> = self.registry.entries().cloned().collect();
         let all = entries.iter().filter_map(|entry| self.lease(entry)).collect();
@@ -96,7 +97,7 @@ impl Registrar {
         self.registry.by_key(key).map(|entry| entry.name.as_str())
     }
 
-    /// All clients, as the control socket tells them, with the states of their sessions.
+    /// All clients for the control socket, with the states of their sessions.
     pub(super) fn document(&self, sessions: &HashMap<PublicKey, SessionState>) -> status::Registered {
         let mut document = self.registry.document();
         for client in &mut document.peers {
@@ -135,7 +136,7 @@ impl Registrar {
         Ok((entry.document(), Consequences { register: Vec::new(), remove }))
     }
 
-    /// Reads the registry again: the folder, and the clients of the configuration, which may be another one.
+    /// Reads the registry again: the folder, and the clients of the configuration, which may have changed.
     pub(super) fn reload(&mut self, config: Option<&Config<()>>) -> Result<(Change, Consequences), Refusal> {
         if let Some(config) = config {
             let sources = config.client_sources().ok_or_else(not_a_server)?;
@@ -161,7 +162,7 @@ impl Registrar {
         Ok((change, Consequences { register, remove }))
     }
 
-    /// Makes the leases fit the registry; returns whose addresses are void.
+    /// Makes the leases fit the registry; returns the clients whose addresses are void.
     fn bring_up_to_date(&mut self) -> Vec<PublicKey> {
         let (registry, now) = (&self.registry, self.now());
         let evicted =
@@ -180,12 +181,12 @@ impl Registrar {
         }
     }
 
-    /// Unix time in s, by the clock that sessions go by.
+    /// Unix time in s, by the clock of the sessions.
     fn now(&self) -> u64 {
         self.clock.read().wall.seconds()
     }
 
-    /// Writes the leases. A failure is logged: they hold as long as this controller runs.
+    /// Writes the leases. A failure is logged: the leases hold as long as this controller runs.
     fn save(&mut self) {
         if self.leases.is_changed()
             && let Err(error) = self.leases.write(&self.leases_path)
@@ -213,7 +214,7 @@ mod tests {
     use crate::keys::SecretKey;
     use crate::model::{BootNs, Pool, Reading, UnixNs};
 
-    /// A rehearsed fault of the clock is one for leases as well: they do not ask the system.
+    /// Leases follow a simulated fault of the clock: they do not read the system's clock.
     #[test]
     fn leases_go_by_the_clock_of_the_sessions() {
         let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! `[listen]` and `[[client]]` in the configuration: what this host does as a server with registered clients.
+//! `[listen]` and `[[client]]` in the configuration: this host as a server with registered clients.
 
 mod client;
 mod listen;

@@ -1,5 +1,4 @@
-//! The registry as a part of the controller: its requests at the control socket, and what sessions and the bus learn of
-//! changes.
+//! The registry as a part of the controller: its requests at the control socket, and reports of changes to sessions and bus.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -28,7 +27,7 @@ use crate::subsystem::{Context, Subsystem, lock};
 /// Path of the registered clients; a name may follow.
 pub const PEERS_PATH: &str = "/v1/peers";
 
-/// The body of `POST /v1/peers`: whom to register.
+/// The body of `POST /v1/peers`: the client to register.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NewPeer {
@@ -38,9 +37,9 @@ pub struct NewPeer {
     pub public_key: String,
 }
 
-/// Who takes note of changes: the sessions.
+/// A receiver of changes: the sessions.
 pub trait Audience: Send + Sync + 'static {
-    /// Who may come has changed.
+    /// The set of registered clients has changed.
     fn apply(&self, consequences: Consequences);
 
     /// The states of the sessions with clients.
@@ -57,7 +56,7 @@ impl Audience for Mutex<Sessions> {
     }
 }
 
-/// The registered clients of a running server; of a host that is none, it refuses what is asked for. Its lock is taken
+/// The registered clients of a running server; on a host that is not a server, requests are refused. Its lock is taken
 /// before that of the sessions.
 pub struct Registrations {
     registrar: Option<Mutex<Registrar>>,
@@ -78,15 +77,16 @@ impl Registrations {
         self.registrar.is_some()
     }
 
-    /// Every client with its addresses. Those for whom none is left are left out, with a warning.
+    /// Every client with its addresses. A client for which no address is left is omitted, with a warning.
     pub fn all(&self) -> Vec<(PublicKey, TunnelAddresses)> {
         self.locked().map(|mut registrar| registrar.all()).unwrap_or_default()
     }
 
-    /// Reads the registry again, with the clients of a configuration that may be another one, and tells sessions and bus.
+    /// Reads the registry again, with the clients of the configuration, which may have changed, and informs sessions and
+    /// bus.
     ///
     /// # Errors
-    /// When it cannot be read; then everything stays as it was.
+    /// When it cannot be read; then nothing is changed.
     pub fn reload(
         &self,
         config: Option<&Config<()>>,
@@ -110,7 +110,7 @@ impl Registrations {
         self.locked().ok_or_else(not_a_server)
     }
 
-    /// Its requests, for these sessions.
+    /// The HTTP routes of the registry, which act on these sessions.
     pub fn router(self: Arc<Self>, sessions: Arc<dyn Audience>, bus: Arc<Bus>) -> Router {
         Router::new()
             .route(PEERS_PATH, get(list).post(add))
@@ -125,7 +125,7 @@ impl Subsystem for Registrations {
     }
 
     fn start(self: Arc<Self>, _context: &Context) -> anyhow::Result<()> {
-        // It works when somebody asks.
+        // It has no task: it only answers requests.
         Ok(())
     }
 
@@ -133,7 +133,7 @@ impl Subsystem for Registrations {
         self.router(Arc::clone(&context.sessions) as Arc<dyn Audience>, Arc::clone(&context.bus))
     }
 
-    /// Besides the number of clients: their names, which sessions do not know.
+    /// Adds the number of clients, and their names, which sessions do not know.
     fn report(&self, _now: Reading, status: &mut Status) {
         let Some(registrar) = self.locked() else { return };
         status.clients_registered = Some(registrar.count() as u64);
@@ -167,7 +167,7 @@ pub fn metrics(status: &Status, text: &mut Text) {
 
 #[cfg(test)]
 impl Registrations {
-    /// Those of a folder, of a server without addresses to give; `None`: no server.
+    /// The registry of a folder, for a server without addresses to lease; `None`: not a server.
     pub(crate) fn of_folder(dir: Option<&std::path::Path>, clock: Arc<dyn Clock>) -> Arc<Self> {
         Arc::new(Self {
             registrar: dir
@@ -223,7 +223,7 @@ impl Handler {
     }
 }
 
-/// The client that a body asks to register: a possible name, a usable key.
+/// The client in a request's body, with a valid name and a usable key.
 async fn new_peer(body: Body) -> Result<(String, PublicKey), Refusal> {
     let NewPeer { name, public_key } = read(body, "new peer").await?;
     check_name(&name)?;

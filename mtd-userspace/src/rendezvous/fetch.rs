@@ -1,4 +1,4 @@
-//! Fetching an introduction: the first message that opens, and is not older than one seen before, wins.
+//! Fetching an introduction: the first message that can be opened, and is not older than one seen before, wins.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,17 +14,17 @@ use crate::proto::rendezvous::{Descriptor, Introduction, OpenError, Rendezvous, 
 /// Descriptors whose newest time of publication is remembered.
 const REMEMBERED: usize = 1024;
 
-/// How to fetch.
+/// Options for fetching.
 #[derive(Clone, Copy, Debug)]
 pub struct FetchOptions {
-    /// Where to look.
+    /// The kind of messages to look for.
     pub encoding: Encoding,
-    /// How long the search for one window goes on at most.
+    /// Longest time of the search for one window.
     pub time: Duration,
-    /// How long a newer message is waited for after the first that opens; less when the search ends before. Old
-    /// copies of an item that was published again are not taken then, even when they come first.
+    /// How long to wait for a newer message after the first that can be opened; less when the search ends before. So an old
+    /// copy of an item that was published again is not used, even if it comes first.
     pub settle: Duration,
-    /// When the search for the next window begins, if the one before it has not ended by then.
+    /// When the search for the next window begins if the one before it has not ended by then.
     pub patience: Duration,
 }
 
@@ -39,7 +39,7 @@ impl Default for FetchOptions {
     }
 }
 
-/// What fetching came to, since the start.
+/// Results of all searches since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Counters {
     /// Introductions found.
@@ -48,19 +48,19 @@ pub struct Counters {
     pub absent: u64,
     /// Searches of one window that failed: nobody answered.
     pub failed: u64,
-    /// Copies of what a search had found already.
+    /// Copies of messages that the search had found already.
     pub copies: u64,
-    /// Messages refused: of another length.
+    /// Messages refused for their length.
     pub wrong_length: u64,
-    /// Messages refused: not sealed by this server for this client and window.
+    /// Messages refused because this server did not seal them for this client and window.
     pub foreign: u64,
-    /// Messages refused: sealed by the server with contents that this program cannot use.
+    /// Messages refused because this program cannot use their contents, although the server sealed them.
     pub unusable: u64,
-    /// Messages refused: older than one seen before.
+    /// Messages refused because they are older than one seen before.
     pub stale: u64,
     /// Newer messages that came after the decision; the next search will not take an older one.
     pub late: u64,
-    /// Answers that the store itself refused: wrong signature or form.
+    /// Answers refused by the store itself: wrong signature or form.
     pub invalid: u64,
 }
 
@@ -69,13 +69,13 @@ pub struct Counters {
 pub struct Found {
     /// The introduction.
     pub introduction: Introduction,
-    /// The window that it is for: which of those asked for.
+    /// The position of its window among those asked for.
     pub choice: usize,
-    /// From the start of the search.
+    /// Time from the start of the search.
     pub took: Duration,
 }
 
-/// Why there is no introduction.
+/// Reasons why there is no introduction.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FetchError {
     /// Nodes answered, but none has an introduction for this client.
@@ -110,7 +110,7 @@ struct Memory {
     newest: VecDeque<(Descriptor, u64)>,
 }
 
-/// What a message was.
+/// The result of checking a message.
 enum Verdict {
     Accepted(Introduction),
     Refused(Option<OpenError>),
@@ -122,7 +122,7 @@ impl Fetcher {
         Self { store, options, memory: Arc::default() }
     }
 
-    /// What came of all searches up to now.
+    /// The results of all searches so far.
     pub fn counters(&self) -> Counters {
         self.lock().counters
     }
@@ -238,7 +238,7 @@ impl Fetcher {
         }
     }
 
-    /// How long to wait for something newer. Rounds of ports tell nothing of age: the first message is it.
+    /// How long to wait for something newer. Announced ports carry no order of age: the first message is used.
     fn settle(&self) -> Duration {
         match self.options.encoding {
             Encoding::Item => self.options.settle,
@@ -246,7 +246,7 @@ impl Fetcher {
         }
     }
 
-    /// Goes on counting what comes after the decision.
+    /// Goes on counting messages that come after the decision.
     async fn watch(self, mut answers: Answers, rendezvous: Rendezvous, accepted: Introduction) {
         let deadline = Instant::now() + self.options.time;
         let mut best = accepted;
@@ -269,7 +269,7 @@ impl Fetcher {
         }
     }
 
-    /// Opens a message, compares it with what is remembered, and counts it.
+    /// Opens a message, compares it with the remembered ones, and counts it.
     fn judge(&self, rendezvous: &Rendezvous, message: &Message, best: Option<&Introduction>) -> Verdict {
         let opened = Introduction::open(rendezvous, &message.value);
         let mut memory = self.lock();
@@ -282,7 +282,7 @@ impl Fetcher {
                 }
                 Verdict::Refused(Some(error))
             }
-            // The signature covers the sequence number only outside the seal: both must say the same.
+            // The store's signature covers only the sequence number outside the seal: both must be equal.
             Ok(introduction)
                 if message.seq.is_some_and(|seq| seq.cast_unsigned() != introduction.published_ms) =>
             {
@@ -306,7 +306,7 @@ impl Fetcher {
 }
 
 impl Memory {
-    /// Whether nothing newer has been seen under a descriptor.
+    /// Whether no newer message has been seen under a descriptor.
     fn remember(&mut self, descriptor: Descriptor, published: u64) -> bool {
         if let Some((_, newest)) = self.newest.iter_mut().find(|(known, _)| *known == descriptor) {
             let fresh = published >= *newest;
@@ -321,7 +321,7 @@ impl Memory {
     }
 }
 
-/// Of two failures, the one that says more.
+/// Of two failures, the more specific one.
 fn worse(a: FetchError, b: FetchError) -> FetchError {
     let rank = |error: &FetchError| match error {
         FetchError::Absent { .. } => 0,

@@ -1,5 +1,5 @@
-//! Rendezvous as a part of the controller: publishing and fetching what sessions ask for, and changing the tunnel device
-//! where a session asks for it.
+//! Rendezvous as a part of the controller: publishing and fetching introductions, and changing the tunnel device, as
+//! sessions request it.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,13 +26,13 @@ use crate::sessions::Effect;
 use crate::status::{self, Status};
 use crate::subsystem::{AfterEnd, Context, Subsystem};
 
-/// What sessions ask for.
+/// Requests of the sessions.
 type Effects = mpsc::UnboundedReceiver<Effect>;
 
-/// Effects that are taken at once.
+/// Largest number of effects that are taken at once.
 const MAX_BATCH: usize = 100_000;
 
-/// Fetches whose duration is remembered.
+/// Number of fetches whose duration is remembered.
 const MAX_TIMES: usize = 256;
 
 /// Publishes and fetches introductions.
@@ -47,9 +47,9 @@ pub struct Meeting {
 
 #[derive(Default)]
 struct Work {
-    /// What is published, by client and window.
+    /// The published items, by client and window.
     jobs: BTreeMap<(PublicKey, u64), Job>,
-    /// How long the last fetches that found something took, in ms.
+    /// Duration in ms of the last fetches that found something.
     times: VecDeque<f64>,
     last_fetch: Option<f64>,
     fetching: u64,
@@ -57,8 +57,8 @@ struct Work {
 }
 
 impl Meeting {
-    /// Publishes and fetches as the configuration says, what `effects` ask for. `None`: there is nobody to meet. Within a
-    /// tokio runtime.
+    /// Publishes and fetches as configured, on the requests in `effects`. `None`: neither servers nor clients are
+    /// configured. Must be called within a tokio runtime.
     pub(crate) fn new(config: &Config, effects: Effects) -> Option<Arc<Self>> {
         let role = match (&config.listen, config.servers.is_empty()) {
             (Some(_), true) => status::RendezvousRole::Server,
@@ -96,7 +96,7 @@ impl Meeting {
         }))
     }
 
-    /// Does what is asked for, until nobody can ask any more.
+    /// Carries out the requests until the sender is gone or the controller stops.
     async fn serve(self: Arc<Self>, context: Context) -> anyhow::Result<()> {
         let mut effects = self.effects.lock().await;
         let (mut batch, mut fetches) = (Vec::new(), JoinSet::new());
@@ -132,7 +132,7 @@ impl Meeting {
                 Effect::Device => device = true,
             }
         }
-        // Once for all of them: each time costs as much as there are clients.
+        // Once for all of them, since the cost of each call grows with the number of clients.
         if let (Some(within), Some(publisher)) = (within, &self.publisher) {
             publisher.replace(self.work().jobs.values().cloned().collect(), Duration::from_nanos(within));
         }
@@ -150,7 +150,7 @@ impl Meeting {
         context.sessions().handle_fetched(client, window, fetched);
     }
 
-    /// Adds an introduction to what is published.
+    /// Adds an introduction to the published items.
     fn add(&self, context: &Context, publication: &Publication) {
         let recipients = { context.sessions().recipients(publication) };
         let oldest = publication.window.saturating_sub(self.window.as_secs());
@@ -164,7 +164,7 @@ impl Meeting {
         debug!("publishing the introduction of window {}", publication.window);
     }
 
-    /// What there is to say of it, at this Unix time in s.
+    /// The status of rendezvous at this Unix time in s.
     fn status(&self, now: u64) -> status::Rendezvous {
         let (counters, work) = (self.fetcher.counters(), self.work());
         let progress = self.publisher.as_ref().map(Publisher::progress).unwrap_or_default();
@@ -212,7 +212,7 @@ impl Meeting {
 }
 
 impl Work {
-    /// Takes note of a fetch that has ended, at this time.
+    /// Records the result of a fetch that ended at this time.
     fn note(&mut self, result: Result<Found, FetchError>, now: Reading) -> Fetched {
         match result {
             Ok(found) => {
@@ -238,7 +238,7 @@ impl Work {
     }
 }
 
-/// A fetch that is under way: counted as such until this is dropped.
+/// A fetch in progress: counted until this is dropped.
 struct Fetching<'a>(&'a Mutex<Work>);
 
 impl<'a> Fetching<'a> {

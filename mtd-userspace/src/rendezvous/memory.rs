@@ -10,27 +10,27 @@ use super::{Answer, Answers, Encoding, Item, Lookup, MAX_VALUE, Message, Store, 
 use super::{Stored, Summary};
 use crate::proto::rendezvous::ports;
 
-/// How long nodes keep what is not published again.
+/// How long nodes keep items that are not published again.
 const LIFETIME: Duration = Duration::from_hours(2);
 
-/// Nodes that the twin of a network says it has.
+/// Number of nodes that this stand-in for a network reports.
 const NODES: u32 = 20;
 
-/// What goes wrong. Nothing by default.
+/// Faults to simulate. None by default.
 #[expect(clippy::struct_excessive_bools, reason = "any of these goes with any other")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Faults {
     /// The network is out of reach.
     pub dead: bool,
-    /// Nobody has anything, though nodes answer.
+    /// Nodes answer, but have no items.
     pub absent: bool,
-    /// Every operation takes this long.
+    /// Duration of every operation.
     pub delay: Duration,
-    /// This long passes between two answers of one search.
+    /// Time between two answers of one search.
     pub between: Duration,
-    /// The next publications that fail, though the network is there.
+    /// Number of publications that will fail, although the network is reachable.
     pub failing: u32,
-    /// Bytes that mean nothing come first, one of them longer than any message.
+    /// Meaningless bytes come first, one message of them longer than allowed.
     pub garbage: bool,
     /// An item with a wrong signature comes first: the store refuses it.
     pub forged: bool,
@@ -69,17 +69,17 @@ impl MemoryStore {
         Self::default()
     }
 
-    /// Sets what goes wrong from now on.
+    /// Sets the faults from now on.
     pub fn set_faults(&self, faults: Faults) {
         self.lock().faults = faults;
     }
 
-    /// Successful publications up to now.
+    /// Number of successful publications so far.
     pub fn published(&self) -> u64 {
         self.lock().published
     }
 
-    /// The most publications that were in flight at one time.
+    /// Largest number of publications in flight at one time.
     pub fn most_in_flight(&self) -> usize {
         self.lock().most_in_flight
     }
@@ -122,7 +122,7 @@ impl State {
         Ok(Stored { copies: seq.map(|_| NODES) })
     }
 
-    /// What a search brings, in order.
+    /// The answers of a search, in order.
     fn find(&mut self, lookup: Lookup, encoding: Encoding) -> Result<(Vec<Message>, Summary), StoreError> {
         let faults = self.faults;
         if faults.dead {
@@ -162,7 +162,7 @@ impl Store for MemoryStore {
                 state.most_in_flight = state.most_in_flight.max(state.in_flight);
                 state.faults.delay
             };
-            // Even without a delay others get their turn.
+            // Lets other tasks run even without a delay.
             sleep(delay).await;
             let mut state = self.lock();
             state.in_flight -= 1;

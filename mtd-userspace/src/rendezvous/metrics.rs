@@ -1,4 +1,4 @@
-//! What Prometheus learns of rendezvous.
+//! The metrics of rendezvous for Prometheus.
 
 use crate::prometheus::{Kind, Text};
 use crate::status::{Network, Status};

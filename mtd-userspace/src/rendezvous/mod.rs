@@ -1,8 +1,8 @@
 //! Publishing introductions in the BitTorrent Mainline DHT, and fetching them (requirements MT-21 … MT-26).
 //!
-//! What is published and how it is derived is [`crate::proto::rendezvous`]'s business. Here is the traffic: a
-//! [`Store`] is the network ([`MainlineStore`]) or its twin in memory ([`MemoryStore`]); a [`Publisher`] keeps many
-//! items published; a [`Fetcher`] finds one and believes nothing that the store says before it has opened it.
+//! The content of introductions and its derivation are in [`crate::proto::rendezvous`]. This room has the traffic: a
+//! [`Store`] is the network ([`MainlineStore`]) or a stand-in in memory ([`MemoryStore`]); a [`Publisher`] keeps many items
+//! published; a [`Fetcher`] finds one, and trusts nothing from the store before it has opened it.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -32,32 +32,32 @@ pub use metrics::metrics;
 pub use network::{DEFAULT_REQUEST_TIMEOUT, DhtConfig, MAX_ITEMS, MainlineStore};
 pub use publish::{Job, PublishOptions, PublishProgress, Publisher};
 
-/// Most bytes of a message in a mutable item: BEP 44 allows 1,000 with the length prefix.
+/// Largest message in a mutable item, in bytes: BEP 44 allows 1,000 with the length prefix.
 pub const MAX_VALUE: usize = 996;
 
 /// A future of a [`Store`].
 pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// How a message is kept in the DHT (MT-24).
+/// The form of a message in the DHT (MT-24).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Encoding {
     /// A mutable item, signed with a key that only both ends know.
     #[default]
     Item,
-    /// Announced ports. Slow, and gives away the publisher's address to whoever learns the info-hash: for
-    /// compatibility and research.
+    /// Announced ports. Slow, and it reveals the publisher's address to everybody who knows the info-hash: for compatibility
+    /// and research.
     Ports,
 }
 
-/// What is published for one client and one window.
+/// A published message for one client and one window.
 #[derive(Clone)]
 pub struct Item {
     /// Info-hash of the port-stuffed form.
     pub descriptor: Descriptor,
     /// The message.
     pub value: Vec<u8>,
-    /// Sequence number of the mutable item; another value needs a higher one.
+    /// Sequence number of the mutable item; a changed value needs a higher one.
     pub seq: i64,
     signing_seed: Zeroizing<[u8; 32]>,
 }
@@ -73,13 +73,13 @@ impl Item {
         }
     }
 
-    /// An item of given parts: for tests of a network.
+    /// An item made of given parts: for tests of a network.
     pub fn raw(descriptor: Descriptor, signing_seed: &SecretKey, value: Vec<u8>, seq: u64) -> Self {
         let signing_seed = Zeroizing::new(*signing_seed.as_bytes());
         Self { descriptor, value, seq: i64::try_from(seq).unwrap_or(i64::MAX), signing_seed }
     }
 
-    /// Where it will be found.
+    /// The place where it will be found.
     pub fn lookup(&self) -> Lookup {
         Lookup { descriptor: self.descriptor, item_key: self.signing_key().verifying_key().to_bytes() }
     }
@@ -89,7 +89,7 @@ impl Item {
     }
 }
 
-/// Without the signing key.
+/// Omits the signing key.
 impl std::fmt::Debug for Item {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Item")
@@ -100,7 +100,7 @@ impl std::fmt::Debug for Item {
     }
 }
 
-/// Where to look: nothing secret.
+/// The place of an introduction in the DHT: nothing secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Lookup {
     /// Info-hash of the port-stuffed form.
@@ -110,7 +110,7 @@ pub struct Lookup {
 }
 
 impl Lookup {
-    /// Where the introduction of this server, client and window is.
+    /// The place of the introduction of this server, client and window.
     pub fn new(rendezvous: &Rendezvous) -> Self {
         let key = SigningKey::from_bytes(rendezvous.item_seed());
         Self { descriptor: rendezvous.descriptor(), item_key: key.verifying_key().to_bytes() }
@@ -122,27 +122,27 @@ impl Lookup {
     }
 }
 
-/// The DHT, or something like it. Nothing that it returns can be trusted.
+/// The DHT, or a stand-in for it. Nothing that it returns can be trusted.
 pub trait Store: Send + Sync + 'static {
     /// Stores an item.
     ///
     /// # Errors
-    /// [`StoreError`]; the item may be stored all the same, at some of the places where it should be.
+    /// [`StoreError`]; the item may nevertheless be stored at some of its places.
     fn publish(&self, item: Item, encoding: Encoding) -> StoreFuture<'_, Result<Stored, StoreError>>;
 
-    /// Begins to look for messages of `length` bytes (mutable items come whatever their length). Needs a tokio
+    /// Begins a search for messages of `length` bytes (mutable items are returned whatever their length). Needs a tokio
     /// runtime. The search ends when the answers are dropped.
     fn look(&self, lookup: Lookup, encoding: Encoding, length: usize) -> Answers;
 }
 
-/// Success of [`Store::publish`].
+/// The result of a successful [`Store::publish`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stored {
-    /// Nodes that have it; not known of announced ports.
+    /// Nodes that have it; unknown for announced ports.
     pub copies: Option<u32>,
 }
 
-/// Why a store did not do what it should.
+/// Reasons why an operation of a store failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
     /// Nobody answers.
@@ -159,13 +159,13 @@ pub enum StoreError {
     /// There is no socket for the DHT.
     #[error("no UDP socket for the DHT: {0}")]
     Socket(String),
-    /// No answer in the time that it takes at worst; or the machinery failed. It was started anew.
+    /// No answer within the longest possible time; or the node failed, and was restarted.
     #[error("no result from the DHT in time; trying again starts with a new node")]
     Stuck,
-    /// Nodes answered, and none stored it.
+    /// Nodes answered, but none stored it.
     #[error("no DHT node stored the item: {0}")]
     Refused(String),
-    /// Somebody with the same keys published a newer one: another instance of this server, or this clock went back.
+    /// A newer item was published with the same keys: by another instance of this server, or before this clock went back.
     #[error(
         "the DHT has a newer item already; see that only one server runs with this key, and check its clock"
     )]
@@ -175,21 +175,21 @@ pub enum StoreError {
     TooLarge(usize),
 }
 
-/// Something that a store found.
+/// A message that a store found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
     /// The bytes.
     pub value: Vec<u8>,
-    /// Sequence number, of mutable items.
+    /// Sequence number; only for mutable items.
     pub seq: Option<i64>,
 }
 
-/// What a search was like, when it is over.
+/// A summary of a search that has ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
     /// Nodes that answered.
     pub responded: u32,
-    /// Answers that the store itself refused: wrong signature, wrong form.
+    /// Answers refused by the store itself: wrong signature or form.
     pub invalid: u32,
 }
 
@@ -198,22 +198,22 @@ pub struct Summary {
 pub enum Answer {
     /// A message, in no particular order.
     Message(Message),
-    /// Nothing comes any more.
+    /// The end of the search.
     End(Result<Summary, StoreError>),
 }
 
-/// A search that goes on.
+/// A search in progress.
 #[derive(Debug)]
 pub struct Answers {
     receiver: mpsc::Receiver<Answer>,
     _task: Task<()>,
 }
 
-/// Answers that wait for their reader; the search waits when there are more.
+/// Number of answers that are queued for the reader; after that, the search waits.
 const QUEUED_ANSWERS: usize = 64;
 
 impl Answers {
-    /// Runs a search that sends its messages, and at last the outcome of which it is a future.
+    /// Runs a search, which sends its messages and returns its outcome.
     fn of<F>(search: impl FnOnce(mpsc::Sender<Answer>) -> F + Send + 'static) -> Self
     where
         F: Future<Output = Result<Summary, StoreError>> + Send + 'static,
@@ -221,7 +221,7 @@ impl Answers {
         let (sender, receiver) = mpsc::channel(QUEUED_ANSWERS);
         let task = tokio::spawn(async move {
             let end = search(sender.clone()).await;
-            // The reader may have seen enough.
+            // The reader may be gone already.
             let _ = sender.send(Answer::End(end)).await;
         });
         Self { receiver, _task: Task(task) }

@@ -1,9 +1,9 @@
 //! The Mainline DHT, through the `mainline` crate.
 //!
-//! The crate's node is an actor on a thread of its own. Three of its habits are kept in check here: it panics its
-//! callers when the actor is gone, so every call runs in a task that may panic; it can wait for ever, so every call
-//! has a deadline, after which the node is thrown away; and a client that is reachable from outside turns into a
-//! server when it is 15 minutes old, so a client is never allowed to get that old.
+//! The crate's node is an actor on a thread of its own. Three properties of it are worked around here: its callers panic
+//! when the actor is gone, so every call runs in a task that may panic; it can wait forever, so every call has a deadline,
+//! after which the node is discarded; and a client that is reachable from outside turns into a server after 15 minutes, so a
+//! client is never allowed to get that old.
 
 use std::collections::{BTreeMap, HashSet};
 use std::future::Future;
@@ -27,51 +27,51 @@ use crate::proto::rendezvous::ports;
 /// How long one request to one node may take, unless the configuration says otherwise.
 pub const DEFAULT_REQUEST_TIMEOUT: Duration = mainline::DEFAULT_REQUEST_TIMEOUT;
 
-/// Mutable items that a serving node keeps, unless the configuration says otherwise.
+/// Number of mutable items that a serving node keeps, unless the configuration says otherwise.
 pub const MAX_ITEMS: usize = 100_000;
 
 /// Age at which a client node is replaced: well before the 15 minutes after which the crate may make it a server.
 const CLIENT_AGE: Duration = Duration::from_mins(10);
 
-/// A lookup asks nodes that are closer and closer; this many rounds of dead nodes are the worst.
+/// Largest number of rounds of a lookup: it asks nodes that are closer and closer, and at worst each round has dead nodes.
 const ROUNDS: u32 = 10;
 
-/// Nodes that a replaced node knew and the next one begins with, besides the configured ones.
+/// Number of nodes, known to a replaced node, with which the next one begins besides the configured ones.
 const REMEMBERED: usize = 8;
 
 /// How long a bootstrap node's name may take to resolve.
 const RESOLVE: Duration = Duration::from_secs(5);
 
-/// `get_peers` rounds for a port-stuffed message (a node tells 10 random ports at a time), …
+/// Number of `get_peers` rounds for a port-stuffed message (a node returns 10 random ports at a time), …
 const PORT_ROUNDS: u32 = 24;
-/// … of which this many in a row may bring nothing new.
+/// … and how many of them in a row may bring nothing new.
 const IDLE_ROUNDS: u32 = 4;
 
-/// Publications at one time through one node. Each asks twenty nodes two things at once: the answers to more of them
-/// overflow the receive buffer, which the crate leaves as small as it is; and with each message that comes in, the crate
-/// looks through all requests under way.
+/// Number of concurrent publications through one node. Each sends two requests to each of twenty nodes: the answers to more
+/// of them overflow the receive buffer, whose size the crate does not raise; and for each incoming message, the crate
+/// searches all requests in progress.
 const PER_NODE: usize = 6;
 
-/// Combinations tried when foreign ports make a port-stuffed message ambiguous.
+/// Number of combinations that are tried when foreign ports make a port-stuffed message ambiguous.
 const PORT_COMBINATIONS: usize = 64;
 
-/// Publishers that are told apart by their addresses; a message's ports all come from one.
+/// Number of publishers that are distinguished by address; the ports of a message all come from one.
 const PORT_SOURCES: usize = 64;
 
-/// Which DHT, and how to take part in it.
+/// Options for taking part in the DHT.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DhtConfig {
-    /// Bootstrap nodes, `host:port`; none means the public network's. Names are resolved whenever a node starts.
+    /// Bootstrap nodes, `host:port`; empty: those of the public network. Names are resolved whenever a node starts.
     pub bootstrap: Vec<String>,
-    /// UDP port; any free one when `None`.
+    /// UDP port; `None`: any free one.
     pub port: Option<u16>,
-    /// Address to bind to; all when `None`.
+    /// Address to bind to; `None`: all.
     pub bind: Option<Ipv4Addr>,
     /// How long one request to one node may take.
     pub request_timeout: Duration,
     /// Answer others and store their items, as a visible node. Without it, mtd asks and never answers.
     pub serve: bool,
-    /// Mutable items that a serving node keeps.
+    /// Number of mutable items that a serving node keeps.
     pub max_items: usize,
 }
 
@@ -88,12 +88,12 @@ impl Default for DhtConfig {
     }
 }
 
-/// The DHT. Its node starts at the first use, and anew when that is needed; more nodes start when there is much to
+/// The DHT. Its node starts at the first use, and is restarted when necessary; more nodes start when there is much to
 /// publish. Clones share them.
 #[derive(Clone, Debug)]
 pub struct MainlineStore {
     inner: Arc<Inner>,
-    /// Nodes that only publish. As old as any client, one that nobody needs any more ends.
+    /// Nodes that only publish. One that is not needed any more ends at the age limit of clients.
     helpers: Arc<std::sync::Mutex<Vec<Arc<Inner>>>>,
 }
 
@@ -101,11 +101,11 @@ pub struct MainlineStore {
 struct Inner {
     config: DhtConfig,
     state: Mutex<State>,
-    /// Publications under way.
+    /// Publications in progress.
     publishing: AtomicUsize,
 }
 
-/// A publication's place at a node.
+/// One of a node's places for publications.
 struct Turn(Arc<Inner>);
 
 impl Drop for Turn {
@@ -129,15 +129,15 @@ struct Node {
 }
 
 impl MainlineStore {
-    /// A store that will take part in the DHT as the configuration says.
+    /// A store that will take part in the DHT as configured.
     pub fn new(config: DhtConfig) -> Self {
         Self { inner: Arc::new(Inner::new(config)), helpers: Arc::default() }
     }
 
-    /// A place at the first node that has one, so that few publications need no second node.
+    /// A place at the first node with a free one, so that few publications need no second node.
     fn turn(&self) -> Turn {
         let mut helpers = self.helpers.lock().unwrap_or_else(PoisonError::into_inner);
-        // Places are taken under the lock only.
+        // Places are taken only under the lock.
         let has_place = |node: &&Arc<Inner>| node.publishing.load(Ordering::Relaxed) < PER_NODE;
         let free = iter::once(&self.inner).chain(helpers.iter()).find(has_place).map(Arc::clone);
         let node = free.unwrap_or_else(|| {
@@ -159,7 +159,7 @@ impl MainlineStore {
         Ok(info.local_addr().port())
     }
 
-    /// Makes a serving node look around, so that it learns of nodes that came later, and returns how many it knows.
+    /// Makes a serving node search for nodes that came later, and returns how many it knows.
     ///
     /// # Errors
     /// As those of any request.
@@ -221,7 +221,7 @@ impl Inner {
         Self { config, state: Mutex::default(), publishing: AtomicUsize::new(0) }
     }
 
-    /// The node; a new one when there is none, or when a client has become too old.
+    /// The node; a new one if there is none, or if a client has become too old.
     async fn node(self: &Arc<Self>) -> Result<Node, StoreError> {
         let mut state = self.state.lock().await;
         if let Some(node) = &state.node
@@ -229,7 +229,7 @@ impl Inner {
         {
             return Ok(node.clone());
         }
-        // The old one goes first: it may have the port.
+        // The old one first: it may occupy the port.
         state.node = None;
         let bootstrap = self.bootstrap(&state.remembered).await?;
         let dht = build(self.config.clone(), bootstrap).await?;
@@ -258,18 +258,18 @@ impl Inner {
         if addresses.is_empty() { Err(StoreError::Unresolved(names.join(", "))) } else { Ok(addresses) }
     }
 
-    /// Throws a node away, unless that has been done.
+    /// Discards a node, unless that was done already.
     async fn discard(&self, number: u64) {
         self.state.lock().await.node.take_if(|node| node.number == number);
     }
 
-    /// What a request may take at most.
+    /// Longest time of a request.
     fn deadline(&self) -> Duration {
         self.config.request_timeout * ROUNDS
     }
 
-    /// Runs a request with the node. When the node dies or does not end the request in time, it is discarded; a
-    /// request to a dead one is tried again with a new one.
+    /// Runs a request with the node. If the node dies or exceeds the time, it is discarded; a request to a dead node is
+    /// repeated with a new one.
     async fn call<T, F>(self: &Arc<Self>, request: impl Fn(AsyncDht) -> F + Send) -> Result<T, StoreError>
     where
         T: Send + 'static,
@@ -277,13 +277,13 @@ impl Inner {
     {
         for _ in 0..2 {
             let Node { dht, number, .. } = self.node().await?;
-            // The crate's own method panics when the actor is gone: so must nothing but this task.
+            // The crate's own method panics when the actor is gone: only this task may panic.
             let mut task = Task(tokio::spawn(request(dht)));
             match timeout(self.deadline(), &mut task.0).await {
                 Ok(Ok(result)) => return result,
                 Ok(Err(_)) => self.discard(number).await,
                 Err(_) => {
-                    // A serving node has items of others: it is worth more than one request.
+                    // A serving node holds items of others, and is not discarded for one request.
                     if !self.config.serve {
                         self.discard(number).await;
                     }
@@ -295,7 +295,7 @@ impl Inner {
     }
 
     async fn put(self: &Arc<Self>, item: &Item) -> Result<Stored, StoreError> {
-        // The crate would report a time-out.
+        // The crate would return a time-out.
         if item.value.len() > MAX_VALUE {
             return Err(StoreError::TooLarge(item.value.len()));
         }
@@ -333,7 +333,7 @@ impl Inner {
         Ok(Summary { responded: outcome.responded(), invalid })
     }
 
-    /// Announces one port after the other: concurrent announces to one info-hash overwrite each other.
+    /// Announces the ports one after the other: concurrent announces to one info-hash overwrite each other.
     async fn announce(self: &Arc<Self>, item: &Item) -> Result<Stored, StoreError> {
         let ports = ports::encode(&item.value).ok_or(StoreError::TooLarge(item.value.len()))?;
         let info_hash = Id::from(item.descriptor.0);
@@ -346,7 +346,7 @@ impl Inner {
         Ok(Stored { copies: None })
     }
 
-    /// One round of ports. Each node tells a few random ones of those it has.
+    /// One round of ports. Each node returns a few random ones of those that it has.
     async fn peers(self: &Arc<Self>, info_hash: [u8; 20]) -> Result<Vec<SocketAddrV4>, StoreError> {
         self.call(move |dht| async move {
             let answers = dht.get_peers(info_hash.into());
@@ -393,7 +393,7 @@ impl Inner {
                 break;
             }
         }
-        // Having got no ports does not tell whether anybody was there.
+        // An empty result does not tell whether any node answered.
         Ok(Summary { responded: self.closest(info_hash).await?, invalid: 0 })
     }
 }
@@ -404,7 +404,7 @@ async fn retire(inner: Weak<Inner>, number: u64) {
     let Some(inner) = inner.upgrade() else { return };
     let node = inner.state.lock().await.node.clone();
     let Some(node) = node.filter(|node| node.number == number) else { return };
-    // What it has learnt is a better start for the next one than the bootstrap nodes alone.
+    // The nodes that it knows are a better start for the next one than the bootstrap nodes alone.
     let mut task = Task(tokio::spawn(async move { node.dht.to_bootstrap().await }));
     let known = timeout(RESOLVE, &mut task.0).await;
     let mut state = inner.state.lock().await;
@@ -439,10 +439,10 @@ async fn build(config: DhtConfig, bootstrap: Vec<SocketAddrV4>) -> Result<Dht, S
     let start = move || {
         let mut builder = Dht::builder();
         builder.bootstrap(&bootstrap).request_timeout(config.request_timeout);
-        // Without a port, the crate would take the one that everybody knows BitTorrent by.
+        // Without a port, the crate would use the well-known port of BitTorrent.
         let (address, port) = (config.bind.unwrap_or(Ipv4Addr::UNSPECIFIED), config.port.unwrap_or(0));
         builder.bind_address(address).port(port);
-        // When its thread ends early, the crate does not always tell why.
+        // If its thread ends early, the crate does not always report why.
         drop(UdpSocket::bind((address, port))?);
         let mut settings =
             ServerSettings { max_mutable_values: config.max_items, ..ServerSettings::default() };
@@ -460,7 +460,7 @@ async fn build(config: DhtConfig, bootstrap: Vec<SocketAddrV4>) -> Result<Dht, S
     }
 }
 
-/// Answers nobody, should the node ever take itself for a server.
+/// Answers nothing, in case the node should become a server.
 #[derive(Clone, Copy, Debug)]
 struct Nobody;
 

@@ -1,4 +1,5 @@
-//! Keeping many items published: spread over time, a few at once, again after failures and before they expire.
+//! Keeping many items published: spread over time, a few at once, with retries after failures and renewal before they
+//! expire.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,15 +14,15 @@ use tokio::time::{Instant, sleep_until};
 use super::{Encoding, Item, Store, StoreError, Stored, Task, milliseconds};
 use crate::keys::PublicKey;
 
-/// How to publish.
+/// Options for publishing.
 #[derive(Clone, Copy, Debug)]
 pub struct PublishOptions {
-    /// How items are kept.
+    /// The form of the items in the DHT.
     pub encoding: Encoding,
-    /// Most publications at one time. Each takes as long as the slowest node that it asks: seconds, where nodes have
-    /// gone without a word. So many clients' items get published in time only if many are on their way.
+    /// Largest number of concurrent publications. Each takes as long as the slowest node that it asks: seconds, if nodes
+    /// have disappeared. The items of many clients are published in time only if many publications run at once.
     pub in_flight: usize,
-    /// When a published item is published again. The network keeps items for two hours.
+    /// Time after which a published item is published again. The network keeps items for two hours.
     pub renew: Duration,
     /// Pause after the first failure of an item; twice as long after each further one …
     pub first_pause: Duration,
@@ -44,36 +45,36 @@ impl Default for PublishOptions {
 /// One item to keep published.
 #[derive(Clone, Debug)]
 pub struct Job {
-    /// Whom it is for.
+    /// The client that it is for.
     pub client: PublicKey,
     /// Start of its window, Unix time in s.
     pub window: u64,
-    /// What is published.
+    /// The item to be published.
     pub item: Item,
 }
 
-/// How far a publication is.
+/// The progress of publication.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct PublishProgress {
-    /// The set of items that this is about: the first one given is 1.
+    /// Number of the set of items that this is about, from 1 on.
     pub set: u64,
     /// Items to keep published.
     pub total: usize,
     /// Items that have been published at least once.
     pub done: usize,
-    /// Items whose last attempt failed, and that will be tried again.
+    /// Items whose last attempt failed, and that will be retried.
     pub retrying: usize,
-    /// Publications under way.
+    /// Publications in progress.
     pub in_flight: usize,
-    /// Attempts that failed, since the start of this program.
+    /// Failed attempts since the start of this program.
     pub failed: u64,
-    /// Publications that succeeded, since the start of this program; renewals included.
+    /// Successful publications since the start of this program, including renewals.
     pub published: u64,
     /// The last failure.
     pub last_error: Option<String>,
-    /// When the present set of items was given, Unix time in ms.
+    /// When the present set of items was set, Unix time in ms.
     pub started_ms: Option<u64>,
-    /// When all of them had been published for the first time, Unix time in ms.
+    /// When every item had been published once, Unix time in ms.
     pub finished_ms: Option<u64>,
     /// When an item was last published, Unix time in ms.
     pub last_published_ms: Option<u64>,
@@ -89,7 +90,7 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// Starts with nothing to publish. Needs a tokio runtime.
+    /// A publisher without items. Needs a tokio runtime.
     pub fn new(store: Arc<dyn Store>, options: PublishOptions) -> Self {
         let (commands, receiver) = mpsc::unbounded_channel();
         let (sender, progress) = watch::channel(PublishProgress::default());
@@ -106,22 +107,22 @@ impl Publisher {
         Self { commands, sets: AtomicU64::new(0), progress, _task: Task(tokio::spawn(worker.run(receiver))) }
     }
 
-    /// Sets what is kept published. New items are published spread over the time `over`, in the order given; those
-    /// that were there before go on as before; what is not among the jobs is left to expire. The last of several
-    /// jobs for one client and window counts. Returns the number of the set, as [`PublishProgress::set`] names it.
+    /// Replaces the set of items to keep published. New items are published spread over the time `over`, in the order given;
+    /// present ones go on as before; items that are missing from the jobs are left to expire. The last of several jobs for
+    /// one client and window counts. Returns the number of the set, as in [`PublishProgress::set`].
     pub fn replace(&self, jobs: Vec<Job>, over: Duration) -> u64 {
         let set = self.sets.fetch_add(1, Ordering::Relaxed) + 1;
-        // The worker lives as long as this.
+        // The worker lives as long as `self`.
         let _ = self.commands.send(Replace { set, jobs, over });
         set
     }
 
-    /// How far it is.
+    /// The present progress.
     pub fn progress(&self) -> PublishProgress {
         self.progress.borrow().clone()
     }
 
-    /// Tells of every change of the progress.
+    /// A receiver for changes of the progress.
     pub fn watch(&self) -> watch::Receiver<PublishProgress> {
         self.progress.clone()
     }
@@ -143,7 +144,7 @@ struct Entry {
     done: bool,
     /// Failures since the last success.
     failures: u32,
-    /// Under way: the sequence number that is being published.
+    /// The sequence number that is being published; `None`: not in progress.
     running: Option<i64>,
 }
 
@@ -151,11 +152,11 @@ struct Worker {
     store: Arc<dyn Store>,
     options: PublishOptions,
     entries: BTreeMap<Key, Entry>,
-    /// Entries that are not under way, by when they are due.
+    /// Entries that are not in progress, by the time when they are due.
     queue: BTreeSet<(Instant, Key)>,
     running: JoinSet<(Key, i64, Result<Stored, StoreError>)>,
-    /// Publications at one time that go well: one more after each success, half as many after a failure. A network
-    /// that is small, or in trouble, is not asked more than it can answer.
+    /// Number of concurrent publications that the network handles: one more after each success, half as many after a
+    /// failure. So a small or troubled network is not overloaded.
     allowed: usize,
     progress: PublishProgress,
     report: watch::Sender<PublishProgress>,
@@ -192,7 +193,7 @@ impl Worker {
                 Some(entry) if entry.item.seq == item.seq && entry.item.value == item.value => {
                     self.entries.insert(key, entry);
                 }
-                // One that is under way has to end first: two publications to one place conflict.
+                // A publication in progress has to end first: two publications to one place conflict.
                 replaced => {
                     let running = replaced.and_then(|entry| entry.running);
                     self.entries.insert(key, Entry { item, due: now, done: false, failures: 0, running });
@@ -241,7 +242,7 @@ impl Worker {
                 tracing::debug!("publishing for {}: {error}", key.0);
             }
         }
-        // Removed, or replaced while it was under way: the new one is due as it is.
+        // Removed, or replaced while it was in progress: the new item is due as it is.
         let Some(entry) = self.entries.get_mut(&key) else { return };
         entry.running = None;
         if entry.item.seq == seq {
@@ -262,7 +263,7 @@ impl Worker {
         self.queue.insert((entry.due, key));
     }
 
-    /// A publication panicked. Which one is not known: all that are not under way any more are due again.
+    /// A publication panicked. It is not known which one: all that are not running any more are due again.
     fn lost(&mut self, error: &str) {
         self.progress.failed += 1;
         self.progress.last_error = Some(error.to_owned());

@@ -15,19 +15,19 @@ use crate::schema::{
 pub const WINDOW_RANGE: (Duration, Duration) =
     (Duration::from_secs(*WINDOWS.start()), Duration::from_secs(*WINDOWS.end()));
 
-/// Rendezvous window when the file says nothing (requirement MT-21).
+/// Default rendezvous window (requirement MT-21).
 pub const DEFAULT_WINDOW: Duration = Duration::from_secs(rendezvous::DEFAULT_WINDOW);
 
-/// Largest value of `publish_in_flight`: it takes a socket and a thread for every six.
+/// Largest value of `publish_in_flight`: every six publications need a socket and a thread.
 pub const MAX_PUBLISH_IN_FLIGHT: u32 = 256;
 
-/// Publications under way at a time when the file says nothing.
+/// Default number of concurrent publications.
 pub const DEFAULT_PUBLISH_IN_FLIGHT: u32 = 64;
 
 /// Longest name of a host (RFC 1035, section 2.3.4).
 const MAX_HOST_NAME: usize = 253;
 
-/// What values a window has, here and in `[[server]]`.
+/// The values of a window, here and in `[[server]]`.
 pub const WINDOW: Kind = Kind::Duration(WINDOW_RANGE.0, WINDOW_RANGE.1);
 
 /// `[rendezvous]`.
@@ -85,13 +85,13 @@ pub struct Rendezvous {
     pub window: Duration,
     /// How introductions are published.
     pub encoding: Encoding,
-    /// Nodes of the DHT to begin with, `host:port`; none: those of the public network.
+    /// Bootstrap nodes of the DHT, `host:port`; empty: those of the public network.
     pub bootstrap: Vec<String>,
     /// Local UDP port of the DHT node; `None`: any.
     pub port: Option<u16>,
     /// Whether the node answers strangers and stores for them.
     pub serve: bool,
-    /// Publications under way at a time, 1 to [`MAX_PUBLISH_IN_FLIGHT`].
+    /// Number of concurrent publications, 1 to [`MAX_PUBLISH_IN_FLIGHT`].
     pub publish_in_flight: u32,
 }
 
@@ -133,7 +133,7 @@ impl Part for Rendezvous {
 /// A rendezvous window: whole seconds, since all ends must mean the same instants.
 ///
 /// # Errors
-/// When the text is none.
+/// When the text is not one.
 pub fn window(text: &str) -> Result<Duration, Fault> {
     let window = crate::schema::duration(text, WINDOW_RANGE)?;
     if window.subsec_nanos() == 0 {

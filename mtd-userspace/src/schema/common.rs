@@ -1,9 +1,9 @@
-//! Keys that several tables have.
+//! Keys that several tables share.
 
 use super::{Key, Kind};
 use crate::model::{Mode, PERIOD_RANGE};
 
-/// What a name is, in all tables that have one.
+/// The values of a name, in all tables that have one.
 pub const NAME: Kind = Kind::Text("1 to 32 letters, digits, \".\", \"_\" and \"-\", in ASCII");
 
 /// The length of slots, in all tables that have one.
@@ -15,7 +15,7 @@ pub const PERIOD: Key = Key::preset(
 )
 .from_requirement("MT-04");
 
-/// What is done to inner packets, in all tables that say so.
+/// How inner packets are protected, in all tables with this key.
 pub const MODE: Key = Key::preset(
     "mode",
     Kind::Choice(Mode::WORDS),
@@ -23,7 +23,7 @@ pub const MODE: Key = Key::preset(
     "What is done to inner packets. \"authenticate\" is as secure against forgery and faster, and they can be read on the wire.",
 );
 
-/// The own prefix of sessions, in all tables that choose one.
+/// The own prefix of sessions, in all tables with this key.
 pub const LOCAL_PREFIX: Key = Key::required(
     "local_prefix",
     Kind::Text("one of the values of prefix"),

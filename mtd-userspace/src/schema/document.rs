@@ -1,4 +1,4 @@
-//! The documents about a format: every key with what can be written, its default, and what it means.
+//! The generated documents about the format: every key with its values, its default, and its meaning.
 
 use std::fmt;
 
@@ -59,10 +59,10 @@ pub fn manual_page(format: &Format) -> String {
     parts.concat()
 }
 
-/// A text with nothing in it that roff reads as a command.
+/// Escapes a text so that roff reads no commands in it.
 fn roff(text: &str) -> String {
     let text = text.replace('\\', "\\e").replace('-', "\\-").replace('`', "").replace('…', "...");
-    // At the start of a line these begin a command.
+    // Characters that begin a command at the start of a line.
     if text.starts_with(['.', '\'']) { format!("\\&{text}") } else { text }
 }
 
@@ -70,7 +70,7 @@ fn full_name(schema: &Schema, key: &Key) -> String {
     format!("{}{}", schema.path, key.name)
 }
 
-/// What is known of a key, as pairs of a name and a text.
+/// The facts about a key, as pairs of a name and a text.
 fn facts(key: &Key) -> Vec<(&'static str, String)> {
     let mut facts = vec![("Value", key.kind.to_string())];
     facts.push((

@@ -1,4 +1,4 @@
-//! What the sections of a file need to know of each other, and the checks that several of them share.
+//! Facts that the sections of a file share, and the checks that several of them need.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
@@ -12,17 +12,17 @@ use mtd_common::abi::MAX_PREFIXES;
 use super::{Located, Problems};
 use crate::model::{Fault, LinkMode};
 
-/// A value that no two places of the file may have, with the name of its key.
+/// A value that must be unique in the file, with the name of its key.
 pub type Claim<T> = (&'static str, Located<T>);
 
 /// The own protected prefixes.
 #[derive(Debug, Default)]
 pub struct Prefixes {
-    /// Those without a problem of their own, surplus ones included.
+    /// Those that are valid on their own, surplus ones included.
     pub listed: Vec<Located<Ipv6Net>>,
-    /// Whether that is all that the file lists, and not too many.
+    /// Whether all listed prefixes are valid, and not too many.
     pub complete: bool,
-    /// Where the prefix is said to be that of the interface.
+    /// Place of the value that makes the prefix follow the interface.
     pub follow_at: Option<usize>,
 }
 
@@ -31,24 +31,24 @@ pub struct Prefixes {
 pub struct Slots {
     /// Their length.
     pub period: Duration,
-    /// Whose they are, in messages.
+    /// The owner of the slots, for messages.
     pub whose: &'static str,
-    /// Where that stands.
+    /// Its place in the text.
     pub at: usize,
 }
 
-/// What the sections of one file tell each other ([`Part::tell`](super::Part::tell)).
+/// Facts that the sections of one file share ([`Part::tell`](super::Part::tell)).
 #[derive(Debug, Default)]
 pub struct Facts {
     /// The underlay interface.
     pub interface: Option<Located<String>>,
     /// The own protected prefixes.
     pub prefixes: Prefixes,
-    /// How packets for them reach this host.
+    /// How packets for the prefixes reach this host.
     pub link: LinkMode,
-    /// Own tunnel addresses without a problem of their own.
+    /// Own tunnel addresses that are valid on their own.
     pub addresses: Vec<Located<IpNet>>,
-    /// Whether these are all that the file lists.
+    /// Whether all listed addresses are valid.
     pub addresses_complete: bool,
     /// Length of a rendezvous window.
     pub window: Duration,
@@ -58,41 +58,41 @@ pub struct Facts {
     pub public_keys: Vec<Claim<[u8; 32]>>,
     /// Inner networks of the other ends.
     pub networks: Vec<Claim<IpNet>>,
-    /// Single addresses that statically configured peers have.
+    /// Single addresses of statically configured peers.
     pub peer_addresses: HashSet<IpAddr>,
     /// Slots that have to be loaded ahead.
     pub slots: Vec<Slots>,
-    /// Sessions that the file itself names.
+    /// Number of sessions that the file itself defines.
     pub sessions: usize,
-    /// Sections that need the own key: their headers, and where they stand.
+    /// Sections that need the own key: their headers, and their places in the text.
     pub needs_key: Vec<(&'static str, usize)>,
-    /// Where peers stand that have to know the own prefix.
+    /// Places of peers that need to know the own prefix.
     pub needs_prefix: Vec<usize>,
 }
 
 impl Facts {
-    /// The own prefixes that count: surplus ones are a problem already.
+    /// The own prefixes up to the limit: surplus ones are reported elsewhere.
     pub fn own_prefixes(&self) -> &[Located<Ipv6Net>] {
         &self.prefixes.listed[..self.prefixes.listed.len().min(MAX_PREFIXES)]
     }
 
-    /// The own prefix that has `address` in it.
+    /// The own prefix that contains `address`.
     pub fn prefix_around(&self, address: IpAddr) -> Option<Ipv6Net> {
         let inside = |prefix: &&Located<Ipv6Net>| IpNet::V6(prefix.value).contains(&address);
         self.own_prefixes().iter().find(inside).map(|prefix| prefix.value)
     }
 
-    /// The own prefix of sessions that choose none; `None`: that of the interface.
+    /// The own prefix of sessions that do not choose one; `None`: that of the interface.
     pub fn default_prefix(&self) -> Option<Ipv6Net> {
         self.prefixes.listed.first().map(|prefix| prefix.value)
     }
 
-    /// Longest slot that has to be loaded ahead; zero where there are none.
+    /// Longest slot that has to be loaded ahead; zero if there are none.
     pub fn longest_period(&self) -> Duration {
         self.slots.iter().map(|slots| slots.period).max().unwrap_or_default()
     }
 
-    /// What must hold for an own prefix that a session chooses.
+    /// Checks an own prefix that a session chooses.
     pub fn check_local_prefix(
         &self,
         key: &str,
@@ -113,7 +113,7 @@ impl Facts {
         }
     }
 
-    /// What must hold for the other ends, whichever section names them: none has what another one has.
+    /// Checks the other ends, whichever section defines them: names, keys and networks must be unique.
     pub fn check(&self, problems: &mut Problems<'_>) {
         each_once(claims(&self.public_keys), problems, |_, line| {
             Fault::new(format!("is in line {line} already"), "write the other end's own public key")
@@ -132,7 +132,7 @@ fn claims<T>(claims: &[Claim<T>]) -> impl Iterator<Item = (&'static str, &Locate
     claims.iter().map(|(key, located)| (*key, located))
 }
 
-/// Reports each value, in the order of the file, that an earlier one equals; `fault` is given the value and the line of
+/// Reports each value that equals an earlier one, in the order of the file; `fault` is called with the value and the line of
 /// the earlier one. Each value comes with the name of its key.
 pub fn each_once<'a, T: Eq + Hash + 'a>(
     values: impl Iterator<Item = (&'static str, &'a Located<T>)>,

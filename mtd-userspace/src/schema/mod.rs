@@ -1,8 +1,8 @@
-//! What the sections of a configuration file are made of: keys and their documentation, values with their place in the
-//! file, problems that are collected, and what sections need to know of each other.
+//! The building blocks of a configuration file's sections: keys and their documentation, values with their place in the
+//! file, collected problems, and facts that sections share.
 //!
-//! It knows no feature. A feature has a file `section.rs` with a [`Schema`] (or [`Key`]s of the root) and a [`Part`] that
-//! reads and checks them; [`crate::config`] puts the sections together.
+//! It does not depend on any feature. A feature has a file `section.rs` with a [`Schema`] (or [`Key`]s of the root) and a
+//! [`Part`] that reads and checks them; [`crate::config`] puts the sections together.
 
 pub mod common;
 mod document;
@@ -21,94 +21,94 @@ pub use problems::{ConfigError, Problem, Problems};
 pub use section::{Located, Section, unlocated, value, value_or_default};
 pub use values::{MAX_INTERFACE_NAME, absolute_path, duration, interface_name, name, path};
 
-/// One section's part in the reading of a file. First every section tells the others what they may need to know, then
-/// each is checked.
+/// One section's part in the reading of a file. First every section adds the facts that others may need, then each section
+/// is checked.
 pub trait Part {
-    /// Adds what other sections may need to know.
+    /// Adds the facts that other sections may need.
     fn tell(&self, _: &mut Facts) {}
 
-    /// Reports what does not hold within the section, or does not go together with the others.
+    /// Reports problems within the section, and conflicts with the others.
     fn check(&self, _: &Facts, _: &mut Problems<'_>) {}
 }
 
-/// What values a key has.
+/// The kind of values that a key takes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Kind {
-    /// A string; in words, what it stands for.
+    /// A string, described by these words.
     Text(&'static str),
-    /// One string, or a list of them; in words, what each stands for.
+    /// One string, or a list of them, each described by these words.
     List(&'static str),
     /// One of these words.
     Choice(&'static [&'static str]),
-    /// A string with a duration, from the first to the second.
+    /// A string with a duration, between these two (included).
     Duration(Duration, Duration),
-    /// A whole number, from the first to the second.
+    /// A whole number, between these two (included).
     Integer(u32, u32),
     /// `true` or `false`.
     Boolean,
 }
 
-/// What holds when a key is left out.
+/// The value of a key that is left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Default {
-    /// The key must be there.
+    /// The key is required.
     Required,
     /// This value, in TOML.
     Value(&'static str),
-    /// What these words say.
+    /// A default described by these words.
     Words(&'static str),
 }
 
-/// A key of a table: the one place that says what it is called, what can be written, and what it means.
+/// A key of a table: the one place for its name, its values, and its meaning.
 #[derive(Clone, Copy, Debug)]
 pub struct Key {
     /// Its name.
     pub name: &'static str,
-    /// What can be written.
+    /// The values that it takes.
     pub kind: Kind,
-    /// A value in TOML, for messages that show how one is written.
+    /// An example value in TOML, for messages.
     pub example: &'static str,
-    /// What holds without it.
+    /// Its default.
     pub default: Default,
-    /// What it means, in whole sentences.
+    /// Its meaning, in whole sentences.
     pub help: &'static str,
-    /// The requirement that it comes from; empty: none.
+    /// The requirement behind it; empty: none.
     pub requirement: &'static str,
-    /// Whether `mtd reload` applies a changed value to a running controller. Otherwise the next start does.
+    /// Whether `mtd reload` applies a changed value to a running controller. Otherwise it takes effect at the next start.
     pub reloads: bool,
 }
 
 impl Key {
-    /// A key that must be there; see the fields.
+    /// A required key; see the fields.
     pub const fn required(name: &'static str, kind: Kind, example: &'static str, help: &'static str) -> Self {
         let default = Default::Required;
         Self { name, kind, example, default, help, requirement: "", reloads: false }
     }
 
-    /// A key whose default is this value in TOML, which is the example as well.
+    /// A key with this default value in TOML, which is also the example.
     pub const fn preset(name: &'static str, kind: Kind, preset: &'static str, help: &'static str) -> Self {
         Self { default: Default::Value(preset), ..Self::required(name, kind, preset, help) }
     }
 
-    /// The same key, whose default is this value in TOML.
+    /// The same key, with this default value in TOML.
     #[must_use]
     pub const fn or(self, default: &'static str) -> Self {
         Self { default: Default::Value(default), ..self }
     }
 
-    /// The same key, of which these words say what holds without it.
+    /// The same key, with a default described by these words.
     #[must_use]
     pub const fn otherwise(self, words: &'static str) -> Self {
         Self { default: Default::Words(words), ..self }
     }
 
-    /// The same key, from this requirement.
+    /// The same key, with this requirement.
     #[must_use]
     pub const fn from_requirement(self, requirement: &'static str) -> Self {
         Self { requirement, ..self }
     }
 
-    /// The same key, of which `mtd reload` applies changes.
+    /// The same key, whose changes `mtd reload` applies.
     #[must_use]
     pub const fn reloading(self) -> Self {
         Self { reloads: true, ..self }
@@ -118,13 +118,13 @@ impl Key {
 /// The keys of one kind of table.
 #[derive(Debug)]
 pub struct Schema {
-    /// The line above such a table; empty for the root.
+    /// The header of such a table; empty for the root.
     pub header: &'static str,
-    /// In front of the keys' names in messages.
+    /// Prefix of the keys' names in messages.
     pub path: &'static str,
-    /// What the table is for, in whole sentences.
+    /// The purpose of the table, in whole sentences.
     pub help: &'static str,
-    /// Its keys, in groups that different rooms have made.
+    /// Its keys, in groups that different rooms define.
     pub groups: &'static [&'static [Key]],
 }
 
@@ -150,10 +150,10 @@ impl Schema {
     }
 }
 
-/// All tables that a file can have.
+/// All kinds of tables that a file can have.
 #[derive(Debug)]
 pub struct Format {
-    /// What stands above the first table.
+    /// The text above the first table.
     pub root: &'static Schema,
     /// The tables.
     pub tables: &'static [&'static Schema],
@@ -165,13 +165,13 @@ impl Format {
         std::iter::once(self.root).chain(self.tables.iter().copied())
     }
 
-    /// The names that can stand in a table: its keys, and the tables for the root.
+    /// The names that can occur in a table: its keys, and for the root also the tables.
     pub fn names(&self, schema: &'static Schema) -> impl Iterator<Item = &'static str> + use<> {
         let tables = if schema.header.is_empty() { self.tables } else { &[] };
         schema.keys().map(|key| key.name).chain(tables.iter().map(|table| table.name()))
     }
 
-    /// Whether this name can stand in a table.
+    /// Whether this name can occur in a table.
     pub fn has(&self, schema: &'static Schema, name: &str) -> bool {
         self.names(schema).any(|known| known == name)
     }
@@ -180,13 +180,13 @@ impl Format {
     pub fn reloads(&self, setting: &str) -> bool {
         let Some((table, rest)) = setting.split_once('.') else {
             return match self.tables.iter().find(|schema| schema.name() == setting) {
-                // The table itself has come or gone.
+                // The table itself was added or removed.
                 Some(table) => table.keys().all(|key| key.reloads),
                 None => self.root.key(setting).is_some_and(|key| key.reloads),
             };
         };
         let Some(table) = self.tables.iter().find(|schema| schema.name() == table) else { return false };
-        // In front of it stands the name of one of several tables, which may have dots.
+        // The name of one of several tables comes first, and may contain dots.
         let key = if table.is_list() { rest.rsplit_once('.').map_or(rest, |(_, key)| key) } else { rest };
         table.key(key).is_some_and(|key| key.reloads)
     }

@@ -1,4 +1,4 @@
-//! Addresses and networks that several sections have.
+//! Addresses and networks that several sections use.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -13,7 +13,7 @@ const PREFIX_RANGE: (u8, u8) = (*PREFIX_LENGTHS.start(), *PREFIX_LENGTHS.end());
 /// A protected prefix, own or a peer's (requirement MT-06).
 ///
 /// # Errors
-/// When the text is none.
+/// When the text is not one.
 pub fn prefix(text: &str) -> Result<Ipv6Net, Fault> {
     let net = match text.parse::<IpNet>() {
         Ok(IpNet::V6(net)) => net,
@@ -39,7 +39,7 @@ fn check_prefix_length(net: Ipv6Net) -> Result<(), Fault> {
         return Ok(());
     }
     let what = format!("{net} has {} bits; a protected prefix has {least} to {most}", net.prefix_len());
-    // Within 128 bits by the clamp; without an example the remedy still says what to do.
+    // The clamp keeps it within 128 bits; even without an example the remedy is clear.
     let example = Ipv6Net::new(net.addr(), nearest)
         .map_or_else(|_| String::new(), |net| format!(", such as {}", net.trunc()));
     Err(Fault::new(what, format!("write a prefix of {least} to {most} bits{example}")))
@@ -62,10 +62,10 @@ fn reserved(net: Ipv6Net) -> Option<&'static str> {
     }
 }
 
-/// Whether a host can have this address in a network.
+/// Checks that a host can have this address in a network.
 ///
 /// # Errors
-/// When it cannot; then `example` says what is wanted.
+/// When it cannot; the remedy shows `example`.
 pub fn check_unicast(address: IpAddr, example: &str) -> Result<(), Fault> {
     let usable = match address {
         IpAddr::V4(v4) => {
@@ -82,17 +82,20 @@ pub fn check_unicast(address: IpAddr, example: &str) -> Result<(), Fault> {
     Err(Fault::new(what, format!("write a unicast address, such as {example}")))
 }
 
-/// An address and a port to listen at, written like `example`.
+/// An address and a port to listen on, written like `example`.
 ///
 /// # Errors
-/// When the text is none, or the port is 0.
+/// When the text is not one, or the port is 0.
 pub fn listen_address(text: &str, example: &str) -> Result<SocketAddr, Fault> {
     let address = text.parse::<SocketAddr>().map_err(|_| {
         let what = format!("\"{}\" is not an address with a port", shown(text));
         Fault::new(what, format!("write it like {example}"))
     })?;
     if address.port() == 0 {
-        return Err(Fault::new("port 0 is another one at each start", format!("write it like {example}")));
+        return Err(Fault::new(
+            "port 0 means a different port at each start",
+            format!("write it like {example}"),
+        ));
     }
     Ok(address)
 }
@@ -100,7 +103,7 @@ pub fn listen_address(text: &str, example: &str) -> Result<SocketAddr, Fault> {
 /// An inner network of a peer or server.
 ///
 /// # Errors
-/// When the text is none.
+/// When the text is not one.
 pub fn inner_network(text: &str) -> Result<IpNet, Fault> {
     let length = if text.contains(':') { 128 } else { 32 };
     let net =
@@ -119,7 +122,7 @@ pub fn inner_network(text: &str) -> Result<IpNet, Fault> {
     }
 }
 
-/// Whether the bits behind the prefix of a network are zero.
+/// Checks that the bits behind the prefix of a network are zero.
 ///
 /// # Errors
 /// When they are not.
@@ -130,7 +133,7 @@ pub fn check_host_bits(net: IpNet) -> Result<(), Fault> {
     Err(Fault::new(format!("host bits are set in {net}"), format!("write {}", net.trunc())))
 }
 
-/// What is wrong with a text that is no network: `length` is the one to propose for an address without.
+/// The fault in a text that is not a network: `length` is the one to propose for a plain address.
 pub fn not_a_network(text: &str, length: u8, example: &str) -> Fault {
     match text.parse::<IpAddr>().map(|address| IpNet::new(address, length)) {
         Ok(Ok(net)) => {

@@ -1,10 +1,10 @@
-//! Problems of a configuration file: collected with their place, printed as a compiler prints its errors.
+//! Problems of a configuration file: collected with their place, printed like a compiler's errors.
 
 use std::fmt;
 
 use crate::model::{Fault, MAX_SHOWN};
 
-/// This many problems are kept; further ones are only counted.
+/// Number of problems that are kept; further ones are only counted.
 const MAX_PROBLEMS: usize = 100;
 
 /// One problem of a configuration file.
@@ -12,9 +12,9 @@ const MAX_PROBLEMS: usize = 100;
 pub struct Problem {
     /// Line and column, counted from 1, the column in characters; `None`: the file as a whole.
     pub position: Option<(usize, usize)>,
-    /// The key, such as `mtu` or `peer.seed`; empty: none in particular.
+    /// The key, such as `mtu` or `peer.seed`; empty: not about a key.
     pub key: String,
-    /// What is wrong, and the way out.
+    /// What is wrong, and what to do about it.
     pub fault: Fault,
 }
 
@@ -28,13 +28,13 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
-    /// The error of a file that cannot be read as a whole.
+    /// An error about the file as a whole.
     pub fn of_file(origin: &str, fault: Fault) -> Self {
         let problem = Problem { position: None, key: String::new(), fault };
         Self { origin: origin.to_owned(), problems: vec![problem], more: 0 }
     }
 
-    /// The problems in the order of the file; the first 100 that were found when there are more.
+    /// The problems in the order of the file; at most the first 100 that were found.
     pub fn problems(&self) -> &[Problem] {
         &self.problems
     }
@@ -68,7 +68,7 @@ impl std::error::Error for ConfigError {}
 #[derive(Debug)]
 pub struct Problems<'t> {
     text: &'t str,
-    /// Byte at which each line begins, so that a file of many problems takes no quadratic time.
+    /// The byte at which each line begins, so that a file with many problems does not take quadratic time.
     lines: Vec<usize>,
     origin: &'t str,
     found: Vec<(usize, Problem)>,
@@ -76,7 +76,7 @@ pub struct Problems<'t> {
 }
 
 impl<'t> Problems<'t> {
-    /// No problems yet of `text`, which messages call `origin`.
+    /// A collection without problems for `text`, which messages call `origin`.
     pub fn new(text: &'t str, origin: &'t str) -> Self {
         let newlines = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
         let lines = std::iter::once(0).chain(newlines.map(|(at, _)| at + 1)).collect();
@@ -103,7 +103,7 @@ impl<'t> Problems<'t> {
         self.lines.partition_point(|start| *start <= at)
     }
 
-    /// The error that all problems make together.
+    /// The error that contains all problems.
     pub fn into_error(mut self) -> ConfigError {
         self.found.sort_by_key(|(at, _)| *at);
         let problems = self.found.into_iter().map(|(_, problem)| problem).collect();
@@ -114,13 +114,13 @@ impl<'t> Problems<'t> {
         let at = at.min(self.text.len());
         let line = self.line(at);
         let before = &self.text.as_bytes()[self.lines[line - 1]..at];
-        // Bytes that begin a character, so that columns are those of an editor.
+        // Counts bytes that begin a character, so that columns are those of an editor.
         let column = before.iter().filter(|byte| **byte & 0xc0 != 0x80).count() + 1;
         (line, column)
     }
 }
 
-/// The candidate that a misspelt word most probably means.
+/// The candidate that a misspelt word most probably stands for.
 pub(super) fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     if word.len() > MAX_SHOWN {
         return None;

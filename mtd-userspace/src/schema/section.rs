@@ -8,12 +8,12 @@ use super::problems::{Problems, nearest};
 use super::{Format, Key, Kind, Schema, values};
 use crate::model::{Fault, shown};
 
-/// A value and where it stands.
+/// A value and its place in the text.
 #[derive(Clone, Debug)]
 pub struct Located<T> {
     /// The value.
     pub value: T,
-    /// The byte of the text at which it stands.
+    /// The byte at which it begins.
     pub at: usize,
 }
 
@@ -30,7 +30,7 @@ pub struct Section<'a, 'i> {
     format: &'static Format,
     table: &'a DeTable<'i>,
     schema: &'static Schema,
-    /// Where the table stands, for problems about what is not in it.
+    /// The place of the table, for problems about missing keys.
     at: usize,
 }
 
@@ -53,7 +53,7 @@ impl<'a, 'i> Section<'a, 'i> {
         section
     }
 
-    /// Where the table stands.
+    /// The place of the table.
     pub fn at(&self) -> usize {
         self.at
     }
@@ -76,7 +76,7 @@ impl<'a, 'i> Section<'a, 'i> {
         })
     }
 
-    /// As [`Section::optional`], and it is a problem when there is none.
+    /// As [`Section::optional`], but a missing key is a problem.
     pub fn required<T>(
         &self,
         key: &str,
@@ -87,7 +87,7 @@ impl<'a, 'i> Section<'a, 'i> {
         self.optional(key, problems, convert)
     }
 
-    /// The word of `key`, which stands for one of the choices.
+    /// The choice that the word of `key` stands for.
     pub fn choice<T: Copy>(
         &self,
         key: &str,
@@ -135,13 +135,13 @@ impl<'a, 'i> Section<'a, 'i> {
         self.table.contains_key(key)
     }
 
-    /// Where the value of `key` stands, if that is this word alone.
+    /// The place of the value of `key`, if it is this single word.
     pub fn word(&self, key: &str, word: &str) -> Option<usize> {
         let value = self.table.get(key)?;
         matches!(value.get_ref(), DeValue::String(text) if *text == word).then(|| value.span().start)
     }
 
-    /// As [`Section::optional_list`], and no key is a problem.
+    /// As [`Section::optional_list`], but a missing key is a problem.
     pub fn list<T>(
         &self,
         key: &str,
@@ -152,7 +152,7 @@ impl<'a, 'i> Section<'a, 'i> {
         self.optional_list(key, problems, convert)
     }
 
-    /// As [`Section::strings`], and an empty list is a problem.
+    /// As [`Section::strings`], but an empty list is a problem.
     pub fn optional_list<T>(
         &self,
         key: &str,
@@ -168,7 +168,7 @@ impl<'a, 'i> Section<'a, 'i> {
         self.strings(key, problems, convert)
     }
 
-    /// The strings of `key`, a list or one string alone, as `convert` makes them: those without a problem.
+    /// The strings of `key`, a list or a single string, as `convert` makes them; those with a problem are left out.
     pub fn strings<T>(
         &self,
         key: &str,

@@ -1,4 +1,4 @@
-//! Values that several sections have: text to type, or what is wrong with it.
+//! Values that several sections use: conversion of text, or what is wrong with it.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use humantime::{format_duration, parse_duration};
 use super::problems::nearest;
 use crate::model::{Fault, shown};
 
-/// The kernel's IFNAMSIZ less the zero byte.
+/// The kernel's IFNAMSIZ minus the zero byte.
 pub const MAX_INTERFACE_NAME: usize = 15;
 
 /// Longest name of a peer, client or server.
@@ -31,7 +31,7 @@ pub fn interface_name(text: &str, most: usize) -> Result<String, Fault> {
 /// A duration within the range, both ends included.
 ///
 /// # Errors
-/// When the text is none.
+/// When the text is not one.
 pub fn duration(text: &str, (least, most): (Duration, Duration)) -> Result<Duration, Fault> {
     let remedy = || {
         format!(
@@ -51,7 +51,7 @@ pub fn duration(text: &str, (least, most): (Duration, Duration)) -> Result<Durat
 /// The name of a peer, client or server: `[A-Za-z0-9._-]{1,32}`.
 ///
 /// # Errors
-/// When the text is none.
+/// When the text is not one.
 pub fn name(text: &str) -> Result<String, Fault> {
     let valid = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     if (1..=MAX_NAME).contains(&text.len()) && text.chars().all(valid) {
@@ -83,7 +83,7 @@ pub(super) fn choice<T: Copy>(text: &str, choices: &[(&'static str, T)]) -> Resu
 /// An absolute path, such as `example`.
 ///
 /// # Errors
-/// When the text is none.
+/// When the text is not one.
 pub fn absolute_path(text: &str, example: &str) -> Result<PathBuf, Fault> {
     let path = path(text, example)?;
     if path.is_absolute() {
@@ -96,7 +96,7 @@ pub fn absolute_path(text: &str, example: &str) -> Result<PathBuf, Fault> {
 /// A path, such as `example`.
 ///
 /// # Errors
-/// When the text is none.
+/// When the text is not one.
 pub fn path(text: &str, example: &str) -> Result<PathBuf, Fault> {
     if text.is_empty() || text.contains('\0') {
         return Err(Fault::new(

@@ -1,4 +1,4 @@
-//! Telling the origins what happens, and doing what they ask for.
+//! Reporting events to the origins, and carrying out their requests.
 
 use tracing::{debug, error, warn};
 
@@ -12,12 +12,12 @@ use crate::proto::clock::Reading;
 use crate::proto::exchange::SessionId;
 use crate::proto::packet;
 
-/// In how many ticks all sessions that are not watched closely are looked at: a second.
+/// Number of ticks in which all sessions that are not watched closely are checked once: a second.
 const TURNS: u32 = 10;
 
 impl<M: Maps> Sessions<M> {
-    /// Tells every origin the time and what has been seen, loads and unloads slots. Failures are logged and tried again at
-    /// the next tick: the slots loaded ahead give time to mend what is broken.
+    /// Reports the time and the programs' observations to every origin, then loads and unloads slots. Failures are logged
+    /// and tried again at the next tick: the slots loaded ahead leave time to repair the cause.
     pub fn tick(&mut self) {
         let now = self.clock.read();
         self.take_written();
@@ -32,7 +32,7 @@ impl<M: Maps> Sessions<M> {
         self.observe(now);
         let mut failures = 0;
         self.table.load_all(now, |key, error| {
-            // One line stands for all: a full table is full for each of them.
+            // One line is enough: a full table is full for each of them.
             if failures == 0 {
                 warn!("loading slots of {key:?}: {error}");
             }
@@ -48,7 +48,7 @@ impl<M: Maps> Sessions<M> {
         self.refreshed = Some(now.boot);
     }
 
-    /// Tells the origins what the programs have seen of their sessions.
+    /// Reports to the origins what the programs have seen of their sessions.
     fn look(&mut self, now: Reading) {
         self.turn = (self.turn + 1) % TURNS;
         for installed in self.table.iter().filter(|installed| !installed.is_introduction()) {
@@ -62,7 +62,7 @@ impl<M: Maps> Sessions<M> {
         }
     }
 
-    /// Takes note of what has been written into the state file.
+    /// Handles the results of writes to the state file.
     fn take_written(&mut self) {
         while let Some((note, result)) = self.store.as_ref().and_then(Store::next_written) {
             if let Err(error) = &result {
@@ -73,14 +73,14 @@ impl<M: Maps> Sessions<M> {
                     let done = result.is_ok();
                     self.origins.each(|_, origin| origin.handle_reserved(&reserved, done));
                 }
-                // Also where it could not be noted: clients must find this host.
+                // Even if it could not be noted: clients must find this host.
                 Note::Publishing(publication) => self.effect(Effect::Publish(*publication)),
                 Note::Ended(_) => {}
             }
         }
     }
 
-    /// Does what the origins ask for, until they ask for nothing.
+    /// Carries out the requests of the origins until there are none left.
     pub(super) fn act(&mut self, now: Reading) {
         for id in self.origins.ids() {
             while let Some(request) = self.origins.get(id).and_then(Origin::next_request) {

@@ -1,4 +1,4 @@
-//! The machines that a configuration asks for.
+//! The state machines that a configuration asks for.
 
 use std::path::Path;
 
@@ -23,10 +23,10 @@ use crate::proto::server::{self, Server};
 use crate::proto::session::{self, nanoseconds, network};
 use crate::state::State;
 
-/// Makes the machines; nothing begins before the first tick.
+/// Makes the state machines; nothing begins before the first tick.
 ///
 /// # Errors
-/// When there are no sockets, or a server's key is a weak one.
+/// When there are no sockets, or a server's public key is weak.
 pub(crate) fn build(
     config: &Config,
     ground: &Ground<'_>,
@@ -44,7 +44,7 @@ pub(crate) fn build(
     Ok(Machines { origins, wire: Box::new(wire), effects })
 }
 
-/// What is there for sessions to stand on.
+/// What the sessions are built on.
 pub(crate) struct Ground<'a> {
     /// The underlay.
     pub(crate) underlay: &'a Underlay,
@@ -137,7 +137,7 @@ fn server_settings(
     }
 }
 
-/// The own prefix to use: the wanted one, or else the first.
+/// The own prefix to use: the requested one, or else the first.
 fn choose(prefixes: &[Ipv6Net], wanted: Option<Ipv6Net>) -> Option<Ipv6Net> {
     prefixes.iter().find(|prefix| wanted.is_none_or(|wanted| **prefix == wanted)).copied()
 }
@@ -145,8 +145,8 @@ fn choose(prefixes: &[Ipv6Net], wanted: Option<Ipv6Net>) -> Option<Ipv6Net> {
 /// Random numbers of the kernel.
 fn random() -> Random {
     Box::new(|bytes| {
-        // The call cannot fail once the kernel has gathered enough at boot, and blocks before. What is at stake are
-        // keys: without randomness there is no going on.
+        // The call cannot fail once the kernel has gathered enough entropy at boot, and blocks until then. Keys depend on
+        // it: without randomness the controller cannot go on.
         if let Err(error) = getrandom::fill(bytes) {
             panic!("no randomness from the kernel: {error}");
         }

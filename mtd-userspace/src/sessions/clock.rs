@@ -11,7 +11,7 @@ use crate::model::{BootNs, Reading, UnixNs};
 
 /// Reads boot time and wall clock.
 pub trait Clock: Send + Sync {
-    /// Both, at about the same instant.
+    /// Both clocks, read at about the same instant.
     fn read(&self) -> Reading;
 }
 
@@ -22,7 +22,7 @@ pub struct SystemClock {
 }
 
 impl SystemClock {
-    /// The wall clock is shifted by the ns in `offset_file`, where there is one.
+    /// The wall clock is shifted by the ns in `offset_file`, if given.
     pub const fn new(offset_file: Option<PathBuf>) -> Self {
         Self { offset_file }
     }

@@ -1,7 +1,8 @@
-//! The sessions with the peers of the configuration: their clocks, their numbers, and what a start remembers of them.
+//! The sessions with the peers of the configuration: their clocks, their sequence numbers, and what is remembered at a
+//! start.
 //!
-//! A machine like those of [`crate::proto`]: no I/O. Where the clock is wrong, or numbers run out, it takes a session out of
-//! use, waits until no program is at work with it and more numbers are noted in the state file, and goes on.
+//! A state machine like those of [`crate::proto`]: no I/O. If the clock is wrong, or the sequence numbers run out, it takes
+//! a session out of use, waits until no program works with it and more numbers are noted in the state file, and goes on.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -30,7 +31,7 @@ pub(super) struct ConfiguredPeer {
     pub(super) dropped: BTreeMap<DropReason, u64>,
     networks: Arc<[IpNet]>,
     offset: ClockOffset,
-    /// Since when `offset` is what it is, or the last valid packet.
+    /// Time of the last valid packet, or of the last change of `offset`.
     heard: BootNs,
     numbers: Numbers,
     condition: Condition,
@@ -80,7 +81,7 @@ impl ConfiguredPeer {
         self.condition = Condition::Live;
     }
 
-    /// What a session starts with that has this past.
+    /// The state in which a session with this past starts.
     fn state(&self, past: Past, now: Reading) -> SessionState {
         let time = now.offset().session(now.boot).0;
         let seed = sequence_seed(time);
@@ -88,7 +89,7 @@ impl ConfiguredPeer {
             Past::None => SessionState { tx_sequence: seed, ..SessionState::default() },
             Past::Known(state) => SessionState { tx_sequence: state.tx_sequence.max(seed), ..*state },
             Past::Lost { reserved } => {
-                // Live then can have been this slot and the next one; packets for later ones nobody has accepted.
+                // At that time, this slot and the next one can have been live; nobody has accepted packets for later ones.
                 let first = slot::number(time, self.session.phase, self.session.period) + 2;
                 info!(
                     "the last stop was not clean: {} can be reached from slot {first} on",
@@ -107,7 +108,7 @@ impl ConfiguredPeer {
 /// The machine of all configured peers. The number of a session is that of its peer.
 pub(super) struct Configured {
     peers: Vec<ConfiguredPeer>,
-    /// More numbers are asked for, and not noted yet.
+    /// More sequence numbers were requested, and are not noted yet.
     reserving: bool,
     requests: VecDeque<Request>,
 }
@@ -118,12 +119,12 @@ impl Configured {
         Self { peers, reserving: false, requests: VecDeque::new() }
     }
 
-    /// The peers, with the numbers of their sessions.
+    /// The peers with the numbers of their sessions.
     pub(super) fn peers(&self) -> impl Iterator<Item = (SessionId, &ConfiguredPeer)> {
         self.peers.iter().enumerate().map(|(position, peer)| (id(position), peer))
     }
 
-    /// Begins the sessions that do not go on from an earlier controller, with what is remembered of each.
+    /// Begins the sessions that do not continue those of an earlier controller, each with what is remembered of it.
     pub(super) fn begin(&mut self, past: impl Fn(&str) -> Past, now: Reading) {
         for (position, peer) in self.peers.iter_mut().enumerate() {
             if peer.condition != Condition::Absent {
@@ -148,12 +149,12 @@ impl Configured {
         }
     }
 
-    /// Up to which numbers are to be noted as used, by fingerprint of the session.
+    /// The sequence numbers to be noted as used, all below these, by fingerprint of the session.
     pub(super) fn wanted(&self) -> Vec<(String, u64)> {
         self.peers.iter().map(|peer| (peer.session.fingerprint(), peer.numbers.wanted())).collect()
     }
 
-    /// Counts a dropped packet for the peers from whose prefix it came.
+    /// Counts a dropped packet for the peers whose prefix it came from.
     pub(super) fn note_drop(&mut self, source: std::net::Ipv6Addr, reason: DropReason) {
         for peer in self.peers.iter_mut().filter(|peer| peer.config.prefix.contains(&source)) {
             *peer.dropped.entry(reason).or_default() += 1;
@@ -164,7 +165,7 @@ impl Configured {
         self.peers.get_mut(usize::try_from(id.0.checked_sub(1)?).ok()?)
     }
 
-    /// Goes on with the sessions for which enough numbers are noted.
+    /// Resumes the sessions for which enough sequence numbers are noted.
     fn resume(&mut self, now: Reading) {
         for (position, peer) in self.peers.iter_mut().enumerate() {
             if let Condition::Waiting { offset, sequence } = peer.condition
@@ -229,7 +230,7 @@ impl Origin for Configured {
         let strays = clock::difference(peer.offset, now).unsigned_abs() > clock::TOLERANCE;
         let silent = now.boot.since(peer.heard) >= clock::silence(peer.session.period);
         let offset = if strays && silent { now.offset() } else { peer.offset };
-        // So that numbers are possible ones again, whichever way the clock went; none that was used before.
+        // This makes sequence numbers acceptable again, whichever way the clock went; none is used twice.
         let sequence = peer.numbers.unused_from(sequence_seed(offset.session(now.boot).0));
         peer.numbers.go_on_from(sequence);
         peer.condition = Condition::Waiting { offset, sequence };

@@ -4,7 +4,7 @@ use crate::keys::PublicKey;
 use crate::model::{ClientId, TunnelAddresses};
 use crate::proto::exchange::Publication;
 
-/// What has to be done outside of the table, and takes time.
+/// Work outside of the table, which takes time.
 #[derive(Debug)]
 pub(crate) enum Effect {
     /// Look for a server's introduction.
@@ -14,19 +14,19 @@ pub(crate) enum Effect {
         /// Start of the window, Unix time in s.
         window: u64,
     },
-    /// Publish an introduction. That it will be is noted in the state file.
+    /// Publish an introduction. The state file says already that it will be published.
     Publish(Publication),
-    /// Publish nothing any more for a client that is no longer registered.
+    /// Stop publishing for a client that is no longer registered.
     Withdraw(PublicKey),
-    /// Give the tunnel device other addresses and routes.
+    /// Change the addresses and routes of the tunnel device.
     Device,
 }
 
-/// What a change of the registry means for the sessions.
+/// The consequences of a change of the registry for the sessions.
 #[derive(Debug, Default)]
 pub struct Consequences {
-    /// To be registered, or given other addresses.
+    /// Clients to be registered, or given other addresses.
     pub register: Vec<(PublicKey, TunnelAddresses)>,
-    /// To be removed.
+    /// Clients to be removed.
     pub remove: Vec<PublicKey>,
 }

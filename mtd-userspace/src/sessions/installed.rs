@@ -1,4 +1,4 @@
-//! A session that is in the data plane, whatever it came from.
+//! A session in the data plane, whatever its origin.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::proto::exchange::SessionId;
 use crate::proto::session::{Ends, Keys, Parts, Role, Session, Terms};
 use crate::proto::slots::{Loader, Place};
 
-/// What a session is known by: where it came from, and its number there.
+/// The key of a session: its origin, and its number there.
 pub type Key = (OriginId, SessionId);
 
 /// Up to two inner addresses, as the maps have them (IPv4 as `::ffff:a.b.c.d`, zero: none).
@@ -28,13 +28,13 @@ pub type Inner = [[u8; 16]; 2];
 pub enum Peer {
     /// A peer of the configuration, with its number. Nothing is negotiated with it.
     Configured(PeerNumber),
-    /// The owner of this public key; which end of the handshake this host was.
+    /// The owner of this public key; and whether this host was client or server in the handshake.
     Negotiated(Role, PublicKey),
 }
 
-/// A session to be installed.
+/// A session that is to be installed.
 pub struct NewSession {
-    /// Its number at its origin.
+    /// Its number within its origin.
     pub id: SessionId,
     /// Keys and ends.
     pub session: Arc<Session>,
@@ -50,12 +50,13 @@ pub struct NewSession {
     pub remote: Inner,
     /// Networks behind the peer, beside its own inner addresses.
     pub networks: Option<Arc<[IpNet]>>,
-    /// Numbers, window and counters to go on with; `None`: a new session.
+    /// Sequence numbers, window and counters to go on with; `None`: a new session.
     pub state: Option<Box<SessionState>>,
 }
 
 impl NewSession {
-    /// The public key of the other end; `None`: nothing is negotiated, or it is an introduction, which is nobody's.
+    /// The public key of the other end; `None`: a session that was not negotiated, or an introduction, which has no single
+    /// owner.
     pub(super) fn negotiated_with(&self) -> Option<PublicKey> {
         match self.peer {
             Peer::Negotiated(_, key) if self.session.mode != abi::MODE_INTRODUCTION => Some(key),
@@ -68,12 +69,12 @@ impl NewSession {
 pub(super) struct Installed {
     pub(super) key: Key,
     pub(super) session: Arc<Session>,
-    /// Which slots are loaded, and where in the maps.
+    /// The loaded slots, and their places in the maps.
     pub(super) loader: Loader,
     pub(super) offset: ClockOffset,
     pub(super) started: BootNs,
     pub(super) peer: PeerNumber,
-    /// `None`: nothing is negotiated, and there are no control messages.
+    /// `None`: the session was not negotiated, and has no control messages.
     pub(super) role: Option<Role>,
     pub(super) local: Inner,
     pub(super) remote: Inner,
@@ -101,8 +102,8 @@ impl Installed {
         self.session.element(generation, self.offset.0, self.peer.0, self.remote)
     }
 
-    /// Own and the peer's inner address of control messages. They are the session's alone, so that a message goes through
-    /// this session, whichever one traffic goes through.
+    /// The inner addresses of control messages, own and the peer's. They belong to this session alone, so that a message
+    /// takes this session, whichever one carries the traffic.
     pub(super) fn control_addresses(&self) -> Option<[[u8; 16]; 2]> {
         let [client, server] = self.session.control_addresses();
         Some(match self.role? {
@@ -122,7 +123,7 @@ impl Installed {
         Some((abi::ROUTE_KEY_FAMILY_BITS + 128, abi::route_key(6, &remote)))
     }
 
-    /// The inner networks of the peer: what is sent to it.
+    /// The inner networks of the peer: traffic to them goes to it.
     pub(super) fn inner_networks(&self) -> Vec<IpNet> {
         let behind = self.networks.as_deref().unwrap_or_default();
         let mut networks: Vec<_> = TunnelAddresses::from_map(self.remote).iter().map(IpNet::from).collect();
@@ -134,12 +135,12 @@ impl Installed {
         networks
     }
 
-    /// What is sent to the peer, as the routing map has it.
+    /// The same networks in the form of the routing map.
     pub(super) fn destinations(&self) -> Vec<Destination> {
         self.inner_networks().into_iter().map(route_key).collect()
     }
 
-    /// What the next controller needs to go on; `peer` is the owner of this key.
+    /// What the next controller needs to go on with it; `peer` is the owner of this key.
     pub(super) fn note(&self, role: Role, peer: &PublicKey) -> SessionNote {
         let session = &self.session;
         SessionNote {
@@ -170,7 +171,7 @@ pub(super) struct Left {
     pub(super) note: SessionNote,
 }
 
-/// An origin goes on with a session that was left.
+/// How an origin goes on with a session that an earlier controller left.
 pub(super) struct Adoption {
     pub(super) id: SessionId,
     pub(super) session: Arc<Session>,
@@ -182,7 +183,8 @@ pub(super) struct Adoption {
 }
 
 impl Left {
-    /// The session as it was negotiated, with the owner of which key, if it was and is not over.
+    /// The session as it was negotiated, and the public key of the other end; `None` if it was not negotiated in this role,
+    /// or is over.
     pub(super) fn negotiated(&self, role: Role, now: Reading) -> Option<(PublicKey, Session)> {
         let (element, note) = (&self.element, &self.note);
         let noted_role = if role == Role::Client { ROLE_CLIENT } else { ROLE_SERVER };

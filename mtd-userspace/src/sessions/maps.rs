@@ -1,4 +1,4 @@
-//! What the table of sessions needs of a data plane, so that it can be tried without one.
+//! The operations of a data plane that the table of sessions needs, so that it can be tested without one.
 
 use mtd_common::abi::{self, Route, RouteKey, SessionState, Slot};
 use mtd_common::session_note::SessionNote;
@@ -7,15 +7,15 @@ use crate::dataplane::{Capacity, Error, Plane, Settings};
 use crate::model::{Counts, Program, SessionIndex, SessionTraffic};
 use crate::proto::slots::SlotMaps;
 
-/// The maps and programs of a data plane. Whatever fails with an index fails because it is not below the capacity.
+/// The maps and programs of a data plane. An operation with an index fails only if the index is not below the capacity.
 pub trait Maps: Send {
-    /// How much there is room for.
+    /// The capacity of the maps.
     fn capacity(&self) -> Capacity;
 
     /// Whether the maps are those of an earlier controller.
     fn adopted(&self) -> bool;
 
-    /// Tells the programs their surroundings.
+    /// Gives the programs their settings.
     ///
     /// # Errors
     /// When the kernel refuses.
@@ -33,19 +33,19 @@ pub trait Maps: Send {
     /// See [`Maps`].
     fn set_session(&mut self, index: SessionIndex, value: abi::Session) -> Result<(), Error>;
 
-    /// What the programs keep of a session.
+    /// The state that the programs keep of a session.
     ///
     /// # Errors
     /// See [`Maps`].
     fn state(&self, index: SessionIndex) -> Result<SessionState, Error>;
 
-    /// Sets what the programs keep of a session. Only while no program can be at work with it.
+    /// Sets the state that the programs keep of a session. Only while no program can be at work with it.
     ///
     /// # Errors
     /// See [`Maps`].
     fn set_state(&mut self, index: SessionIndex, value: SessionState) -> Result<(), Error>;
 
-    /// What a controller noted of a session for the next one.
+    /// The note of a controller on a session for the next one.
     ///
     /// # Errors
     /// See [`Maps`].
@@ -57,7 +57,7 @@ pub trait Maps: Send {
     /// See [`Maps`].
     fn set_note(&mut self, index: SessionIndex, value: &SessionNote) -> Result<(), Error>;
 
-    /// What went through a session.
+    /// The traffic of a session.
     fn traffic(&self, index: SessionIndex) -> SessionTraffic;
 
     /// Makes these (prefix length in bits of the key, key, session) the only routes.
@@ -66,25 +66,25 @@ pub trait Maps: Send {
     /// When there are too many.
     fn replace_routes(&mut self, routes: &[(u32, RouteKey, Route)]) -> Result<(), Error>;
 
-    /// Sets one route, whatever was there.
+    /// Sets one route, replacing any earlier one.
     ///
     /// # Errors
     /// When there are too many.
     fn set_route(&mut self, length: u32, key: RouteKey, route: Route) -> Result<(), Error>;
 
-    /// Removes one route. What is not there is no error.
+    /// Removes one route. A missing one is no error.
     ///
     /// # Errors
     /// When the kernel refuses.
     fn remove_route(&mut self, length: u32, key: RouteKey) -> Result<(), Error>;
 
-    /// Takes away the addresses of slots for which `keep` says no.
+    /// Removes the addresses of slots for which `keep` is false.
     fn retain_slots(&mut self, keep: impl Fn(SessionIndex, &Slot) -> bool);
 
-    /// Where slots are loaded.
+    /// The places where slots are loaded.
     fn slots(&mut self) -> &mut impl SlotMaps<Error = Error>;
 
-    /// What the programs counted.
+    /// The counters of the programs.
     ///
     /// # Errors
     /// When the kernel refuses.

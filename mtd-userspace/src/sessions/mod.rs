@@ -1,10 +1,10 @@
-//! All sessions, whatever they came from.
+//! All sessions, whatever their origin.
 //!
-//! [`Table`] has what is installed: keys, ends, clocks, slots, routes. What a session comes from is an origin
-//! (`origin.rs`): the peers of the configuration, this host's server, this host as a client. [`Sessions`] joins the two:
-//! at each tick, and with whatever comes in, origins are told and then asked what they want, which is done to the table, on
-//! the wire, in the state file or elsewhere. Whoever holds the lock neither waits nor touches a file: what has to rest is
-//! looked at again by a later tick, and the state file has a thread of its own.
+//! [`Table`] holds the installed sessions: keys, ends, clocks, slots, routes. The origins (`origin.rs`) decide which
+//! sessions there are: the peers of the configuration, this host's server, this host as a client. [`Sessions`] joins the
+//! two: at each tick and for each event, it informs the origins, then carries out their requests on the table, on the wire,
+//! in the state file or elsewhere. The holder of the lock neither waits nor touches a file: a session that must rest is
+//! looked at again at a later tick, and the state file has a thread of its own.
 
 mod act;
 mod build;
@@ -61,7 +61,7 @@ use crate::state::{State, StateError};
 /// Sessions, clocks and data plane of a running controller.
 pub struct Sessions<M = Plane> {
     config: Config,
-    /// What the programs were told of their surroundings.
+    /// The settings that the programs were given.
     told: dataplane::Settings,
     clock: Box<dyn Clock>,
     table: Table<M>,
@@ -76,24 +76,24 @@ pub struct Sessions<M = Plane> {
     /// What is known of the outer paths.
     paths: Paths,
     observer: Observer,
-    /// The tunnel device's MTU is not what it should be.
+    /// The MTU of the tunnel device has to be set again.
     mtu_due: bool,
-    /// Which of the sessions that are not watched closely are looked at in this tick.
+    /// The share of the sessions that are not watched closely which is checked in this tick.
     turn: u32,
-    /// When slots were last looked after.
+    /// When slots were last loaded and unloaded.
     refreshed: Option<BootNs>,
-    /// What had gone through the sessions that an earlier controller left.
+    /// The traffic of the sessions that an earlier controller left, up to then.
     traffic_before: Totals,
 }
 
-/// The machines of this host, and what they need of it.
+/// The state machines of this host, and their connections to it.
 pub(crate) struct Machines {
     origins: Origins,
     wire: Box<dyn Wire>,
     effects: mpsc::UnboundedSender<Effect>,
 }
 
-/// Where things are in the file system.
+/// Paths in the file system.
 pub(crate) struct Files {
     /// The state file.
     pub(crate) state: PathBuf,
@@ -102,8 +102,8 @@ pub(crate) struct Files {
 }
 
 impl<M: Maps> Sessions<M> {
-    /// Begins the sessions of all configured peers: those that an earlier controller left in the maps go on, the others start
-    /// anew.
+    /// Begins the sessions of all configured peers: those that an earlier controller left in the maps go on, the others
+    /// start anew.
     ///
     /// # Errors
     /// When the state file or the maps fail.
@@ -116,14 +116,14 @@ impl<M: Maps> Sessions<M> {
     ) -> anyhow::Result<Self> {
         let Files { state: path, pins } = files;
         let state = State::read(&path)?.unwrap_or_else(|why| {
-            warn!("{} is not to be used ({why}): sessions start with slots yet to come", path.display());
+            warn!("{} cannot be used ({why}): sessions start with slots yet to come", path.display());
             all_lost(&machines.origins)
         });
         let write = move |state: &State| state.write(&path);
         Self::begin(config, clock, pins, plane, machines, (state, write))
     }
 
-    /// The same with what the state file holds, and the function that writes it.
+    /// The same with the content of the state file, and the function that writes it.
     fn begin(
         config: Config,
         clock: Box<dyn Clock>,
@@ -137,7 +137,8 @@ impl<M: Maps> Sessions<M> {
         let now = clock.read();
         let mut table = Table::new(maps, nanoseconds(config.horizon));
         if adopt(&mut table, &mut origins, now)? {
-            // Those that are nobody's make room first. Nobody else has this table yet: waiting keeps nobody waiting.
+            // Sessions without an origin are removed first, to make room. Waiting blocks nobody, since nobody else has this
+            // table yet.
             std::thread::sleep(stop::REST);
             table.wipe(clock.read().boot)?;
         }
@@ -145,7 +146,7 @@ impl<M: Maps> Sessions<M> {
         for (fingerprint, below) in origins.configured.wanted() {
             state.begin(fingerprint, below);
         }
-        // Before the first slot is live, so that a crash from now on is known as one.
+        // Before the first slot is live, so that a crash from now on is recognised as one.
         write(&state)?;
         let mut sessions = Self {
             told,
@@ -176,8 +177,8 @@ impl<M: Maps> Sessions<M> {
     }
 }
 
-/// Goes on with the sessions that an earlier controller left and that an origin knows, and ends the others. True: there were
-/// others.
+/// Goes on with the sessions of an earlier controller that an origin recognises, and ends the others. Returns whether there
+/// were others.
 fn adopt<M: Maps>(table: &mut Table<M>, origins: &mut Origins, now: Reading) -> anyhow::Result<bool> {
     let mut others = false;
     let left = table.left()?;
@@ -199,14 +200,14 @@ fn adopt<M: Maps>(table: &mut Table<M>, origins: &mut Origins, now: Reading) -> 
     Ok(others)
 }
 
-/// The state in which nothing is known of any session but that it ran.
+/// The state of a session of which nothing is known except that it ran.
 fn all_lost(origins: &Origins) -> State {
     let mut state = State::default();
     origins.configured.peers().for_each(|(_, peer)| state.begin(peer.session.fingerprint(), 0));
     state
 }
 
-/// Two peers with the same keys would use the same numbers twice.
+/// Two peers with the same keys would use the same sequence numbers twice.
 fn require_different(origins: &Origins) -> anyhow::Result<()> {
     let mut names = HashMap::new();
     for (_, peer) in origins.configured.peers() {
@@ -220,7 +221,7 @@ fn require_different(origins: &Origins) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A generation that no session before had, but by a chance of one in 2^32; never 0.
+/// A generation that no earlier session had, except with a probability of one in 2^32; never 0.
 fn generation() -> anyhow::Result<u32> {
     let mut bytes = [0; 4];
     getrandom::fill(&mut bytes).map_err(|e| anyhow::anyhow!("no randomness from the kernel: {e}"))?;

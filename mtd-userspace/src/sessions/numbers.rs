@@ -1,41 +1,41 @@
 //! The sequence numbers of a configured session. Its keys are the same after each start, so no number may be used twice:
-//! numbers are noted in the state file as used before they are, many at a time.
+//! many numbers at a time are noted in the state file as used, before they are used.
 
 use std::ops::Range;
 
-/// Numbers that are noted as used ahead of time: a crash costs at most these.
+/// Sequence numbers that are noted as used ahead of time: a crash wastes at most this many.
 pub(super) const RESERVE: u64 = 1 << 28;
 
-/// With so few noted numbers left, a session that cannot get more is taken out of use: more than any data plane sends
-/// between two looks at it.
+/// With this many noted numbers left, a session that cannot get more is taken out of use: more than any data plane sends
+/// between two ticks.
 const LAST: u64 = RESERVE / 8;
 
-/// Ranges that are kept; more are made into one.
+/// Ranges that are kept; further ones are merged.
 const MAX_RANGES: usize = 32;
 
-/// Which numbers of a session are used, and up to which they are noted as used.
+/// The used sequence numbers of a session, and those noted as used.
 #[derive(Debug)]
 pub(super) struct Numbers {
     /// Those used with the present clock.
     current: Range<u64>,
-    /// Those used with the clocks before.
+    /// Those used with earlier clocks.
     used: Vec<Range<u64>>,
     /// Numbers below this one are noted in the state file.
     noted: u64,
 }
 
 impl Numbers {
-    /// A session that sends from `sequence` on, where as many numbers as [`Numbers::wanted`] says are noted before it does.
+    /// A session that sends from `sequence` on; before it does, the numbers that [`Numbers::wanted`] returns are noted.
     pub(super) const fn new(sequence: u64) -> Self {
         Self { current: sequence..sequence, used: Vec::new(), noted: sequence + RESERVE }
     }
 
-    /// All numbers below `sequence` are used.
+    /// Treats all numbers below `sequence` as used.
     pub(super) fn note_sent(&mut self, sequence: u64) {
         self.current.end = self.current.end.max(sequence);
     }
 
-    /// With another clock, numbers go on from here.
+    /// Continues from this number with another clock.
     pub(super) fn go_on_from(&mut self, sequence: u64) {
         self.used.push(std::mem::replace(&mut self.current, sequence..sequence));
         if self.used.len() > MAX_RANGES {
@@ -44,8 +44,8 @@ impl Numbers {
         }
     }
 
-    /// The lowest number from `seed` on that lies in no used range, and not shortly before one. Numbers must not be
-    /// used twice, also when a clock goes back and slots come again.
+    /// The lowest number from `seed` on that is neither in a used range nor shortly before one. Numbers must not be used
+    /// twice, even if the clock goes back and slots come again.
     pub(super) fn unused_from(&self, seed: u64) -> u64 {
         let mut from = seed;
         let mut ranges: Vec<&Range<u64>> = self.used.iter().chain([&self.current]).collect();
@@ -59,22 +59,22 @@ impl Numbers {
         from
     }
 
-    /// Whether numbers beyond those noted may soon be used.
+    /// Whether the noted numbers may soon run out.
     pub(super) const fn are_low(&self) -> bool {
         self.current.end + RESERVE / 2 > self.noted
     }
 
-    /// Whether they may be used before somebody looks again.
+    /// Whether they may run out before the next tick.
     pub(super) const fn are_spent(&self) -> bool {
         self.current.end + LAST > self.noted
     }
 
-    /// Up to which numbers are to be noted.
+    /// The end of the range to be noted.
     pub(super) fn wanted(&self) -> u64 {
         self.noted.max(self.current.end + RESERVE)
     }
 
-    /// Numbers below `noted` are noted.
+    /// Numbers below `noted` are noted now.
     pub(super) fn set_noted(&mut self, noted: u64) {
         self.noted = self.noted.max(noted);
     }

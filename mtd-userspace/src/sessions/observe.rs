@@ -1,4 +1,4 @@
-//! What the observer of the sessions is told, and whom it tells.
+//! Feeding the observer of the sessions.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::proto::server::Server;
 use crate::status::SessionState;
 
 impl<M: Maps> Sessions<M> {
-    /// From now on, tells on this bus what becomes of sessions. Those that were adopted go on.
+    /// From now on, publishes changes of sessions on this bus. Adopted sessions count as going on.
     pub fn tell(&mut self, bus: Arc<Bus>) {
         let names = self.config.servers.iter().map(|server| (server.public_key, server.name.clone()));
         self.observer.tell(bus, names.collect());
@@ -35,7 +35,7 @@ impl<M: Maps> Sessions<M> {
         }
     }
 
-    /// Tells what has changed in this tick.
+    /// Reports the changes of this tick.
     pub(super) fn observe(&mut self, now: Reading) {
         for (id, peer) in self.origins.configured.peers() {
             let Some(installed) = self.table.get((OriginId::Configured, id)) else { continue };
@@ -53,7 +53,7 @@ impl<M: Maps> Sessions<M> {
     pub fn client_states(&self) -> HashMap<PublicKey, SessionState> {
         let mut states = HashMap::new();
         for view in self.origins.server.iter().flat_map(Server::sessions).filter(|view| !view.closing) {
-            // While keys are replaced there are two; the one that carries traffic counts.
+            // While keys are replaced there are two sessions; the one that carries traffic counts.
             if states.get(view.client) != Some(&SessionState::Open) {
                 states.insert(*view.client, server_state(&view));
             }

@@ -1,4 +1,4 @@
-//! What becomes of sessions, told on the bus: derived from what is put into the maps, routed, and taken away.
+//! Publishes changes of sessions on the bus, derived from their installation, routing and removal.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,14 +10,14 @@ use crate::model::PeerNumber;
 use crate::proto::exchange::SessionId;
 use crate::status::PeerState;
 
-/// Knows which session carries the traffic of each peer, and tells of changes.
+/// Knows which session carries the traffic of each peer, and publishes changes.
 #[derive(Default)]
 pub(super) struct Observer {
-    /// `None`: nobody is told.
+    /// `None`: nothing is published.
     bus: Option<Arc<Bus>>,
     /// Names of the servers of the configuration.
     names: HashMap<PublicKey, String>,
-    /// Whose each session is.
+    /// The peer of each session.
     peers: HashMap<Key, PublicKey>,
     /// The sessions with each peer.
     links: HashMap<(OriginId, PublicKey), Link>,
@@ -30,32 +30,32 @@ pub(super) struct Observer {
 /// The sessions of one origin with one peer.
 #[derive(Default)]
 struct Link {
-    /// Those in the maps, the newest last.
+    /// The installed sessions, the newest last.
     installed: Vec<SessionId>,
-    /// The one that carries the peer's traffic.
+    /// The session that carries the peer's traffic.
     current: Option<SessionId>,
 }
 
 impl Observer {
-    /// From now on, tells this bus.
+    /// Publishes on this bus from now on.
     pub(super) fn tell(&mut self, bus: Arc<Bus>, names: HashMap<PublicKey, String>) {
         (self.bus, self.names) = (Some(bus), names);
     }
 
-    /// A session is in the maps; `None`: it is not one that was negotiated.
+    /// A session was installed; `None`: it was not negotiated.
     pub(super) fn installed(&mut self, key: Key, peer: Option<PublicKey>) {
         let Some(peer) = peer else { return };
         self.peers.insert(key, peer);
         self.links.entry((key.0, peer)).or_default().installed.push(key.1);
     }
 
-    /// A session that an earlier controller left goes on: nothing has changed.
+    /// A session of an earlier controller goes on: nothing has changed.
     pub(super) fn adopted(&mut self, key: Key, peer: PublicKey) {
         self.installed(key, Some(peer));
         self.links.entry((key.0, peer)).or_default().current = Some(key.1);
     }
 
-    /// A session carries its peer's traffic now, if that could be `done`.
+    /// A session carries its peer's traffic now, if the routes could be set (`done`).
     pub(super) fn routed(&mut self, key: Key, done: bool) {
         if !done {
             return;
@@ -68,14 +68,14 @@ impl Observer {
         }
     }
 
-    /// A session is no longer in the maps.
+    /// A session was removed from the maps.
     pub(super) fn removed(&mut self, key: Key) {
         let Some(peer) = self.peers.remove(&key) else { return };
         let Some(link) = self.links.get_mut(&(key.0, peer)) else { return };
         link.installed.retain(|id| *id != key.1);
         let (was_current, last) = (link.current == Some(key.1), link.installed.last().copied());
         if was_current {
-            // Another one with the same peer may carry on.
+            // Another session with the same peer may carry on.
             link.current = last;
         }
         if last.is_none() {
@@ -99,7 +99,7 @@ impl Observer {
         }
     }
 
-    /// So many handshakes were refused, by reason, since the start.
+    /// The numbers of handshakes refused since the start, by reason.
     pub(super) fn refused(&mut self, counts: impl Iterator<Item = (&'static str, u64)>) {
         for (reason, total) in counts {
             let before = self.refused.insert(reason, total).unwrap_or(0);
@@ -109,7 +109,7 @@ impl Observer {
         }
     }
 
-    /// The path to a peer has changed; `None`: of a peer whose name only the registry knows.
+    /// The path to a peer has changed; `None`: a peer whose name only the registry knows.
     pub(super) fn path(&self, name: Option<&str>, change: PathChange) {
         if let Some(bus) = &self.bus {
             bus.publish(Event::Path(name.map(Peer::named), change));
@@ -129,7 +129,7 @@ mod tests {
     use super::*;
     use crate::model::ClientId;
 
-    /// Words for what has happened since the last call.
+    /// Descriptions of the events since the last call.
     fn told(bus: &Bus, seen: &mut usize) -> Vec<String> {
         let all = bus.history();
         let new = all[*seen..].iter().map(|record| match &record.event {

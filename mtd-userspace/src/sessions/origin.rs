@@ -1,5 +1,5 @@
-//! What sessions come from. An origin is a machine: it is told the time and what comes in, and asks for what it wants; it
-//! touches neither maps nor files nor sockets. What is installed belongs to the table.
+//! The origins of sessions. An origin is a state machine: it is given the time and incoming messages, and returns requests;
+//! it has no access to maps, files or sockets. Installed sessions belong to the table.
 //!
 //! To add an origin: implement [`Origin`], give it an [`OriginId`] and a field of [`Origins`].
 
@@ -20,7 +20,7 @@ use crate::proto::exchange::{Action, Adopted, Install, Publication, Received, Se
 use crate::proto::server::Server;
 use crate::proto::session::Role;
 
-/// Where a session comes from.
+/// The origin of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum OriginId {
     /// The peers of the configuration.
@@ -46,27 +46,27 @@ impl Seen {
     }
 }
 
-/// What an origin asks for. In this order: what comes later may rely on what came before.
+/// A request of an origin. They are carried out in order: a later one may depend on an earlier one.
 pub(super) enum Request {
-    /// Install this session; [`Origin::handle_installed`] or [`Origin::handle_not_installed`] says what came of it.
+    /// Install this session; [`Origin::handle_installed`] or [`Origin::handle_not_installed`] reports the outcome.
     Install(Box<NewSession>),
     /// Send the peer's traffic through this session.
     Route(SessionId),
-    /// The clock of this session has another offset from now on.
+    /// Give the clock of this session another offset.
     Clock(SessionId, ClockOffset),
     /// End this session.
     Remove(SessionId),
-    /// Send this packet by the underlay, if the session is installed.
+    /// Send this packet on the underlay, if the session is installed.
     Transmit(SessionId, Vec<u8>),
-    /// Send this control message through a session, if the one that it is about is installed.
+    /// Send this control message through a session, if the session that the message is about is installed.
     Control { id: SessionId, about: SessionId, message: Vec<u8> },
-    /// Publish this introduction, once it is noted that it will be.
+    /// Publish this introduction, once that is noted in the state file.
     Publish(Publication),
-    /// Something to be done outside of the table.
+    /// Work outside of the table.
     Effect(Effect),
-    /// Take this session out of use; [`Origin::handle_rested`] says when no program is at work with it any more.
+    /// Take this session out of use; [`Origin::handle_rested`] reports when no program works with it any more.
     Rest(SessionId),
-    /// Go on with a session that has rested.
+    /// Resume a session that was taken out of use.
     Resume {
         id: SessionId,
         /// The offset of its clock from now on.
@@ -75,23 +75,23 @@ pub(super) enum Request {
         sequence: u64,
     },
     /// Note in the state file that numbers below these may be sent, by fingerprint of the session;
-    /// [`Origin::handle_reserved`] says when that is done.
+    /// [`Origin::handle_reserved`] reports the outcome.
     Reserve(Vec<(String, u64)>),
 }
 
-/// A machine that sessions come from. After each call, what [`Origin::next_request`] yields is carried out until it yields
-/// nothing.
+/// A state machine that sessions come from. After each call, its requests are carried out until [`Origin::next_request`]
+/// returns none.
 pub(super) trait Origin {
-    /// Does what is due.
+    /// Does the work that is due.
     fn poll(&mut self, now: Reading);
 
-    /// A control message has come in.
+    /// A control message was received.
     fn handle_control(&mut self, _received: Received<'_>, _now: Reading) {}
 
     /// The programs have seen this of a session.
     fn handle_valid(&mut self, id: SessionId, seen: Seen, now: Reading);
 
-    /// Whether it must be told at each tick what the programs have seen of its sessions; else about once a second.
+    /// Whether it must be given the programs' observations at each tick; otherwise about once a second.
     fn watches_closely(&self) -> bool {
         true
     }
@@ -102,32 +102,33 @@ pub(super) trait Origin {
     /// A session could not be installed.
     fn handle_not_installed(&mut self, id: SessionId, now: Reading);
 
-    /// No program is at work any more with a session that was taken out of use.
+    /// No program works any more with a session that was taken out of use.
     fn handle_rested(&mut self, _id: SessionId, _seen: Seen, _now: Reading) {}
 
-    /// What [`Request::Reserve`] asked for is noted, or could not be.
+    /// The numbers of [`Request::Reserve`] are noted (`done`), or could not be.
     fn handle_reserved(&mut self, _reserved: &[(String, u64)], _done: bool) {}
 
-    /// The protected prefix has changed, or has gone.
+    /// The protected prefix has changed or is gone.
     fn set_network(&mut self, _network: Option<Network>, _now: Reading) {}
 
-    /// Goes on with a session that an earlier controller left, if it is one of its own.
+    /// Goes on with a session that an earlier controller left, if it belongs to this origin.
     fn adopt(&mut self, left: &Left, now: Reading) -> Option<Adoption>;
 
-    /// Networks that its sessions' peers must have no inner address in; `None`: it is not the peers who say which they have.
+    /// Networks in which its peers must have no inner address; `None`: the peers do not choose their inner addresses
+    /// themselves.
     fn reserved(&self) -> Option<&[IpNet]> {
         None
     }
 
-    /// Tells the peers that this host stops.
+    /// Informs the peers that this host stops.
     fn stop(&mut self) {}
 
-    /// The next thing to do.
+    /// The next request.
     fn next_request(&mut self) -> Option<Request>;
 }
 
 impl NewSession {
-    /// A session that a handshake has led to.
+    /// A session that resulted from a handshake.
     fn negotiated(install: Install, networks: Option<Arc<[IpNet]>>) -> Self {
         let Install { id, session, offset, started, role, peer, local, remote } = install;
         Self {
@@ -145,7 +146,8 @@ impl NewSession {
 }
 
 impl Request {
-    /// What a machine of [`crate::proto`] asks for; `networks` are behind its peer, and `fetch` makes an effect of a search.
+    /// A request of a state machine of [`crate::proto`]; `networks` are behind its peer, and `fetch` makes an effect of a
+    /// search.
     fn of(
         action: Action,
         networks: Option<&Arc<[IpNet]>>,
@@ -179,7 +181,7 @@ impl Origin for Server {
         self.handle_valid(id, seen.last_valid, now);
     }
 
-    /// A session's first packet is a control message and says so itself; idleness is counted in seconds.
+    /// A session's first packet is a control message, which is reported by itself; idle time is counted in seconds.
     fn watches_closely(&self) -> bool {
         false
     }
@@ -210,23 +212,23 @@ impl Origin for Server {
     }
 
     fn next_request(&mut self) -> Option<Request> {
-        // A server looks for nobody.
+        // A server does not search for anybody.
         Request::of(self.next_action()?, None, |_| None)
     }
 }
 
-/// A server of the configuration, and the machine that connects to it.
+/// A server of the configuration, and the state machine that connects to it.
 pub(super) struct Connection {
     pub(super) id: ClientId,
     pub(super) config: config::Server,
     pub(super) machine: Client,
-    /// Own and the server's tunnel addresses, as the device has them.
+    /// Tunnel addresses of this host and of the server, as the device has them.
     pub(super) tunnel: Option<(TunnelAddresses, TunnelAddresses)>,
     /// The device does not have them yet.
     device_due: bool,
     /// Networks behind the server.
     networks: Option<Arc<[IpNet]>>,
-    /// Networks of others.
+    /// Networks that belong to others.
     reserved: Vec<IpNet>,
 }
 
@@ -317,14 +319,14 @@ pub(super) struct Origins {
 }
 
 impl Origins {
-    /// What there is.
+    /// The identifiers of all origins.
     pub(super) fn ids(&self) -> impl Iterator<Item = OriginId> + use<> {
         let server = self.server.as_ref().map(|_| OriginId::Server);
         let clients = (0..self.clients.len()).map(|n| OriginId::Client(ClientId(n as u32)));
         [OriginId::Configured].into_iter().chain(server).chain(clients)
     }
 
-    /// The origin with this name.
+    /// The origin with this identifier.
     pub(super) fn get(&mut self, id: OriginId) -> Option<&mut dyn Origin> {
         match id {
             OriginId::Configured => Some(&mut self.configured),
@@ -335,7 +337,7 @@ impl Origins {
         }
     }
 
-    /// Does something to each origin.
+    /// Calls `work` with each origin.
     pub(super) fn each(&mut self, mut work: impl FnMut(OriginId, &mut dyn Origin)) {
         for id in self.ids() {
             if let Some(origin) = self.get(id) {

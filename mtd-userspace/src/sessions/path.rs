@@ -1,4 +1,4 @@
-//! Outer paths that carry less than the interface: which routes into the tunnel device must be narrower for it.
+//! Outer paths with a smaller MTU than the interface: routes into the tunnel device that must be narrower.
 
 use ipnet::IpNet;
 use mtd_common::control_record::ControlRecord;
@@ -14,7 +14,7 @@ use crate::proto::clock::Reading;
 use crate::status;
 
 impl<M: Maps> Sessions<M> {
-    /// A router has said, as the receive program has checked, that a packet of a session was too long for it.
+    /// A router has reported, as checked by the receive program, that a packet of a session was too long.
     pub(super) fn handle_too_big(&mut self, record: &ControlRecord, now: Reading) {
         let Some(outer) = record.too_big() else { return };
         let Some(installed) = self.table.at(SessionIndex(record.session), record.generation) else {
@@ -44,7 +44,7 @@ impl<M: Maps> Sessions<M> {
         }
     }
 
-    /// Forgets what was learnt long ago: the paths are tried again.
+    /// Forgets old reports, so that larger packets are tried again.
     pub(super) fn forget_paths(&mut self, now: BootNs) {
         for _ in self.paths.forget(now) {
             info!("the MTU of a path that was small is tried again");
@@ -52,14 +52,14 @@ impl<M: Maps> Sessions<M> {
         }
     }
 
-    /// Whether [`Sessions::tunnel`] has changed since this was last asked. (What servers give is told by
+    /// Whether [`Sessions::tunnel`] has changed since the last call. (Changes by servers are reported by
     /// [`super::Effect::Device`].)
     pub(crate) fn take_tunnel_changed(&mut self) -> bool {
         let paths = self.paths.take_changed();
         std::mem::take(&mut self.mtu_due) || paths
     }
 
-    /// The tunnel device as it should be now: as configured, with what sessions and their paths add.
+    /// The tunnel device as it should be now: as configured, with the additions of sessions and their paths.
     pub(crate) fn tunnel(&self, configured: &TunnelDevice) -> TunnelDevice {
         let mut device = TunnelDevice { mtu: self.told.inner_mtu, ..configured.clone() };
         for (local, remote) in self.origins.clients.iter().filter_map(|connection| connection.tunnel) {
@@ -81,7 +81,7 @@ impl<M: Maps> Sessions<M> {
         self.paths.get(peer).map(|path| path.outer)
     }
 
-    /// How many paths are known to carry less than the interface.
+    /// The number of paths that are known to carry less than the interface.
     pub(super) fn path_counts(&self) -> status::Paths {
         let mut counts = status::Paths::default();
         for path in self.paths.all() {

@@ -1,4 +1,4 @@
-//! What routers have said of the outer paths to peers: the longest packets that they carry (RFC 8201).
+//! Path MTU of the outer paths to peers, as routers report it (RFC 8201).
 
 use std::collections::HashMap;
 
@@ -7,7 +7,7 @@ use mtd_common::packet::OVERHEAD;
 use crate::model::MIN_INNER_MTU;
 use crate::model::{BootNs, PeerNumber};
 
-/// What was learnt of the path to a peer.
+/// What is known of the path to a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Path {
     /// Longest outer packet in bytes.
@@ -17,35 +17,35 @@ pub(super) struct Path {
 }
 
 impl Path {
-    /// Longest inner packet in bytes. Never below what IPv6 needs, whatever the path carries.
+    /// Longest inner packet in bytes. Never below the minimum of IPv6, whatever the path carries.
     pub(super) fn inner(self) -> u32 {
         self.outer.saturating_sub(OVERHEAD as u32).max(MIN_INNER_MTU.into())
     }
 
-    /// Whether packets of the least size that IPv6 needs inside do not fit through.
+    /// Whether the path does not even carry inner packets of the minimum MTU of IPv6.
     pub(super) fn is_too_small(self) -> bool {
         self.inner() + OVERHEAD as u32 > self.outer
     }
 }
 
-/// By number of the peer ([`mtd_common::abi::Session::peer`]).
+/// The known paths, by number of the peer ([`mtd_common::abi::Session::peer`]).
 #[derive(Debug)]
 pub(super) struct Paths {
-    /// Time in ns for which a path is believed to be as small as was said.
+    /// Time in ns for which a report is believed.
     lifetime: u64,
     known: HashMap<PeerNumber, Path>,
     changed: bool,
 }
 
 impl Paths {
-    /// What is learnt is forgotten after `lifetime` ns: the path may have become another, and nobody tells of larger ones.
+    /// Reports are forgotten after `lifetime` ns: the route may have changed, and routers never report a larger MTU.
     pub(super) fn new(lifetime: u64) -> Self {
         Self { lifetime, known: HashMap::new(), changed: false }
     }
 
-    /// Takes note that the path to a peer carries packets of up to `outer` bytes, where up to `usual`
-    /// were sent. True: that is less than was known before. More is never believed: it may be an old message, or somebody's who
-    /// wants packets to get lost.
+    /// Notes that the path to a peer carries packets of up to `outer` bytes, while packets of up to `usual` bytes were sent.
+    /// Returns whether that is less than was known before. A larger value is never believed: the message may be old, or
+    /// forged to get packets lost.
     pub(super) fn note(&mut self, peer: PeerNumber, outer: u32, usual: u32, now: BootNs) -> bool {
         let before = self.known.get(&peer).map_or(usual, |path| path.outer);
         if outer > before || outer >= usual {
@@ -57,14 +57,14 @@ impl Paths {
         less
     }
 
-    /// Forgets what is too old. Returns the peers that it was about.
+    /// Forgets what is too old. Returns the peers concerned.
     pub(super) fn forget(&mut self, now: BootNs) -> Vec<PeerNumber> {
         let old: Vec<_> = self.known.extract_if(|_, path| path.until <= now).map(|(peer, _)| peer).collect();
         self.changed |= !old.is_empty();
         old
     }
 
-    /// What is known of the path to a peer; `None`: it carries what the interface carries, as far as is known.
+    /// What is known of the path to a peer; `None`: as far as is known, it carries whatever the interface carries.
     pub(super) fn get(&self, peer: PeerNumber) -> Option<Path> {
         self.known.get(&peer).copied()
     }
@@ -74,7 +74,7 @@ impl Paths {
         self.known.values().copied()
     }
 
-    /// Whether something has changed since this was last asked.
+    /// Whether something has changed since the last call.
     pub(super) fn take_changed(&mut self) -> bool {
         std::mem::take(&mut self.changed)
     }

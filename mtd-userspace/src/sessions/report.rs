@@ -1,4 +1,4 @@
-//! What there is to say of the running state.
+//! The report on the sessions in the status document.
 
 use ipnet::Ipv6Net;
 use mtd_common::DropReason;
@@ -72,12 +72,12 @@ impl<M: Maps> Sessions<M> {
         }
     }
 
-    /// Sessions with servers, then with clients by name.
+    /// Sessions with servers, then those with clients by name.
     fn sessions(&self, name_of: &dyn Fn(&PublicKey) -> Option<String>, now: Reading) -> Vec<status::Session> {
         let connections = self.origins.clients.iter();
         let mut sessions: Vec<_> = connections.map(|connection| self.connection(connection, now)).collect();
         let server = self.origins.server.iter().flat_map(Server::sessions);
-        // Where another session has taken the place of one that is closing, that other one is shown.
+        // If another session has replaced one that is closing, the new one is shown.
         let shown = server.filter(|view| !view.closing || !view.replaced);
         let mut clients: Vec<_> = shown.map(|view| self.client(&view, name_of, now)).collect();
         clients.sort_unstable_by(|a, b| a.name.cmp(&b.name));
@@ -123,7 +123,7 @@ impl<M: Maps> Sessions<M> {
         self.describe(base, key, now)
     }
 
-    /// Adds what is known of an installed session.
+    /// Adds the data of an installed session.
     fn describe(&self, base: status::Session, key: super::Key, now: Reading) -> status::Session {
         let Some(installed) = self.table.get(key) else { return base };
         let Installed { session, offset, started, .. } = installed;
@@ -174,7 +174,7 @@ impl<M: Maps> Sessions<M> {
     }
 }
 
-/// The present slot of a session, and both ends in it.
+/// The present slot of a session, and the addresses and ports of both ends in it.
 fn ends(session: &Session, installed: &Installed, now: Reading) -> (u64, status::Endpoint, status::Endpoint) {
     let time = installed.offset.session(now.boot);
     let number = slot::number(time.0, session.phase, session.period);

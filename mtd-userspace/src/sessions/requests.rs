@@ -1,4 +1,4 @@
-//! What the rest of the controller tells the sessions, and asks of them.
+//! Events and questions of the rest of the controller.
 
 use std::net::Ipv6Addr;
 
@@ -17,7 +17,7 @@ use crate::proto::exchange::{Publication, Received};
 use crate::proto::rendezvous::Rendezvous;
 
 impl<M: Maps> Sessions<M> {
-    /// What the receive program handed over: a control message, or a router's word about a path.
+    /// Handles a record of the receive program: a control message, or a router's report on a path.
     pub fn handle_control(&mut self, record: &ControlRecord) {
         let now = self.clock.read();
         if record.kind == KIND_TOO_BIG {
@@ -50,12 +50,12 @@ impl<M: Maps> Sessions<M> {
         self.act(now);
     }
 
-    /// Who may come has changed.
+    /// The set of registered clients has changed.
     pub(crate) fn apply(&mut self, consequences: Consequences) {
         let now = self.clock.read();
         let Some(server) = &mut self.origins.server else { return };
         for (client, addresses) in consequences.register {
-            // Keys that are of no use do not get into the registry.
+            // The registry contains no weak keys.
             server.register(client, addresses, now);
         }
         for client in &consequences.remove {
@@ -74,7 +74,7 @@ impl<M: Maps> Sessions<M> {
         Some(connection.machine.shared().rendezvous(&connection.config.public_key, &public, window))
     }
 
-    /// For whom an introduction is to be published, and where.
+    /// The clients for whom an introduction is to be published, and where.
     pub fn recipients(&self, publication: &Publication) -> Vec<(PublicKey, Rendezvous)> {
         let Some(server) = &self.origins.server else { return Vec::new() };
         let of = |client: &PublicKey| {
@@ -87,7 +87,7 @@ impl<M: Maps> Sessions<M> {
         }
     }
 
-    /// Takes note of a dropped packet, for the peer from whose prefix it came.
+    /// Counts a dropped packet for the peer whose prefix it came from.
     pub fn note(&mut self, event: &DropEvent, reason: DropReason) {
         let source = Ipv6Addr::from(event.source);
         debug!("dropped: {} from {source}", reason.name());

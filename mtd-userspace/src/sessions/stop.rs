@@ -14,11 +14,11 @@ use crate::model::SessionIndex;
 /// How long the programs are left alone before keys leave the maps.
 pub(super) const REST: Duration = Duration::from_nanos(GRACE + 1_000_000);
 
-/// Sessions that were ended, and that are to be remembered with what they ended with: fingerprint, and where they are.
+/// Sessions that were ended, and whose final state is to be saved: fingerprint and place.
 struct Closed(Vec<(String, SessionIndex)>);
 
-/// Ends all sessions: their addresses go dark, their keys leave the maps, what is to be remembered of them is saved. The lock
-/// is held while something is done, not while something is waited for.
+/// Ends all sessions: their addresses go dark, their keys leave the maps, and their final state is saved. The lock is not
+/// held while waiting.
 ///
 /// # Errors
 /// When maps or state file fail.
@@ -40,7 +40,7 @@ impl<M: Maps> Sessions<M> {
         if self.table.maps.adopted() {
             return;
         }
-        // Nobody else has this table yet, so that waiting keeps nobody waiting.
+        // Waiting blocks nobody, since nobody else has this table yet.
         let stopped = self.close().and_then(|closed| {
             std::thread::sleep(REST);
             let (store, note) = self.wipe(&closed)?;
@@ -51,7 +51,7 @@ impl<M: Maps> Sessions<M> {
         }
     }
 
-    /// Takes all sessions out of use, and tells the peers.
+    /// Takes all sessions out of use, and informs the peers.
     fn close(&mut self) -> anyhow::Result<Closed> {
         let now = self.clock.read();
         self.origins.each(|_, origin| origin.stop());
@@ -64,11 +64,11 @@ impl<M: Maps> Sessions<M> {
         Ok(closed)
     }
 
-    /// Wipes the keys, and hands out what is to be saved.
+    /// Wipes the keys, and returns the state to be saved.
     fn wipe(&mut self, Closed(closed): &Closed) -> anyhow::Result<(Option<Store>, Note)> {
         let mut ended = Vec::new();
         for (fingerprint, index) in closed {
-            // Only now: no packet changes it any more.
+            // Only now, when no packet can change it any more.
             ended.push((fingerprint.clone(), self.table.maps.state(*index)?));
         }
         self.table.wipe(self.clock.read().boot)?;

@@ -1,4 +1,4 @@
-//! The state file, written by a thread of its own: nobody who holds the table of sessions waits for a disk.
+//! The state file, written by a thread of its own, so that nobody who holds the table of sessions waits for a disk.
 
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
@@ -9,13 +9,13 @@ use tracing::error;
 use crate::proto::exchange::Publication;
 use crate::state::{State, StateError};
 
-/// What is to be noted in the state file.
+/// A change to be noted in the state file.
 pub(super) enum Note {
-    /// Sessions, by fingerprint, may send numbers below these.
+    /// The sessions with these fingerprints may send numbers below these.
     Reserved(Vec<(String, u64)>),
-    /// This introduction is about to be published: the next controller must publish something newer.
+    /// This introduction is about to be published: the next controller must publish a newer one.
     Publishing(Box<Publication>),
-    /// With what the sessions, by fingerprint, have ended.
+    /// The final states of sessions, by fingerprint.
     Ended(Vec<(String, SessionState)>),
 }
 
@@ -39,21 +39,21 @@ impl Note {
     }
 }
 
-/// What came of a note.
+/// A note, and whether it was written.
 pub(super) type Written = (Note, Result<(), StateError>);
 
-/// Where notes are handed in, and what came of them is handed out: in the same order.
+/// Takes notes, and returns their results in the same order.
 pub(super) struct Store {
     notes: Sender<Note>,
     written: Receiver<Written>,
 }
 
 impl Store {
-    /// Starts the thread. `state` is what the file holds, and `write` puts another state into it, whole or not at all. The
-    /// thread ends with the store.
+    /// Starts the thread. `state` is the content of the file, and `write` replaces it, whole or not at all. The thread ends
+    /// with the store.
     ///
     /// # Errors
-    /// When there is no thread to be had.
+    /// When no thread can be started.
     pub(super) fn spawn(
         mut state: State,
         mut write: impl FnMut(&State) -> Result<(), StateError> + Send + 'static,
@@ -63,26 +63,26 @@ impl Store {
             for note in incoming {
                 note.apply(&mut state);
                 let result = write(&state);
-                // Nobody may care any more: the last note of a stopped controller is awaited.
+                // There may be no reader left; only the last note of a controller that stops is waited for.
                 let _ = outgoing.send((note, result));
             }
         })?;
         Ok(Self { notes, written })
     }
 
-    /// Hands in a note, and waits for nothing.
+    /// Hands in a note without waiting.
     pub(super) fn note(&self, note: Note) {
         if self.notes.send(note).is_err() {
             error!("the thread that writes the state file has ended");
         }
     }
 
-    /// The next note that is written, or could not be; `None`: none yet.
+    /// The result of the next note; `None`: none is ready.
     pub(super) fn next_written(&self) -> Option<Written> {
         self.written.try_recv().ok()
     }
 
-    /// Hands in the last note and waits until it is written.
+    /// Hands in the last note, and waits until it is written.
     ///
     /// # Errors
     /// When it could not be.

@@ -1,4 +1,4 @@
-//! What there is to say of all sessions together: a walk over what is in memory, without an address to derive.
+//! The report on all sessions together: a walk over data in memory, without deriving addresses.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::status::{PeerState, SessionCount, Slots, Status};
 /// A peer never counts as silent before this, however short its slots are: people pause.
 const SILENT_AFTER: Duration = Duration::from_secs(10);
 
-/// Sums over sessions, while they are gathered.
+/// Sums over sessions, while they are being added up.
 #[derive(Default)]
 struct Sums {
     slots: Slots,
@@ -61,7 +61,7 @@ impl<M: Maps> Sessions<M> {
         }
     }
 
-    /// What went through all sessions since this controller started.
+    /// The traffic of all sessions since this controller started.
     fn traffic(&self) -> Totals {
         let (now, before) = (self.table.totals(), self.traffic_before);
         let less = |now: Traffic, before: Traffic| Traffic {
@@ -77,7 +77,7 @@ impl Sums {
         *self.counts.entry((role, state)).or_default() += 1;
     }
 
-    /// Adds what is loaded of a session, of which slots shall be loaded `horizon` ns ahead.
+    /// Adds the loaded slots of a session, whose slots should be loaded `horizon` ns ahead.
     fn load(
         &mut self,
         session: &Session,

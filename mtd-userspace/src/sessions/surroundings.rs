@@ -1,4 +1,4 @@
-//! What the programs are told of their surroundings: addresses, MTU, what is enforced.
+//! The programs' settings that depend on their surroundings: addresses, MTU, enforcement.
 
 use ipnet::{IpNet, Ipv6Net};
 use mtd_common::aead::MAX_TEXT;
@@ -29,7 +29,7 @@ impl Sessions<Plane> {
 }
 
 impl<M: Maps> Sessions<M> {
-    /// The underlay is not what it was: other addresses, another MAC address (requirement MT-45), another MTU.
+    /// Handles a change of the underlay: other addresses, another MAC address (requirement MT-45), another MTU.
     pub fn handle_underlay(&mut self, underlay: &Underlay) {
         let told = Settings {
             prefixes: protected_prefixes(&self.config, underlay, &self.told.prefixes),
@@ -63,7 +63,7 @@ impl<M: Maps> Sessions<M> {
         }
     }
 
-    /// Confirms what is enforced.
+    /// Confirms the present enforcement.
     ///
     /// # Errors
     /// When it is too late, or the maps fail.
@@ -72,7 +72,7 @@ impl<M: Maps> Sessions<M> {
         self.set_guard(enforcement::confirmed(&self.told.guard, now.0)?)
     }
 
-    /// Changes what is enforced. What is allowed stays.
+    /// Changes the policy. The allow rules stay.
     ///
     /// # Errors
     /// When the maps fail.
@@ -89,12 +89,12 @@ impl<M: Maps> Sessions<M> {
         Ok(status::Guard::of(&self.told.guard, self.clock.read().boot.0))
     }
 
-    /// What is enforced.
+    /// The policy and allow rules in force.
     pub const fn guard(&self) -> &Guard {
         &self.told.guard
     }
 
-    /// Whether nobody has confirmed in time what is enforced.
+    /// Whether the time to confirm is over without a confirmation.
     pub fn is_unconfirmed(&self) -> bool {
         self.told.guard.is_over(self.clock.read().boot.0)
     }
@@ -116,7 +116,7 @@ pub(crate) fn protected_prefixes(config: &Config, underlay: &Underlay, present: 
             _ => None,
         })
         .collect();
-    // One of the Internet rather than a unique local one.
+    // A globally routed prefix is preferred to a unique local one.
     found.sort_by_key(|prefix| (!present.contains(prefix), prefix.addr().is_unique_local()));
     found.truncate(1);
     found

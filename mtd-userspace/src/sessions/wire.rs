@@ -1,5 +1,5 @@
-//! The two sockets by which the controller sends: whole IPv6 packets of an introduction to the network, and control
-//! messages of a session into the tunnel device, where the send program seals them.
+//! The two sockets by which the controller sends: whole IPv6 packets of introductions on the network, and control messages
+//! of sessions into the tunnel device, where the send program seals them.
 
 use std::ffi::OsString;
 use std::io;
@@ -12,9 +12,9 @@ use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::device::TunnelInfo;
 
-/// What the controller sends itself.
+/// The packets that the controller sends itself.
 pub(super) trait Wire: Send {
-    /// Sends a packet, from its IPv6 header on, by the underlay.
+    /// Sends a packet, which begins with its IPv6 header, on the underlay.
     fn transmit(&self, packet: &[u8]) -> io::Result<()>;
 
     /// Sends an inner packet into the tunnel device.
@@ -31,18 +31,18 @@ pub(super) struct Sockets {
 }
 
 impl Sockets {
-    /// Opens the sockets. Packets go out by this interface, whatever the routes say: they may lead into the tunnel.
+    /// Opens the sockets. Packets leave by this interface, whatever the routes say, since a route may lead into the tunnel.
     /// Control messages go into the tunnel device.
     pub(super) fn open(underlay: &str, device: &TunnelInfo) -> io::Result<Self> {
-        // Header included, checked and completed by nobody: any source address will do.
+        // The packet includes its header, and the kernel does not check it: any source address is possible.
         let network = socket(libc::AF_INET6, libc::SOCK_RAW, libc::IPPROTO_RAW)?;
         setsockopt(&network, sockopt::BindToDevice, &OsString::from(underlay))?;
         let tunnel = socket(libc::AF_PACKET, libc::SOCK_RAW, 0)?;
-        // Hosts behind this one must not speak for its controller: the send program looks for this mark.
+        // Hosts behind this one must not send in the controller's name: the send program checks for this mark.
         setsockopt(&tunnel, sockopt::Mark, &CONTROL_MARK)?;
         Ok(Self {
             network,
-            // Made for protocol 0: it receives nothing.
+            // Made for protocol 0, so that it receives nothing.
             tunnel,
             tunnel_ifindex: device.ifindex,
             tunnel_mac: device.mac,

@@ -13,7 +13,7 @@ pub struct DroppedPacket {
     pub time_ns: u64,
     /// Name of the reason (`mtd_common::DropReason`).
     pub reason: String,
-    /// It was not dropped: nothing is enforced.
+    /// It was not dropped, because nothing is enforced.
     #[serde(default)]
     pub passed: bool,
     /// `receive` or `send`.
@@ -66,9 +66,9 @@ impl DroppedPacket {
 pub enum DropLine {
     /// A dropped packet.
     Drop(DroppedPacket),
-    /// Events that this reader was too slow for.
+    /// Events that were lost because this reader was too slow.
     Lost {
-        /// How many.
+        /// The number of lost events.
         lost: u64,
     },
 }

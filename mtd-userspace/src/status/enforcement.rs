@@ -1,12 +1,12 @@
-//! What is enforced.
+//! Enforcement at the protected prefixes.
 
 use serde::{Deserialize, Serialize};
 
 use super::SCHEMA;
 use crate::model;
 
-/// What is done to packets towards the prefixes that are no valid ones; the document of `POST /v1/confirm` and
-/// `POST /v1/policy`.
+/// How packets towards the prefixes that are not valid are handled; the document of `POST /v1/confirm` and `POST
+/// /v1/policy`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Guard {
     /// [`SCHEMA`].
@@ -15,13 +15,13 @@ pub struct Guard {
     pub policy: String,
     /// Whether they are dropped now: with `dark`, unless nobody confirmed in time.
     pub enforced: bool,
-    /// What passes all the same, as in the configuration.
+    /// The allow rules, as in the configuration.
     pub allow: Vec<String>,
-    /// Seconds that are left to confirm in, 0 when they are over; absent when nothing is to be confirmed.
+    /// Seconds that are left to confirm in, 0 when they are over; absent when there is nothing to confirm.
     pub confirm_seconds_left: Option<f64>,
 }
 
-/// What controllers enforce that do not say: they know nothing but to drop.
+/// The enforcement of controllers that do not report it: they always drop.
 impl Default for Guard {
     fn default() -> Self {
         Self {
@@ -35,7 +35,7 @@ impl Default for Guard {
 }
 
 impl Guard {
-    /// What there is to tell of it at boot time `now` (ns).
+    /// The document at boot time `now` (ns).
     pub fn of(guard: &model::Guard, now: u64) -> Self {
         Self {
             schema: SCHEMA,

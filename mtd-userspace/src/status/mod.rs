@@ -1,4 +1,4 @@
-//! What the controller tells about itself: the documents of the control socket, and of `--json`.
+//! The controller's reports: the documents of the control socket, and of `--json`.
 
 mod drops;
 mod enforcement;
@@ -73,25 +73,25 @@ pub struct Status {
     pub pins: PathBuf,
     /// Frames counted since the data plane was attached.
     pub frames: Frames,
-    /// Dropped packets by reason, the reasons that occurred only.
+    /// Dropped packets, by reason; only reasons that occurred.
     pub drops: BTreeMap<String, u64>,
-    /// Packets that would have been dropped if that were enforced, by reason, the reasons that occurred only.
+    /// Packets that enforcement would have dropped, by reason; only reasons that occurred.
     #[serde(default)]
     pub would_drop: BTreeMap<String, u64>,
-    /// What is done to what is no valid packet.
+    /// How packets that are not valid are handled.
     #[serde(default)]
     pub guard: Guard,
     /// The peers of the configuration, in its order.
     pub peers: Vec<Peer>,
-    /// The own public key, base64; absent without one.
+    /// The own public key, base64; absent without a key.
     pub public_key: Option<String>,
-    /// How servers and clients find each other; absent when this host is neither.
+    /// How servers and clients find each other; absent when this host is neither server nor client.
     pub rendezvous: Option<Rendezvous>,
-    /// Handshakes with clients; absent when this host is no server.
+    /// Handshakes with clients; absent when this host is not a server.
     pub handshakes: Option<Handshakes>,
-    /// Number of registered clients; absent when this host is no server.
+    /// Number of registered clients; absent when this host is not a server.
     pub clients_registered: Option<u64>,
-    /// What the operator should look at.
+    /// Warnings for the operator.
     #[serde(default)]
     pub warnings: Vec<Warning>,
     /// The programs in the kernel that work on the maps of this data plane.
@@ -103,7 +103,7 @@ pub struct Status {
     /// How well slots are kept loaded; absent when no controller runs.
     #[serde(default)]
     pub slots: Option<Slots>,
-    /// The wall clock; absent where the kernel does not tell.
+    /// The wall clock; absent when the kernel gives no information.
     #[serde(default)]
     pub clock: Option<WallClock>,
     /// Seconds since the last valid packet of any session; absent before the first one.
@@ -113,7 +113,7 @@ pub struct Status {
     /// sessions.
     #[serde(default)]
     pub clock_offset_seconds: Option<f64>,
-    /// Number of sessions by role and state, those there can be without those there are not.
+    /// Number of sessions by role and state; states that are possible are shown even if their number is 0.
     #[serde(default)]
     pub session_counts: Vec<SessionCount>,
     /// The tasks of the controller; empty when no controller runs.
@@ -122,7 +122,7 @@ pub struct Status {
     /// The events of the controller.
     #[serde(default)]
     pub events: Events,
-    /// What went through all sessions.
+    /// The traffic of all sessions.
     #[serde(default)]
     pub traffic: Totals,
     /// The sessions with clients and with servers, servers first.
@@ -130,7 +130,7 @@ pub struct Status {
     pub sessions: Vec<Session>,
 }
 
-/// Counts of the programs, by the names of the documents.
+/// The counters of the programs, by their names in the documents.
 pub fn by_name(counts: &BTreeMap<DropReason, u64>) -> BTreeMap<String, u64> {
     counts.iter().map(|(reason, count)| (reason.name().to_owned(), *count)).collect()
 }

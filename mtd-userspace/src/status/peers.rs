@@ -34,13 +34,14 @@ pub struct Peer {
     pub received: Traffic,
     /// Inner packets and bytes sent.
     pub sent: Traffic,
-    /// Longest packet in bytes that the path to the peer carries, as a router has said; `None`: what the interface carries.
+    /// Longest packet in bytes that the path to the peer carries, as a router has reported; `None`: as long as the interface
+    /// carries.
     #[serde(default)]
     pub path_mtu: Option<u32>,
-    /// Packets from the peer's own prefix that were dropped, by reason, as far as they were sampled: what tells a
-    /// wrong configuration from an absent peer.
+    /// Packets from the peer's own prefix that were dropped, by reason, as far as they were sampled: they tell a wrong
+    /// configuration from an absent peer.
     pub dropped_from_prefix: BTreeMap<String, u64>,
-    /// What the operator should look at, when something seems wrong.
+    /// A hint for the operator, when something seems wrong.
     pub hint: Option<String>,
 }
 
@@ -57,7 +58,7 @@ pub enum PeerState {
 }
 
 impl PeerState {
-    /// The state in the word of the documents.
+    /// The name of the state in the documents.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Waiting => "waiting",

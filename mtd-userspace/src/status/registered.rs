@@ -1,4 +1,4 @@
-//! Who may come.
+//! The registered clients.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::SessionState;
 
-/// The document of `GET /v1/peers`: who may come.
+/// The document of `GET /v1/peers`: the registered clients.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Registered {
     /// [`super::SCHEMA`].
@@ -23,28 +23,28 @@ pub struct Client {
     pub name: String,
     /// Its public key, base64.
     pub public_key: String,
-    /// The file that registers it; absent when the configuration does.
+    /// The file that registers it; absent when it is in the configuration.
     pub file: Option<PathBuf>,
-    /// Its tunnel addresses, as far as it has any.
+    /// Its tunnel addresses, if it has any.
     pub addresses: Vec<IpAddr>,
     /// State of the session with it; absent without one.
     pub session: Option<SessionState>,
 }
 
-/// The document of `POST /v1/reload`: what changed in the registry. Names of clients.
+/// The document of `POST /v1/reload`: the names of clients, by the kind of change in the registry.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reload {
     /// [`super::SCHEMA`].
     pub schema: u32,
-    /// New ones.
+    /// New clients.
     pub added: Vec<String>,
-    /// Those that may no longer come.
+    /// Removed clients.
     pub removed: Vec<String>,
-    /// Those with the same key and another name or other fixed addresses.
+    /// Clients with the same key, and with another name or other fixed addresses.
     pub changed: Vec<String>,
     /// Files that were left out, and why.
     pub warnings: Vec<String>,
-    /// Settings of the configuration file that differ from those in force. What is about clients is in force now.
+    /// Settings of the configuration file that differ from those in force. Settings about clients have been applied.
     pub settings: Vec<Setting>,
 }
 
@@ -53,8 +53,8 @@ pub struct Reload {
 pub struct Setting {
     /// The key, with the names of its tables.
     pub key: String,
-    /// What is in force, in TOML; absent: the default.
+    /// The value in force, in TOML; absent: the default.
     pub in_force: Option<String>,
-    /// What the file says, in TOML; absent: the default.
+    /// The value in the file, in TOML; absent: the default.
     pub in_file: Option<String>,
 }

@@ -1,10 +1,10 @@
-//! The part of the status that is about publishing and fetching introductions.
+//! The part of the status about publishing and fetching introductions.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// What is published for clients and fetched from servers.
+/// Introductions that are published for clients and fetched from servers.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Rendezvous {
     /// Whether this host publishes, fetches or does both.
@@ -25,7 +25,7 @@ pub struct Rendezvous {
     pub failed: u64,
     /// Publications and fetches that are due or under way.
     pub pending: u64,
-    /// What the DHT gave and was not accepted, by reason, the reasons that occurred only.
+    /// Data from the DHT that was not accepted, by reason; only reasons that occurred.
     pub rejected: BTreeMap<String, u64>,
     /// Seconds until the next publication or fetch; absent when none is planned.
     pub next_seconds: Option<f64>,
@@ -55,6 +55,6 @@ pub enum Network {
     Ok,
     /// No node answers.
     Unreachable,
-    /// Nothing was asked yet.
+    /// No request was made yet.
     Unknown,
 }

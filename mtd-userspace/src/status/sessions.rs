@@ -9,14 +9,14 @@ use serde::{Deserialize, Serialize};
 use super::Endpoint;
 use crate::model::Traffic;
 
-/// Handshakes that clients began.
+/// Handshakes that clients have begun.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Handshakes {
-    /// First messages that came through the introduction.
+    /// First messages in introductions.
     pub received: u64,
-    /// Those that were answered.
+    /// First messages that were answered.
     pub answered: u64,
-    /// Those that were not, by reason, the reasons that occurred only.
+    /// First messages that were refused, by reason; only reasons that occurred.
     pub refused: BTreeMap<String, u64>,
     /// Sessions whose client has sent no data packet yet.
     pub half_open: u64,
@@ -29,9 +29,9 @@ pub struct Session {
     pub name: String,
     /// Public key of the other end, base64.
     pub public_key: String,
-    /// What this host is in it.
+    /// This host's role in it.
     pub role: SessionRole,
-    /// How far it is.
+    /// Its state.
     pub state: SessionState,
     /// Addresses in the tunnel.
     pub tunnel: Tunnel,
@@ -45,7 +45,7 @@ pub struct Session {
     pub local: Option<Endpoint>,
     /// The other end's address and port in the current slot; absent before the handshake.
     pub remote: Option<Endpoint>,
-    /// The other end's prefix, as far as it is known.
+    /// The other end's prefix, if known.
     pub prefix: Option<IpNet>,
     /// Seconds since the last valid packet; absent before the first one.
     pub last_valid_seconds: Option<f64>,
@@ -60,12 +60,12 @@ pub struct Session {
     pub received: Traffic,
     /// Inner packets and bytes sent.
     pub sent: Traffic,
-    /// What the operator should look at, when something seems wrong.
+    /// A hint for the operator, when something seems wrong.
     pub hint: Option<String>,
 }
 
 impl Session {
-    /// A client's session of which nothing is known yet, for what is known to be filled in.
+    /// A client's session without any data yet, to be filled in.
     pub fn unknown() -> Self {
         Self {
             name: String::new(),
@@ -94,9 +94,9 @@ impl Session {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SessionRole {
-    /// It connected to the other end.
+    /// This host connected to the other end.
     Client,
-    /// The other end connected to it.
+    /// The other end connected to this host.
     Server,
 }
 
@@ -104,9 +104,9 @@ pub enum SessionRole {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SessionState {
-    /// The client looks for the server's introduction.
+    /// The client is looking for the server's introduction.
     Finding,
-    /// The client has found it, and the handshake is under way.
+    /// The client has found it, and the handshake is in progress.
     Connecting,
     /// The server has answered, and waits for the client's first data packet.
     HalfOpen,
@@ -119,7 +119,7 @@ pub enum SessionState {
 }
 
 impl SessionState {
-    /// The state in the word of the documents.
+    /// The name of the state in the documents.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Finding => "finding",
@@ -132,7 +132,7 @@ impl SessionState {
     }
 }
 
-/// Addresses of a session in the tunnel; empty as long as they are not known.
+/// Addresses of a session in the tunnel; empty while they are not known.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tunnel {
     /// Of this host.

@@ -1,4 +1,4 @@
-//! How the controller itself does: its tasks and its events.
+//! The state of the controller itself: its tasks and its events.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,19 +7,19 @@ use serde::{Deserialize, Serialize};
 pub struct Task {
     /// Its name.
     pub name: String,
-    /// Whether it runs now; one that has failed rests before it is started again.
+    /// Whether it runs now; a failed task pauses before it is restarted.
     pub running: bool,
-    /// How often it has ended although it should go on.
+    /// How often it has failed: ended before the shutdown.
     pub failures: u64,
-    /// Why it has ended the last time; absent when it never has.
+    /// The last failure; absent if there was none.
     pub last_failure: Option<String>,
 }
 
 /// The events of `mtd events`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Events {
-    /// How many there were since the controller started.
+    /// Number of events since the controller started.
     pub published: u64,
-    /// Those that followers were too slow for, over all followers.
+    /// Number of events that were lost because followers were too slow, over all followers.
     pub lost: u64,
 }

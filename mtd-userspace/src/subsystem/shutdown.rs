@@ -1,13 +1,13 @@
-//! The end of a controller, for all who have to know of it.
+//! The shutdown of a controller, as all of its parts observe it.
 
 use tokio::sync::watch;
 
-/// Whether the controller stops. Clones are of the same end.
+/// Whether the controller is stopping. Clones observe the same shutdown.
 #[derive(Clone, Debug)]
 pub struct Shutdown(watch::Receiver<bool>);
 
 impl Shutdown {
-    /// The end, and what brings it about: sending true, or dropping the sender.
+    /// A new shutdown, and the sender that begins it by sending true or on drop.
     pub fn new() -> (watch::Sender<bool>, Self) {
         let (sender, receiver) = watch::channel(false);
         (sender, Self(receiver))
@@ -20,7 +20,7 @@ impl Shutdown {
 
     /// Ready when it begins.
     pub async fn begun(mut self) {
-        // An error means that the sender has gone, which ends the wait just as well.
+        // An error means that the sender is gone, which also begins the shutdown.
         let _ = self.0.wait_for(|&stopped| stopped).await;
     }
 }

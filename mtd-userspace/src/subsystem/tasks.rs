@@ -1,4 +1,4 @@
-//! Tasks that somebody looks after: the end of none goes unnoticed.
+//! Supervised tasks: none ends unnoticed.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -15,25 +15,25 @@ use crate::events::{Bus, Event, TaskEnd};
 use crate::prometheus::{Kind, Text};
 use crate::status;
 
-/// The rest of a task that has failed, before it is started again; it is twice as long each time.
+/// Pause before a failed task is restarted; it doubles each time.
 const FIRST_REST: Duration = Duration::from_millis(100);
-/// The longest rest.
+/// The longest pause.
 const LONGEST_REST: Duration = Duration::from_secs(30);
-/// A task that ran for so long has recovered: its next rest is the first one again.
+/// A task that ran for this long has recovered: its next pause is the shortest one again.
 const STEADY: Duration = Duration::from_mins(1);
 /// How long a task may take to end when the controller stops.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// What is done when a task ends that should go on.
+/// The consequence when a task ends before the shutdown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AfterEnd {
-    /// It is started again, after a rest.
+    /// It is restarted after a pause.
     Restart,
-    /// Without it, the controller is of no use: it stops, as in a crash. The data plane stays, for the next controller.
+    /// The controller cannot do without it, and stops as in a crash. The data plane stays, for the next controller.
     StopController,
 }
 
-/// The tasks of a controller. Clones are of the same ones.
+/// The tasks of a controller. Clones share them.
 #[derive(Clone)]
 pub struct Tasks(Arc<Inner>);
 
@@ -53,19 +53,19 @@ struct TaskState {
 }
 
 impl Tasks {
-    /// No tasks yet. All of them have to end when `shutdown` begins.
+    /// Starts without tasks. All tasks have to end when `shutdown` begins.
     pub fn new(bus: Arc<Bus>, shutdown: Shutdown) -> Self {
         let (supervisors, states) = (Mutex::default(), Mutex::default());
         Self(Arc::new(Inner { bus, shutdown, supervisors, states, fatal: watch::Sender::new(None) }))
     }
 
-    /// The end, which a task has to take note of.
+    /// The shutdown, which every task has to observe.
     pub fn shutdown(&self) -> Shutdown {
         self.0.shutdown.clone()
     }
 
-    /// Runs what `make` makes, again and again if need be. Within a tokio runtime. Until the shutdown, the end of it is a
-    /// failure whatever it returns, and so is a panic.
+    /// Runs the future that `make` returns, and restarts it when necessary. Must be called within a tokio runtime. Until the
+    /// shutdown, its end is a failure whatever it returns, and so is a panic.
     pub fn spawn<F, T>(&self, name: &'static str, after: AfterEnd, make: F)
     where
         F: FnMut() -> T + Send + 'static,
@@ -77,14 +77,14 @@ impl Tasks {
         supervisors.spawn(supervisor);
     }
 
-    /// Ready with its name when a task has ended without which the controller is of no use.
+    /// Ready with the name of a task that has ended and that the controller cannot do without.
     pub async fn fatal_end(&self) -> &'static str {
         let mut fatal = self.0.fatal.subscribe();
         loop {
             if let Some(name) = *fatal.borrow_and_update() {
                 return name;
             }
-            // The sender is in here as well, so there is no error.
+            // The sender is in the same struct, so there is no error.
             let _ = fatal.changed().await;
         }
     }
@@ -98,7 +98,7 @@ impl Tasks {
         while supervisors.join_next().await.is_some() {}
     }
 
-    /// How they do, for the status document.
+    /// The state of the tasks, for the status document.
     pub fn report(&self) -> Vec<status::Task> {
         let states = self.states();
         let report = |(name, state): (&&str, &TaskState)| status::Task {
@@ -181,7 +181,7 @@ where
     }
 }
 
-/// What went wrong with a task that has ended.
+/// The error of a task that has ended.
 fn failure(ended: Result<anyhow::Result<()>, JoinError>) -> Option<String> {
     match ended {
         Ok(Ok(())) => None,

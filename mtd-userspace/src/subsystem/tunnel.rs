@@ -1,4 +1,4 @@
-//! The tunnel device while the controller runs: addresses that servers give, and routes for paths that carry less.
+//! The tunnel device while the controller runs: addresses from servers, and routes for paths with a smaller MTU.
 
 use std::sync::Mutex;
 
@@ -8,20 +8,20 @@ use super::lock;
 use crate::device::TunnelDevice;
 use crate::sessions::Sessions;
 
-/// The device as the configuration has it, to which sessions add.
+/// The device as configured; sessions add to it.
 pub struct Tunnel {
     configured: TunnelDevice,
-    /// One change at a time: each is of the whole device.
+    /// One change at a time, since each one sets up the whole device.
     changing: tokio::sync::Mutex<()>,
 }
 
 impl Tunnel {
-    /// A device that is set up like this before any session adds to it.
+    /// A device with this set-up, before any session adds to it.
     pub fn new(configured: TunnelDevice) -> Self {
         Self { configured, changing: tokio::sync::Mutex::default() }
     }
 
-    /// Gives the device the MTU, addresses and routes that it should have now. Failures are logged.
+    /// Updates the MTU, addresses and routes of the device. Failures are logged.
     pub async fn update(&self, sessions: &Mutex<Sessions>) {
         let _alone = self.changing.lock().await;
         let wanted = lock(sessions).tunnel(&self.configured);

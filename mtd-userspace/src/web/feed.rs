@@ -1,4 +1,4 @@
-//! What pages are shown: one sample a second for all of them, and none while nobody looks.
+//! The data for the pages: one sample a second for all of them, and none while no page is open.
 
 use std::convert::Infallible;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -16,22 +16,21 @@ use crate::subsystem::Reports;
 /// Time between two samples.
 pub(super) const PERIOD: Duration = Duration::from_secs(1);
 
-/// Sessions in a sample: more than people read, and few enough that a sample stays small. Those in front are kept.
+/// Sessions in a sample: more than people read, and few enough that a sample stays small. The first ones are kept.
 const MAX_SESSIONS: usize = 200;
 
-/// What a page learns at a time, as JSON in an event named `sample`. When there is no status, an event named `failure` says why.
+/// One update of a page, as JSON in an event named `sample`. Without a status, an event named `failure` contains the error.
 #[derive(Debug, Serialize)]
 pub struct Sample {
     /// Unix time of this host, in ms.
     pub time_ms: u64,
-    /// Sessions and peers that are left out.
+    /// Number of sessions and peers that are left out.
     pub left_out: usize,
-    /// As at the control socket.
+    /// The same document as at the control socket.
     pub status: Status,
 }
 
-/// The latest sample, and whoever waits for the next one. A reader that is slower than the samples misses some; none are
-/// kept for it.
+/// The latest sample, and its followers. A reader that is slower than the samples misses some; none are queued for it.
 #[derive(Debug)]
 pub(super) struct Feed {
     events: watch::Sender<Bytes>,
@@ -43,7 +42,7 @@ impl Feed {
         Self { events: watch::Sender::default(), wanted: Notify::new() }
     }
 
-    /// Takes samples as long as somebody follows, and sleeps otherwise.
+    /// Takes samples while there are followers, and sleeps otherwise.
     pub(super) async fn produce(&self, reports: &dyn Reports) -> ! {
         let mut ticks = interval(PERIOD);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -56,7 +55,7 @@ impl Feed {
         }
     }
 
-    /// The events from now on, for a connection that notes its `progress`; it keeps its `permit` as long.
+    /// The events from now on, for a connection that notes its `progress`; the stream keeps its `permit`.
     pub(super) fn follow(
         &self,
         progress: Progress,
@@ -65,7 +64,7 @@ impl Feed {
         let events = self.events.subscribe();
         self.wanted.notify_one();
         futures_util::stream::unfold((events, progress, permit), async |(mut events, progress, permit)| {
-            // Asked for more: what was sent before is on its way.
+            // The next event was requested, so earlier ones were sent.
             progress.note();
             events.changed().await.ok()?;
             let event = events.borrow_and_update().clone();
@@ -74,7 +73,7 @@ impl Feed {
     }
 }
 
-/// An event of `text/event-stream`. JSON has no line breaks of its own.
+/// An event of `text/event-stream`. JSON contains no line breaks.
 fn event(status: anyhow::Result<Status>) -> Bytes {
     let (name, data) = match status.map(|status| serde_json::to_string(&sample(status))) {
         Ok(Ok(data)) => ("sample", data),
@@ -126,7 +125,7 @@ mod tests {
             }
         }
         assert_eq!(asked(), 3);
-        // Whoever was away for long gets the latest one, not all.
+        // A reader that was away for long gets the latest sample, not all of them.
         sleep(PERIOD * 10).await;
         let so_far = asked();
         followers[0].next().await;

@@ -1,4 +1,4 @@
-//! The link to the web view, with the token that makes it tell something: for root only, in a file.
+//! The link to the web view with its secret token, in a file that only root can read.
 
 use std::fmt;
 use std::fs;
@@ -15,19 +15,19 @@ use crate::files;
 /// Length of a token in bytes; it is written in hex.
 const TOKEN_BYTES: usize = 16;
 
-/// The link of a running web view. Its file goes when this is dropped.
+/// The link of a running web view. Its file is removed when this is dropped.
 #[derive(Debug)]
 pub struct Link {
     path: PathBuf,
     token: Token,
 }
 
-/// What the link has and nobody can guess.
+/// The secret part of the link.
 #[derive(Clone)]
 pub struct Token(String);
 
 impl Token {
-    /// Whether somebody who shows this has read the link.
+    /// Whether this is the token, in constant time.
     pub fn admits(&self, shown: &[u8]) -> bool {
         self.0.as_bytes().ct_eq(shown).into()
     }
@@ -40,13 +40,13 @@ impl fmt::Debug for Token {
 }
 
 impl Link {
-    /// Writes the file, with the token of the one that is there when a killed controller has left it: pages that are
-    /// open go on then.
+    /// Writes the file. If a killed controller has left one, its token is kept, so that open pages go on.
     ///
     /// # Errors
-    /// The file cannot be written, or there is no randomness.
+    /// When the file cannot be written, or there is no randomness.
     pub fn establish(path: &Path, address: SocketAddr) -> anyhow::Result<Self> {
-        // The token is behind a #, where browsers keep it to themselves: no request, no log, no other site gets it.
+        // The token follows a #, so that browsers keep it to themselves: it is in no request, no log, and reaches no other
+        // site.
         let page = format!("http://{address}/#");
         let token = match left_token(path, &page) {
             Some(token) => token,
@@ -57,7 +57,7 @@ impl Link {
         Ok(Self { path: path.to_owned(), token: Token(token) })
     }
 
-    /// The token in it.
+    /// The token of the link.
     pub fn token(&self) -> &Token {
         &self.token
     }
@@ -86,7 +86,7 @@ fn new_token() -> anyhow::Result<String> {
     Ok(hex::encode(token))
 }
 
-/// The token of a file that others cannot have read.
+/// The token in a file that others cannot have read.
 fn left_token(path: &Path, page: &str) -> Option<String> {
     let private = fs::symlink_metadata(path).is_ok_and(|file| file.is_file() && file.mode() & 0o777 == 0o600);
     let text = private.then(|| fs::read_to_string(path).ok()).flatten()?;
@@ -127,7 +127,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("eth0.web");
         let begin = |port| {
-            // As a killed controller, which removes nothing.
+            // Like a killed controller, which removes nothing.
             std::mem::forget(Link::establish(&path, address(port)).unwrap());
             fs::read_to_string(&path).unwrap()
         };

@@ -1,4 +1,4 @@
-//! The files of the page. All are in the binary: no build step, no file on the host, nothing from another site.
+//! The files of the page. All are in the binary: no build step, no files on the host, nothing from other sites.
 
 use std::collections::BTreeMap;
 
@@ -25,7 +25,7 @@ pub(super) const FILES: &[File] = &[
     ("/chart.js", SCRIPT, include_str!("page/chart.js")),
 ];
 
-/// What each drop reason means, by its name.
+/// The meaning of each drop reason, by its name.
 pub(super) fn reasons() -> BTreeMap<&'static str, &'static str> {
     DropReason::ALL.iter().map(|reason| (reason.name(), reason.help())).collect()
 }

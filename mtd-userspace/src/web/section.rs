@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use crate::model::Fault;
 use crate::schema::{self, Key, Kind, Problems, Schema, Section, value};
 
-/// Where the web view is served when `[web]` says nothing.
+/// Default address of the web view.
 pub const DEFAULT_WEB: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST), 8674);
 
 /// `[web]`.
@@ -28,7 +28,7 @@ pub fn read(table: &Section<'_, '_>, problems: &mut Problems<'_>) -> SocketAddr 
     value(table.optional("listen", problems, address)).unwrap_or(DEFAULT_WEB)
 }
 
-/// On loopback only, since the web view shows the moving addresses.
+/// Only on loopback, since the web view shows the moving addresses.
 fn address(text: &str) -> Result<SocketAddr, Fault> {
     const EXAMPLE: &str = "[::1]:8674";
     let address = schema::listen_address(text, EXAMPLE)?;

@@ -1,4 +1,4 @@
-//! The server of the web view. What readers do, or fail to do, slows nothing but other readers.
+//! The server of the web view. Readers can slow only other readers, whatever they do.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -28,13 +28,13 @@ use crate::subsystem::{AfterEnd, Context, Reports, Subsystem};
 const EVENTS_PATH: &str = "/events";
 /// The port of HTTP.
 const HTTP_PORT: u16 = 80;
-/// Followers of the events at a time: less than the connections, so that a page can say that there are too many.
+/// Followers of the events at a time: fewer than the connections, so that a page can say that there are too many.
 const MAX_FOLLOWERS: usize = 8;
-/// How long a connection may make no progress. Events come once a second.
+/// How long a connection may go without progress. Events come once a second.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// What the kernel keeps for a reader that does not read, in bytes.
+/// Size of the kernel's buffer for a reader that does not read, in bytes.
 const SEND_BUFFER: u32 = 64 * 1024;
-/// What readers may take.
+/// Limits for readers.
 const LIMITS: Limits = Limits {
     name: "web view",
     connections: 16,
@@ -42,8 +42,8 @@ const LIMITS: Limits = Limits {
     grace: Duration::ZERO,
 };
 
-/// In every answer. The page gets nothing from elsewhere, gives nothing away and is shown in no other page; nobody else
-/// may read an answer; nothing is kept.
+/// Headers of every answer. The page loads nothing from other sites, sends nothing to them, and is not shown inside other
+/// pages; other sites cannot read an answer, and nothing is cached.
 const HEADERS: [(header::HeaderName, &str); 6] = [
     (
         header::CONTENT_SECURITY_POLICY,
@@ -82,7 +82,7 @@ impl View {
         Ok(Arc::new(Self { socket, address, link }))
     }
 
-    /// Serves until `shutdown` is ready. Connections are cut then.
+    /// Serves until `shutdown` is ready. Then connections are cut at once.
     async fn serve(&self, reports: &dyn Reports, shutdown: impl Future<Output = ()>) {
         let feed = Arc::new(Feed::new());
         let router = router(self.address, self.link.token().clone(), Arc::clone(&feed));
@@ -111,13 +111,13 @@ impl Subsystem for View {
         Ok(())
     }
 
-    /// The page is of no use any more.
+    /// Removes the link, which leads nowhere any more.
     fn stop(&self) {
         self.link.remove();
     }
 }
 
-/// What the handlers work with.
+/// The state of the request handlers.
 #[derive(Clone)]
 struct Handler {
     token: Token,
@@ -133,7 +133,7 @@ fn router(address: SocketAddr, token: Token, feed: Arc<Feed>) -> Router {
     let names = ["localhost", "127.0.0.1", "[::1]", own];
     let mut hosts: Vec<String> = names.iter().map(|name| format!("{name}:{port}")).collect();
     if port == HTTP_PORT {
-        // Browsers leave it out.
+        // Browsers omit this port.
         hosts.extend(names.map(str::to_owned));
     }
     let followers = Arc::new(Semaphore::new(MAX_FOLLOWERS));
@@ -151,7 +151,7 @@ fn router(address: SocketAddr, token: Token, feed: Arc<Feed>) -> Router {
         .with_state(handler)
 }
 
-/// Turns away requests that were meant for another host: a site whose name points here (DNS rebinding) is not us.
+/// Refuses requests for another host name: with DNS rebinding, another site's name leads here.
 async fn refuse_others(State(handler): State<Handler>, request: Request, next: Next) -> Response {
     let host = only(request.headers(), &header::HOST);
     let ours = host.is_some_and(|host| handler.hosts.iter().any(|ours| ours.as_bytes() == host.as_bytes()));
@@ -166,7 +166,7 @@ async fn refuse_others(State(handler): State<Handler>, request: Request, next: N
     response
 }
 
-/// The events, for those who have the token.
+/// The events, for requests with the token.
 async fn follow(
     State(handler): State<Handler>,
     Extension(progress): Extension<Progress>,
@@ -186,7 +186,7 @@ async fn follow(
     ([(header::CONTENT_TYPE, "text/event-stream")], events).into_response()
 }
 
-/// The header's value, if it is there once.
+/// The header's value, if there is exactly one.
 fn only<'a>(headers: &'a HeaderMap, name: &header::HeaderName) -> Option<&'a HeaderValue> {
     let mut values = headers.get_all(name).iter();
     values.next().filter(|_| values.next().is_none())

@@ -34,7 +34,10 @@ fn addresses_that_serve_nobody_or_everybody_are_refused() {
             "2001:db8:3::1 lies in the protected prefix 2001:db8:3::/80; write an address that strangers do not reach, \
              such as [::1]:24633",
         ),
-        ("[::1]:0", "port 0 is another one at each start; write it like [::1]:24633 or 127.0.0.1:24633"),
+        (
+            "[::1]:0",
+            "port 0 means a different port at each start; write it like [::1]:24633 or 127.0.0.1:24633",
+        ),
         (
             "localhost:1",
             "\"localhost:1\" is not an address with a port; write it like [::1]:24633 or 127.0.0.1:24633",

@@ -30,7 +30,7 @@ fn addresses_that_others_reach_are_refused_with_the_way_to_come_from_elsewhere()
         ("192.0.2.1:8674", outside("192.0.2.1", 8674)),
         ("[2001:db8:3::1]:8674", outside("2001:db8:3::1", 8674)),
         ("[::ffff:127.0.0.1]:8674", outside("::ffff:127.0.0.1", 8674)),
-        ("[::1]:0", "port 0 is another one at each start; write it like [::1]:8674".to_owned()),
+        ("[::1]:0", "port 0 means a different port at each start; write it like [::1]:8674".to_owned()),
         ("localhost:1", "\"localhost:1\" is not an address with a port; write it like [::1]:8674".to_owned()),
         ("[::1]", "\"[::1]\" is not an address with a port; write it like [::1]:8674".to_owned()),
     ] {

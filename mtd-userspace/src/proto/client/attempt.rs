@@ -21,7 +21,7 @@ use crate::proto::session::{Ends, Role, Session, Terms};
 
 /// When a request is sent again, ns after the first time.
 const AGAIN: [u64; 3] = [250 * MILLISECOND, 500 * MILLISECOND, 1000 * MILLISECOND];
-/// How long an answer is waited for, in ns: at the time that the own clock shows …
+/// How long to wait for an answer, in ns: at the time that the own clock shows …
 const PATIENCE: u64 = 2 * SECOND;
 /// … and at other times.
 const PATIENCE_ELSEWHERE: u64 = SECOND;
@@ -63,7 +63,7 @@ impl Client {
             if let Some(known) = self.known.get_mut(&window) {
                 known.failed = true;
             }
-            // There may be another introduction: of a neighbouring window, or a new one of this.
+            // Another introduction may have been found: of a neighbouring window, or a new one of this window.
             return self.fail(Trouble::NoAnswer, now);
         };
         let (Some(network), Some(known)) = (self.network, self.known.get(&window)) else { return };
@@ -103,8 +103,8 @@ impl Client {
         self.send_request();
     }
 
-    /// The time on the server's clock to try at this step: the own clock's, then further and further away from it, by
-    /// as much as a request reaches. A client whose clock is wrong by up to a window must still connect.
+    /// The time on the server's clock to try at this step: the own clock's time, then times further and further away from
+    /// it, by the reach of a request. A client whose clock is wrong by up to a window must still connect.
     fn time_of(&self, window: u64, first: u32, now: Reading) -> Option<(u32, SessionNs)> {
         let introduction = &self.known.get(&window)?.introduction;
         let period = introduction.slot.as_nanos() as u64;
@@ -114,7 +114,7 @@ impl Client {
             let distance = u64::from(step.div_ceil(2)) * REACH * period;
             let time =
                 if step % 2 == 1 { now.wall.0 + distance } else { now.wall.0.checked_sub(distance)? };
-            // No server publishes, nor holds open, a window further away than this from its own time.
+            // No server publishes or holds open a window further away than this from its own time.
             let latest = window * SECOND + 3 * n;
             (step == 0 || time < latest).then_some((step, SessionNs(time)))
         })
@@ -238,8 +238,8 @@ impl Client {
         before.unwrap_or_else(|| least.moved((now.boot.since(sent) / 2).cast_signed()))
     }
 
-    /// Whether a server may have the tunnel addresses that it says, and give those that it gives: they change this
-    /// host's routes. Private ones it may; others the settings must allow.
+    /// Whether a server may have the tunnel addresses that it claims, and give those that it assigns: they change this
+    /// host's routes. Private ones are always allowed; others the settings must allow.
     fn acceptable(&self, response: &Response) -> bool {
         let mut addresses = response.client.iter().chain(response.server.iter());
         addresses.all(|address| {
@@ -248,7 +248,7 @@ impl Client {
     }
 }
 
-/// Whether an address is one that networks use among themselves (RFC 4193, RFC 1918, RFC 6598).
+/// Whether an address is private (RFC 4193, RFC 1918, RFC 6598).
 fn is_private(address: IpAddr) -> bool {
     match address {
         IpAddr::V6(address) => address.is_unique_local(),

@@ -1,4 +1,4 @@
-//! Keeping a session: signs of life, its clock, new keys.
+//! Keeping a session: keep-alive, its clock, new keys.
 
 use mtd_common::address::End;
 
@@ -18,14 +18,14 @@ const OPENING: u64 = 5 * SECOND;
 /// How long the server may leave pings unanswered, in ns.
 const UNANSWERED: u64 = 8 * SECOND;
 
-/// How often a request for new keys is sent again, in ns …
+/// Interval at which a request for new keys is sent again, in ns …
 const REKEY_AGAIN: u64 = SECOND;
-/// … and after which time another one is made: the time in the answer is that at which the request first arrived.
+/// … and the time after which a new request is made: the time in the answer is that at which the request first arrived.
 const REKEY_PATIENCE: u64 = 2 * SECOND;
-/// So long before its keys expire, a session that gets no new ones is given up, in ns.
+/// A session without new keys is given up this long before its keys expire, in ns.
 pub(super) const LAST_RESORT: u64 = 20 * SECOND;
 
-/// Differences to the server's clock up to this one are left alone, in ns.
+/// Clock differences from the server up to this one are ignored, in ns.
 const CLOCK_TOLERANCE: u64 = 5 * MILLISECOND;
 
 /// A request for new keys that waits for its answer.
@@ -60,7 +60,7 @@ impl Client {
         }
     }
 
-    /// Looks after the current session.
+    /// Maintains the current session.
     pub(super) fn keep(&mut self, now: Reading) {
         let Some(current) = self.current() else {
             self.rekey = None;
@@ -70,7 +70,7 @@ impl Client {
         if !last_valid.happened() {
             if now.boot.since(started) >= OPENING {
                 self.remove(id);
-                // The one before it may still be good. New keys are asked for again, but not at once.
+                // The session before it may still be good. New keys are requested again, but not at once.
                 if let Some(older) = self.sessions.last_mut() {
                     older.rekey_at = older.rekey_at.max(now.boot + OPENING);
                 }

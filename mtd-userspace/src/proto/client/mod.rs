@@ -4,11 +4,11 @@
 //! Sans-IO. The owner calls [`Client::poll`] a few times a second, tells what came in by the `handle_…` functions, and
 //! after each call carries out what [`Client::next_action`] yields, until it yields nothing.
 //!
-//! Finding: the introduction of the present window is asked for, then those beside it. Introducing: a handshake request
-//! goes to the address that the introduction has now; where nobody answers, the own clock may be wrong, and the request
-//! goes to the addresses of times further and further away. Then the session is kept: its keys are replaced before they
-//! expire, its clock follows the server's, and when nothing comes from the server any more a new one is looked for while
-//! the old one stays in place.
+//! Finding: the introduction of the present window is requested, then those of its neighbours. Introducing: a handshake
+//! request goes to the present address of the introduction; if there is no answer, the own clock may be wrong, and the
+//! request goes to the addresses of times further and further away. Then the session is kept: its keys are replaced before
+//! they expire, its clock follows the server's, and when nothing comes from the server any more, a new session is sought
+//! while the old one stays in place.
 
 mod attempt;
 #[cfg(test)]
@@ -48,7 +48,7 @@ pub struct Settings {
     pub window: u64,
     /// Time without a valid packet after which the server is asked for a sign of life, in ns.
     pub keepalive: u64,
-    /// Inner networks that the server may have addresses in, beside those that are nobody's on the Internet.
+    /// Inner networks in which the server may have addresses, in addition to private ones.
     pub allowed: Vec<IpNet>,
 }
 
@@ -76,9 +76,9 @@ pub enum Phase {
     Connecting,
     /// It has keys, and waits for the first valid packet.
     HalfOpen,
-    /// The session stands.
+    /// The session is open.
     Open,
-    /// The session stands, but nothing comes from the server any more.
+    /// The session is open, but nothing comes from the server any more.
     Silent,
 }
 
@@ -96,12 +96,12 @@ struct Active {
     offset: ClockOffset,
     started: BootNs,
     rekey_at: BootNs,
-    /// Boot time from which on another session is looked for by all means.
+    /// Boot time from which on every way to a new session is tried.
     last_resort_at: BootNs,
     expires_at: BootNs,
     /// When the last valid packet came.
     last_valid: BootNs,
-    /// Boot time at which it is removed, since another one has taken its place.
+    /// Boot time at which it is removed, since another session has replaced it.
     retires: Option<BootNs>,
 }
 
@@ -130,7 +130,7 @@ pub struct Client {
     trouble: Option<Trouble>,
 }
 
-/// Why there is no session.
+/// Reasons why there is no session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trouble {
     /// The rendezvous network cannot be reached.
@@ -143,7 +143,7 @@ pub enum Trouble {
     TornDown(Reason),
     /// Keys were agreed on, but nothing came through the session.
     NotOpened,
-    /// The settings do not allow the tunnel addresses that the server has or gives.
+    /// The settings do not allow the tunnel addresses that the server has or assigns.
     AddressesRefused,
 }
 
@@ -184,7 +184,7 @@ impl Client {
             session,
             offset,
             started,
-            // When the server said is not noted; this is what it says by default.
+            // The server's setting is not noted; this is its default.
             rekey_at: started + lifetime / 3 * 2,
             last_resort_at: started + lifetime / 6 * 5,
             expires_at: started + lifetime,
@@ -199,19 +199,19 @@ impl Client {
         id
     }
 
-    /// The next thing to do.
+    /// The next request.
     pub fn next_action(&mut self) -> Option<Action> {
         self.actions.pop_front()
     }
 
-    /// What is shared with the server, to look for its messages with.
+    /// The secret shared with the server, by which its messages are found.
     pub const fn shared(&self) -> &Shared {
         &self.shared
     }
 
-    /// Where the client stands.
+    /// The phase of the client.
     pub fn phase(&self) -> Phase {
-        // While keys are replaced, the session before stands.
+        // While keys are replaced, the previous session is still open.
         let stands = |active: &Active| active.last_valid.happened() && active.retires.is_none();
         match self.current() {
             Some(_) if self.sessions.iter().any(stands) => {
@@ -229,7 +229,7 @@ impl Client {
         }
     }
 
-    /// Why the last try failed; `None` once a session stands.
+    /// Why the last try failed; `None` once a session is open.
     pub const fn trouble(&self) -> Option<Trouble> {
         self.trouble
     }
@@ -244,7 +244,7 @@ impl Client {
         self.tunnel
     }
 
-    /// Says which protected prefix there is at the start.
+    /// Sets the protected prefix at the start.
     pub const fn begin_in(&mut self, network: Option<Network>) {
         self.network = network;
     }
@@ -258,7 +258,8 @@ impl Client {
         self.abandon_attempt();
         self.rekey = None;
         self.known.values_mut().for_each(|known| known.failed = false);
-        // Nothing reaches other addresses any more; and nothing must leave here with a source that tells where this
+        // Nothing reaches other addresses any more; and no packet may leave here with a source that reveals where this host
+        // was before.
         // host was before.
         let elsewhere = |active: &&Active| Some(active.session.local.network) != network;
         let over: Vec<_> = self.sessions.iter().filter(elsewhere).map(|active| active.id).collect();
@@ -270,7 +271,7 @@ impl Client {
         self.poll(now);
     }
 
-    /// Does what is due.
+    /// Does the work that is due.
     pub fn poll(&mut self, now: Reading) {
         self.retire(now);
         if self.network.is_none() {
@@ -369,7 +370,7 @@ impl Client {
         self.trouble = Some(trouble);
         let wait = (SECOND << self.failures.min(5)).min(MAX_BACKOFF);
         self.failures += 1;
-        // Up to half as much again, so that many clients of a server that restarts do not all come at once.
+        // Up to half as much again, so that the clients of a restarted server do not all come at once.
         let jitter = random_u64(&mut self.random) % (wait / 2);
         self.next_try = now.boot + wait + jitter;
     }
@@ -385,7 +386,7 @@ impl Client {
         self.fail(Trouble::TornDown(reason), now);
     }
 
-    /// Removes a session; false where there is none of this number.
+    /// Removes a session. False if none has this number.
     fn remove(&mut self, id: SessionId) -> bool {
         let before = self.sessions.len();
         self.sessions.retain(|active| active.id != id);

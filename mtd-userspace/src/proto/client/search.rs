@@ -34,7 +34,7 @@ impl Client {
         }
         if let Fetched::Found(introduction) = fetched {
             let known = self.known.get(&window).map_or(0, |known| known.introduction.published_ms);
-            // The same once more is worth another try too: the packets may have been lost.
+            // Trying the same introduction again is worthwhile: the packets may have been lost.
             if introduction.published_ms > known
                 && self.attempt.as_ref().is_some_and(|a| a.window() == window)
             {
@@ -52,7 +52,7 @@ impl Client {
         self.poll(now);
     }
 
-    /// Start of the window that the wall clock is in, Unix time in s.
+    /// Start of the window that contains the wall-clock time, Unix time in s.
     pub(super) fn window(&self, now: Reading) -> u64 {
         window_start(now.wall.seconds(), self.settings.window)
     }
@@ -62,7 +62,7 @@ impl Client {
         windows_around(now.wall.seconds(), self.settings.window)
     }
 
-    /// Looks for a session: with an introduction that is known, or else for one.
+    /// Tries to get a session: with a known introduction, or else by searching for one.
     pub(super) fn connect(&mut self, now: Reading) {
         let usable = self
             .windows(now)

@@ -1,4 +1,4 @@
-//! What the maps and programs of a host do, in memory.
+//! The maps and programs of a host, simulated in memory.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -38,7 +38,7 @@ impl Entry {
     }
 }
 
-/// What the maps and programs of one host do.
+/// The maps and programs of one host.
 #[derive(Default)]
 pub(in crate::proto) struct Tables {
     pub(super) entries: BTreeMap<SessionId, Entry>,

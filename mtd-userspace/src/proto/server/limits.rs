@@ -7,7 +7,7 @@ use mtd_common::bytes::part;
 use crate::model::BootNs;
 use crate::proto::exchange::SessionId;
 
-/// Requests that are remembered.
+/// Number of requests that are remembered.
 const MAX_RECENT: usize = 200_000;
 
 /// A token bucket.
@@ -21,12 +21,12 @@ pub(super) struct Bucket {
 }
 
 impl Bucket {
-    /// Full, with one more token every `interval` ns.
+    /// A full bucket, which gains one token every `interval` ns.
     pub(super) fn new(interval: u64, burst: u64) -> Self {
         Self { interval: interval.max(1), burst, tokens: burst, refilled: BootNs::NEVER }
     }
 
-    /// Takes a token; false: there is none.
+    /// Takes a token. False if there is none.
     pub(super) fn take(&mut self, now: BootNs) -> bool {
         let gained = now.since(self.refilled) / self.interval;
         self.tokens = self.tokens.saturating_add(gained).min(self.burst);
@@ -39,8 +39,8 @@ impl Bucket {
     }
 }
 
-/// The requests of the last while, known by half of their ephemeral keys, and the sessions that they led to. Authentic
-/// ones only: to make a key with the same half as another's takes as long as to break one.
+/// Recent requests, identified by half of their ephemeral keys, and the sessions that they led to. Only authentic ones: to
+/// find a key with the same half as another's is as hard as breaking one.
 #[derive(Debug)]
 pub(super) struct Recent {
     /// Ns for which each is remembered at least.
@@ -70,7 +70,7 @@ impl Recent {
         self.young.insert(half(&ephemeral), id);
     }
 
-    /// Forgets what is too old to be accepted again.
+    /// Forgets requests that are too old to be accepted again.
     pub(super) fn forget(&mut self, now: BootNs) {
         if now.since(self.turned) >= self.memory {
             self.turned = now;

@@ -4,8 +4,8 @@
 //! Sans-IO, like [`super::client`]: the owner calls [`Server::poll`] a few times a second, tells what came in by the
 //! `handle_…` functions, and after each call carries out what [`Server::next_action`] yields, until it yields nothing.
 //!
-//! One introduction a window serves all clients: what arrives there has passed the receive program, so it comes from
-//! somebody who knows the window's key. Nothing here costs more because more clients are registered.
+//! One introduction per window serves all clients: packets that arrive there have passed the receive program, so they come
+//! from somebody who knows the window's key. No cost here grows with the number of registered clients.
 
 mod answering;
 mod limits;
@@ -33,11 +33,11 @@ use crate::model::BootNs;
 
 /// How long removals are gathered before introductions are replaced, in ns.
 const RENEWAL_PAUSE: u64 = 2 * SECOND;
-/// Over which time the new ones are published, in ns: soon, since a client that has just come may have nothing yet.
+/// Time over which new introductions are published, in ns: short, since a client that was just registered may have none yet.
 const RENEWAL: u64 = 2 * SECOND;
-/// How long the old ones stay open, in ns: it takes a while to publish for very many clients.
+/// How long the old ones stay open, in ns: publishing for very many clients takes a while.
 const RENEWAL_GRACE: u64 = 60 * SECOND;
-/// How long no introduction is opened after the tables had no room for one, in ns.
+/// How long no introduction is opened after the tables were full, in ns.
 const BLOCKED: u64 = 10 * SECOND;
 
 /// The settings of a server.
@@ -60,7 +60,7 @@ pub struct Settings {
     pub idle: u64,
     /// Seconds after which a client asks for new keys.
     pub rekey_after: u32,
-    /// Seconds after which keys end to be valid.
+    /// Seconds after which keys expire.
     pub expire_after: u32,
     /// Longest inner packet, in bytes.
     pub inner_mtu: u16,
@@ -81,13 +81,13 @@ pub enum Refusal {
     ClientLimit,
     /// Not a handshake request of this version.
     Malformed,
-    /// Not authentic: another server's, another window's, changed.
+    /// Not authentic: for another server or window, or altered.
     NotAuthentic,
     /// The client is not registered.
     Unregistered,
     /// The same request again, from elsewhere or too late.
     Replayed,
-    /// It does not come from where this client's requests come from.
+    /// It does not come from the place of this client's requests.
     WrongSource,
     /// There is no room for another session.
     Full,
@@ -135,7 +135,7 @@ struct Open {
     window: u64,
     introduction: Introduction,
     session: Arc<Session>,
-    /// Boot time at which it closes, since another one has taken its place.
+    /// Boot time at which it closes, since another one has replaced it.
     closes: Option<BootNs>,
 }
 
@@ -151,7 +151,7 @@ pub struct Server {
     sessions: HashMap<SessionId, Box<Active>>,
     recent: Recent,
     total: Bucket,
-    /// Boot time at which the introductions are replaced, since somebody knows them who no longer may.
+    /// Boot time at which the introductions are replaced, since a removed client knows them.
     renew_at: Option<BootNs>,
     /// Boot time until which no introduction is opened: the tables have no room.
     blocked_until: Option<BootNs>,
@@ -185,7 +185,7 @@ impl Server {
         }
     }
 
-    /// The next thing to do.
+    /// The next request.
     pub fn next_action(&mut self) -> Option<Action> {
         self.actions.pop_front()
     }
@@ -200,7 +200,7 @@ impl Server {
         &self.public
     }
 
-    /// What is shared with a registered client, to seal its messages with.
+    /// The secret shared with a registered client, with which its messages are sealed.
     pub fn shared(&self, client: &PublicKey) -> Option<&Shared> {
         self.clients.get(client).map(|client| &client.shared)
     }
@@ -264,7 +264,7 @@ impl Server {
         self.rotate(now);
     }
 
-    /// Does what is due.
+    /// Does the work that is due.
     pub fn poll(&mut self, now: Reading) {
         self.rotate(now);
         self.expire(now);
@@ -367,7 +367,7 @@ impl Server {
 
     fn publish(&mut self, open: usize, client: Option<PublicKey>, within: u64, now: Reading) {
         let Some(open) = self.introductions.get(open) else { return };
-        // Never the same twice: it is the sequence number of what is published.
+        // Never the same twice: it becomes the sequence number of the published item.
         self.last_published = (now.wall.milliseconds()).max(self.last_published + 1);
         let introduction = Introduction { published_ms: self.last_published, ..open.introduction.clone() };
         let window = open.window;

@@ -22,12 +22,12 @@ pub(super) struct Active {
     started: BootNs,
     /// When the last valid packet came.
     pub(super) last_valid: BootNs,
-    /// Boot time at which it is removed, since another one has taken its place.
+    /// Boot time at which it is removed, since another session has replaced it.
     retires: Option<BootNs>,
     pub(super) half_open: Option<Box<HalfOpen>>,
 }
 
-/// What is kept of a handshake until the client's first valid packet.
+/// The data of a handshake until the client's first valid packet.
 pub(super) struct HalfOpen {
     pub(super) answer: Vec<u8>,
     /// The introduction or session that the request came through.
@@ -77,7 +77,7 @@ impl Server {
         })
     }
 
-    /// Whether a session with the same client is there that is not about to end.
+    /// Whether there is a session with the same client that is not about to end.
     fn has_successor(&self, id: SessionId, active: &Active) -> bool {
         let others = self.clients.get(&active.client).map_or(&[][..], |client| client.sessions.as_slice());
         let stays = |other: &SessionId| self.sessions.get(other).is_some_and(|other| other.retires.is_none());
@@ -99,7 +99,7 @@ impl Server {
         active.retires = None;
         let (client, overlap) = (active.client, active.session.period + SECOND);
         let Some(registered) = self.clients.get(&client) else { return };
-        // The client has begun to use this one, so it uses no other any more.
+        // The client has begun to use this session, and uses no other any more.
         for other in registered.sessions.iter().filter(|other| **other != id) {
             if let Some(other) = self.sessions.get_mut(other) {
                 other.retires.get_or_insert(now.boot + overlap);
@@ -108,7 +108,7 @@ impl Server {
         self.actions.push_back(Action::Route(id));
     }
 
-    /// The tables have no room for a session, or refused it: takes back what was to follow.
+    /// The tables are full, or refused a session: cancels the steps that depend on it.
     pub fn handle_not_installed(&mut self, id: SessionId, now: Reading) {
         if let Some(active) = self.sessions.remove(&id)
             && let Some(registered) = self.clients.get_mut(&active.client)
@@ -117,7 +117,7 @@ impl Server {
         }
         let failed = |open: &mut super::Open| open.id == id;
         for open in self.introductions.extract_if(.., failed) {
-            // Nobody should look for it. What was published before is left as it is.
+            // Nobody should look for this one. Earlier publications stay as they are.
             self.blocked_until = Some(now.boot + super::BLOCKED);
             self.actions.retain(|action| !matches!(action, Action::Publish(p) if p.window == open.window));
         }
@@ -133,7 +133,7 @@ impl Server {
                 let message = Control::Pong { stamp, time }.encode();
                 self.actions.push_back(Action::Control { id, about: id, message });
             }
-            // A server asks nothing.
+            // A server does not send requests.
             Control::Pong { .. } | Control::Request(_) | Control::Response(_) => {}
         }
     }
@@ -161,7 +161,7 @@ impl Server {
     }
 }
 
-/// What there is to say of a session.
+/// The data of a session for reports.
 #[derive(Clone, Copy)]
 pub struct View<'a> {
     /// Its number.
@@ -178,6 +178,6 @@ pub struct View<'a> {
     pub last_valid: BootNs,
     /// It is about to end.
     pub closing: bool,
-    /// Another session with the same client has taken its place.
+    /// Another session with the same client has replaced it.
     pub replaced: bool,
 }

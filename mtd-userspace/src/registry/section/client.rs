@@ -45,7 +45,7 @@ pub struct Client {
     pub name: String,
     /// Its public key, unique among clients and servers.
     pub public_key: PublicKey,
-    /// The tunnel addresses that it always gets; of a family without one, it gets one from the pool.
+    /// Its fixed tunnel addresses; for a family without one, it gets one from the pool.
     pub addresses: TunnelAddresses,
 }
 
@@ -102,11 +102,11 @@ impl ClientFields {
     }
 }
 
-/// What all `[[client]]` say.
+/// The settings of all `[[client]]`.
 #[derive(Debug)]
 pub struct Clients {
     clients: Vec<ClientFields>,
-    /// Whether this host listens for them.
+    /// Whether there is a `[listen]`.
     listens: bool,
 }
 
@@ -149,7 +149,7 @@ impl Part for Clients {
     }
 }
 
-/// An address that a client gets, alone.
+/// A single address that a client gets.
 fn host_address(text: &str) -> Result<IpAddr, Fault> {
     const EXAMPLE: &str = "fd00:6d74::77 or 10.66.0.77";
     let address = match (text.parse::<IpAddr>(), text.parse::<IpNet>()) {

@@ -13,35 +13,34 @@ use crate::schema::{
     self, Facts, Key, Kind, Located, Part, Problems, Schema, Section, Slots, unlocated, value,
 };
 
-/// Folder of the clients' public keys when the file says nothing.
+/// Default folder of the clients' public keys.
 pub const DEFAULT_CLIENTS_DIR: &str = "clients";
 
 /// Shortest and longest slot of an introduction.
 const INTRODUCTION_SLOT_RANGE: (Duration, Duration) = crate::model::PERIOD_RANGE;
 
-/// Slot of an introduction when the file says nothing.
+/// Default slot of an introduction.
 const DEFAULT_INTRODUCTION_SLOT: Duration = Duration::from_secs(30);
 
-/// Time for which the introduction of the window before is still served when the file says nothing, or the window if that is
-/// shorter.
+/// Default time for which the introduction of the previous window is still served, or the window if that is shorter.
 const DEFAULT_GRACE: Duration = Duration::from_mins(5);
 
-/// Time after which a session without packets ends when the file says nothing.
+/// Default time after which a session without packets ends.
 const DEFAULT_IDLE: Duration = Duration::from_mins(1);
 
-/// Life of a session's keys, to their renewal and to their end.
+/// Range of the lifetime of a session's keys, until their renewal and until their end.
 const KEY_LIFE: Kind = Kind::Duration(Duration::from_secs(2), Duration::from_hours(24));
 
-/// Age at which keys are renewed when the file says nothing.
+/// Default age at which keys are renewed.
 const DEFAULT_REKEY: Duration = Duration::from_mins(2);
 
-/// Age at which keys are not used any more when the file says nothing.
+/// Default age at which keys expire.
 const DEFAULT_EXPIRE: Duration = Duration::from_mins(3);
 
-/// Handshakes a second with all clients together when the file says nothing.
+/// Default number of handshakes a second with all clients together.
 const DEFAULT_HANDSHAKES: u32 = 1000;
 
-/// Handshakes a minute with one client when the file says nothing.
+/// Default number of handshakes a minute with one client.
 const DEFAULT_HANDSHAKES_PER_CLIENT: u32 = 30;
 
 /// `[listen]`.
@@ -114,29 +113,29 @@ pub const LISTEN: Schema = Schema {
     ]],
 };
 
-/// What a server with registered clients does.
+/// The settings of a server with registered clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listen {
-    /// Folder of the clients' public keys; as written after parsing, joined to the folder of the configuration file
-    /// after loading. It need not exist.
+    /// Folder of the clients' public keys: as written after parsing, resolved against the configuration file's folder after
+    /// loading. It need not exist.
     pub clients_dir: PathBuf,
     /// The clients that the configuration file itself registers.
     pub clients: Vec<Client>,
-    /// Where the clients' tunnel addresses come from.
+    /// The pool of the clients' tunnel addresses.
     pub pool: Pool,
     /// Slot length of the sessions, within [`PERIOD_RANGE`](crate::model::PERIOD_RANGE).
     pub period: Duration,
-    /// What is done to inner packets.
+    /// How inner packets are protected.
     pub mode: Mode,
     /// Slot length of the introductions, within [`PERIOD_RANGE`](crate::model::PERIOD_RANGE).
     pub introduction_slot: Duration,
-    /// For how long the introduction of the window before is still served; at most the window.
+    /// Time for which the introduction of the previous window is still served; at most the window.
     pub introduction_grace: Duration,
-    /// A session ends when nothing valid came for this long.
+    /// A session ends after this time without a valid packet.
     pub idle_timeout: Duration,
     /// Age at which a session's keys are renewed.
     pub rekey_after: Duration,
-    /// Age at which a session's keys are not used any more; at least `rekey_after` and [`MIN_REKEY_MARGIN`].
+    /// Age at which a session's keys expire; at least `rekey_after` and [`MIN_REKEY_MARGIN`].
     pub expire_after: Duration,
     /// The own prefix for introductions and sessions: one of the own protected prefixes. `None` when the prefix is
     /// that of the interface.
@@ -148,13 +147,13 @@ pub struct Listen {
 }
 
 impl Listen {
-    /// Joins the paths to the `folder` of the configuration file.
+    /// Resolves the paths against the `folder` of the configuration file.
     pub fn join_paths(&mut self, folder: &Path) {
         self.clients_dir = folder.join(&self.clients_dir);
     }
 }
 
-/// What `[listen]` says.
+/// The settings of `[listen]`.
 #[derive(Debug)]
 pub struct ListenFields {
     at: usize,
@@ -299,7 +298,7 @@ impl Part for ListenFields {
     }
 }
 
-/// The pool of a file that names none: the networks of the own addresses, as far as they are fit for it.
+/// The pool of a file without one: the networks of the own addresses, as far as they are suitable.
 fn default_pool(facts: &Facts) -> Pool {
     let networks = facts.addresses.iter().map(|net| net.value.trunc());
     pool_of(networks.filter(|net| is_pool_length(*net)))
@@ -317,7 +316,7 @@ fn pool_of(networks: impl Iterator<Item = IpNet>) -> Pool {
     pool
 }
 
-/// A network from which clients get their tunnel addresses.
+/// A network for the clients' tunnel addresses.
 fn pool(text: &str) -> Result<IpNet, Fault> {
     let length = if text.contains(':') { 64 } else { 24 };
     let net = text
@@ -337,7 +336,7 @@ fn pool(text: &str) -> Result<IpNet, Fault> {
     Ok(net)
 }
 
-/// Whether a network has the length of a pool.
+/// Whether a network has a suitable length for a pool.
 fn is_pool_length(net: IpNet) -> bool {
     let (least, most) = pool_lengths(net);
     (least..=most).contains(&net.prefix_len())

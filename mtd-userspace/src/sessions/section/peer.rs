@@ -37,7 +37,7 @@ pub const PEER: Schema = Schema {
             "key_file",
             Kind::Text("the path of a file that only its owner can read, or \"credential:NAME\""),
             r#""keys/laptop.key""#,
-            "The pre-shared key, another one for each peer.",
+            "The pre-shared key, a different one for each peer.",
         )
         .from_requirement("MT-27"),
         Key::required(
@@ -72,22 +72,22 @@ pub struct Peer<K = SecretKey> {
     pub name: String,
     /// Its protected prefix, 64 to 112 bits, host bits zero (requirement MT-06).
     pub prefix: Ipv6Net,
-    /// The own prefix that the session with it uses: one of the own protected prefixes.
+    /// The own prefix for the session: one of the own protected prefixes.
     pub local_prefix: Ipv6Net,
-    /// The file of the pre-shared key: as written after parsing, joined to the folder of the configuration file after
+    /// The file of the pre-shared key: as written after parsing, resolved against the configuration file's folder after
     /// loading.
     pub key_file: PathBuf,
-    /// The pre-shared key; no two peers have the same.
+    /// The pre-shared key; different for each peer.
     pub key: K,
     /// Own seed IID (requirement MT-27), network order.
     pub seed: [u8; 8],
-    /// The peer's seed IID, network order; never the same as `seed`.
+    /// The peer's seed IID, network order; different from `seed`.
     pub peer_seed: [u8; 8],
     /// Slot length (requirement MT-04), within [`PERIOD_RANGE`](crate::model::PERIOD_RANGE).
     pub period: Duration,
-    /// What is done to inner packets.
+    /// How inner packets are protected.
     pub mode: Mode,
-    /// Inner networks of the peer, host bits zero; at least one, and none of them a second time at any peer.
+    /// Inner networks of the peer, host bits zero; at least one, and none of them at two peers.
     pub allowed_ips: Vec<IpNet>,
 }
 
@@ -121,7 +121,7 @@ impl<'a> From<&'a Peer> for Static<'a> {
     }
 }
 
-/// What one `[[peer]]` says.
+/// The settings of one `[[peer]]`.
 #[derive(Debug)]
 struct PeerFields {
     at: usize,
@@ -169,7 +169,7 @@ impl PeerFields {
         Some((peer, key_file.at))
     }
 
-    /// Networks of a single address.
+    /// Those networks that are single addresses.
     fn hosts(&self) -> impl Iterator<Item = &Located<IpNet>> {
         self.allowed_ips.iter().filter(|net| net.value.prefix_len() == net.value.max_prefix_len())
     }
@@ -206,7 +206,7 @@ impl PeerFields {
     }
 }
 
-/// What all `[[peer]]` say.
+/// The settings of all `[[peer]]`.
 #[derive(Debug)]
 pub struct Peers(Vec<PeerFields>);
 
@@ -216,7 +216,7 @@ impl Peers {
         Self(tables.iter().map(|table| PeerFields::read(table, problems)).collect())
     }
 
-    /// The peers, and where the `key_file` of each stands; `None` when something is missing, which has been reported.
+    /// The peers, and the place of each one's `key_file`; `None` when something is missing, which has been reported.
     pub fn build(self, facts: &Facts) -> Option<(Vec<Peer<()>>, Vec<usize>)> {
         let peers: Option<Vec<_>> = self.0.into_iter().map(|peer| peer.build(facts)).collect();
         Some(peers?.into_iter().unzip())
@@ -236,7 +236,7 @@ impl Part for Peers {
         facts.sessions += self.0.len();
     }
 
-    /// What must hold for the peers, each for itself and all together (requirement MT-27).
+    /// Checks the peers, each by itself and all together (requirement MT-27).
     fn check(&self, facts: &Facts, problems: &mut Problems<'_>) {
         for peer in &self.0 {
             peer.check_seeds(problems);

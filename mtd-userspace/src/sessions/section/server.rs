@@ -10,10 +10,10 @@ use crate::rendezvous::section as rendezvous;
 use crate::schema::common::{LOCAL_PREFIX, NAME};
 use crate::schema::{self, Facts, Key, Kind, Located, Part, Problems, Schema, Section, unlocated, value};
 
-/// Shortest and longest time between packets of a client that has nothing to send.
+/// Shortest and longest time between packets of an idle client.
 pub const KEEPALIVE_RANGE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_hours(1));
 
-/// That time when the file says nothing.
+/// The default of that time.
 pub const DEFAULT_KEEPALIVE: Duration = Duration::from_secs(10);
 
 /// `[[server]]`.
@@ -61,8 +61,8 @@ pub struct Server {
     /// The own prefix for the session: one of the own protected prefixes. `None` when the prefix is that of the
     /// interface.
     pub local_prefix: Option<Ipv6Net>,
-    /// Inner networks behind the server, besides its tunnel addresses; host bits zero, and none of them a second
-    /// time at any peer or server.
+    /// Inner networks behind the server, besides its tunnel addresses; host bits zero, and none of them at two peers or
+    /// servers.
     pub allowed_ips: Vec<IpNet>,
     /// Longest time without a packet from the server before it is asked for one.
     pub keepalive: Duration,
@@ -70,7 +70,7 @@ pub struct Server {
     pub window: Duration,
 }
 
-/// What one `[[server]]` says.
+/// The settings of one `[[server]]`.
 #[derive(Debug)]
 pub struct ServerFields {
     at: usize,

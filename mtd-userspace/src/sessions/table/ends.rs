@@ -1,5 +1,5 @@
 //! Sessions that are over, or out of use for a while. A program may still be at work with a session for a moment: so it is
-//! taken out of use first, and what it leaves is touched only at a later tick. Nobody waits for that.
+//! taken out of use first, and its elements are changed only at a later tick. Nobody waits for that.
 
 use mtd_common::abi::{self, SessionState};
 use mtd_common::session_note::SessionNote;
@@ -14,7 +14,8 @@ use crate::sessions::generation;
 use crate::sessions::installed::Key;
 
 impl<M: Maps> Table<M> {
-    /// Ends a session: no new packet passes. Its keys leave the maps when no program can be at work with them any more.
+    /// Ends a session: no new packet passes. Its keys are wiped from the maps once no program can be at work with them any
+    /// more.
     pub(crate) fn remove(&mut self, key: Key, now: Reading) {
         let Some(mut installed) = self.forget(key) else { return };
         installed.resting = true;
@@ -38,8 +39,8 @@ impl<M: Maps> Table<M> {
         Ok(())
     }
 
-    /// Ends what is at an element of the session table. A program that is at work with its keys would go on with zeros, so
-    /// that they stay for a while.
+    /// Ends the session in an element of the session table. The keys stay for a while: a program that is at work with them
+    /// would otherwise go on with zeros.
     pub(super) fn revoke(
         &mut self,
         index: SessionIndex,
@@ -51,7 +52,7 @@ impl<M: Maps> Table<M> {
         Ok(())
     }
 
-    /// Wipes the keys of those ended sessions that no program can be at work with any more; their elements can be taken
+    /// Wipes the keys of ended sessions once no program can be at work with them any more; their elements can then be used
     /// again.
     ///
     /// # Errors
@@ -67,8 +68,8 @@ impl<M: Maps> Table<M> {
         Ok(())
     }
 
-    /// Takes a session out of use: no packet passes until [`Table::resume`]. [`Table::rested`] tells when no program is at
-    /// work with it any more.
+    /// Takes a session out of use: no packet passes until [`Table::resume`]. [`Table::rested`] reports when no program works
+    /// with it any more.
     ///
     /// # Errors
     /// When the kernel refuses.
@@ -82,8 +83,8 @@ impl<M: Maps> Table<M> {
         Ok(())
     }
 
-    /// The sessions that no program is at work with any more since they were taken out of use, each told once, with what the
-    /// programs have left of them.
+    /// The sessions that were taken out of use and that no program works with any more, each reported once, with the state
+    /// that the programs have left.
     pub(crate) fn rested(&mut self, now: BootNs) -> Vec<(Key, SessionState)> {
         let rested: Vec<_> = self
             .resting
@@ -94,8 +95,8 @@ impl<M: Maps> Table<M> {
         rested.into_iter().filter_map(state).collect()
     }
 
-    /// Goes on with a session that has rested: under another generation, with this clock, sending from `sequence` on. What it
-    /// has received is remembered.
+    /// Resumes a session that was taken out of use: with a new generation and this clock, sending from `sequence` on. What
+    /// it has received is remembered.
     ///
     /// # Errors
     /// When the kernel refuses.

@@ -1,8 +1,8 @@
-//! Which elements of the session table are taken.
+//! Allocation of the elements of the session table.
 
 use crate::model::SessionIndex;
 
-/// Which elements of the session table are taken.
+/// The elements of the session table that are taken.
 #[derive(Debug)]
 pub(super) struct Indexes {
     taken: Vec<bool>,
@@ -11,12 +11,12 @@ pub(super) struct Indexes {
 }
 
 impl Indexes {
-    /// None taken, of so many.
+    /// All of the `capacity` elements are free.
     pub(super) fn new(capacity: u32) -> Self {
         Self { taken: vec![false; capacity as usize], next: 0 }
     }
 
-    /// Takes one that is free. In turn, so that one that has just become free rests for a while.
+    /// Takes a free element, in turn, so that an element that was just given back is not used again at once.
     pub(super) fn take(&mut self) -> Option<SessionIndex> {
         let length = self.taken.len();
         let index = (self.next..length).chain(0..self.next).find(|index| !self.taken[*index])?;
@@ -25,20 +25,20 @@ impl Indexes {
         Some(SessionIndex(index as u32))
     }
 
-    /// Those that are taken.
+    /// The taken elements.
     pub(super) fn taken(&self) -> impl Iterator<Item = SessionIndex> {
         let taken = self.taken.iter().enumerate().filter(|(_, taken)| **taken);
         taken.map(|(index, _)| SessionIndex(index as u32))
     }
 
-    /// Takes this one.
+    /// Marks this element as taken.
     pub(super) fn mark(&mut self, index: SessionIndex) {
         if let Some(taken) = self.taken.get_mut(index.position()) {
             *taken = true;
         }
     }
 
-    /// Gives one back.
+    /// Gives an element back.
     pub(super) fn free(&mut self, index: SessionIndex) {
         if let Some(taken) = self.taken.get_mut(index.position()) {
             *taken = false;

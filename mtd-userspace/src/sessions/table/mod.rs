@@ -1,5 +1,5 @@
-//! The table of all sessions, whatever they came from: installing them, loading their slots, adopting what an earlier
-//! controller left, their routes and their ends. It knows nothing of handshakes.
+//! The table of all sessions, whatever their origin: installing them, loading their slots, adopting those of an earlier
+//! controller, their routes and their ends. It has no notion of handshakes.
 
 mod ends;
 mod indexes;
@@ -28,14 +28,14 @@ use crate::model::{
 use crate::proto::clock::Reading;
 use crate::proto::slots::{Loader, Place, is_of};
 
-/// How long in ns a program may still be at work with what it found in the maps: it takes microseconds.
+/// How long in ns a program may still be at work with data that it found in the maps: in practice, microseconds.
 pub(super) const GRACE: u64 = 10_000_000;
 
-/// Numbers of peers that sessions are negotiated with are above this one: those of configured peers are below, whatever an
-/// earlier controller's configuration said.
+/// Numbers of peers with negotiated sessions are above this one: those of configured peers are below, whatever the
+/// configuration of an earlier controller said.
 const FIRST_NEGOTIATED: u32 = 1 << 24;
 
-/// All sessions, and the maps that they are in.
+/// All sessions, and the maps that hold them.
 pub struct Table<M> {
     pub(super) maps: M,
     indexes: Indexes,
@@ -44,17 +44,17 @@ pub struct Table<M> {
     routes: Routes,
     /// Sessions whose routes could not be set.
     unrouted: Vec<Key>,
-    /// By element of the session table, as far as any was taken. Boxed: most elements are free.
+    /// By element of the session table, up to the last one ever taken. Boxed: most elements are free.
     installed: Vec<Option<Box<Installed>>>,
     by_key: HashMap<Key, SessionIndex>,
     peers: HashMap<PublicKey, PeerNumber>,
     /// The last number that was given to a peer.
     last_peer: u32,
-    /// Sessions that are over, since when, and whose keys are still in the maps.
+    /// Ended sessions whose keys are still in the maps, and when they ended.
     ended: Vec<(SessionIndex, BootNs)>,
     /// Sessions that are out of use, and since when.
     resting: Vec<(Key, BootNs)>,
-    /// What went through sessions whose elements are wiped.
+    /// The traffic of sessions whose elements are wiped.
     wiped: Totals,
 }
 
@@ -78,7 +78,7 @@ impl<M: Maps> Table<M> {
         }
     }
 
-    /// What an earlier controller left in the maps. Its elements count as taken.
+    /// The sessions that an earlier controller left in the maps. Their elements count as taken.
     ///
     /// # Errors
     /// When the kernel refuses.
@@ -98,7 +98,7 @@ impl<M: Maps> Table<M> {
         Ok(found)
     }
 
-    /// Goes on with a session that an earlier controller left: an origin has said that it is one of its own.
+    /// Goes on with a session that an earlier controller left and an origin has recognised.
     ///
     /// # Errors
     /// When the kernel refuses.
@@ -140,7 +140,7 @@ impl<M: Maps> Table<M> {
         Ok(())
     }
 
-    /// Ends a session that an earlier controller left and that is nobody's.
+    /// Ends a session that an earlier controller left and no origin has recognised.
     ///
     /// # Errors
     /// When the kernel refuses.
@@ -148,8 +148,7 @@ impl<M: Maps> Table<M> {
         self.revoke(left.index, left.element, now.boot)
     }
 
-    /// Takes away the addresses of sessions that are none of ours, of slots that are over, and of ends that a session no
-    /// longer has.
+    /// Removes addresses of unknown sessions, of past slots, and of ends that a session no longer has.
     pub(super) fn drop_strangers(&mut self, now: Reading) {
         let installed = &self.installed;
         self.maps.retain_slots(|index, slot| {
@@ -161,10 +160,10 @@ impl<M: Maps> Table<M> {
     }
 
     /// Puts a session into the maps: it receives from now on. Its peer must have no inner address in one of the `reserved`
-    /// networks, and none that leads to another peer, if the peer itself says which it has.
+    /// networks. A peer that chooses its own inner addresses must not have one that leads to another peer.
     ///
     /// # Errors
-    /// When there is no room, or an address is another's. Nothing is installed then.
+    /// When there is no room, or an address belongs to another peer. Nothing is installed then.
     pub fn install(
         &mut self,
         origin: super::OriginId,
@@ -226,7 +225,7 @@ impl<M: Maps> Table<M> {
         })
     }
 
-    /// A peer that says which inner addresses it has, has no say over where the traffic of others goes.
+    /// A peer that chooses its own inner addresses must not attract the traffic of others.
     fn require_free(
         &self,
         remote: &TunnelAddresses,
@@ -260,12 +259,12 @@ impl<M: Maps> Table<M> {
         self.by_key.get(&key).copied()
     }
 
-    /// The session that is known by this key.
+    /// The session with this key.
     pub(super) fn get(&self, key: Key) -> Option<&Installed> {
         self.installed.get(self.index(key)?.position())?.as_deref()
     }
 
-    /// The session at an element of the session table, if it is the one of this generation.
+    /// The session in an element of the session table, if it has this generation.
     pub(super) fn at(&self, index: SessionIndex, generation: u32) -> Option<&Installed> {
         let found = self.installed.get(index.position())?.as_deref()?;
         (found.place().generation == generation).then_some(found)
@@ -276,7 +275,7 @@ impl<M: Maps> Table<M> {
         self.installed.iter().filter_map(Option::as_deref)
     }
 
-    /// Gives the clock of a session another offset.
+    /// Changes the offset of a session's clock.
     ///
     /// # Errors
     /// When the kernel refuses.
@@ -287,8 +286,8 @@ impl<M: Maps> Table<M> {
         self.maps.set_session(index, installed.element())
     }
 
-    /// Loads the slots of all sessions that are due. Calls `failed` with every session of which some could not be loaded: they
-    /// are tried again the next time.
+    /// Loads the due slots of all sessions. Calls `failed` with every session whose slots could not all be loaded: they are
+    /// tried again the next time.
     pub(super) fn load_all(&mut self, now: Reading, mut failed: impl FnMut(Key, Error)) {
         for index in (0..self.installed.len()).map(|index| SessionIndex(index as u32)) {
             if let Err(error) = self.load(index, now)
@@ -317,12 +316,12 @@ impl<M: Maps> Table<M> {
         bounded(self.horizon, installed, self.maps.capacity().slots)
     }
 
-    /// What the programs keep of a session.
+    /// The state that the programs keep of a session.
     pub(super) fn state(&self, key: Key) -> SessionState {
         self.index(key).and_then(|index| self.maps.state(index).ok()).unwrap_or_default()
     }
 
-    /// What went through all sessions that this controller has known, with what earlier ones had counted of them.
+    /// The traffic of all sessions that this controller has known, including what earlier controllers counted of them.
     pub(super) fn totals(&self) -> Totals {
         let mut totals = self.wiped;
         for index in self.indexes.taken() {
@@ -343,8 +342,8 @@ impl<M: Maps> Table<M> {
     }
 }
 
-/// How far ahead slots are loaded, in ns: of what is negotiated the next two at least, whatever the configuration knows of
-/// this session, and no further than there is room for `slots`.
+/// How far ahead slots are loaded, in ns: at least the next two slots of a negotiated session, whatever the configured
+/// horizon, and no further than there is room for `slots`.
 fn bounded(horizon: u64, installed: &Installed, slots: u32) -> u64 {
     if installed.role.is_none() {
         return horizon;

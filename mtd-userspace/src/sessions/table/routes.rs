@@ -1,4 +1,4 @@
-//! Which inner destination leads to which session.
+//! The routes from inner destinations to sessions.
 
 use std::collections::HashMap;
 
@@ -11,12 +11,12 @@ use crate::sessions::installed::{Installed, Key};
 /// A prefix length in bits and a key.
 pub type Destination = (u32, RouteKey);
 
-/// The routes that are set: generation and peer say which session each leads to.
+/// The routes that are set, with the generation and peer of the session that each leads to.
 pub(super) type Routes = HashMap<Destination, (u32, u32)>;
 
 impl<M: Maps> Table<M> {
-    /// Makes the routes of the installed sessions the only ones, whatever an earlier controller has left: those of each
-    /// peer lead to its newest session that is open.
+    /// Replaces all routes, including those of an earlier controller: the routes of each peer lead to its newest open
+    /// session.
     ///
     /// # Errors
     /// When there are too many.
@@ -47,7 +47,7 @@ impl<M: Maps> Table<M> {
         Ok(())
     }
 
-    /// Sends the traffic for a session's peer through this session. What fails is tried again at the next tick.
+    /// Sends the traffic for a session's peer through this session. Failures are tried again at the next tick.
     ///
     /// # Errors
     /// When there are too many routes.
@@ -69,7 +69,7 @@ impl<M: Maps> Table<M> {
         std::mem::take(&mut self.unrouted).into_iter().try_for_each(|key| self.route(key))
     }
 
-    /// Sets a route, whatever was there.
+    /// Sets a route, replacing any earlier one.
     pub(super) fn set_route(&mut self, destination: Destination, route: Route) -> Result<(), Error> {
         let leads_to = (route.generation, route.peer);
         if self.routes.get(&destination) != Some(&leads_to) {
@@ -79,8 +79,8 @@ impl<M: Maps> Table<M> {
         Ok(())
     }
 
-    /// Takes the routes away that lead to this session, which is over; another one with the same peer, if there is one,
-    /// carries its traffic from now on.
+    /// Removes the routes to this session, which is over; another session with the same peer, if there is one, carries its
+    /// traffic from now on.
     pub(super) fn unroute(&mut self, over: &Installed) -> Result<(), Error> {
         let generation = over.place().generation;
         let control: Vec<_> = over.control_route().into_iter().collect();
@@ -95,7 +95,7 @@ impl<M: Maps> Table<M> {
         Ok(())
     }
 
-    /// Removes routes, but those that lead to another session by now.
+    /// Removes routes, except those that lead to another session by now.
     fn remove_routes(&mut self, destinations: &[Destination], generation: u32) -> Result<(), Error> {
         for destination in destinations {
             if self.leads_to(*destination, generation) {
@@ -116,7 +116,7 @@ impl<M: Maps> Table<M> {
         self.routes.get(&destination).is_some_and(|(_, known)| *known != peer)
     }
 
-    /// The session with the same peer that is fittest to carry its traffic.
+    /// The best session with the same peer to carry its traffic.
     fn other(&self, over: &Installed) -> Option<Key> {
         let same = |other: &&Installed| {
             other.key.0 == over.key.0 && other.peer == over.peer && !other.is_introduction()
@@ -124,7 +124,7 @@ impl<M: Maps> Table<M> {
         self.iter().filter(same).max_by_key(|other| self.rank(other)).map(|other| other.key)
     }
 
-    /// How fit a session is to carry its peer's traffic: one that is open rather than one that is not, then the newest.
+    /// The order in which sessions are chosen for their peer's traffic: open ones first, then the newest.
     fn rank(&self, installed: &Installed) -> (bool, crate::model::BootNs) {
         let open = self.maps.state(installed.index()).is_ok_and(|state| state.rx_last_valid > 0);
         (open, installed.started)

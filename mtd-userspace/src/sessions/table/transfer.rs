@@ -1,4 +1,4 @@
-//! One session out of a table and into another: it goes on there with the numbers, the window and the counters that it has.
+//! Export of one session from a table and import into another: it goes on with its sequence numbers, window and counters.
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,17 +17,17 @@ use crate::proto::session::Session;
 use crate::sessions::OriginId;
 use crate::sessions::installed::{Inner, Key, NewSession, Peer};
 
-/// A session on its way from one table to another. Times are relative, since boot time is each host's own. The keys are
-/// overwritten when it is dropped, and a debug print does not show them.
+/// A session on its way from one table to another. Times are relative, since each host has its own boot time. The keys are
+/// overwritten on drop, and a debug print does not show them.
 pub struct Exported {
     session: Session,
-    /// Session clock minus wall clock, in ns: good as far as both hosts' wall clocks agree.
+    /// Session clock minus wall clock, in ns: as accurate as the wall clocks of both hosts agree.
     ahead: i64,
     /// Time in ns since it began.
     age: u64,
     /// Time in ns since the last valid packet; `None`: none has come.
     silent: Option<u64>,
-    /// Next number to send, window, counters.
+    /// Next sequence number to send, window, counters.
     state: SessionState,
     peer: Peer,
     local: Inner,
@@ -42,8 +42,8 @@ impl fmt::Debug for Exported {
 }
 
 impl<M: Maps> Table<M> {
-    /// Takes a session out of this table, for another one. It must have been out of use ([`Table::rest`]) for long enough that
-    /// no program changes its numbers or its window any more.
+    /// Removes a session from this table, for another one. It must have been out of use ([`Table::rest`]) for long enough
+    /// that no program changes its sequence numbers or its window any more.
     ///
     /// # Errors
     /// When there is no such session, or it is still in use.
@@ -74,7 +74,7 @@ impl<M: Maps> Table<M> {
         Ok(exported)
     }
 
-    /// Puts a session of another table into this one: it goes on from now.
+    /// Puts a session from another table into this one: it goes on from now.
     ///
     /// # Errors
     /// As [`Table::install`].
@@ -83,9 +83,9 @@ impl<M: Maps> Table<M> {
         let offset = now.offset().moved(exported.ahead);
         let started = BootNs(now.boot.0.saturating_sub(exported.age).max(1));
         let old = &exported.state;
-        // What is about the other host's processors and clocks stays there.
+        // State that depends on the other host's CPUs and clocks is left behind.
         let state = SessionState {
-            // Numbers that its clock has reached must not look like old ones to the peer.
+            // Numbers that the clock has reached must not look old to the peer.
             tx_sequence: old.tx_sequence.max(sequence_seed(offset.session(now.boot).0)),
             tx_packets: old.tx_packets,
             tx_bytes: old.tx_bytes,
