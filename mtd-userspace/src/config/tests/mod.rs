@@ -17,7 +17,7 @@ use super::*;
 use crate::keys::SecretKey;
 use crate::model::{KeyStreamChoice, LinkMode, Mode, Policy, SteeringChoice, XdpChoice};
 
-const EXAMPLE: &str = include_str!("../../../packaging/mtd.toml.example");
+const EXAMPLE: &str = include_str!("../../../../packaging/mtd.toml.example");
 
 /// A file without problems; the cases change one place in it.
 const BASE: &str = r#"interface = "eth0"

@@ -119,5 +119,4 @@ pub fn endpoints(first: &End, second: &End, key: &[u8; 32], slot: u64) -> (Endpo
 }
 
 #[cfg(test)]
-#[path = "address_tests.rs"]
 mod tests;

@@ -53,7 +53,7 @@ impl VectorEndpoint {
 #[test]
 fn vectors_of_the_data_file() {
     let vectors: Vec<Vector> =
-        serde_json::from_str(include_str!("../../tests/vectors/addresses.json")).unwrap();
+        serde_json::from_str(include_str!("../../../tests/vectors/addresses.json")).unwrap();
     assert!(vectors.len() >= 20);
     for v in vectors {
         let found = endpoints(&v.first.end(), &v.second.end(), &bytes(&v.key), v.slot);

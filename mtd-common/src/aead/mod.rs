@@ -345,5 +345,4 @@ impl Text for Buffer<'_> {
 }
 
 #[cfg(test)]
-#[path = "aead_tests.rs"]
 mod tests;

@@ -12,17 +12,17 @@ const CSS: &str = "text/css; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 pub(super) const FILES: &[File] = &[
-    ("/", HTML, include_str!("page/index.html")),
-    ("/style.css", CSS, include_str!("page/style.css")),
-    ("/icon.svg", "image/svg+xml", include_str!("page/icon.svg")),
-    ("/main.js", SCRIPT, include_str!("page/main.js")),
-    ("/stream.js", SCRIPT, include_str!("page/stream.js")),
-    ("/dom.js", SCRIPT, include_str!("page/dom.js")),
-    ("/format.js", SCRIPT, include_str!("page/format.js")),
-    ("/overview.js", SCRIPT, include_str!("page/overview.js")),
-    ("/sessions.js", SCRIPT, include_str!("page/sessions.js")),
-    ("/drops.js", SCRIPT, include_str!("page/drops.js")),
-    ("/chart.js", SCRIPT, include_str!("page/chart.js")),
+    ("/", HTML, include_str!("index.html")),
+    ("/style.css", CSS, include_str!("style.css")),
+    ("/icon.svg", "image/svg+xml", include_str!("icon.svg")),
+    ("/main.js", SCRIPT, include_str!("main.js")),
+    ("/stream.js", SCRIPT, include_str!("stream.js")),
+    ("/dom.js", SCRIPT, include_str!("dom.js")),
+    ("/format.js", SCRIPT, include_str!("format.js")),
+    ("/overview.js", SCRIPT, include_str!("overview.js")),
+    ("/sessions.js", SCRIPT, include_str!("sessions.js")),
+    ("/drops.js", SCRIPT, include_str!("drops.js")),
+    ("/chart.js", SCRIPT, include_str!("chart.js")),
 ];
 
 /// The meaning of each drop reason, by its name.
