@@ -20,6 +20,9 @@ pub(super) const SSH: u16 = 22;
 /// If nothing comes for this long, everything is dropped. TCP sends again after 0.2, 0.4, 0.8 … seconds.
 const SILENCE: Duration = Duration::from_secs(1);
 
+/// How long a connection may take that must come about: TCP sends a SYN that was lost again after a second, and then two.
+const LOGIN: Duration = Duration::from_secs(5);
+
 /// A host with a service on an address of its protected prefix.
 pub(super) struct Site {
     pub(super) bench: Bench,
@@ -51,8 +54,12 @@ impl Site {
 
     /// Connects to the service, if that can be done in a second.
     pub(super) fn connect(&self, from: &Netns, port: u16) -> Result<Option<Login>> {
+        self.connect_within(from, port, SILENCE)
+    }
+
+    fn connect_within(&self, from: &Netns, port: u16, time: Duration) -> Result<Option<Login>> {
         let to = SocketAddr::new(IpAddr::V6(self.host), port);
-        match from.enter(|| TcpStream::connect_timeout(&to, SILENCE))? {
+        match from.enter(|| TcpStream::connect_timeout(&to, time))? {
             Ok(stream) => Ok(Some(Login { stream, sent: 0 })),
             Err(error) if error.kind() == io::ErrorKind::TimedOut => Ok(None),
             Err(error) => Err(error).context("an answer, and not the one of the service"),
@@ -61,7 +68,8 @@ impl Site {
 
     /// A connection of the operator.
     pub(super) fn login(&self) -> Result<Login> {
-        self.connect(self.operator(), SSH)?.context("the operator does not get in")
+        let login = self.connect_within(self.operator(), SSH, LOGIN)?;
+        login.context("the operator does not get in")
     }
 
     /// Whether the operator gets in.

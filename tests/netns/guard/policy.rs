@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Result;
 use mtd_tests::inject::{Injector, Interface};
 use mtd_tests::packet::{Path, tcp_syn};
+use mtd_tests::runner::alone;
 
 use super::operator::{SSH, Site};
 use crate::lifecycle::bench::{PATIENCE, assert_success};
@@ -69,6 +70,7 @@ fn the_file_has_its_way_at_each_start() -> Result<()> {
 
 #[test]
 fn exactly_what_is_allowed_gets_through_also_in_a_flood() -> Result<()> {
+    alone("the flood takes a processor")?;
     let mut site = Site::new()?;
     site.bench.setup.extra = format!("allow = [\"{} tcp/{SSH}\"]\n", site.desk());
     let bench = &site.bench;

@@ -4,6 +4,7 @@
 mod clocks;
 mod crashes;
 mod dht;
+mod events;
 mod flood;
 mod insider;
 mod insiders;

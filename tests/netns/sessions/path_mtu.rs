@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use mtd_tests::netns::Netns;
+use mtd_tests::runner::alone;
 use mtd_tests::topology::TopologyOptions;
 use mtd_tests::traffic::{TcpFlow, TcpOptions};
 use mtd_tests::wait_until;
@@ -71,6 +72,7 @@ fn path_mtu(world: &World, role: Role) -> Result<Option<u32>> {
 
 #[test]
 fn a_path_that_narrows_is_followed_and_tried_again_later() -> Result<()> {
+    alone("the kernel fragments segments that wait in a queue, built before the path narrowed")?;
     let world = world()?;
     let router = &world.topology().router;
     assert!(carries(&world, Role::Client, Role::Server, WIDE_INSIDE)?);

@@ -54,14 +54,18 @@ fn the_page_shows_addresses_as_they_move() -> Result<()> {
     // What it shows is where the session is, by the controller's word; and then it moves, at both ends.
     let mut own = Vec::new();
     for _ in 0..3 {
-        let before = browser.evaluate(OWN)?;
+        let mut shown = None;
         wait_until("the page to show the present addresses", PATIENCE, || {
             let peer = world.peer(Role::Server)?;
             let place = |end: mtd::status::Endpoint| format!("[{}]:{}", end.address, end.port);
-            Ok(browser.evaluate(OWN)? == place(peer.local) && browser.evaluate(OTHER)? == place(peer.remote))
+            let now = browser.evaluate(OWN)?;
+            let right = now == place(peer.local) && browser.evaluate(OTHER)? == place(peer.remote);
+            shown = right.then_some(now);
+            Ok(right)
         })?;
-        own.push(browser.evaluate(OWN)?);
-        browser.wait_for(&format!("({OWN}) !== {before}"))?;
+        let shown = shown.context("nothing shown")?;
+        browser.wait_for(&format!("({OWN}) !== {shown}"))?;
+        own.push(shown);
     }
     let (last, distinct) = (own.last().context("none")?.clone(), own.windows(2).all(|two| two[0] != two[1]));
     assert!(distinct, "{own:?}");
