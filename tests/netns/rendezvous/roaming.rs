@@ -60,6 +60,8 @@ impl Elsewhere {
         self.router.add_address(cable, on_link(host(NEW_LINK, 1)))?;
         // Without one, the neighbour advertisements that mtd sends back do not arrive. It may have come along.
         self.passes.extend(ConstantXdp::attach(&self.router, cable, Verdict::Pass));
+        // A router has been there for long: one that still looks for duplicates of its own address solicits nobody.
+        self.router.wait_usable(cable, PATIENCE)?;
         let old = format!("{}/64", at.address);
         at.netns.run(&["-6", "address", "del", &old, "dev", &at.ifname])?;
         at.netns.add_address(&at.ifname, on_link(host(NEW_LINK, 2)))?;
