@@ -260,7 +260,6 @@ impl Client {
         self.known.values_mut().for_each(|known| known.failed = false);
         // Nothing reaches other addresses any more; and no packet may leave here with a source that reveals where this host
         // was before.
-        // host was before.
         let elsewhere = |active: &&Active| Some(active.session.local.network) != network;
         let over: Vec<_> = self.sessions.iter().filter(elsewhere).map(|active| active.id).collect();
         for id in over {
