@@ -7,6 +7,7 @@ mod device;
 mod guard;
 mod lifecycle;
 mod many;
+mod networks;
 mod rendezvous;
 mod sessions;
 mod world;
