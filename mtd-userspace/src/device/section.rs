@@ -40,8 +40,9 @@ pub const UNDERLAY_KEYS: &[Key] = &[
         r#""2001:db8:1::/64""#,
         "The protected prefix: mtd takes its moving addresses from it, and whatever is sent to it without being a valid \
          packet of a session is dropped without an answer. No other service of this host may have an address in it, unless \
-         link is \"shared\". \"interface\" stands for the /64 of the interface's global address, whichever that is at the \
-         time; only with link = \"shared\", and not with [[peer]].",
+         link is \"shared\". \"interface\" stands for the prefix on the link in which the interface has a global address \
+         (the /64 around it, or a longer one that is on the link, of at most 96 bits), whichever that is at the time; only \
+         with link = \"shared\", and not with [[peer]].",
     )
     .from_requirement("MT-06"),
     Key::preset(

@@ -93,13 +93,23 @@ impl<M: Maps> Sessions<M> {
             role: SessionRole::Client,
             state: client_state(machine),
             tunnel: tunnel(machine.tunnel()),
-            hint: hint(machine),
+            hint: self.no_prefix(machine).or_else(|| hint(machine)),
             ..status::Session::unknown()
         };
         match machine.session() {
             Some((id, ..)) => self.describe(base, (OriginId::Client(connection.id), id), now),
             None => base,
         }
+    }
+
+    /// Why a client has no prefix to take addresses from.
+    fn no_prefix(&self, machine: &Client) -> Option<String> {
+        let name = &self.config.interface;
+        let comes_and_goes = || {
+            format!("the prefix of {name} comes and goes: it is used when it has been there for some seconds")
+        };
+        (machine.phase() == Phase::NoPrefix)
+            .then(|| self.lack.map_or_else(comes_and_goes, |lack| lack.of(name).to_string()))
     }
 
     fn client(
@@ -258,8 +268,7 @@ fn handshakes(server: &Server) -> status::Handshakes {
 
 fn hint(machine: &Client) -> Option<String> {
     let text = match (machine.phase(), machine.trouble()) {
-        (Phase::NoPrefix, _) => "the interface has no global IPv6 prefix of 64 bits to take addresses from",
-        (Phase::Open, _) | (_, None) => return None,
+        (Phase::Open | Phase::NoPrefix, _) | (_, None) => return None,
         (_, Some(Trouble::NetworkUnreachable)) => {
             "the DHT is out of reach: does UDP over IPv4 get out of this host, and are the bootstrap nodes up?"
         }
