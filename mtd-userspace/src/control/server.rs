@@ -40,7 +40,7 @@ pub fn bind(path: &Path) -> Result<Listener, ControlError> {
 pub fn start(listener: Listener, features: Router, context: &Context) -> Result<(), ControlError> {
     let listener = Arc::new(listener.ready()?);
     let router = routes(Arc::clone(&context.reports))
-        .merge(events::routes(Arc::clone(&context.bus), Arc::clone(&context.reports)))
+        .merge(events::routes(Arc::clone(&context.bus)))
         .merge(enforcement::routes(Arc::new(context.clone())))
         .merge(features);
     let router = refusing(router);

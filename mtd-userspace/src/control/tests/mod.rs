@@ -60,10 +60,6 @@ impl Reports for FakeReports {
     fn metrics(&self) -> ReportFuture<'_, anyhow::Result<String>> {
         Box::pin(async { Ok(crate::metrics::render(&self.status().await?, |_| ())) })
     }
-
-    fn name_of(&self, _client: &PublicKey) -> Option<String> {
-        None
-    }
 }
 
 /// Sessions that take everything, and are open.
@@ -179,7 +175,7 @@ impl Running {
         let reloader = Reloader::new(None, Arc::clone(&registry)).unwrap();
         let sessions: Arc<dyn Audience> = Arc::new(FakeSessions);
         let router = server::routes(reports.clone())
-            .merge(events::routes(Arc::clone(&bus), reports.clone()))
+            .merge(events::routes(Arc::clone(&bus)))
             .merge(enforcement::routes(Arc::new(FakeEnforcer)))
             .merge(registry.router(Arc::clone(&sessions), Arc::clone(&bus)))
             .merge(reloader.router(sessions, Arc::clone(&bus)));
