@@ -153,7 +153,7 @@ fn sessions(text: &mut Text, status: &Status) {
 
 fn slots(text: &mut Text, slots: &Slots) {
     text.single("mtd_slots_loaded", Kind::Gauge, "Slots loaded, over all sessions.", slots.loaded);
-    let help = "Loaded slots without their own address, for which the table had no room.";
+    let help = "Loaded slots whose own address could not be entered in the table of addresses.";
     text.single("mtd_slots_missing", Kind::Gauge, help, slots.missing);
     if let Some(horizon) = slots.horizon_seconds {
         let help = "Time until the first session runs out of slots without its controller.";
