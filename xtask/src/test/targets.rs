@@ -18,8 +18,8 @@ use crate::workspace::Workspace;
 
 /// The package whose tests need root.
 const PRIVILEGED: &str = "mtd-tests";
-/// Packages whose programs are skipped, because they have no tests and are built for another target. The library of such a
-/// package can have tests.
+/// Packages that are skipped because they have no tests of their own: the BPF programs are built for another target, and
+/// their library is tested from other packages.
 const WITHOUT_TESTS: [&str; 1] = ["mtd-ebpf"];
 
 /// A package that is never built without [`WITH_COMMON`].
