@@ -17,7 +17,8 @@ use crate::events::{Bus, Event, Kind, Received, Record, Subscriber};
 use crate::http::{self, Closing, Reason, Refusal};
 use crate::status::{DropLine, DroppedPacket, EventDocument, EventLine};
 
-/// Followers at a time: fewer than the connections of the socket, so that a status request always gets through.
+/// How many clients may follow events at a time: fewer than the connections of the socket, so that a request for the status
+/// is always served.
 const MAX_FOLLOWERS: usize = 32;
 
 #[derive(Clone)]

@@ -1,4 +1,4 @@
-//! The host's place in its networks, in the configuration: underlay interface, protected prefixes, tunnel device.
+//! The settings that connect the host to its networks: underlay interface, protected prefixes, tunnel device.
 
 use std::time::Duration;
 
@@ -24,10 +24,10 @@ pub const INSIDE_SUFFIX: &str = "x";
 /// Default name of the tunnel device.
 const DEFAULT_DEVICE: &str = "mtd0";
 
-/// The word that stands for the prefix of the interface.
+/// The word in the configuration that stands for the prefix of the interface.
 const FOLLOW_INTERFACE: &str = "interface";
 
-/// Keys of the root about the underlay.
+/// The top-level keys about the underlay.
 pub const UNDERLAY_KEYS: &[Key] = &[
     Key::required(
         "interface",
@@ -58,7 +58,7 @@ pub const UNDERLAY_KEYS: &[Key] = &[
     .from_requirement("MT-09"),
 ];
 
-/// Keys of the root about the tunnel device.
+/// The top-level keys about the tunnel device.
 pub const TUNNEL_KEYS: &[Key] = &[
     Key::preset(
         "device",
@@ -117,13 +117,12 @@ impl Underlay {
         Self { interface, prefixes, prefixes_complete, follow_at, link }
     }
 
-    /// The protected prefixes, and whether the prefix follows the interface instead.
+    /// The protected prefixes, and whether the prefix is that of the interface and changes with it.
     pub fn prefixes(&self) -> (Vec<Ipv6Net>, bool) {
         (self.prefixes.iter().map(|prefix| prefix.value).collect(), self.follow_at.is_some())
     }
 
-    /// Checks that there are at most as many prefixes as the data plane has room for, and none inside another (requirement
-    /// MT-06).
+    /// Checks that the data plane has room for all prefixes, and that none lies inside another (requirement MT-06).
     fn check_prefixes(&self, facts: &Facts, problems: &mut Problems<'_>) {
         if let Some(surplus) = self.prefixes.get(MAX_PREFIXES) {
             let what = format!("more than {MAX_PREFIXES} prefixes");
