@@ -31,6 +31,7 @@ mod pins;
 mod send;
 mod send_drops;
 mod shared;
+mod single;
 mod slots;
 mod stages;
 mod steering;

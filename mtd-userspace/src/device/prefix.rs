@@ -111,13 +111,15 @@ impl fmt::Display for Explained<'_> {
                 f,
                 "{name} has the single address {address}, and no route says that more of its prefix is on the link, so that \
                  there is nothing to take moving addresses from. If its /64 is on the link: `ip -6 route add {} dev {name}`. \
-                 Otherwise have a prefix of 64 to 112 bits routed to this host, and write it as prefix",
+                 Otherwise write `prefix = \"{address}/128\"`: then ports alone move; or have a prefix of 64 to 112 bits routed \
+                 to this host, and write that",
                 around(*address, USUAL_LENGTH)
             ),
             Lack::Narrow(net) => write!(
                 f,
                 "{net} on the link of {name} has too few addresses to take moving ones from among other hosts' (at most \
-                 {MAX_LENGTH} bits): have a prefix of 64 to 112 bits routed to this host, and write it as prefix"
+                 {MAX_LENGTH} bits): have a prefix of 64 to 112 bits routed to this host, and write it as prefix; or write the \
+                 interface's address with /128, then ports alone move"
             ),
         }
     }

@@ -87,7 +87,7 @@ impl Route {
         })
     }
 
-    /// Whether this route, of another device, would take the packets of a route that mtd makes. One with a higher
+    /// Whether this route, of another device, would take the packets of a route that mtd makes. A route with a higher
     /// metric would not: that is how a default route is overridden on purpose.
     fn wins_over_ours(&self, destination: IpNet) -> bool {
         self.destination == destination && self.metric <= default_metric(&destination)
@@ -167,7 +167,7 @@ async fn set(
     }
     match answer(request.execute()).await {
         Ok(()) => Ok(()),
-        // Lost a race: the table had no such route a moment ago.
+        // Another process was faster: the table had no such route a moment ago.
         Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Err(Error::RouteConflict {
             name: name.to_owned(),
             destination,

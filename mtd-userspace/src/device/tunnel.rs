@@ -184,7 +184,7 @@ pub async fn remove_marked() -> Result<Vec<String>> {
     let netlink = Netlink::open()?;
     let mut links = netlink.links().await?;
     links.retain(|link| link.require_marker().is_ok());
-    // Outer ends first: the inner ones go with them.
+    // Outer ends first: removing one also removes its inner end.
     links.sort_by_key(|link| link.name.ends_with(PEER_SUFFIX));
     let mut removed = Vec::new();
     for Link { name, .. } in links {
@@ -223,7 +223,7 @@ impl Link {
         }
     }
 
-    /// Whether mtd made it and was killed before it marked it: nothing else has such an address.
+    /// Whether mtd made the device and was killed before it marked it: no other device has such a MAC address.
     fn is_half_made(&self) -> bool {
         self.is_veth
             && !self.flags.contains(LinkFlags::Up)
@@ -249,7 +249,7 @@ async fn set_mtu_of(netlink: &Netlink, link: &Link, mtu: u32) -> Result<()> {
     netlink.set_link(message, || format!("set the MTU of {} to {mtu}", link.name)).await
 }
 
-/// Neighbour discovery off, then up: there is nobody behind the device to ask.
+/// Switches neighbour discovery off, since nobody behind the device could answer, and then sets the device up.
 async fn bring_up(netlink: &Netlink, link: &Link) -> Result<()> {
     let message = LinkUnspec::new_with_index(link.index).arp(false).up().build();
     netlink.set_link(message, || format!("bring {} up", link.name)).await

@@ -51,11 +51,11 @@ impl Underlay {
     }
 }
 
-/// Receive offloads that make one frame of several datagrams.
+/// Receive offloads that merge several datagrams into one frame.
 const MERGING: [&str; 3] = ["rx-udp-gro-forwarding", "rx-gro-list", "rx-lro"];
 
-/// Which receive offloads of an interface may merge datagrams, by the names of `ethtool -k`. The first two act behind a
-/// program in the driver and before a generic one, the last before both.
+/// The receive offloads of an interface that are on and may merge datagrams, by the names of `ethtool -k`. The first two
+/// act after an XDP program in the driver but before a generic one; the last acts before both.
 ///
 /// # Errors
 /// The kernel cannot be asked, or there is no such interface.

@@ -34,7 +34,7 @@ fn healthy() -> Status {
     }
 }
 
-/// What is warned of, as far as it is of this kind; there may be no other.
+/// The one warning, which must have this code.
 fn only(status: &Status, look: &Look, code: WarningCode) -> String {
     let found = warnings(status, look);
     assert_eq!(found.iter().map(|warning| warning.code.as_str()).collect::<Vec<_>>(), [code.as_str()]);
@@ -55,7 +55,7 @@ fn each_fault_of_the_underlay_has_its_warning() {
     };
     let down = only(&healthy(), &with(|u| u.up = false), WarningCode::InterfaceDown);
     assert!(down.contains("ip link set eth0 up"), "{down}");
-    // 1428 in the tunnel and 72 around it.
+    // An inner MTU of 1428, and 72 bytes of outer headers and tag.
     let small = only(&healthy(), &with(|u| u.mtu = 1499), WarningCode::MtuTooSmall);
     assert!(small.contains("1499") && small.contains("ip link set eth0 mtu 1500"), "{small}");
     let none = only(&healthy(), &with(|u| u.xdp_program = None), WarningCode::NotAttached);
@@ -112,7 +112,7 @@ fn a_task_that_has_failed_is_told_also_when_it_runs_again() {
     assert!(text.contains("failed 3 times") && text.contains("it runs again"), "{text}");
 }
 
-/// The worst there can be at a time.
+/// As many warnings as there can be at a time.
 #[test]
 fn the_most_serious_comes_first() {
     let mut quiet = healthy();

@@ -40,8 +40,8 @@ use tracing::warn;
 
 pub(crate) use self::build::{Ground, build};
 pub use self::clock::{Clock, SystemClock};
-pub use self::effect::Consequences;
 pub(crate) use self::effect::Effect;
+pub use self::effect::{Consequences, RegisteredClient};
 pub use self::installed::{Inner, Key, NewSession, Peer};
 pub use self::maps::Maps;
 use self::observer::Observer;
@@ -57,6 +57,7 @@ use self::wire::Wire;
 use crate::config::Config;
 use crate::dataplane::{self, Plane, XdpMode};
 use crate::device::Lack;
+use crate::keys::PublicKey;
 use crate::model::{BootNs, Reading, Totals};
 use crate::proto::session::nanoseconds;
 use crate::state::{State, StateError};
@@ -98,6 +99,8 @@ pub(crate) struct Machines {
     origins: Origins,
     wire: Box<dyn Wire>,
     effects: mpsc::UnboundedSender<Effect>,
+    /// Names of servers and clients.
+    names: HashMap<PublicKey, String>,
 }
 
 /// Paths in the file system.
@@ -139,7 +142,7 @@ impl<M: Maps> Sessions<M> {
         machines: Machines,
         (mut state, mut write): (State, impl FnMut(&State) -> Result<(), StateError> + Send + 'static),
     ) -> anyhow::Result<Self> {
-        let Machines { mut origins, wire, effects } = machines;
+        let Machines { mut origins, wire, effects, names } = machines;
         require_different(&origins)?;
         let now = clock.read();
         let mut table = Table::new(maps, nanoseconds(config.horizon));
@@ -168,7 +171,7 @@ impl<M: Maps> Sessions<M> {
             mode: None,
             pins,
             paths: Paths::new(nanoseconds(config.mtu_expires)),
-            observer: Observer::default(),
+            observer: Observer::new(names),
             mtu_due: false,
             turn: 0,
             refreshed: None,

@@ -1,4 +1,4 @@
-//! Capture and injection, with the kernel of the other host as the judge of what was built.
+//! Capture and injection. The kernel of the other host decides whether the packets built here are valid.
 
 use std::net::{IpAddr, Ipv6Addr, UdpSocket};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -195,7 +195,7 @@ fn the_kernel_delivers_every_form_of_a_packet() {
     assert_eq!(&buffer[..count], b"next");
 }
 
-/// What mtd's neighbour responder needs from the topology, for each of the hosts it runs on.
+/// The topology provides what mtd's neighbour responder needs, on each of the hosts.
 #[test]
 fn a_frame_that_a_host_sends_back_in_xdp_arrives() {
     let topology = standard();

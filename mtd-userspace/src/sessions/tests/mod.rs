@@ -119,7 +119,7 @@ impl World {
         let config = config();
         let (effects, received) = tokio::sync::mpsc::unbounded_channel();
         let origins = Origins { configured: Configured::new(&config.peers), server, clients: Vec::new() };
-        let machines = Machines { origins, wire: Box::new(Silence), effects };
+        let machines = Machines { origins, wire: Box::new(Silence), effects, names: HashMap::new() };
         let told = dataplane::Settings {
             tunnel_ifindex: 1,
             tunnel_mac: [0; 6],
@@ -188,7 +188,7 @@ fn a_clock_is_followed_without_a_wait_and_with_numbers_that_are_noted_first() {
     for _ in 0..20 {
         world.tick();
         assert_eq!(world.sent(), None, "nothing is noted yet");
-        assert_eq!(world.sessions.status(&|_| None).peers.len(), 1, "the status waits for nothing either");
+        assert_eq!(world.sessions.status().peers.len(), 1, "the status waits for nothing either");
     }
     // It fails, and is asked again.
     world.disk.release(false);
@@ -343,7 +343,7 @@ fn sessions_of_an_earlier_controller_go_on_and_one_that_ends_is_closing() {
     let maps = &world.sessions.table.maps;
     assert_eq!((maps.sessions[2].generation, maps.sessions[5].generation), (10, 20), "both go on");
     let listed = |world: &World| {
-        let status = world.sessions.status(&|_| Some("c".to_owned()));
+        let status = world.sessions.status();
         let counted = status.session_counts.iter().find(|one| one.state == "closing").map(|one| one.count);
         (status.sessions.iter().map(|session| session.state).collect::<Vec<_>>(), counted)
     };

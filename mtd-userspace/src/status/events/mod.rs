@@ -4,7 +4,6 @@ use serde::{Deserialize, Serialize};
 
 use super::{DroppedPacket, Guard};
 use crate::events::{Event, PathChange, Peer, Record, Registration, RegistrationChange, SessionChange};
-use crate::keys::PublicKey;
 
 /// A line.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -105,9 +104,8 @@ pub struct TaskEvent {
 }
 
 impl EventDocument {
-    /// The line for an event. `name_of` tells the names of registered clients; `boot` is the boot time in ns.
-    pub fn new(record: &Record, name_of: impl Fn(&PublicKey) -> Option<String>, boot: u64) -> Self {
-        let name = |peer: &Peer| peer.name.clone().or_else(|| name_of(peer.key.as_ref()?));
+    /// The line for an event. `boot` is the boot time in ns.
+    pub fn new(record: &Record, boot: u64) -> Self {
         let kind = record.event.kind().as_str().to_owned();
         let base = Self { number: record.number, time_ns: record.time_ns, kind, ..Self::default() };
         match &record.event {
@@ -116,13 +114,14 @@ impl EventDocument {
                 Self { drop: Some(packet), ..base }
             }
             Event::Session(peer, change) => {
-                Self { session: Some(SessionEvent::changed(name(peer), peer, *change)), ..base }
+                Self { session: Some(SessionEvent::changed(peer, *change)), ..base }
             }
             Event::Refused { reason, count } => {
                 Self { session: Some(SessionEvent::refused(reason, *count)), ..base }
             }
             Event::Path(peer, change) => {
-                Self { path: Some(PathEvent::new(peer.as_ref().and_then(name), *change)), ..base }
+                let name = peer.as_ref().and_then(|peer| peer.name.clone());
+                Self { path: Some(PathEvent::new(name, *change)), ..base }
             }
             Event::Enforcement(guard) => Self { enforcement: Some(Guard::of(guard, boot)), ..base },
             Event::Registration(registration) => {
@@ -141,8 +140,8 @@ impl EventDocument {
 }
 
 impl SessionEvent {
-    /// The session with a peer of this name has changed.
-    fn changed(name: Option<String>, peer: &Peer, change: SessionChange) -> Self {
+    /// The session with a peer has changed.
+    fn changed(peer: &Peer, change: SessionChange) -> Self {
         let change = match change {
             SessionChange::Opened => "opened",
             SessionChange::Rekeyed => "rekeyed",
@@ -150,7 +149,7 @@ impl SessionEvent {
             SessionChange::Closed => "closed",
         };
         let public_key = peer.key.map(|key| key.to_string());
-        Self { change: change.to_owned(), name, public_key, ..Self::default() }
+        Self { change: change.to_owned(), name: peer.name.clone(), public_key, ..Self::default() }
     }
 
     /// Handshakes were refused.
