@@ -150,7 +150,7 @@ fn a_full_ring_buffer_costs_messages_only() {
     assert_eq!(counts.drops, BTreeMap::from([(ControlFull, 1), (Replayed, 1)]));
 }
 
-/// One session floods; another's messages, data and introductions pass all the same, and the CPU's limit is untouched.
+/// While one session floods, another's messages, data and introductions still pass, and the CPU's limit is untouched.
 #[test]
 fn a_flood_of_one_session_takes_nothing_from_another() {
     /// More messages than one CPU lets through for all sessions together, but no more than fit into the window.

@@ -24,7 +24,7 @@ pub(crate) struct Findings {
     pub(crate) captured: Captured,
     /// The stranger's report; absent with `--no-scan`.
     pub(crate) stranger: Option<stranger::Report>,
-    /// What the client achieved that is not registered.
+    /// What the unregistered client did and achieved.
     pub(crate) uninvited: Uninvited,
     /// The names of the registered clients, with the time from the start of each to its first packet through the tunnel.
     pub(crate) first: Vec<(&'static str, Duration)>,
@@ -32,7 +32,7 @@ pub(crate) struct Findings {
     pub(crate) interrupted: bool,
 }
 
-/// What a client that is not registered did and achieved.
+/// What the unregistered client did and achieved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Uninvited {
     /// Whether nodes of the DHT answered when it looked for the server.

@@ -22,7 +22,7 @@ const SALVO_EVERY: Duration = Duration::from_millis(250);
 /// How often the stranger looks for a new handshake.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// Every so many salvos, one also goes to the introduction.
+/// One salvo out of this number also goes to the introduction.
 const INTRODUCTION_EVERY: usize = 8;
 
 /// How old a captured packet must be before it is replayed, so that the original has arrived.

@@ -36,7 +36,7 @@ pub enum Delivery {
     OnLink,
 }
 
-/// What [`Topology::standard`] builds.
+/// Options of [`Topology::standard`].
 #[derive(Debug, Clone)]
 pub struct TopologyOptions {
     /// How protected prefixes are reached.

@@ -99,7 +99,7 @@ fn describe(line: &str, style: Style) -> anyhow::Result<String> {
     Ok(format!("{time} {kind} {}", what(&event)))
 }
 
-/// What has happened, in words.
+/// Describes an event in words.
 fn what(event: &EventDocument) -> String {
     if let Some(drop) = &event.drop {
         return super::drops::packet(drop);

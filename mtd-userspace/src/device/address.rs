@@ -22,7 +22,7 @@ pub(super) async fn sync(netlink: &Netlink, name: &str, index: u32, wanted: &[Ip
             remove(netlink, name, address, message).await?;
         }
     }
-    // Listed anew: with the primary address of an IPv4 subnet the kernel may have removed its secondary ones.
+    // Listed again: together with the primary address of an IPv4 subnet the kernel may have removed its secondary ones.
     let mut present = list(netlink, index).await?;
     for &address in wanted {
         if !present.contains(&address) {

@@ -77,8 +77,8 @@ impl TunnelDevice {
 
     /// Makes the device, or adopts the one of that name that an earlier controller left, and brings it to the wanted
     /// state: MTU, offloads, addresses, and the routes of the main table. Addresses and routes of the device that are
-    /// not wanted are removed. What is right already is not touched, so that traffic goes on. A device that could
-    /// not be brought to its state is removed again if this call made it.
+    /// not wanted are removed. Settings that are right already are not touched, so that traffic continues. A device that
+    /// could not be brought to its state is removed again if this call made it.
     ///
     /// A strict `rp_filter` is left as it is: it asks for a route into the device for every inner IPv4 source.
     ///
