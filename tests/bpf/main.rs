@@ -29,6 +29,7 @@ mod pins;
 mod send;
 mod send_drops;
 mod shared;
+mod single;
 mod slots;
 mod stages;
 mod steering;

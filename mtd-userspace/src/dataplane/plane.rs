@@ -126,6 +126,7 @@ impl Plane {
     /// When the kernel refuses.
     pub fn configure(&mut self, settings: &Settings) -> Result<(), Error> {
         self.maps.set_guard(&settings.guard.settings())?;
+        self.maps.addresses().load_by_port(settings.has_single_addresses());
         self.maps.set_dataplane(&settings.element(self.capacity.ring_bits(), self.maps.layout()))
     }
 

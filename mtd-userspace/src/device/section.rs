@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use ipnet::{IpNet, Ipv6Net};
 use mtd_common::abi::MAX_PREFIXES;
+use mtd_common::address::SINGLE_ADDRESS;
 
 use crate::model::{Fault, LinkMode, MAX_INNER_MTU, MIN_INNER_MTU};
 use crate::schema::{
@@ -36,12 +37,13 @@ pub const UNDERLAY_KEYS: &[Key] = &[
     ),
     Key::required(
         "prefix",
-        Kind::List("an IPv6 prefix of 64 to 112 bits; at most 4, none inside another"),
+        Kind::List("an IPv6 prefix of 64 to 112 bits, or of 128; at most 4, none inside another"),
         r#""2001:db8:1::/64""#,
         "The protected prefix: mtd takes its moving addresses from it, and whatever is sent to it without being a valid \
          packet of a session is dropped without an answer. No other service of this host may have an address in it, unless \
          link is \"shared\". \"interface\" stands for the /64 of the interface's global address, whichever that is at the \
-         time; only with link = \"shared\", and not with [[peer]].",
+         time; only with link = \"shared\", and not with [[peer]]. Where this host has a single address, that address with a \
+         length of 128: then its ports alone move, and the host is not dark; only with link = \"shared\".",
     )
     .from_requirement("MT-06"),
     Key::preset(
@@ -137,6 +139,25 @@ impl Underlay {
         }
     }
 
+    /// A single address is also the one that this host's other traffic uses, so it is shared; and the programs look up either
+    /// addresses or ports.
+    fn check_single_addresses(&self, problems: &mut Problems<'_>) {
+        let is_single = |prefix: &&Located<Ipv6Net>| prefix.value.prefix_len() == SINGLE_ADDRESS;
+        let Some(single) = self.prefixes.iter().find(is_single) else { return };
+        if self.link != LinkMode::Shared {
+            let what = format!(
+                "{} is a single address, which this host uses for everything else too, and link is \"{}\"",
+                single.value, self.link
+            );
+            problems.add(single.at, "prefix", Fault::new(what, "add a line link = \"shared\""));
+        }
+        if let Some(other) = self.prefixes.iter().find(|prefix| !is_single(prefix)) {
+            let what = format!("{} is a single address and {} is not", single.value, other.value);
+            let remedy = "keep the prefix, from which addresses and ports are taken, or the single addresses";
+            problems.add(single.at, "prefix", Fault::new(what, remedy));
+        }
+    }
+
     /// The prefix can follow the interface only if the other ends find this host by rendezvous.
     fn check_follow(&self, facts: &Facts, problems: &mut Problems<'_>) {
         let Some(at) = self.follow_at else { return };
@@ -176,6 +197,7 @@ impl Part for Underlay {
 
     fn check(&self, facts: &Facts, problems: &mut Problems<'_>) {
         self.check_prefixes(facts, problems);
+        self.check_single_addresses(problems);
         self.check_follow(facts, problems);
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddrV6;
 
+use ipnet::IpNet;
 use mtd_common::abi::Counter;
 use mtd_common::abi::counters::Row;
 
@@ -54,7 +55,7 @@ fn interface_section(status: &Status, style: Style, now: f64) -> Section {
     if let Some(key) = &status.public_key {
         section.row("public key", key);
     }
-    section.row("prefixes", list(&status.prefixes));
+    section.row("prefixes", prefixes(&status.prefixes));
     guard::rows(&mut section, status);
     section.row("link", &status.link);
     section.row("XDP mode", &status.xdp);
@@ -275,4 +276,15 @@ pub(super) fn endpoint(Endpoint { address, port }: Endpoint) -> SocketAddrV6 {
 fn traffic(Traffic { packets, bytes }: Traffic) -> String {
     let noun = if packets == 1 { "packet" } else { "packets" };
     format!("{} in {packets} {noun}", output::bytes(bytes))
+}
+
+/// The protected prefixes; single addresses with what that means.
+fn prefixes(prefixes: &[IpNet]) -> String {
+    let single = |prefix: &IpNet| prefix.prefix_len() == prefix.max_prefix_len();
+    if prefixes.first().is_some_and(single) {
+        let addresses: Vec<_> = prefixes.iter().map(IpNet::addr).collect();
+        format!("{} (a single address: ports alone move, and the host is not dark)", list(&addresses))
+    } else {
+        list(prefixes)
+    }
 }
