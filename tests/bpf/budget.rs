@@ -7,14 +7,14 @@ use mtd::dataplane::Capacity;
 
 use crate::harness::load;
 
-/// Bytes for each session without its slots: its elements in `SESSIONS` and `SESSION_STATE`.
+/// Bytes that a session takes, beside its slots: element of the table, state with the window.
 const SESSION_BYTES: u64 = 192 + 448;
 /// Bytes of a slot's addresses.
 const SLOT_BYTES: u64 = 32;
 /// Bytes of a bucket of the table of addresses, and of its part of the filter.
 const BUCKET_BYTES: u64 = 64 + 4;
 
-/// Key size, value size and number of entries of the maps of both programs, by name, which the kernel truncates to 15 bytes.
+/// Key and value size and number of entries of the maps of both programs, by name (the kernel cuts it at 15 bytes).
 fn maps(capacity: Capacity) -> BTreeMap<String, (u64, u64, u64)> {
     mtd_tests::require_root();
     let mut plane = load(capacity);

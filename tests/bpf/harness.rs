@@ -208,7 +208,7 @@ impl Bench {
         })
     }
 
-    /// Runs the send program once.
+    /// One run of the send program.
     pub(crate) fn send(&mut self, frame: &[u8]) -> Outcome {
         self.send_with(frame, None)
     }

@@ -88,7 +88,7 @@ fn the_clients_end_takes_what_its_server_sends() {
     ]);
 }
 
-/// Somebody who captured a packet can neither get the answer to it, nor use up its number for the sender.
+/// Whoever saw a packet can neither have it answered to himself, nor spend it for the one who sent it.
 #[test]
 fn a_captured_packet_is_of_no_use_to_others() {
     let (mut bench, peering) = bench();

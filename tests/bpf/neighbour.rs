@@ -48,7 +48,7 @@ pub(crate) fn mended(mut frame: Vec<u8>) -> Vec<u8> {
     frame
 }
 
-/// Checks, with etherparse, that the solicitation for `target` was answered as RFC 4861 section 7.2.4 says.
+/// Whether the solicitation for `target` was answered as RFC 4861 section 7.2.4 says, in etherparse's reading.
 pub(crate) fn assert_answered(name: &str, outcome: &Outcome, target: Ipv6Addr) {
     let moved = outcome.moved(XDP_TX, Frames { neighbour_answered: 1, ..Frames::default() });
     moved.unwrap_or_else(|error| panic!("{name}: {error:#}"));

@@ -28,11 +28,11 @@ fn on_link(address: Ipv6Addr) -> IpNet {
     IpNet::V6(Ipv6Net::new_assert(address, 64))
 }
 
-/// Another router, which has a link of its own to the world's router.
+/// Another router, that the world's router reaches by a link of their own.
 struct Elsewhere {
     router: Netns,
     _uplink: Veth,
-    /// The program on the cable's end, kept as long as the cable is plugged in here.
+    /// Kept as long as the cable is plugged in here.
     passes: Vec<ConstantXdp>,
 }
 
@@ -51,17 +51,16 @@ impl Elsewhere {
         Ok(Self { router, _uplink: uplink, passes: Vec::new() })
     }
 
-    /// Plugs the client's cable into this router, and gives the host an address of this network, as a router would.
+    /// Plugs the client's cable in here, and gives its host an address of this network, as a router would.
     fn take(&mut self, world: &World, client: Who) -> Result<()> {
         let at = world.host(client);
         let cable = at.tap_ifname.as_str();
         world.router().run(&["link", "set", "dev", cable, "netns", self.router.name()])?;
         self.router.set_up(cable)?;
         self.router.add_address(cable, on_link(host(NEW_LINK, 1)))?;
-        // Without a program, the neighbour advertisements that mtd sends back do not arrive. It may have moved with the cable.
+        // Without one, the neighbour advertisements that mtd sends back do not arrive. It may have come along.
         self.passes.extend(ConstantXdp::attach(&self.router, cable, Verdict::Pass));
-        // Wait until the router's address is usable, as on a router that has been up for long: while a router checks its own
-        // address for duplicates, it solicits nobody.
+        // A router has been there for long: one that still looks for duplicates of its own address solicits nobody.
         self.router.wait_usable(cable, PATIENCE)?;
         let old = format!("{}/64", at.address);
         at.netns.run(&["-6", "address", "del", &old, "dev", &at.ifname])?;

@@ -1,4 +1,4 @@
-//! A capture of the server's cable, and a stranger who sends frames there.
+//! What is on the server's cable, and a stranger who puts things there.
 
 use std::net::Ipv6Addr;
 use std::time::Duration;
@@ -40,7 +40,7 @@ impl Watch {
         })
     }
 
-    /// The frames from this prefix that the server has received so far, without those that the stranger sent.
+    /// The frames that the server got from this prefix so far, without those of the stranger.
     pub(super) fn from(&self, prefix: Ipv6Net) -> Vec<Frame> {
         let mut frames = self.capture.snapshot();
         frames.retain(|frame| {
@@ -50,8 +50,8 @@ impl Watch {
         frames
     }
 
-    /// The frames that the server has sent so far from its protected prefix to addresses for which `to` holds, and its
-    /// ICMPv6 errors to such addresses.
+    /// The frames that the server has sent so far from its protected prefix to addresses for which this holds, and its
+    /// ICMPv6 errors to them.
     pub(super) fn answers(&self, to: impl Fn(Ipv6Addr) -> bool) -> Vec<Frame> {
         let mut frames = self.capture.snapshot();
         frames.retain(|frame| {
@@ -64,7 +64,7 @@ impl Watch {
         frames
     }
 
-    /// Checks that the server has sent frames only to hosts in these prefixes.
+    /// That the server has sent nothing to anybody but hosts in these prefixes.
     pub(super) fn require_silence_but_to(&self, prefixes: &[Ipv6Net]) -> Result<()> {
         let answers = self.answers(|to| prefixes.iter().all(|prefix| !prefix.contains(&to)));
         ensure!(answers.is_empty(), "answers to strangers: {:02x?}", &answers[..answers.len().min(3)]);
@@ -84,7 +84,7 @@ impl Watch {
         frame
     }
 
-    /// The frame with another source address and port.
+    /// The same payload to the same place, from another source.
     pub(super) fn sent_from(&self, frame: &[u8], source: Ipv6Addr, port: u16) -> Result<Vec<u8>> {
         let outer = Outer::parse(frame).context("no packet of mtd's")?;
         let (from, to) = (self.stranger.interface().mac, self.server_mac);
@@ -106,7 +106,7 @@ impl Watch {
         frames.iter().try_for_each(|frame| self.stranger.send(frame))
     }
 
-    /// Sends these frames as the stranger. Checks that the server drops all of them and no other, and returns the drops.
+    /// What the server drops when the stranger sends these frames: each of them, and not one more.
     pub(super) fn inject(&self, world: &World, frames: &[Vec<u8>]) -> Result<Drops> {
         let before = received_drops(world)?;
         let mut more = Drops::new();
@@ -129,7 +129,7 @@ impl Watch {
     }
 }
 
-/// The packets that the server has dropped on receipt so far, by reason.
+/// What the server has dropped on receipt so far.
 pub(super) fn received_drops(world: &World) -> Result<Drops> {
     let drops = world.status(Who::Server)?.drops;
     Ok(drops.into_iter().filter(|(reason, _)| !reason.starts_with("send_")).collect())

@@ -35,7 +35,7 @@ pub(super) enum Who {
     Server,
     /// The first client.
     Alice,
-    /// The second client, if there is one.
+    /// The second client, where there is one.
     Bob,
 }
 
@@ -62,20 +62,20 @@ impl Name for Who {
     }
 }
 
-/// The parts of a world with rendezvous, besides hosts and configurations.
+/// What hosts that meet by a rendezvous need besides their configurations.
 #[derive(Debug)]
 pub(super) struct Surroundings {
     /// The DHT.
     pub(super) dht: PrivateDht,
-    /// By how much the hosts' clocks are ahead of real time, in ns.
+    /// By how much the clocks of the hosts are ahead, in ns.
     clock_offset: i64,
 }
 
-/// A server and its registered clients, which know only each other's public keys.
+/// A server and its registered clients, which know nothing of each other but public keys.
 pub(super) type World = world::World<Who, Member, Surroundings>;
 
 impl World {
-    /// Builds network and DHT, and configurations with short intervals. Starts no controller.
+    /// Builds network and DHT, and configurations with short times; starts no controller.
     pub(super) fn new(options: &TopologyOptions) -> Result<Self> {
         mtd_tests::require_root();
         let topology = Topology::standard(options)?;
@@ -102,7 +102,7 @@ impl World {
         Ok(Self::with_hosts(topology, members, Surroundings { dht, clock_offset: 0 }))
     }
 
-    /// Builds the same, starts every controller, and waits until every session is open.
+    /// The same, with every controller started and every session open.
     pub(super) fn open(options: &TopologyOptions) -> Result<Self> {
         let mut world = Self::new(options)?;
         world.open_all()?;
@@ -120,8 +120,8 @@ impl World {
         self.setup(who).public()
     }
 
-    /// Gives all hosts windows of length `window`, and sets their clocks so that `elapsed` of a window is over. To be
-    /// called before any controller starts.
+    /// Sets the clocks of all hosts so that `elapsed` of a window of `window` is over, and gives them windows of this
+    /// length. To be called before any controller starts.
     pub(super) fn begin_in_window(&mut self, window: Duration, elapsed: Duration) -> Result<()> {
         let past = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos() % window.as_nanos();
         self.extra.clock_offset = (elapsed.as_nanos().cast_signed() - past.cast_signed()) as i64;
@@ -144,13 +144,13 @@ impl World {
         self.setup(who).set_clock(self.extra.clock_offset + error)
     }
 
-    /// The Unix time according to the hosts' clocks, in ns.
+    /// The Unix time by the clocks of the hosts, in ns.
     pub(super) fn now(&self) -> Result<u64> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos().cast_signed();
         Ok(u64::try_from(now + i128::from(self.extra.clock_offset))?)
     }
 
-    /// Sleeps until `elapsed` of a period of length `period` is over, on the hosts' clocks.
+    /// Sleeps until `elapsed` of the present period of this length is over on the hosts' clocks.
     pub(super) fn sleep_into(&self, period: Duration, elapsed: Duration) -> Result<()> {
         let (length, past) = (period.as_nanos() as u64, self.now()? % period.as_nanos() as u64);
         thread::sleep(Duration::from_nanos((length + elapsed.as_nanos() as u64 - past) % length));
@@ -162,8 +162,8 @@ impl World {
         &self.topology().router
     }
 
-    /// Starts a client's controller. Returns the time from just before the start until the server has received the client's
-    /// first inner packet.
+    /// Starts a client's controller; returns the time from before its start to the first inner packet of the client's
+    /// that the server has received.
     pub(super) fn start_timed(&mut self, client: Who) -> Result<Duration> {
         let inbox = self.netns(Who::Server).enter(|| UdpSocket::bind((SERVER_V6, 0)))??;
         inbox.set_read_timeout(Some(PATIENCE))?;
@@ -185,7 +185,7 @@ impl World {
         })
     }
 
-    /// Runs `mtd ARGS…` for a host's controller, which must succeed, and returns its output.
+    /// Runs `mtd ARGS…` for a host's controller, which must succeed, and returns what it prints.
     pub(super) fn mtd(&self, who: Who, args: &[&str]) -> Result<String> {
         let output = self.controller(who)?.command(self.netns(who), args)?;
         ensure!(output.status.success(), "mtd {args:?} on {who:?}: {output:?}");
@@ -203,28 +203,29 @@ impl World {
         wait_until("the introductions to be published", PATIENCE, published).with_context(|| self.explain())
     }
 
-    /// A client's session, as its own `mtd sessions --json` shows it.
+    /// A client's session, as its own `mtd sessions --json` has it.
     pub(super) fn session(&self, client: Who) -> Result<Session> {
         let sessions = self.controller(client)?.sessions(self.netns(client))?;
         ensure!(sessions.len() == 1, "{client:?} has one server, not {sessions:?}");
         Ok(sessions.into_iter().next().expect("one"))
     }
 
-    /// The sessions with a client, as the server's `mtd sessions --json` shows them.
+    /// The sessions with a client, as the server's `mtd sessions --json` has them.
     pub(super) fn sessions_with(&self, client: Who) -> Result<Vec<Session>> {
         let mut sessions = self.controller(Who::Server)?.sessions(self.netns(Who::Server))?;
         sessions.retain(|session| session.name == client.name());
         Ok(sessions)
     }
 
-    /// Whether both ends report a client's session as open.
+    /// Whether both ends say that a client's session is open.
     pub(super) fn is_open(&self, client: Who) -> Result<bool> {
         let open = |session: &Session| session.state == SessionState::Open && session.hint.is_none();
         let far = self.sessions_with(client)?;
         Ok(open(&self.session(client)?) && !far.is_empty() && far.iter().all(open))
     }
 
-    /// Waits until both ends report a client's session as open, and the client reaches the server in both IP versions.
+    /// Waits until both ends say that a client's session is open, and the client reaches the server in both IP
+    /// versions.
     pub(super) fn wait_open(&self, client: Who) -> Result<()> {
         wait_until("the session to open", PATIENCE, || self.is_open(client))
             .and_then(|()| {
@@ -256,11 +257,10 @@ pub(super) fn quoted(text: &str) -> String {
     format!("{text:?}")
 }
 
-/// Sends until `done` is set, when the server has received a packet. Until there is a tunnel, no packet gets beyond the
-/// router.
+/// Sends until somebody has heard it. Until there is a tunnel, nothing gets beyond the router.
 fn knock(socket: &UdpSocket, to: SocketAddr, done: &AtomicBool) {
     while !done.load(Ordering::Relaxed) {
-        // Without a route, sending fails, which counts as a lost packet.
+        // Without a route there is an error, which is as good as a lost packet.
         let _ = socket.send_to(b"knock", to);
         thread::sleep(Duration::from_millis(2));
     }
