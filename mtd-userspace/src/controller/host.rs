@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use ipnet::IpNet;
@@ -47,6 +48,8 @@ pub struct Host {
     pub mtu: u32,
     /// Where state is stored.
     pub state: PathBuf,
+    /// The networks that it reaches by other ways than the tunnel; empty where there is no server to claim them.
+    pub elsewhere: Arc<[IpNet]>,
     interface: String,
     device: String,
     pins: PathBuf,
@@ -75,6 +78,11 @@ impl Host {
         if !underlay.up {
             warn!("{} is down: nothing will come through until it is up", config.interface);
         }
+        let elsewhere = if config.servers.is_empty() {
+            Vec::new()
+        } else {
+            device::networks_elsewhere(&config.device).await?
+        };
         let pins = instance.pins();
         let earlier = dataplane::view(&pins);
         let guard = asked.decide(
@@ -88,6 +96,7 @@ impl Host {
             inherited: pins.exists(),
             pins,
             state: instance.state(&config.state_dir),
+            elsewhere: elsewhere.into(),
             interface: config.interface.clone(),
             device: config.device.clone(),
             underlay,

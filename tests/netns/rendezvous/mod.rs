@@ -1,6 +1,7 @@
 //! Hosts that know nothing of each other but public keys: how they meet in a DHT, what their sessions survive, and what
 //! strangers get.
 
+mod claims;
 mod clocks;
 mod crashes;
 mod dht;
