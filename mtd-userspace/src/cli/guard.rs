@@ -56,7 +56,8 @@ pub(super) struct EnforceArgs {
 impl EnforceArgs {
     /// What is asked for with this policy; `None`: the one of the configuration, or in force.
     pub(super) fn with(self, policy: Option<PolicyArg>) -> Enforcement {
-        Enforcement { policy: policy.map(Into::into), confirm_within: self.confirm_within, force: self.force }
+        let (confirm_within, force) = (self.confirm_within, self.force);
+        Enforcement { policy: policy.map(Into::into), confirm_within, force, again: false }
     }
 }
 
@@ -73,6 +74,9 @@ fn confirm_within(text: &str) -> Result<Duration, String> {
 #[command(after_help = "Examples:
   mtd attach eth0 --confirm-within 60s    then see from elsewhere that you still get in, and
   mtd confirm                             or after 60 seconds everything is as it was
+
+What nobody confirmed is noted in state_dir: `mtd run` enforces nothing from then on, and `mtd status` says so. `mtd confirm`
+enforces it after all; `mtd policy eth0 dark --confirm-within 60s` tries it again first.
 
 Exit status: 0 if what is attached stays, 1 if it is too late or nothing is attached.")]
 pub(super) struct ConfirmArgs {
@@ -138,6 +142,9 @@ pub(super) async fn confirm(args: ConfirmArgs) -> anyhow::Result<()> {
     ensure!(!sockets.is_empty(), "nothing of mtd is attached in this network namespace");
     let mut changed = Vec::new();
     for socket in sockets {
+        if args.socket.is_none() {
+            controller::require_way_back_after_confirming(&socket.interface)?;
+        }
         let guard = match control::client::confirm(&socket.path).await {
             Err(ControlError::NotRunning { .. }) if args.socket.is_none() => {
                 controller::confirm(&socket.interface)?

@@ -156,7 +156,8 @@ impl Running {
             subsystems: subsystems.clone(),
             rendered: metrics::Cache::default(),
         });
-        let context = Context { sessions, bus, clock, tunnel: device, tasks, reports };
+        let note = host.note.clone();
+        let context = Context { sessions, bus, clock, tunnel: device, tasks, reports, note };
         let running = Self { context, reload, subsystems, interface, stop };
         if let Err(error) = running.begin(listener) {
             running.context.sessions().abandon();
