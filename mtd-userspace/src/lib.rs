@@ -4,6 +4,7 @@
 //! [`cli`] face people. `ARCHITECTURE.md` says how the pieces work together.
 
 mod caller;
+pub mod claims;
 pub mod cli;
 pub mod config;
 pub mod control;

@@ -35,6 +35,7 @@ const ORDER: &[&str] = &[
     "subsystem",
     "keystream",
     "rings",
+    "claims",
     "leases",
     "registry",
     "rendezvous",

@@ -17,6 +17,7 @@ use super::host::Host;
 use super::reload::Reloader;
 use super::service::{self, Watchdog};
 use super::signals::{Request, Signals};
+use crate::claims::Claims;
 use crate::config::Config;
 use crate::control;
 use crate::dataplane::Plane;
@@ -60,6 +61,7 @@ pub(super) enum End {
 struct Subsystems {
     rings: Arc<Rings>,
     keystream: Option<Arc<KeyStream>>,
+    claims: Option<Arc<Claims>>,
     registry: Arc<Registrations>,
     rendezvous: Option<Arc<Meeting>>,
     reload: Arc<Reloader>,
@@ -77,6 +79,7 @@ impl Subsystems {
             [self.rings.clone(), self.registry.clone(), self.reload.clone()];
         let asked_for = [
             part(self.keystream.as_ref()),
+            part(self.claims.as_ref()),
             part(self.rendezvous.as_ref()),
             part(self.metrics.as_ref()),
             part(self.web.as_ref()),
@@ -111,6 +114,7 @@ impl Running {
         let subsystems = Subsystems {
             rings: Rings::take(&mut plane)?,
             keystream: KeyStream::take(&mut plane),
+            claims: Claims::new(&config),
             rendezvous: Meeting::new(&config, asked),
             reload: Reloader::new(config_file, Arc::clone(&registry))?,
             metrics: metrics_server(&config, host)?,
@@ -119,8 +123,13 @@ impl Running {
         };
         rings::forward_program_logs(&mut plane);
         let clients = subsystems.registry.all();
-        let ground =
-            sessions::Ground { underlay: &host.underlay, tunnel: &tunnel, mtu: host.mtu, state: &host.state };
+        let ground = sessions::Ground {
+            underlay: &host.underlay,
+            tunnel: &tunnel,
+            mtu: host.mtu,
+            state: &host.state,
+            elsewhere: host.elsewhere.clone(),
+        };
         let machines = sessions::build(&config, &ground, clients, effects, clock.read())?;
         let device = Arc::new(Tunnel::new(host.tunnel_device(&config)));
         let settings = host.settings(&config, &host.underlay, &tunnel);
@@ -147,7 +156,8 @@ impl Running {
             subsystems: subsystems.clone(),
             rendered: metrics::Cache::default(),
         });
-        let context = Context { sessions, bus, clock, tunnel: device, tasks, reports };
+        let note = host.note.clone();
+        let context = Context { sessions, bus, clock, tunnel: device, tasks, reports, note };
         let running = Self { context, reload, subsystems, interface, stop };
         if let Err(error) = running.begin(listener) {
             running.context.sessions().abandon();

@@ -21,5 +21,6 @@ mod underlay;
 
 pub use error::{Error, Result};
 pub use netns::netns_tag;
+pub use route::networks_elsewhere;
 pub use tunnel::{MARKER, MTU_RANGE, TunnelDevice, TunnelInfo, misfits, remove, remove_marked};
 pub use underlay::{Underlay, interfaces, merging};

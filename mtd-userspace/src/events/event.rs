@@ -1,5 +1,8 @@
 //! The kinds of events.
 
+use std::net::IpAddr;
+
+use ipnet::IpNet;
 use mtd_common::DropReason;
 use mtd_common::event::DropEvent;
 
@@ -128,6 +131,13 @@ pub enum SessionChange {
     Rekeyed,
     /// It has ended.
     Closed,
+    /// The server has or assigns this tunnel address, which is not used, since it lies in this network of the host.
+    AddressRefused {
+        /// The address.
+        address: IpAddr,
+        /// The network.
+        network: IpNet,
+    },
 }
 
 /// A change of a path.

@@ -110,7 +110,7 @@ fn a_controller_that_nobody_confirms_takes_everything_down() -> Result<()> {
     let objects = site.bench.objects()?;
     let status = controller.process.wait(PATIENCE)?;
     let log = controller.process.log();
-    assert_eq!(status.code(), Some(1), "{log}");
+    assert_eq!(status.code(), Some(5), "{log}");
     assert!(log.contains("nobody said `mtd confirm"), "{log}");
     assert!(site.is_open()?);
     site.bench.assert_nothing_remains(&before, &objects)

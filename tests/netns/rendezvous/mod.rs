@@ -1,6 +1,7 @@
 //! Hosts that know only each other's public keys: how they find each other through a DHT, what their sessions survive, and
 //! what strangers can achieve.
 
+mod claims;
 mod clocks;
 mod crashes;
 mod dht;

@@ -59,7 +59,7 @@ pub struct SessionEvent {
     pub name: Option<String>,
     /// Its public key, base64; absent for statically configured peers.
     pub public_key: Option<String>,
-    /// Why handshakes were refused; only for `refused`.
+    /// Why handshakes were refused, or a tunnel address; only for `refused` and `address-refused`.
     pub reason: Option<String>,
     /// How many handshakes were refused; only for `refused`.
     pub count: Option<u64>,
@@ -141,15 +141,22 @@ impl EventDocument {
 
 impl SessionEvent {
     /// The session with a peer has changed.
-    fn changed(peer: &Peer, change: SessionChange) -> Self {
-        let change = match change {
+    fn changed(peer: &Peer, what: SessionChange) -> Self {
+        let change = match what {
             SessionChange::Opened => "opened",
             SessionChange::Rekeyed => "rekeyed",
             SessionChange::Silent => "silent",
             SessionChange::Closed => "closed",
+            SessionChange::AddressRefused { .. } => "address-refused",
+        };
+        let reason = match what {
+            SessionChange::AddressRefused { address, network } => {
+                Some(format!("{address} lies in {network}"))
+            }
+            _ => None,
         };
         let public_key = peer.key.map(|key| key.to_string());
-        Self { change: change.to_owned(), name: peer.name.clone(), public_key, ..Self::default() }
+        Self { change: change.to_owned(), name: peer.name.clone(), public_key, reason, ..Self::default() }
     }
 
     /// Handshakes were refused.
