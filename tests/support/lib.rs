@@ -7,6 +7,7 @@
 //! Measurements are independent of mtd: the capture reads an `AF_PACKET` socket, the generators count what arrives at
 //! ordinary sockets, and no map or counter of mtd is read.
 
+pub mod advertisement;
 pub mod browser;
 pub mod capture;
 pub mod cleanup;

@@ -25,7 +25,7 @@ use crate::model::{Enforcement, Guard, KeyStreamChoice, LinkMode, Policy, Steeri
 use crate::proto::messages::Tunnel;
 use crate::proto::session::nanoseconds;
 use crate::proto::slots::most_loaded;
-use crate::sessions::{possible_mtu, protected_prefixes};
+use crate::sessions::{first_prefixes, possible_mtu};
 use crate::status::{self, SCHEMA, Status};
 
 /// Folder beside the pins that marks a data plane of `mtd attach`, which outlives the controller.
@@ -112,7 +112,7 @@ impl Host {
             _lock: lock,
         };
         if !earlier.is_some_and(|view| view.guard.enforces(boot_time()) && view.guard.confirm_until == 0) {
-            let prefixes = protected_prefixes(config, &host.underlay, &[]);
+            let prefixes = first_prefixes(config, &host.underlay);
             asked.require_way_back(&host.guard, config.link, &prefixes)?;
         }
         match host.prepare(config, asked, object).await {
@@ -208,7 +208,7 @@ impl Host {
             tunnel_mac: tunnel.mac,
             underlay_ifindex: underlay.ifindex,
             underlay_mac: underlay.mac,
-            prefixes: protected_prefixes(config, underlay, &[]),
+            prefixes: first_prefixes(config, underlay),
             link: config.link,
             inner_mtu: self.mtu,
             guard: self.guard.clone(),

@@ -27,7 +27,7 @@ use crate::keystream::KeyStream;
 use crate::registry::Registrations;
 use crate::rendezvous::Meeting;
 use crate::rings::{self, Rings};
-use crate::sessions::{self, Clock, Sessions, protected_prefixes};
+use crate::sessions::{self, Clock, Sessions, first_prefixes};
 use crate::subsystem::{Context, Shutdown, Subsystem, Tasks, Tunnel};
 use crate::{metrics, privilege, web};
 
@@ -268,7 +268,7 @@ impl Running {
 /// The metrics server, if the configuration asks for it.
 fn metrics_server(config: &Config, host: &Host) -> anyhow::Result<Option<Arc<metrics::server::Server>>> {
     let Some(address) = config.metrics else { return Ok(None) };
-    let prefixes = protected_prefixes(config, &host.underlay, &[]);
+    let prefixes = first_prefixes(config, &host.underlay);
     if prefixes.iter().any(|prefix| IpNet::V6(*prefix).contains(&address.ip())) {
         bail!(
             "metrics cannot be served at {address}, which lies in the protected prefix; choose another one"

@@ -13,6 +13,7 @@ mod error;
 mod features;
 mod netlink;
 mod netns;
+mod prefix;
 mod route;
 pub mod section;
 mod sysctl;
@@ -21,6 +22,7 @@ mod underlay;
 
 pub use error::{Error, Result};
 pub use netns::netns_tag;
+pub use prefix::{Lack, Prefix};
 pub use route::networks_elsewhere;
 pub use tunnel::{MARKER, MTU_RANGE, TunnelDevice, TunnelInfo, misfits, remove, remove_marked};
 pub use underlay::{Underlay, interfaces, merging};

@@ -1,7 +1,7 @@
 use super::checks::RECEIVE;
 use super::*;
 use crate::control::tests::sample;
-use crate::device::Underlay;
+use crate::device::{Prefix, Underlay};
 use crate::model::{MapFill, Program};
 use crate::status::{SessionCount, Slots, Task, WarningCode};
 
@@ -13,6 +13,7 @@ fn underlay() -> Underlay {
         up: true,
         xdp_program: Some(7),
         addresses: vec!["192.0.2.1/24".parse().unwrap(), "2001:db8:9::1/64".parse().unwrap()],
+        prefixes: Ok(vec![Prefix { net: "2001:db8:9::/64".parse().unwrap(), preferred: true }]),
     }
 }
 

@@ -9,7 +9,7 @@ use tracing::warn;
 
 use super::configured::Configured;
 use super::origin::{Connection, Origins};
-use super::surroundings::protected_prefixes;
+use super::surroundings::first_prefixes;
 use super::wire::Sockets;
 use super::{Effect, Machines, RegisteredClient};
 use crate::config::{self, Config};
@@ -35,7 +35,7 @@ pub(crate) fn build(
     now: Reading,
 ) -> anyhow::Result<Machines> {
     let wire = Sockets::open(&config.interface, ground.tunnel)?;
-    let prefixes = protected_prefixes(config, ground.underlay, &[]);
+    let prefixes = first_prefixes(config, ground.underlay);
     let origins = Origins {
         configured: Configured::new(&config.peers),
         server: server(config, ground, &prefixes, &clients, now)?,

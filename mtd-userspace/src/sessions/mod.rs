@@ -19,6 +19,7 @@ mod observer;
 mod origin;
 mod path;
 mod paths;
+mod place;
 mod report;
 mod requests;
 pub mod section;
@@ -47,13 +48,15 @@ use self::observer::Observer;
 pub use self::origin::OriginId;
 use self::origin::Origins;
 use self::paths::Paths;
+use self::place::Place;
 pub(crate) use self::stop::stop;
 use self::store::Store;
-pub(crate) use self::surroundings::{possible_mtu, protected_prefixes};
+pub(crate) use self::surroundings::{first_prefixes, possible_mtu};
 pub use self::table::{Destination, Exported, Table};
 use self::wire::Wire;
 use crate::config::Config;
 use crate::dataplane::{self, Plane, XdpMode};
+use crate::device::Lack;
 use crate::keys::PublicKey;
 use crate::model::{BootNs, Reading, Totals};
 use crate::proto::session::nanoseconds;
@@ -72,6 +75,10 @@ pub struct Sessions<M = Plane> {
     /// `None`: this controller stops.
     store: Option<Store>,
     started: BootNs,
+    /// Which prefix of the interface is used, where they are followed.
+    place: Place,
+    /// Why the interface has none.
+    lack: Option<Lack>,
     mode: Option<XdpMode>,
     pins: PathBuf,
     /// What is known of the outer paths.
@@ -152,6 +159,8 @@ impl<M: Maps> Sessions<M> {
         // Before the first slot is live, so that a crash from now on is recognised as one.
         write(&state)?;
         let mut sessions = Self {
+            place: Place::at(told.prefixes.first().copied()),
+            lack: None,
             told,
             table,
             origins,

@@ -92,13 +92,23 @@ impl<M: Maps> Sessions<M> {
             role: SessionRole::Client,
             state: client_state(machine),
             tunnel: tunnel(machine.tunnel()),
-            hint: hint(machine),
+            hint: self.no_prefix(machine).or_else(|| hint(machine)),
             ..status::Session::unknown()
         };
         match machine.session() {
             Some((id, ..)) => self.describe(base, (OriginId::Client(connection.id), id), now),
             None => base,
         }
+    }
+
+    /// Why a client has no prefix to take addresses from.
+    fn no_prefix(&self, machine: &Client) -> Option<String> {
+        let name = &self.config.interface;
+        let comes_and_goes = || {
+            format!("the prefix of {name} comes and goes: it is used when it has been there for some seconds")
+        };
+        (machine.phase() == Phase::NoPrefix)
+            .then(|| self.lack.map_or_else(comes_and_goes, |lack| lack.of(name).to_string()))
     }
 
     fn client(&self, view: &View<'_>, now: Reading) -> status::Session {
@@ -259,8 +269,7 @@ fn hint(machine: &Client) -> Option<String> {
         ));
     }
     let text = match (machine.phase(), machine.trouble()) {
-        (Phase::NoPrefix, _) => "the interface has no global IPv6 prefix of 64 bits to take addresses from",
-        (Phase::Open, _) | (_, None | Some(Trouble::AddressesTaken)) => return None,
+        (Phase::Open | Phase::NoPrefix, _) | (_, None | Some(Trouble::AddressesTaken)) => return None,
         (_, Some(Trouble::NetworkUnreachable)) => {
             "the DHT is out of reach: does UDP over IPv4 get out of this host, and are the bootstrap nodes up?"
         }
