@@ -25,10 +25,12 @@ use crate::wire::{Packet, UNDERLAY_MAC};
 
 pub(crate) const XDP_DROP: u32 = 1;
 pub(crate) const XDP_PASS: u32 = 2;
-pub(crate) const XDP_TX: u32 = 3;
 pub(crate) const XDP_REDIRECT: u32 = 4;
 pub(crate) const TC_ACT_SHOT: u32 = 2;
+pub(crate) const TC_ACT_STOLEN: u32 = 4;
 pub(crate) const TC_ACT_REDIRECT: u32 = 7;
+/// As the kernel returns −1.
+pub(crate) const TC_ACT_UNSPEC: u32 = u32::MAX;
 
 /// The capacity of the maps in the tests: number of sessions, and of slots for each.
 pub(crate) const SESSIONS: u32 = 8;
@@ -204,6 +206,14 @@ impl Bench {
     pub(crate) fn receive(&mut self, frame: &[u8]) -> Outcome {
         self.run(frame, |plane, options| {
             let program = plane.receive_program()?;
+            Ok(program.test_run(options)?.into())
+        })
+    }
+
+    /// One run of the program that answers solicitations.
+    pub(crate) fn advertise(&mut self, frame: &[u8]) -> Outcome {
+        self.run(frame, |plane, options| {
+            let program = plane.advertise_program()?;
             Ok(program.test_run(options)?.into())
         })
     }

@@ -146,8 +146,8 @@ fn solicitations_for_live_addresses_are_answered() {
     let (mut bench, peering, _) = bench();
     for slot in CURRENT - 1..=CURRENT + 1 {
         let target = *peering.local(slot).ip();
-        assert_answered(&format!("slot {slot}"), &bench.receive(&solicit(target)), target);
-        assert_answered(&format!("slot {slot}, unicast"), &bench.receive(&probe(target)), target);
+        assert_answered(&format!("slot {slot}"), &mut bench, &solicit(target), target);
+        assert_answered(&format!("slot {slot}, unicast"), &mut bench, &probe(target), target);
     }
     // Sent to a live address, but about one that is not live: it is passed to the kernel.
     let mut about_another = probe(*peering.local(CURRENT).ip());

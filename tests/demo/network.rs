@@ -10,7 +10,6 @@ use mtd_tests::dht::PrivateDht;
 use mtd_tests::link::{Veth, Via, default_route};
 use mtd_tests::netns::Netns;
 use mtd_tests::topology::{Delivery, Host, Topology, TopologyOptions};
-use mtd_tests::xdp::{ConstantXdp, Verdict};
 
 /// Nodes of the private DHT.
 pub(crate) const DHT_NODES: u32 = 20;
@@ -41,8 +40,6 @@ pub(crate) struct Network {
     /// Router, server, stranger and the first client.
     pub(crate) base: Topology,
     more_clients: Vec<Host>,
-    /// See [`Topology::standard`].
-    _passes: Vec<ConstantXdp>,
 }
 
 impl Network {
@@ -57,10 +54,6 @@ impl Network {
             .map(|n| client(router, &format!("client{}", n + 1), FIRST_CLIENT_LINK + n, delivery))
             .collect::<Result<Vec<_>>>()?;
         let uninvited = client(router, "uninvited", UNINVITED_LINK, delivery)?;
-        let added = more_clients.iter().chain([&uninvited]);
-        let passes = added
-            .map(|host| ConstantXdp::attach(router, &host.tap_ifname, Verdict::Pass))
-            .collect::<Result<_>>()?;
         add_v4(router, &base.server, SERVER_LINK)?;
         for (n, host) in (0..).zip([&base.client].into_iter().chain(&more_clients)) {
             add_v4(router, host, FIRST_CLIENT_LINK + n)?;
@@ -72,7 +65,7 @@ impl Network {
             host.netns.wait_reachable(IpAddr::V6(host.gateway), READY_TIMEOUT)?;
         }
         let dht = PrivateDht::in_namespace(router, FIRST_NODE, DHT_NODES)?;
-        Ok(Self { dht, uninvited, base, more_clients, _passes: passes })
+        Ok(Self { dht, uninvited, base, more_clients })
     }
 
     /// The hosts of the clients that will be registered.

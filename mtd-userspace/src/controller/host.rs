@@ -220,7 +220,7 @@ impl Host {
     /// # Errors
     /// When the kernel refuses.
     pub fn attach(&self, config: &Config, plane: &mut Plane) -> anyhow::Result<XdpMode> {
-        let mode = plane.attach(&config.interface, &config.inside_device(), config.xdp);
+        let mode = plane.attach(&config.interface, &config.inside_device(), config.xdp, config.link);
         let mode = mode.map_err(|error| match self.underlay.xdp_program.filter(|_| !self.inherited) {
             Some(id) => anyhow::Error::new(error).context(format!(
                 "{} runs {} already",
