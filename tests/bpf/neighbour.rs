@@ -9,9 +9,7 @@ use mtd_common::DropReason::{self, NeighbourDead, NeighbourLimited, NeighbourMal
 use mtd_tests::packet::neighbour_solicitation;
 
 use crate::concurrency::{on_one_cpu, verdict};
-use crate::harness::{
-    Bench, Fixture, SEQUENCE, TC_ACT_STOLEN, TC_ACT_UNSPEC, XDP_DROP, XDP_PASS, boot_time,
-};
+use crate::harness::{Bench, Fixture, SEQUENCE, TC_ACT_STOLEN, TC_ACT_UNSPEC, XDP_DROP, XDP_PASS, boot_time};
 use crate::inner::{Version, ones_complement_sum};
 use crate::peering::{CURRENT, Peering};
 use crate::wire::{Mode, ROUTER_MAC, UNDERLAY_MAC};

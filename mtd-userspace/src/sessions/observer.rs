@@ -159,7 +159,10 @@ impl Observer {
                 "{}: its tunnel address {address} is not used, since it lies in this host's network {network}",
                 name.as_deref().unwrap_or("a server")
             );
-            self.tell_of(Peer { name, key: Some(server) }, SessionChange::AddressRefused { address, network });
+            self.tell_of(
+                Peer { name, key: Some(server) },
+                SessionChange::AddressRefused { address, network },
+            );
         }
     }
 
@@ -269,8 +272,8 @@ mod tests {
     #[test]
     fn a_refused_address_is_told_once_until_it_changes() {
         let (bus, key, mut seen) = (Arc::new(Bus::new(|| 0)), PublicKey::from_bytes([7; 32]), 0);
-        let mut observer = Observer::default();
-        observer.tell(Arc::clone(&bus), [(key, "office".to_owned())].into());
+        let mut observer = Observer::new([(key, "office".to_owned())].into());
+        observer.tell(Arc::clone(&bus));
         let refused =
             |n| Refused { address: [192, 168, 1, n].into(), network: "192.168.1.0/24".parse().unwrap() };
         for address in [Some(1), Some(1), Some(2), None, Some(2)] {
