@@ -136,11 +136,20 @@ impl Plane {
     /// # Errors
     /// When the kernel refuses; programs attached until then stay, and [`remove_pins`] removes them.
     pub fn attach(&mut self, underlay: &str, inside: &str, choice: XdpChoice) -> Result<XdpMode, Error> {
+        self.attach_send(inside)?;
         let pins = self.pins.as_deref().ok_or(Error::NotPinned)?;
-        links::send(send_program(&mut self.ebpf)?, inside, pins)?;
         let mode = links::receive(xdp_program(&mut self.ebpf, RECEIVE)?, underlay, choice, pins)?;
         pins::settle(pins, self.capacity)?;
         Ok(mode)
+    }
+
+    /// Attaches the send program alone, and pins it.
+    ///
+    /// # Errors
+    /// As [`Plane::attach`].
+    pub fn attach_send(&mut self, inside: &str) -> Result<(), Error> {
+        let pins = self.pins.as_deref().ok_or(Error::NotPinned)?;
+        links::send(send_program(&mut self.ebpf)?, inside, pins)
     }
 
     /// Lets the packets of busy sessions be opened on these CPUs too. With fewer than two, packets are opened where they

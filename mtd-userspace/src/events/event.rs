@@ -41,6 +41,8 @@ pub enum Event {
     Configuration(Configuration),
     /// A task has ended before the shutdown.
     Task(TaskEnd),
+    /// The tunnel device was repaired.
+    Repair(Repair),
 }
 
 /// The kinds of events, with their names in documents.
@@ -60,6 +62,8 @@ pub enum Kind {
     Configuration,
     /// [`Event::Task`].
     Task,
+    /// [`Event::Repair`].
+    Repair,
 }
 
 impl Kind {
@@ -73,6 +77,7 @@ impl Kind {
             Self::Registration => "registration",
             Self::Configuration => "configuration",
             Self::Task => "task",
+            Self::Repair => "repair",
         }
     }
 }
@@ -88,6 +93,7 @@ impl Event {
             Self::Registration(_) => Kind::Registration,
             Self::Configuration(_) => Kind::Configuration,
             Self::Task(_) => Kind::Task,
+            Self::Repair(_) => Kind::Repair,
         }
     }
 }
@@ -177,4 +183,13 @@ pub struct TaskEnd {
     pub why: String,
     /// Whether it is restarted; otherwise the controller stops.
     pub restarted: bool,
+}
+
+/// A repair of the tunnel device, which somebody else had changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Repair {
+    /// The name of the device.
+    pub device: String,
+    /// What was done, each in a few words.
+    pub changes: Vec<String>,
 }
