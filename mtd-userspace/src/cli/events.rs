@@ -133,6 +133,9 @@ fn what(event: &EventDocument) -> String {
         let then = if task.restarted { "started again" } else { "the controller stops" };
         return format!("{}: {}; {then}", task.name, task.why);
     }
+    if let Some(repair) = &event.repair {
+        return format!("{}, which somebody else had changed: {}", repair.device, repair.changes.join(", "));
+    }
     "of a kind that this version does not know".to_owned()
 }
 

@@ -29,6 +29,7 @@ use crate::rendezvous::Meeting;
 use crate::rings::{self, Rings};
 use crate::sessions::{self, Clock, Sessions, first_prefixes};
 use crate::subsystem::{Context, Shutdown, Subsystem, Tasks, Tunnel};
+use crate::upkeep::Upkeep;
 use crate::{metrics, privilege, web};
 
 /// Interval at which slots are loaded and unloaded. Every slot is loaded many ticks before it is needed.
@@ -75,8 +76,8 @@ impl Subsystems {
         fn part<S: Subsystem>(subsystem: Option<&Arc<S>>) -> Option<Arc<dyn Subsystem>> {
             subsystem.cloned().map(|subsystem| subsystem as Arc<dyn Subsystem>)
         }
-        let always: [Arc<dyn Subsystem>; 3] =
-            [self.rings.clone(), self.registry.clone(), self.reload.clone()];
+        let always: [Arc<dyn Subsystem>; 4] =
+            [self.rings.clone(), self.registry.clone(), self.reload.clone(), Arc::new(Upkeep::default())];
         let asked_for = [
             part(self.keystream.as_ref()),
             part(self.claims.as_ref()),

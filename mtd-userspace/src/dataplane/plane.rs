@@ -142,8 +142,8 @@ impl Plane {
         choice: XdpChoice,
         link: LinkMode,
     ) -> Result<XdpMode, Error> {
+        self.attach_send(inside)?;
         let pins = self.pins.as_deref().ok_or(Error::NotPinned)?;
-        links::send(classifier(&mut self.ebpf, SEND)?, inside, pins)?;
         match link {
             LinkMode::Routed => links::stop_advertising(pins)?,
             LinkMode::OnLink | LinkMode::Shared => {
@@ -153,6 +153,15 @@ impl Plane {
         let mode = links::receive(xdp_program(&mut self.ebpf, RECEIVE)?, underlay, choice, pins)?;
         pins::settle(pins, self.capacity)?;
         Ok(mode)
+    }
+
+    /// Attaches the send program alone, and pins it.
+    ///
+    /// # Errors
+    /// As [`Plane::attach`].
+    pub fn attach_send(&mut self, inside: &str) -> Result<(), Error> {
+        let pins = self.pins.as_deref().ok_or(Error::NotPinned)?;
+        links::send(classifier(&mut self.ebpf, SEND)?, inside, pins)
     }
 
     /// Lets the packets of busy sessions be opened on these CPUs too. With fewer than two, packets are opened where they

@@ -15,7 +15,7 @@ mod torture;
 mod two;
 mod upgrade;
 mod web;
-mod world;
+pub(crate) mod world;
 mod wrong;
 
 use std::time::Duration;
@@ -44,7 +44,7 @@ pub(super) const SESSION_REASONS: [&str; 11] = [
 ];
 
 /// Runs all cases at the same time, each in a thread and with a network of its own. Reports the errors of all.
-pub(super) fn at_once<T: Sync>(cases: &[T], run: impl Fn(&T) -> Result<()> + Sync) -> Result<()> {
+pub(crate) fn at_once<T: Sync>(cases: &[T], run: impl Fn(&T) -> Result<()> + Sync) -> Result<()> {
     let failures: Vec<String> = std::thread::scope(|scope| {
         let run = &run;
         let threads: Vec<_> = cases.iter().map(|case| scope.spawn(move || run(case))).collect();

@@ -25,7 +25,7 @@ pub struct EventDocument {
     pub number: u64,
     /// Unix time in ns.
     pub time_ns: u64,
-    /// `drop`, `session`, `path`, `enforcement`, `registration`, `configuration` or `task`.
+    /// `drop`, `session`, `path`, `enforcement`, `registration`, `configuration`, `task` or `repair`.
     pub kind: String,
     /// A packet was dropped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -48,6 +48,9 @@ pub struct EventDocument {
     /// A task of the controller has ended that should go on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task: Option<TaskEvent>,
+    /// The tunnel device was repaired.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repair: Option<RepairEvent>,
 }
 
 /// See [`EventDocument::session`].
@@ -103,6 +106,15 @@ pub struct TaskEvent {
     pub restarted: bool,
 }
 
+/// See [`EventDocument::repair`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepairEvent {
+    /// The name of the device.
+    pub device: String,
+    /// What was done, each in a few words.
+    pub changes: Vec<String>,
+}
+
 impl EventDocument {
     /// The line for an event. `boot` is the boot time in ns.
     pub fn new(record: &Record, boot: u64) -> Self {
@@ -134,6 +146,10 @@ impl EventDocument {
             Event::Task(end) => {
                 let (name, why) = (end.task.to_owned(), end.why.clone());
                 Self { task: Some(TaskEvent { name, why, restarted: end.restarted }), ..base }
+            }
+            Event::Repair(repair) => {
+                let (device, changes) = (repair.device.clone(), repair.changes.clone());
+                Self { repair: Some(RepairEvent { device, changes }), ..base }
             }
         }
     }
