@@ -92,7 +92,7 @@ pub(crate) fn run(extent: Extent) -> Result<Section> {
     Ok(vec![("flood", values)])
 }
 
-/// What becomes of the transactions while one generator sends, rate by rate.
+/// The transactions that remain while one generator sends, for each of its rates.
 struct Curve<'a> {
     name: &'static str,
     generator: &'a Generator<'a>,

@@ -78,7 +78,7 @@ impl Running {
         Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
     }
 
-    /// What it has printed to standard output so far.
+    /// Its standard output so far.
     ///
     /// # Errors
     /// When the log cannot be read.
@@ -86,7 +86,7 @@ impl Running {
         self.read(STDOUT)
     }
 
-    /// What it has printed to standard error so far.
+    /// Its standard error so far.
     ///
     /// # Errors
     /// When the log cannot be read.

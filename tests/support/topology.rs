@@ -15,7 +15,6 @@ use ipnet::{IpNet, Ipv6Net};
 
 use crate::link::{Veth, Via, default_route};
 use crate::netns::Netns;
-use crate::xdp::{ConstantXdp, Verdict};
 
 /// Addresses from which the client's protected prefix is cut.
 pub const CLIENT_SITE: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xc, 1, 0xa1, 0xa2, 0, 0);
@@ -36,7 +35,7 @@ pub enum Delivery {
     OnLink,
 }
 
-/// What [`Topology::standard`] builds.
+/// Options of [`Topology::standard`].
 #[derive(Debug, Clone)]
 pub struct TopologyOptions {
     /// How protected prefixes are reached.
@@ -110,15 +109,10 @@ pub struct Topology {
     pub scanner: Scanner,
     /// The router between them.
     pub router: Netns,
-    /// XDP on the router's cable ends.
-    _passes: Vec<ConstantXdp>,
 }
 
 impl Topology {
     /// Builds the network and returns when every host reaches its router.
-    ///
-    /// The router's cable ends have an XDP program that passes everything: without one, frames that an XDP program of
-    /// the host sends back (`XDP_TX`) would not arrive (see [`Verdict::Pass`]).
     ///
     /// # Errors
     /// When a prefix length is out of range, or the kernel refuses something.
@@ -134,15 +128,7 @@ impl Topology {
             None
         };
         let (server, scanner) = server_link(&router, options)?;
-        let taps = [Some(&client), client2.as_ref(), Some(&server)]
-            .into_iter()
-            .flatten()
-            .map(|host| &host.tap_ifname);
-        let passes = taps
-            .chain([&scanner.tap_ifname])
-            .map(|tap| ConstantXdp::attach(&router, tap, Verdict::Pass))
-            .collect::<Result<_>>()?;
-        let topology = Self { client, client2, server, scanner, router, _passes: passes };
+        let topology = Self { client, client2, server, scanner, router };
         topology.add_prefix_routes(options.delivery)?;
         topology.wait_ready()?;
         Ok(topology)

@@ -1,7 +1,7 @@
 //! XDP programs of a few instructions, above all those of two instructions that give every frame the same verdict.
 //!
-//! They need no compiler and no object file. Uses: XDP on the far end of a veth cable (see [`Verdict::Pass`]), and the
-//! bare `XDP_DROP` that benchmarks compare with.
+//! They need no compiler and no object file. Uses: an interface that has a program already, and the bare `XDP_DROP` that
+//! benchmarks compare with.
 
 use std::io;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};

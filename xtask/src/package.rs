@@ -62,6 +62,9 @@ pub(crate) fn make(workspace: &Workspace, artifacts: &Artifacts) -> Result<PathB
     tree.generated(artifacts, &folder)?;
     tree.documents()?;
     tree.copy("packaging/systemd/mtd.service", "usr/lib/systemd/system/mtd.service", 0o644)?;
+    // Network managers leave the tunnel device alone.
+    tree.copy("packaging/network/10-mtd.network", "usr/lib/systemd/network/10-mtd.network", 0o644)?;
+    tree.copy("packaging/network/10-mtd.conf", "usr/lib/NetworkManager/conf.d/10-mtd.conf", 0o644)?;
     // This folder will contain private keys.
     tree.directory("etc/mtd", 0o700)?;
     let depends = dependencies(&folder, &tree.root)?;

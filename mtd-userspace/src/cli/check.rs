@@ -35,7 +35,7 @@ struct Report {
     file: PathBuf,
     valid: bool,
     problems: Vec<Found>,
-    /// What does not keep the controller from starting, but may be a mistake.
+    /// Findings that may be mistakes, but do not keep the controller from starting.
     warnings: Vec<String>,
 }
 

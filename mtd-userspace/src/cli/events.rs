@@ -99,7 +99,7 @@ fn describe(line: &str, style: Style) -> anyhow::Result<String> {
     Ok(format!("{time} {kind} {}", what(&event)))
 }
 
-/// What has happened, in words.
+/// Describes an event in words.
 fn what(event: &EventDocument) -> String {
     if let Some(drop) = &event.drop {
         return super::drops::packet(drop);
@@ -132,6 +132,9 @@ fn what(event: &EventDocument) -> String {
     if let Some(task) = &event.task {
         let then = if task.restarted { "started again" } else { "the controller stops" };
         return format!("{}: {}; {then}", task.name, task.why);
+    }
+    if let Some(repair) = &event.repair {
+        return format!("{}, which somebody else had changed: {}", repair.device, repair.changes.join(", "));
     }
     "of a kind that this version does not know".to_owned()
 }

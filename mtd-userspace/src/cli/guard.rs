@@ -57,7 +57,8 @@ impl EnforceArgs {
     /// The enforcement that these options ask for with this policy. `None`: the policy of the configuration, or the one in
     /// force.
     pub(super) fn with(self, policy: Option<PolicyArg>) -> Enforcement {
-        Enforcement { policy: policy.map(Into::into), confirm_within: self.confirm_within, force: self.force }
+        let (confirm_within, force) = (self.confirm_within, self.force);
+        Enforcement { policy: policy.map(Into::into), confirm_within, force, again: false }
     }
 }
 
@@ -74,6 +75,9 @@ fn confirm_within(text: &str) -> Result<Duration, String> {
 #[command(after_help = "Examples:
   mtd attach eth0 --confirm-within 60s    try it: check from another host that you can still log in, and then
   mtd confirm                             keep it; otherwise it is undone after 60 seconds
+
+What nobody confirmed is noted in state_dir: `mtd run` enforces nothing from then on, and `mtd status` says so. `mtd confirm`
+enforces it after all; `mtd policy eth0 dark --confirm-within 60s` tries it again first.
 
 Exit status: 0 if what is attached stays, 1 if it is too late or nothing is attached.")]
 pub(super) struct ConfirmArgs {
@@ -139,6 +143,9 @@ pub(super) async fn confirm(args: ConfirmArgs) -> anyhow::Result<()> {
     ensure!(!sockets.is_empty(), "nothing of mtd is attached in this network namespace");
     let mut changed = Vec::new();
     for socket in sockets {
+        if args.socket.is_none() {
+            controller::require_way_back_after_confirming(&socket.interface)?;
+        }
         let guard = match control::client::confirm(&socket.path).await {
             Err(ControlError::NotRunning { .. }) if args.socket.is_none() => {
                 controller::confirm(&socket.interface)?

@@ -97,6 +97,9 @@ enum Command {
     Debug(debug::DebugArgs),
 }
 
+/// Exit status of `mtd run` when nobody has confirmed. The unit has it in `RestartPreventExitStatus=`.
+const UNCONFIRMED: u8 = 5;
+
 /// Runs the command given by the arguments.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -108,7 +111,11 @@ pub fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             complain(&error);
-            ExitCode::FAILURE
+            if error.is::<controller::Unconfirmed>() {
+                ExitCode::from(UNCONFIRMED)
+            } else {
+                ExitCode::FAILURE
+            }
         }
     }
 }

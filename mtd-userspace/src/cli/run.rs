@@ -9,6 +9,7 @@ use super::guard::{self, EnforceArgs, PolicyArg};
 use super::output;
 use crate::config::Config;
 use crate::controller;
+use crate::model::Enforcement;
 
 /// Default configuration file.
 pub(super) const DEFAULT_CONFIG: &str = "/etc/mtd/mtd.toml";
@@ -16,6 +17,9 @@ pub(super) const DEFAULT_CONFIG: &str = "/etc/mtd/mtd.toml";
 /// Arguments of `mtd run`.
 #[derive(Debug, Args)]
 #[command(after_help = "Example: mtd run -c /etc/mtd/mtd.toml
+
+Exit status: 0 when told to stop, 5 when nobody confirmed in time (see --confirm-within), 1 after any other failure. After
+an enforcement that nobody confirmed, nothing is enforced at further starts until `mtd confirm`, or a start with --policy dark.
 
 Runs until SIGINT or SIGTERM, and then leaves nothing behind. If it ends in any other way (SIGKILL, a crash), the data plane
 continues for as long as slots are loaded (`horizon`); the next `mtd run` takes it over.")]
@@ -104,7 +108,8 @@ pub(super) async fn attach(args: AttachArgs) -> anyhow::Result<()> {
             args.interface
         );
     }
-    if controller::attach(&config, &args.enforce.with(args.policy)).await? {
+    let asked = Enforcement { again: true, ..args.enforce.with(args.policy) };
+    if controller::attach(&config, &asked).await? {
         guard::spawn(&args.interface)?;
     }
     Ok(())

@@ -22,19 +22,27 @@ pub(super) async fn examine(netlink: &Netlink, index: u32) -> Result<(Vec<IpNet>
     Ok((all, messages.iter().filter_map(ipv6_of).collect()))
 }
 
-/// Gives a device exactly the `wanted` addresses, leaving those untouched that it already has.
-pub(super) async fn sync(netlink: &Netlink, name: &str, index: u32, wanted: &[IpNet]) -> Result<()> {
+/// Gives a device exactly the `wanted` addresses, leaving those untouched that it already has. Notes what was changed.
+pub(super) async fn sync(
+    netlink: &Netlink,
+    name: &str,
+    index: u32,
+    wanted: &[IpNet],
+    changes: &mut Vec<String>,
+) -> Result<()> {
     for message in dump(netlink, index).await? {
         let Some(address) = address_of(&message) else { continue };
         if !wanted.contains(&address) {
             remove(netlink, name, address, message).await?;
+            changes.push(format!("the address {address} removed"));
         }
     }
-    // Listed anew: with the primary address of an IPv4 subnet the kernel may have removed its secondary ones.
+    // Listed again: together with the primary address of an IPv4 subnet the kernel may have removed its secondary ones.
     let mut present = list(netlink, index).await?;
     for &address in wanted {
         if !present.contains(&address) {
             add(netlink, name, index, address).await?;
+            changes.push(format!("the address {address} added"));
             present.push(address);
         }
     }

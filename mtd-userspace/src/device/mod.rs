@@ -19,9 +19,12 @@ pub mod section;
 mod sysctl;
 mod tunnel;
 mod underlay;
+mod watch;
 
 pub use error::{Error, Result};
 pub use netns::netns_tag;
 pub use prefix::{Lack, Prefix};
-pub use tunnel::{MARKER, MTU_RANGE, TunnelDevice, TunnelInfo, misfits, remove, remove_marked};
+pub use route::networks_elsewhere;
+pub use tunnel::{MARKER, MTU_RANGE, Repaired, TunnelDevice, TunnelInfo, misfits, remove, remove_marked};
 pub use underlay::{Underlay, interfaces, merging};
+pub use watch::Watch;

@@ -5,6 +5,7 @@ use std::fs;
 use std::net::Ipv6Addr;
 
 use ipnet::Ipv6Net;
+use mtd_common::address::SINGLE_ADDRESS;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
 
@@ -43,10 +44,11 @@ impl Address {
     }
 }
 
-/// A prefix on the link of an interface, in which the host has an address.
+/// A prefix on the link of an interface, in which the host has an address; or that address alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Prefix {
-    /// The prefix: a /64, or a longer one where the link has such a one.
+    /// The prefix: a /64, or a longer one where the link has such a one. With 128 bits, the host's own address: no route says
+    /// that more of its prefix is on the link, or that is too long, so that ports alone can move.
     pub net: Ipv6Net,
     /// The preferred lifetime of an address in it is not over. A network that is renumbered lets that of the old prefix end
     /// while the addresses still work (RFC 4192).
@@ -64,10 +66,6 @@ pub enum Lack {
     Tentative,
     /// Another host has this address.
     Duplicate(Ipv6Addr),
-    /// The interface has this address alone, and no route says what else is on the link.
-    Single(Ipv6Addr),
-    /// The prefix on the link is too long.
-    Narrow(Ipv6Net),
 }
 
 impl Lack {
@@ -107,20 +105,6 @@ impl fmt::Display for Explained<'_> {
                 "another host on the link has the address {address} of {name} (duplicate address detection has failed): \
                  give one of the two another address"
             ),
-            Lack::Single(address) => write!(
-                f,
-                "{name} has the single address {address}, and no route says that more of its prefix is on the link, so that \
-                 there is nothing to take moving addresses from. If its /64 is on the link: `ip -6 route add {} dev {name}`. \
-                 Otherwise write `prefix = \"{address}/128\"`: then ports alone move; or have a prefix of 64 to 112 bits routed \
-                 to this host, and write that",
-                around(*address, USUAL_LENGTH)
-            ),
-            Lack::Narrow(net) => write!(
-                f,
-                "{net} on the link of {name} has too few addresses to take moving ones from among other hosts' (at most \
-                 {MAX_LENGTH} bits): have a prefix of 64 to 112 bits routed to this host, and write it as prefix; or write the \
-                 interface's address with /128, then ports alone move"
-            ),
         }
     }
 }
@@ -156,14 +140,16 @@ fn decide(addresses: &[Address], on_link: &[Ipv6Net]) -> std::result::Result<Vec
             };
             continue;
         }
-        match prefix_of(address.net, on_link) {
-            Ok(net) => match found.iter_mut().find(|prefix| prefix.net == net) {
-                // A temporary address is deprecated every day (RFC 8981), and its prefix is not.
-                Some(prefix) => prefix.preferred |= !address.deprecated,
-                None => found.push(Prefix { net, preferred: !address.deprecated }),
-            },
-            Err(why) => lack = why,
+        let net = prefix_of(address.net, on_link);
+        match found.iter_mut().find(|prefix| prefix.net == net) {
+            // A temporary address is deprecated every day (RFC 8981), and its prefix is not.
+            Some(prefix) => prefix.preferred |= !address.deprecated,
+            None => found.push(Prefix { net, preferred: !address.deprecated }),
         }
+    }
+    // Where addresses can move, ports need not move alone.
+    if found.iter().any(|prefix| !is_single(prefix.net)) {
+        found.retain(|prefix| !is_single(prefix.net));
     }
     if found.is_empty() {
         return Err(lack);
@@ -172,19 +158,20 @@ fn decide(addresses: &[Address], on_link: &[Ipv6Net]) -> std::result::Result<Vec
     Ok(found)
 }
 
-/// The prefix of an address: by its own length, or else by the route that says what is on the link.
-fn prefix_of(address: Ipv6Net, on_link: &[Ipv6Net]) -> std::result::Result<Ipv6Net, Lack> {
+const fn is_single(net: Ipv6Net) -> bool {
+    net.prefix_len() == SINGLE_ADDRESS
+}
+
+/// The prefix of an address: by its own length, or else by the route that says what is on the link; or the address alone.
+fn prefix_of(address: Ipv6Net, on_link: &[Ipv6Net]) -> Ipv6Net {
     let by_route =
         || on_link.iter().filter(|net| net.contains(&address.addr())).map(Ipv6Net::prefix_len).min();
     let length = match address.prefix_len() {
-        length @ ..=USUAL_LENGTH => Some(length),
-        length => by_route().or(Some(length)).filter(|length| *length < 128),
+        length @ ..=USUAL_LENGTH => length,
+        length => by_route().unwrap_or(length),
     };
-    match length.map(|length| around(address.addr(), length.max(USUAL_LENGTH))) {
-        None => Err(Lack::Single(address.addr())),
-        Some(net) if net.prefix_len() > MAX_LENGTH => Err(Lack::Narrow(net)),
-        Some(net) => Ok(net),
-    }
+    let length = if length > MAX_LENGTH { SINGLE_ADDRESS } else { length.max(USUAL_LENGTH) };
+    around(address.addr(), length)
 }
 
 /// The prefix of this length, at most 128, around an address.
@@ -262,8 +249,6 @@ mod tests {
     #[test]
     fn an_address_of_dhcpv6_gets_its_prefix_from_the_route_on_the_link() {
         let single = at("2001:db8:1::7/128");
-        assert_eq!(decide(&[single], &[]), Err(Lack::Single(single.net.addr())));
-        assert_eq!(decide(&[single], &[net("2001:db8:2::/64")]), Err(Lack::Single(single.net.addr())));
         for (route, prefix) in [
             ("2001:db8:1::/64", "2001:db8:1::/64"),
             // All of a wider one is on the link: what other hosts take for theirs is found by /64.
@@ -272,9 +257,18 @@ mod tests {
         ] {
             assert_eq!(decide(&[single], &[net(route)]), Ok(vec![preferred(prefix)]));
         }
-        let narrow = net("2001:db8:1::/112");
-        assert_eq!(decide(&[single], &[narrow]), Err(Lack::Narrow(narrow)));
-        assert_eq!(decide(&[at("2001:db8:1::7/112")], &[]), Err(Lack::Narrow(narrow)));
+    }
+
+    #[test]
+    fn where_addresses_cannot_move_the_own_one_is_used_alone() {
+        let (single, alone) = (at("2001:db8:1::7/128"), preferred("2001:db8:1::7/128"));
+        assert_eq!(decide(&[single], &[]), Ok(vec![alone]));
+        assert_eq!(decide(&[single], &[net("2001:db8:2::/64")]), Ok(vec![alone]));
+        assert_eq!(decide(&[single], &[net("2001:db8:1::/112")]), Ok(vec![alone]));
+        assert_eq!(decide(&[at("2001:db8:1::7/112")], &[]), Ok(vec![alone]));
+        let old = Address { deprecated: true, ..at("2001:db8:2::7/64") };
+        let moving = Prefix { net: net("2001:db8:2::/64"), preferred: false };
+        assert_eq!(decide(&[single, old], &[]), Ok(vec![moving]), "even one that is going");
     }
 
     #[test]
@@ -312,8 +306,8 @@ mod tests {
         let duplicate = Address { tentative: true, duplicate: true, ..USED };
         assert_eq!(decide(&[tentative, duplicate], &[]), Err(Lack::Duplicate(USED.net.addr())));
         assert_eq!(decide(&[duplicate, at("2001:db8:2::7/64")], &[]), Ok(vec![preferred("2001:db8:2::/64")]));
-        let text = Lack::Single(USED.net.addr()).of("eth0").to_string();
-        assert!(text.contains("`ip -6 route add 2001:db8:1::/64 dev eth0`"), "{text}");
+        let text = Lack::NoAddress.of("eth0").to_string();
+        assert!(text.contains("`ip -6 address show dev eth0`"), "{text}");
     }
 
     #[test]

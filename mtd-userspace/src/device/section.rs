@@ -43,8 +43,8 @@ pub const UNDERLAY_KEYS: &[Key] = &[
          packet of a session is dropped without an answer. No other service of this host may have an address in it, unless \
          link is \"shared\". \"interface\" stands for the prefix on the link in which the interface has a global address \
          (the /64 around it, or a longer one that is on the link, of at most 96 bits), whichever that is at the time; only \
-         with link = \"shared\", and not with [[peer]]. Where this host has a single address, that \
-         address with a length of 128: then its ports alone move, and the host is not dark; only with link = \"shared\".",
+         with link = \"shared\", and not with [[peer]]. Where this host has a single address, that address with a length of \
+         128: then its ports alone move, and the host is not dark; only with link = \"shared\".",
     )
     .from_requirement("MT-06"),
     Key::preset(

@@ -29,6 +29,7 @@ pub(super) const CHECKS: &[Check] = &[
     underlay_mtu_is_enough,
     prefixes_are_unused,
     tasks_go_on,
+    tunnel_is_left_alone,
     paths_are_wide_enough,
     tunnel_offloads_are_right,
     datagrams_are_not_merged,
@@ -141,6 +142,22 @@ fn tasks_go_on(status: &Status, _: &Look, found: &mut Vec<Warning>) {
                  controller says more; if this goes on, stop and start the controller",
                 task.name,
                 task.last_failure.as_deref().unwrap_or("for an unknown reason")
+            ),
+        );
+    }
+}
+
+fn tunnel_is_left_alone(status: &Status, _: &Look, found: &mut Vec<Warning>) {
+    let repairs = &status.tunnel_repairs;
+    if repairs.contested {
+        warn(
+            found,
+            WarningCode::TunnelContested,
+            format!(
+                "another program keeps changing {0} (the last repair: {1}), and traffic is lost meanwhile: find it with \
+                 `ip -t monitor`, and tell it to leave {0} alone (docs/operations.md has settings for network managers)",
+                status.device,
+                repairs.last.as_deref().unwrap_or("unknown")
             ),
         );
     }

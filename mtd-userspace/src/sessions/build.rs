@@ -1,6 +1,7 @@
 //! The state machines that a configuration asks for.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv6Net};
 use tokio::sync::mpsc;
@@ -38,7 +39,7 @@ pub(crate) fn build(
     let origins = Origins {
         configured: Configured::new(&config.peers),
         server: server(config, ground, &prefixes, &clients, now)?,
-        clients: connections(config, &prefixes)?,
+        clients: connections(config, ground, &prefixes, now)?,
     };
     let servers = config.servers.iter().map(|server| (server.public_key, server.name.clone()));
     let names = clients.into_iter().map(|client| (client.public_key, client.name)).chain(servers).collect();
@@ -55,6 +56,8 @@ pub(crate) struct Ground<'a> {
     pub(crate) mtu: u32,
     /// The state file.
     pub(crate) state: &'a Path,
+    /// The networks that this host reaches by other ways than the tunnel.
+    pub(crate) elsewhere: Arc<[IpNet]>,
 }
 
 fn server(
@@ -79,7 +82,12 @@ fn server(
     Ok(Some(machine))
 }
 
-fn connections(config: &Config, prefixes: &[Ipv6Net]) -> anyhow::Result<Vec<Connection>> {
+fn connections(
+    config: &Config,
+    ground: &Ground<'_>,
+    prefixes: &[Ipv6Net],
+    now: Reading,
+) -> anyhow::Result<Vec<Connection>> {
     let Some(identity) = &config.identity else { return Ok(Vec::new()) };
     let own = config.addresses.iter().map(|net| net.addr().into());
     let behind_peers = config.peers.iter().flat_map(|peer| peer.allowed_ips.iter().copied());
@@ -97,6 +105,7 @@ fn connections(config: &Config, prefixes: &[Ipv6Net]) -> anyhow::Result<Vec<Conn
         let mut machine = machine
             .ok_or_else(|| anyhow::anyhow!("the public key of server {} is a weak one", server.name))?;
         machine.begin_in(choose(prefixes, server.local_prefix).map(network));
+        machine.set_elsewhere(&ground.elsewhere, now);
         let others = config.servers.iter().enumerate().filter(|(other, _)| *other != n);
         let behind_others = others.flat_map(|(_, other)| other.allowed_ips.iter().copied());
         let reserved = reserved.iter().copied().chain(behind_others).collect();

@@ -46,6 +46,9 @@ impl<M: Maps> Sessions<M> {
             let refused = server.counts().refused.iter().map(|(reason, count)| (reason.name(), *count));
             self.observer.refused(refused);
         }
+        for connection in &self.origins.clients {
+            self.observer.claimed(connection.config.public_key, connection.machine.refused());
+        }
     }
 
     /// The states of the sessions with clients, by the client's key.

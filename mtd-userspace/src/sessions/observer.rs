@@ -3,10 +3,13 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use tracing::warn;
+
 use super::{Key, OriginId};
 use crate::events::{Bus, Event, PathChange, Peer, SessionChange};
 use crate::keys::PublicKey;
 use crate::model::PeerNumber;
+use crate::proto::client::Refused;
 use crate::proto::exchange::SessionId;
 use crate::status::PeerState;
 
@@ -25,6 +28,8 @@ pub(super) struct Observer {
     fixed: HashMap<PeerNumber, PeerState>,
     /// Handshakes refused so far.
     refused: HashMap<&'static str, u64>,
+    /// The tunnel address of each server that is not used.
+    claims: HashMap<PublicKey, Refused>,
 }
 
 /// The sessions of one origin with one peer.
@@ -141,6 +146,26 @@ impl Observer {
         }
     }
 
+    /// A server has or assigns this tunnel address, and it is not used.
+    pub(super) fn claimed(&mut self, server: PublicKey, refused: Option<Refused>) {
+        let Some(refused) = refused else {
+            self.claims.remove(&server);
+            return;
+        };
+        if self.claims.insert(server, refused) != Some(refused) {
+            let Refused { address, network } = refused;
+            let name = self.names.get(&server).cloned();
+            warn!(
+                "{}: its tunnel address {address} is not used, since it lies in this host's network {network}",
+                name.as_deref().unwrap_or("a server")
+            );
+            self.tell_of(
+                Peer { name, key: Some(server) },
+                SessionChange::AddressRefused { address, network },
+            );
+        }
+    }
+
     /// The path to a peer has changed; `None`: it is not known to whom.
     pub(super) fn path(&self, name: Option<&str>, change: PathChange) {
         if let Some(bus) = &self.bus {
@@ -149,9 +174,12 @@ impl Observer {
     }
 
     fn publish(&self, key: Key, change: SessionChange) {
+        let name = self.name_of(key).map(str::to_owned);
+        self.tell_of(Peer { name, key: self.peers.get(&key).copied() }, change);
+    }
+
+    fn tell_of(&self, peer: Peer, change: SessionChange) {
         if let Some(bus) = &self.bus {
-            let name = self.name_of(key).map(str::to_owned);
-            let peer = Peer { name, key: self.peers.get(&key).copied() };
             bus.publish(Event::Session(peer, change));
         }
     }
@@ -239,5 +267,19 @@ mod tests {
         observer.refused([("too_many", 3)].into_iter());
         observer.refused([("too_many", 5)].into_iter());
         assert_eq!(told(&bus, &mut seen), ["too_many 3", "too_many 2"]);
+    }
+
+    #[test]
+    fn a_refused_address_is_told_once_until_it_changes() {
+        let (bus, key, mut seen) = (Arc::new(Bus::new(|| 0)), PublicKey::from_bytes([7; 32]), 0);
+        let mut observer = Observer::new([(key, "office".to_owned())].into());
+        observer.tell(Arc::clone(&bus));
+        let refused =
+            |n| Refused { address: [192, 168, 1, n].into(), network: "192.168.1.0/24".parse().unwrap() };
+        for address in [Some(1), Some(1), Some(2), None, Some(2)] {
+            observer.claimed(key, address.map(refused));
+        }
+        let line = |n| format!("office AddressRefused {{ address: 192.168.1.{n}, network: 192.168.1.0/24 }}");
+        assert_eq!(told(&bus, &mut seen), [line(1), line(2), line(2)]);
     }
 }

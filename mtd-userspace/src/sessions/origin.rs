@@ -240,6 +240,16 @@ impl Connection {
     }
 }
 
+impl Connection {
+    /// This host reaches these networks by other ways than the tunnel.
+    pub(super) fn set_elsewhere(&mut self, networks: &Arc<[IpNet]>, now: Reading) {
+        if self.machine.set_elsewhere(networks, now) {
+            self.tunnel = None;
+            self.device_due = true;
+        }
+    }
+}
+
 impl Origin for Connection {
     fn poll(&mut self, now: Reading) {
         self.machine.poll(now);

@@ -13,7 +13,7 @@ use super::origin::Connection;
 use super::{Maps, OriginId, Sessions, summary};
 use crate::dataplane::XdpMode;
 use crate::model::{BootNs, Counts, Traffic, TunnelAddresses};
-use crate::proto::client::{Client, Phase, Trouble};
+use crate::proto::client::{Client, Phase, Refused, Trouble};
 use crate::proto::clock::{self, Reading};
 use crate::proto::exchange::SessionId;
 use crate::proto::messages::Reason;
@@ -262,8 +262,14 @@ fn handshakes(server: &Server) -> status::Handshakes {
 }
 
 fn hint(machine: &Client) -> Option<String> {
+    if let Some(Refused { address, network }) = machine.refused() {
+        return Some(format!(
+            "the server has or gives the tunnel address {address}, which lies in this host's network {network}: it is not \
+             used; give the server another tunnel network, or name {address} in allowed_ips of this [[server]]"
+        ));
+    }
     let text = match (machine.phase(), machine.trouble()) {
-        (Phase::Open | Phase::NoPrefix, _) | (_, None) => return None,
+        (Phase::Open | Phase::NoPrefix, _) | (_, None | Some(Trouble::AddressesTaken)) => return None,
         (_, Some(Trouble::NetworkUnreachable)) => {
             "the DHT is out of reach: does UDP over IPv4 get out of this host, and are the bootstrap nodes up?"
         }

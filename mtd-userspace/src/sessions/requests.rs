@@ -2,6 +2,7 @@
 
 use std::net::Ipv6Addr;
 
+use ipnet::IpNet;
 use mtd_common::DropReason;
 use mtd_common::control_record::{ControlRecord, KIND_TOO_BIG};
 use mtd_common::event::DropEvent;
@@ -46,6 +47,15 @@ impl<M: Maps> Sessions<M> {
         let now = self.clock.read();
         if let Some(connection) = self.origins.clients.get_mut(client.position()) {
             connection.machine.handle_fetched(window, fetched, now);
+        }
+        self.act(now);
+    }
+
+    /// This host reaches these networks by other ways than the tunnel: servers may claim no address in them.
+    pub(crate) fn handle_elsewhere(&mut self, networks: Vec<IpNet>) {
+        let (now, networks) = (self.clock.read(), networks.into());
+        for connection in &mut self.origins.clients {
+            connection.set_elsewhere(&networks, now);
         }
         self.act(now);
     }

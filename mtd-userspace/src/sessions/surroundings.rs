@@ -11,7 +11,7 @@ use tracing::{error, info};
 use super::{Maps, Sessions};
 use crate::config::Config;
 use crate::dataplane::{Plane, Settings, XdpMode};
-use crate::device::Underlay;
+use crate::device::{TunnelInfo, Underlay};
 use crate::enforcement;
 use crate::model::{Enforcement, Guard, MIN_INNER_MTU};
 use crate::proto::session::network;
@@ -94,6 +94,24 @@ impl<M: Maps> Sessions<M> {
             prefixes.truncate(MAX_PREFIXES);
         }
         prefixes
+    }
+
+    /// Handles that the tunnel device was made anew, or got another MAC address.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub(crate) fn handle_tunnel(&mut self, tunnel: &TunnelInfo) -> anyhow::Result<()> {
+        let told =
+            Settings { tunnel_ifindex: tunnel.peer_ifindex, tunnel_mac: tunnel.mac, ..self.told.clone() };
+        if told.tunnel_ifindex != self.told.tunnel_ifindex {
+            self.table.maps.attach_send(&self.config.inside_device())?;
+        }
+        if told != self.told {
+            self.table.maps.configure(&told)?;
+            self.told = told;
+        }
+        self.wire.set_tunnel(tunnel);
+        Ok(())
     }
 
     /// Confirms the present enforcement.

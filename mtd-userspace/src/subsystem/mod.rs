@@ -20,7 +20,8 @@ use axum::Router;
 
 pub use self::shutdown::Shutdown;
 pub use self::tasks::{AfterEnd, Tasks, metrics};
-pub use self::tunnel::Tunnel;
+pub use self::tunnel::{Repairs, Tunnel};
+use crate::enforcement::Note;
 use crate::events::Bus;
 use crate::prometheus::Text;
 use crate::proto::clock::Reading;
@@ -42,6 +43,8 @@ pub struct Context {
     pub tasks: Tasks,
     /// What all subsystems report.
     pub reports: Arc<dyn Reports>,
+    /// The note of an enforcement that is not confirmed.
+    pub(crate) note: Note,
 }
 
 impl Context {

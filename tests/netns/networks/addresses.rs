@@ -1,5 +1,6 @@
 //! Where a client's prefix comes from, and what happens when it changes.
 
+use std::collections::BTreeSet;
 use std::net::Ipv6Addr;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -108,21 +109,45 @@ fn a_client_whose_address_is_from_dhcpv6_takes_its_prefix_from_the_link() -> Res
     let mut link = Link::new()?;
     link.world.start_all()?;
     link.wait_hint(&["no global IPv6 address", "ip -6 address show dev"])?;
-    // Managed: the prefix is on the link, and DHCPv6 gives the address.
+    // DHCPv6 gives the address, and nothing says what is on the link: its ports alone can move.
     let host = link.world.host(Who::Alice);
-    let (address, ifname) = (host.address.to_string(), host.ifname.clone());
+    let (alone, ifname) = (Ipv6Net::new_assert(host.address, 128), host.ifname.clone());
+    link.advertise(&[])?;
+    link.ip(&["-6", "address", "add", &alone.to_string(), "dev", &ifname])?;
+    link.wait_in(alone)?;
+    link.world.wait_open(Who::Alice)?;
+    require_moving_ports(&link)?;
+    // Managed: the prefix is on the link.
     let managed = Advertised { autonomous: false, ..Advertised::new(OLD) };
-    link.ip(&["-6", "address", "add", &format!("{address}/128"), "dev", &ifname])?;
-    link.wait_hint(&["the single address 2001:db8:c::2", "ip -6 route add 2001:db8:c::/64 dev"])?;
     link.advertise(&[managed])?;
     link.wait_in(OLD)?;
     link.world.wait_open(Who::Alice)?;
     // The router takes it back: nothing but the one address is known to be on the link.
     link.advertise(&[Advertised { valid: 0, preferred: 0, ..managed }])?;
-    link.wait_hint(&["the single address 2001:db8:c::2"])?;
-    // What the hint says helps.
+    link.wait_in(alone)?;
     link.ip(&["-6", "route", "add", &OLD.to_string(), "dev", &ifname])?;
     link.wait_in(OLD)
+}
+
+/// That traffic of a client with a single address crosses slots without a loss, from other ports each time, and that the
+/// client says so.
+fn require_moving_ports(link: &Link) -> Result<()> {
+    let load = link.world.load(Who::Alice, Inner::V4)?;
+    let mut ends = BTreeSet::new();
+    wait_until("four slots", PATIENCE, || {
+        let local = link.world.session(Who::Alice)?.local.context("no session")?;
+        ends.insert((local.address, local.port));
+        Ok(ends.len() >= 4)
+    })?;
+    let addresses: BTreeSet<_> = ends.iter().map(|(address, _)| address).collect();
+    ensure!(addresses.len() == 1, "only ports move: {ends:?}");
+    load.stop()?.require_lossless().with_context(|| link.world.explain())?;
+    let status = link.world.mtd(Who::Alice, &["status"])?;
+    ensure!(status.contains("a single address: ports alone move"), "{status}");
+    // The kernel has the address too, and answers strangers as ever.
+    let host = link.world.host(Who::Alice);
+    ensure!(link.world.router().carries(host.address.into(), 100)?, "the router's ping is not answered");
+    Ok(())
 }
 
 #[test]

@@ -2,3 +2,4 @@
 //! snoop, addresses that come and go, paths that lose long packets. Every scenario here failed before what it shows was built.
 
 mod addresses;
+mod manager;

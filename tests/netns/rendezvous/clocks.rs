@@ -22,7 +22,7 @@ fn a_client_whose_clock_is_wrong_by_most_of_a_window_connects() -> Result<()> {
         world.begin_in_window(WINDOW, Duration::from_secs(elapsed))?;
         world.set_clock_error(Who::Alice, error * SECOND)?;
         world.start(Who::Server)?;
-        // Else the client that is behind would be done before the server is.
+        // Otherwise the client whose clock is behind would be done before the server is.
         thread::sleep(Duration::from_secs(1));
         let since = Instant::now();
         world.start(Who::Alice)?;

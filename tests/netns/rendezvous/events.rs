@@ -11,16 +11,16 @@ use nix::sys::signal::Signal;
 use super::PATIENCE;
 use super::world::{Who, World};
 
-/// What a follower has printed so far. The last line may not be whole yet.
+/// The events that a follower has printed so far. The last line may be incomplete, and is left out.
 fn told(follower: &Running) -> Result<Vec<EventDocument>> {
     let text = follower.stdout()?;
     let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
     whole.lines().map(|line| serde_json::from_str(line).with_context(|| line.to_owned())).collect()
 }
 
-/// What an event says of a client's session or registration, in a word.
+/// What happened to the session or registration of the client with this key, in a word, if the event is about that.
 fn change(event: &EventDocument, key: &str) -> Option<String> {
-    // By the key, since names are what is checked below.
+    // Events are found by the key, because the names are what is checked below.
     let session = event.session.as_ref().filter(|session| session.public_key.as_deref() == Some(key));
     let registration = event.registration.as_ref().filter(|registration| registration.public_key == key);
     session.map(|session| session.change.clone()).or(registration.map(|of| of.change.clone()))
@@ -67,7 +67,7 @@ fn sessions_and_registrations_are_told_as_they_change() -> Result<()> {
         sessions.all(|session| session.name.as_deref() == Some(client)),
         "each says who it is, also when the client is removed: {events:?}"
     );
-    // Whoever comes later gets the same of what is kept, although the client is gone.
+    // A later command shows the same for the events that are kept, although the client is gone.
     let kept = world.mtd(Who::Server, &["events", "--json"])?;
     let kept: Vec<EventDocument> = kept.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
     for event in events.iter().filter(|event| event.drop.is_none()) {

@@ -6,7 +6,7 @@ use crate::status::{Guard, Status};
 
 /// Rows about what is enforced; a warning if nothing is.
 pub(super) fn rows(section: &mut Section, status: &Status) {
-    let Guard { policy, enforced, allow, confirm_seconds_left, .. } = &status.guard;
+    let Guard { policy, enforced, allow, unconfirmed, confirm_seconds_left, .. } = &status.guard;
     let interface = &status.interface;
     let hint = match confirm_seconds_left {
         Some(left) if *left > 0.0 => {
@@ -15,6 +15,10 @@ pub(super) fn rows(section: &mut Section, status: &Status) {
         Some(_) => Some(format!(
             "NOT DARK: nobody confirmed in time, what would be dropped passes; `mtd detach {interface}` takes away \
              what is left"
+        )),
+        None if *unconfirmed => Some(format!(
+            "NOT DARK: nobody confirmed the last enforcement, what would be dropped passes; `mtd confirm {interface}` \
+             enforces it from now on, `mtd policy {interface} dark --confirm-within 60s` tries it again"
         )),
         None if !enforced => Some(format!(
             "NOT DARK: policy monitor, what would be dropped passes (see `mtd drops`); `mtd policy {interface} dark` \

@@ -60,6 +60,10 @@ fn interface_section(status: &Status, style: Style, now: f64) -> Section {
     section.row("link", &status.link);
     section.row("XDP mode", &status.xdp);
     section.row("tunnel device", format!("{}, MTU {} B", status.device, status.mtu));
+    if let Some(last) = &status.tunnel_repairs.last {
+        let times = status.tunnel_repairs.count;
+        section.row("repaired", format!("{times} times, the last time: {last}"));
+    }
     section.row("pins", status.pins.display());
     if !status.kernel.is_empty() {
         section.row("kernel", &status.kernel);

@@ -339,6 +339,13 @@ fn that_nothing_is_enforced_is_said_aloud() {
         "{monitor}"
     );
     assert!(monitor.contains("would be dropped at eth0, passed: none"), "{monitor}");
+    let guard =
+        Guard { policy: "monitor".to_owned(), enforced: false, unconfirmed: true, ..Guard::default() };
+    let refused = shown(Status { guard, ..sample() }).join("\n");
+    assert!(
+        refused.contains("NOT DARK: nobody confirmed the last") && refused.contains("`mtd confirm eth0`"),
+        "{refused}"
+    );
     let unconfirmed = with(true, Some(41.6), &[]);
     assert!(unconfirmed.contains("open again in 42 s unless you say `mtd confirm eth0`"), "{unconfirmed}");
     let over = with(false, Some(0.0), &[]);

@@ -1,6 +1,5 @@
 //! A handshake through an introduction.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use mtd_common::address::End;
@@ -207,9 +206,13 @@ impl Client {
         sent: BootNs,
         now: Reading,
     ) {
-        if !self.acceptable(response) {
-            return self.fail(Trouble::AddressesRefused, now);
-        }
+        let (own, servers) = match self.admit(response.client, response.server) {
+            Ok(admitted) => admitted,
+            Err(trouble) => {
+                self.abandon_attempt();
+                return self.fail(trouble, now);
+            }
+        };
         let terms = Terms {
             period: u64::from(response.period_ms) * MILLISECOND,
             mode: u32::from(response.mode),
@@ -226,7 +229,7 @@ impl Client {
         let expire_after = u64::from(response.expire_after) * SECOND;
         // A little early, each by another time: a server's clients must not all come for new keys at once.
         let early = random_u64(&mut self.random) % (rekey_after / 8).max(1);
-        self.tunnel = Some((response.client, response.server));
+        self.tunnel = Some((own, servers));
         self.actions.push_back(Action::Install(Box::new(Install {
             id,
             session: Arc::clone(&session),
@@ -234,8 +237,8 @@ impl Client {
             started: now.boot,
             role: Role::Client,
             peer: self.settings.server,
-            local: response.client,
-            remote: response.server,
+            local: own,
+            remote: servers,
         })));
         let stands = self.sessions.iter().any(|other| other.last_valid.happened() && other.retires.is_none());
         if !stands || self.silent {
@@ -265,25 +268,5 @@ impl Client {
         let possible = |offset: ClockOffset| (0..=most.ahead_of(least)).contains(&offset.ahead_of(least));
         let before = self.sessions.last().map(|active| active.offset).filter(|offset| possible(*offset));
         before.unwrap_or_else(|| least.moved((now.boot.since(sent) / 2).cast_signed()))
-    }
-
-    /// Whether a server may have the tunnel addresses that it claims, and give those that it assigns: they change this
-    /// host's routes. Private ones are always allowed; others the settings must allow.
-    fn acceptable(&self, response: &Response) -> bool {
-        let mut addresses = response.client.iter().chain(response.server.iter());
-        addresses.all(|address| {
-            is_private(address) || self.settings.allowed.iter().any(|net| net.contains(&address))
-        })
-    }
-}
-
-/// Whether an address is private (RFC 4193, RFC 1918, RFC 6598).
-fn is_private(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V6(address) => address.is_unique_local(),
-        IpAddr::V4(address) => {
-            let [first, second, ..] = address.octets();
-            address.is_private() || (first == 100 && second & 0xc0 == 64)
-        }
     }
 }

@@ -11,6 +11,7 @@
 //! while the old one stays in place.
 
 mod attempt;
+mod claims;
 #[cfg(test)]
 mod hardship;
 mod keeping;
@@ -25,6 +26,8 @@ use ipnet::IpNet;
 use mtd_common::address::Network;
 
 use self::attempt::Attempt;
+use self::claims::Claims;
+pub use self::claims::Refused;
 use self::keeping::Rekey;
 use self::search::Search;
 use super::clock::Reading;
@@ -126,6 +129,7 @@ pub struct Client {
     asked_by_it: u32,
     /// Own and the server's tunnel addresses, as the last answer gave them.
     tunnel: Option<(Tunnel, Tunnel)>,
+    claims: Claims,
     failures: u32,
     next_try: BootNs,
     last_ping: BootNs,
@@ -151,6 +155,8 @@ pub enum Trouble {
     NotOpened,
     /// The settings do not allow the tunnel addresses that the server has or assigns.
     AddressesRefused,
+    /// The tunnel addresses that the server has or assigns lie in networks of this host.
+    AddressesTaken,
 }
 
 impl Client {
@@ -172,6 +178,7 @@ impl Client {
             server_clock: None,
             asked_by_it: 0,
             tunnel: None,
+            claims: Claims::default(),
             failures: 0,
             next_try: BootNs::NEVER,
             last_ping: BootNs::NEVER,

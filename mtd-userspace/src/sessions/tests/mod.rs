@@ -20,6 +20,7 @@ use self::memory::Memory;
 use super::configured::Configured;
 use super::wire::Wire;
 use super::*;
+use crate::device::TunnelInfo;
 use crate::keys::{PublicKey, SecretKey};
 use crate::model::{Guard, LinkMode, SessionIndex, TunnelAddresses, UnixNs};
 use crate::proto::messages::{Control, Reason};
@@ -69,6 +70,8 @@ impl Wire for Silence {
     fn inject(&self, _: &[u8]) -> io::Result<()> {
         Ok(())
     }
+
+    fn set_tunnel(&mut self, _: &TunnelInfo) {}
 }
 
 /// A disk that writes when it is let.

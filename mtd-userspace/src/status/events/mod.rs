@@ -25,7 +25,7 @@ pub struct EventDocument {
     pub number: u64,
     /// Unix time in ns.
     pub time_ns: u64,
-    /// `drop`, `session`, `path`, `enforcement`, `registration`, `configuration` or `task`.
+    /// `drop`, `session`, `path`, `enforcement`, `registration`, `configuration`, `task` or `repair`.
     pub kind: String,
     /// A packet was dropped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -48,6 +48,9 @@ pub struct EventDocument {
     /// A task of the controller has ended that should go on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task: Option<TaskEvent>,
+    /// The tunnel device was repaired.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repair: Option<RepairEvent>,
 }
 
 /// See [`EventDocument::session`].
@@ -59,7 +62,7 @@ pub struct SessionEvent {
     pub name: Option<String>,
     /// Its public key, base64; absent for statically configured peers.
     pub public_key: Option<String>,
-    /// Why handshakes were refused; only for `refused`.
+    /// Why handshakes were refused, or a tunnel address; only for `refused` and `address-refused`.
     pub reason: Option<String>,
     /// How many handshakes were refused; only for `refused`.
     pub count: Option<u64>,
@@ -103,6 +106,15 @@ pub struct TaskEvent {
     pub restarted: bool,
 }
 
+/// See [`EventDocument::repair`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepairEvent {
+    /// The name of the device.
+    pub device: String,
+    /// What was done, each in a few words.
+    pub changes: Vec<String>,
+}
+
 impl EventDocument {
     /// The line for an event. `boot` is the boot time in ns.
     pub fn new(record: &Record, boot: u64) -> Self {
@@ -135,21 +147,32 @@ impl EventDocument {
                 let (name, why) = (end.task.to_owned(), end.why.clone());
                 Self { task: Some(TaskEvent { name, why, restarted: end.restarted }), ..base }
             }
+            Event::Repair(repair) => {
+                let (device, changes) = (repair.device.clone(), repair.changes.clone());
+                Self { repair: Some(RepairEvent { device, changes }), ..base }
+            }
         }
     }
 }
 
 impl SessionEvent {
     /// The session with a peer has changed.
-    fn changed(peer: &Peer, change: SessionChange) -> Self {
-        let change = match change {
+    fn changed(peer: &Peer, what: SessionChange) -> Self {
+        let change = match what {
             SessionChange::Opened => "opened",
             SessionChange::Rekeyed => "rekeyed",
             SessionChange::Silent => "silent",
             SessionChange::Closed => "closed",
+            SessionChange::AddressRefused { .. } => "address-refused",
+        };
+        let reason = match what {
+            SessionChange::AddressRefused { address, network } => {
+                Some(format!("{address} lies in {network}"))
+            }
+            _ => None,
         };
         let public_key = peer.key.map(|key| key.to_string());
-        Self { change: change.to_owned(), name: peer.name.clone(), public_key, ..Self::default() }
+        Self { change: change.to_owned(), name: peer.name.clone(), public_key, reason, ..Self::default() }
     }
 
     /// Handshakes were refused.

@@ -7,7 +7,7 @@ import { Sessions } from "./sessions.js";
 import { follow } from "./stream.js";
 
 const NO_TOKEN = "This address lacks the token. Open the link that “sudo mtd web” prints.";
-const OLD_TOKEN = "The controller was started anew. Open the link that “sudo mtd web” prints now.";
+const OLD_TOKEN = "The controller was restarted. Open the link that “sudo mtd web” prints now.";
 
 const state = document.getElementById("state");
 const notice = document.getElementById("notice");

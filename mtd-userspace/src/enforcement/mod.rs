@@ -1,16 +1,23 @@
 //! What is enforced at the protected prefixes: logging it, and confirming it before it ends by itself.
 
+mod note;
+
 use std::time::Duration;
 
 use anyhow::bail;
 use tracing::{info, warn};
 
+pub(crate) use self::note::{Note, unlink_note};
 use crate::dataplane::boot_time;
 use crate::model::{Guard, Policy};
 
 /// Logs what is enforced.
 pub(crate) fn announce(guard: &Guard, interface: &str, what: &str) {
     match guard.policy {
+        _ if guard.unconfirmed => warn!(
+            "{interface}: {what} NOT dark, since nobody confirmed the last time that {interface} was: say `mtd confirm \
+             {interface}`, or `mtd policy {interface} dark --confirm-within 60s` to try again"
+        ),
         Policy::Dark => info!("{interface}: {what} dark"),
         Policy::Monitor => {
             warn!("{interface}: {what} NOT dark: policy monitor, what would be dropped passes");
@@ -36,7 +43,8 @@ pub(crate) fn confirmed(guard: &Guard, now: u64) -> anyhow::Result<Guard> {
              once more"
         );
     }
-    Ok(Guard { confirm_until: 0, ..guard.clone() })
+    let policy = if guard.unconfirmed { Policy::Dark } else { guard.policy };
+    Ok(Guard { policy, confirm_until: 0, unconfirmed: false, ..guard.clone() })
 }
 
 #[cfg(test)]
@@ -52,5 +60,7 @@ mod tests {
         let error = confirmed(&guard, NOW + 3_000_000_000).unwrap_err().to_string();
         assert!(error.contains("3 s ago") && error.contains("attach again"), "{error}");
         assert_eq!(confirmed(&Guard::default(), NOW).unwrap(), Guard::default());
+        let unconfirmed = Guard { policy: Policy::Monitor, unconfirmed: true, ..Guard::default() };
+        assert_eq!(confirmed(&unconfirmed, NOW).unwrap(), Guard::default(), "what it was to be");
     }
 }
