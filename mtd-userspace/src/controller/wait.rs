@@ -176,7 +176,7 @@ impl Socket {
     fn serve(config: &Config, instance: &Instance, begun: Instant) -> anyhow::Result<Self> {
         let path = config.socket.clone().unwrap_or_else(|| instance.socket());
         let listener = control::server::bind(&path)?;
-        let (text, waiting_for) = watch::channel(String::new());
+        let (text, what) = watch::channel(String::new());
         let (stop, shutdown) = Shutdown::new();
         let waiting = Waiting {
             interface: config.interface.clone(),
@@ -184,7 +184,7 @@ impl Socket {
             link: config.link.to_string(),
             instance: instance.clone(),
             begun,
-            waiting_for,
+            what,
         };
         let served = control::server::serve_alone(listener, Arc::new(waiting), shutdown)?;
         Ok(Self { text, stop, served: tokio::spawn(served) })
@@ -210,7 +210,7 @@ struct Waiting {
     link: String,
     instance: Instance,
     begun: Instant,
-    waiting_for: watch::Receiver<String>,
+    what: watch::Receiver<String>,
 }
 
 impl Reports for Waiting {
@@ -230,7 +230,7 @@ impl Reports for Waiting {
             let status = Status {
                 pid: Some(std::process::id()),
                 uptime_seconds: self.begun.elapsed().as_secs_f64(),
-                waiting_for: Some(self.waiting_for.borrow().clone()),
+                waiting_for: Some(self.what.borrow().clone()),
                 ..attached
             };
             Ok(health::examine(status).await)
@@ -238,6 +238,6 @@ impl Reports for Waiting {
     }
 
     fn metrics(&self) -> ReportFuture<'_, anyhow::Result<String>> {
-        Box::pin(async { anyhow::bail!("{}", *self.waiting_for.borrow()) })
+        Box::pin(async { anyhow::bail!("{}", *self.what.borrow()) })
     }
 }

@@ -42,19 +42,19 @@ pub(super) fn human(statuses: &[Status], style: Style, now: f64) -> String {
     sections.join("\n")
 }
 
+fn controller(status: &Status) -> String {
+    let Some(pid) = status.pid else { return "not running".to_owned() };
+    let commit = if status.commit.is_empty() { String::new() } else { format!(" ({})", status.commit) };
+    let uptime = output::span(status.uptime_seconds);
+    format!("process {pid}, version {}{commit}, up {uptime}", status.version)
+}
+
 fn interface_section(status: &Status, style: Style, now: f64) -> Section {
     let mut section = Section::new(style, format!("interface: {}", status.interface));
     for warning in &status.warnings {
         section.warning(&warning.text);
     }
-    let version = &status.version;
-    let commit = if status.commit.is_empty() { String::new() } else { format!(" ({})", status.commit) };
-    if let Some(pid) = status.pid {
-        let uptime = output::span(status.uptime_seconds);
-        section.row("controller", format!("process {pid}, version {version}{commit}, up {uptime}"));
-    } else {
-        section.row("controller", "not running");
-    }
+    section.row("controller", controller(status));
     if status.waiting_for.is_some() {
         return section;
     }
