@@ -36,6 +36,7 @@ const ORDER: &[&str] = &[
     "keystream",
     "rings",
     "claims",
+    "copies",
     "leases",
     "registry",
     "rendezvous",

@@ -22,6 +22,7 @@ mod paths;
 mod report;
 mod requests;
 pub mod section;
+mod slots;
 mod stop;
 mod store;
 mod summary;
@@ -45,7 +46,7 @@ pub use self::installed::{Inner, Key, NewSession, Peer};
 pub use self::maps::Maps;
 use self::observer::Observer;
 pub use self::origin::OriginId;
-use self::origin::Origins;
+use self::origin::{Origin as _, Origins};
 use self::paths::Paths;
 pub(crate) use self::stop::stop;
 use self::store::Store;
@@ -56,7 +57,7 @@ use crate::config::Config;
 use crate::dataplane::{self, Plane, XdpMode};
 use crate::model::{BootNs, Reading, Totals};
 use crate::proto::session::nanoseconds;
-use crate::state::{State, StateError};
+use crate::state::{Marks, State, StateError};
 
 /// Sessions, clocks and data plane of a running controller.
 pub struct Sessions<M = Plane> {
@@ -135,6 +136,7 @@ impl<M: Maps> Sessions<M> {
         let Machines { mut origins, wire, effects } = machines;
         require_different(&origins)?;
         let now = clock.read();
+        origins.configured.remember(|fingerprint| state.past(fingerprint), clock.boot_id());
         let mut table = Table::new(maps, nanoseconds(config.horizon));
         if adopt(&mut table, &mut origins, now)? {
             // Sessions without an origin are removed first, to make room. Waiting blocks nobody, since nobody else has this
@@ -142,12 +144,14 @@ impl<M: Maps> Sessions<M> {
             std::thread::sleep(stop::REST);
             table.wipe(clock.read().boot)?;
         }
-        origins.configured.begin(|fingerprint| state.past(fingerprint), now);
-        for (fingerprint, below) in origins.configured.wanted() {
-            state.begin(fingerprint, below);
+        origins.configured.begin(now);
+        let wanted = origins.configured.wanted(now);
+        for (fingerprint, marks) in &wanted {
+            state.begin(fingerprint.clone(), marks.clone());
         }
         // Before the first slot is live, so that a crash from now on is recognised as one.
         write(&state)?;
+        origins.configured.handle_reserved(&wanted, true);
         let mut sessions = Self {
             told,
             table,
@@ -203,7 +207,10 @@ fn adopt<M: Maps>(table: &mut Table<M>, origins: &mut Origins, now: Reading) -> 
 /// The state of a session of which nothing is known except that it ran.
 fn all_lost(origins: &Origins) -> State {
     let mut state = State::default();
-    origins.configured.peers().for_each(|(_, peer)| state.begin(peer.session.fingerprint(), 0));
+    origins
+        .configured
+        .peers()
+        .for_each(|(_, peer)| state.begin(peer.session.fingerprint(), Marks::default()));
     state
 }
 
