@@ -32,7 +32,7 @@ impl Instance {
         })
     }
 
-    /// The name: file name of everything that belongs to the instance.
+    /// The instance's name, after which everything that belongs to it is named.
     pub fn name(&self) -> &str {
         &self.name
     }

@@ -36,4 +36,5 @@ pub mod sessions;
 pub mod state;
 pub mod status;
 pub mod subsystem;
+pub mod upkeep;
 pub mod web;

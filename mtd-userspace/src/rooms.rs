@@ -33,6 +33,7 @@ const ORDER: &[&str] = &[
     "health",
     "sessions",
     "subsystem",
+    "upkeep",
     "keystream",
     "rings",
     "claims",

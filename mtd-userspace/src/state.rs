@@ -1,5 +1,5 @@
-//! The state that outlives a stop of the controller: the used sequence numbers, so that no packet is accepted twice and no
-//! nonce is used twice. No keys.
+//! The state that outlives a stop of the controller: the sequence numbers that were used, so that no packet is accepted
+//! twice and no nonce is used twice. It contains no keys.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -111,10 +111,10 @@ struct Memory {
     not_before: u64,
 }
 
-/// The past of a session, on which its start depends.
+/// What is known of a session's earlier run, on which its start depends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Past {
-    /// It never ran here: no packet can have been accepted before.
+    /// The session never ran here: no packet can have been accepted before.
     None,
     /// It ended cleanly: what it has received is known.
     Known(Box<SessionState>, Marks),
@@ -132,13 +132,13 @@ impl Past {
     }
 }
 
-/// The file cannot be used.
+/// The state file cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {doing} the state file {}: {cause}; check state_dir in the configuration", path.display())]
 pub struct StateError {
     doing: &'static str,
     path: PathBuf,
-    /// Not marked as a source, since the text contains it already.
+    /// Not marked as a source, since the message contains it already.
     cause: io::Error,
 }
 

@@ -1,4 +1,4 @@
-//! Requests about the enforcement.
+//! Requests that confirm or change what is enforced.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -26,7 +26,7 @@ use crate::model::{Enforcement, Guard, KeyStreamChoice, LinkMode, Policy, Steeri
 use crate::proto::messages::Tunnel;
 use crate::proto::session::nanoseconds;
 use crate::proto::slots::most_loaded;
-use crate::sessions::{Ground, possible_mtu, protected_prefixes};
+use crate::sessions::{Ground, first_prefixes, possible_mtu};
 use crate::status::{self, SCHEMA, Status};
 
 /// Folder beside the pins that marks a data plane of `mtd attach`, which outlives the controller.
@@ -114,7 +114,7 @@ impl Host {
             _lock: lock,
         };
         if !earlier.is_some_and(|view| view.guard.enforces(boot_time()) && view.guard.confirm_until == 0) {
-            let prefixes = protected_prefixes(config, &host.underlay, &[]);
+            let prefixes = first_prefixes(config, &host.underlay);
             asked.require_way_back(&host.guard, config.link, &prefixes)?;
         }
         match host.prepare(config, asked, object).await {
@@ -216,7 +216,7 @@ impl Host {
             tunnel_mac: tunnel.mac,
             underlay_ifindex: underlay.ifindex,
             underlay_mac: underlay.mac,
-            prefixes: protected_prefixes(config, underlay, &[]),
+            prefixes: first_prefixes(config, underlay),
             link: config.link,
             inner_mtu: self.mtu,
             guard: self.guard.clone(),
@@ -228,7 +228,7 @@ impl Host {
     /// # Errors
     /// When the kernel refuses.
     pub fn attach(&self, config: &Config, plane: &mut Plane) -> anyhow::Result<XdpMode> {
-        let mode = plane.attach(&config.interface, &config.inside_device(), config.xdp);
+        let mode = plane.attach(&config.interface, &config.inside_device(), config.xdp, config.link);
         let mode = mode.map_err(|error| match self.underlay.xdp_program.filter(|_| !self.inherited) {
             Some(id) => anyhow::Error::new(error).context(format!(
                 "{} runs {} already",

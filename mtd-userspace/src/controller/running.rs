@@ -28,8 +28,9 @@ use crate::keystream::KeyStream;
 use crate::registry::Registrations;
 use crate::rendezvous::Meeting;
 use crate::rings::{self, Rings};
-use crate::sessions::{self, Clock, Sessions, protected_prefixes};
+use crate::sessions::{self, Clock, Sessions, first_prefixes};
 use crate::subsystem::{Context, Shutdown, Subsystem, Tasks, Tunnel};
+use crate::upkeep::Upkeep;
 use crate::{metrics, privilege, web};
 
 /// Interval at which slots are loaded and unloaded. Every slot is loaded many ticks before it is needed.
@@ -78,8 +79,13 @@ impl Subsystems {
         fn part<S: Subsystem>(subsystem: Option<&Arc<S>>) -> Option<Arc<dyn Subsystem>> {
             subsystem.cloned().map(|subsystem| subsystem as Arc<dyn Subsystem>)
         }
-        let always: [Arc<dyn Subsystem>; 4] =
-            [self.rings.clone(), self.registry.clone(), self.reload.clone(), self.copies.clone()];
+        let always: [Arc<dyn Subsystem>; 5] = [
+            self.rings.clone(),
+            self.registry.clone(),
+            self.reload.clone(),
+            self.copies.clone(),
+            Arc::new(Upkeep::default()),
+        ];
         let asked_for = [
             part(self.keystream.as_ref()),
             part(self.claims.as_ref()),
@@ -265,7 +271,7 @@ impl Running {
 /// The metrics server, if the configuration asks for it.
 fn metrics_server(config: &Config, host: &Host) -> anyhow::Result<Option<Arc<metrics::server::Server>>> {
     let Some(address) = config.metrics else { return Ok(None) };
-    let prefixes = protected_prefixes(config, &host.underlay, &[]);
+    let prefixes = first_prefixes(config, &host.underlay);
     if prefixes.iter().any(|prefix| IpNet::V6(*prefix).contains(&address.ip())) {
         bail!(
             "metrics cannot be served at {address}, which lies in the protected prefix; choose another one"

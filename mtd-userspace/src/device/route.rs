@@ -17,21 +17,26 @@ use super::netlink::{Netlink, answer, collect};
 const IPV6_DEFAULT_METRIC: u32 = 1024;
 
 /// Gives a device exactly the `wanted` routes in the main table, with these MTUs in bytes, next to those that the kernel made
-/// for its addresses. Routes in other tables are the operator's. A route whose MTU changes is there all the while.
+/// for its addresses (`connected`), or that stand for those which somebody has removed. Routes in other tables are the
+/// operator's. A route whose MTU changes is there all the while. Notes what was changed.
 pub(super) async fn sync(
     netlink: &Netlink,
     name: &str,
     index: u32,
-    wanted: &BTreeMap<IpNet, Option<u32>>,
+    (wanted, connected): (&BTreeMap<IpNet, Option<u32>>, &[IpNet]),
+    changes: &mut Vec<String>,
 ) -> Result<()> {
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
         let mut table = table(netlink, family, RouteHeader::RT_TABLE_MAIN).await?;
         let mut kept = BTreeMap::new();
         for route in table.extract_if(.., |route| route.is_via(index)) {
-            if route.is_direct() && wanted.contains_key(&route.destination) {
-                kept.insert(route.destination, (route.mtu(), route.metric));
+            let destination = route.destination;
+            let is_wanted = wanted.contains_key(&destination) || connected.contains(&destination);
+            if route.is_direct() && is_wanted {
+                kept.insert(destination, (route.mtu(), route.metric));
             } else if route.message.header.protocol != RouteProtocol::Kernel {
                 remove(netlink, name, route).await?;
+                changes.push(format!("the route to {destination} removed"));
             }
         }
         for (&destination, &mtu) in wanted.iter().filter(|(net, _)| family_of(net) == family) {
@@ -44,7 +49,16 @@ pub(super) async fn sync(
                 there => {
                     let metric = there.map(|(_, metric)| *metric);
                     set(netlink, name, index, (destination, mtu), metric).await?;
+                    changes.push(format!("the route to {destination} set"));
                 }
+            }
+        }
+        let lost = |net: &&IpNet| !kept.contains_key(*net) && !wanted.contains_key(*net);
+        for &destination in connected.iter().filter(|net| family_of(net) == family).filter(lost) {
+            // Another device may have the same network connected, and goes first.
+            if !table.iter().any(|route| route.wins_over_ours(destination)) {
+                set(netlink, name, index, (destination, None), None).await?;
+                changes.push(format!("the route to {destination} set"));
             }
         }
     }
@@ -111,7 +125,7 @@ impl Route {
         })
     }
 
-    /// Whether this route, of another device, would take the packets of a route that mtd makes. One with a higher
+    /// Whether this route, of another device, would take the packets of a route that mtd makes. A route with a higher
     /// metric would not: that is how a default route is overridden on purpose.
     fn wins_over_ours(&self, destination: IpNet) -> bool {
         self.destination == destination && self.metric <= default_metric(&destination)
@@ -199,7 +213,7 @@ async fn set(
     }
     match answer(request.execute()).await {
         Ok(()) => Ok(()),
-        // Lost a race: the table had no such route a moment ago.
+        // Another process was faster: the table had no such route a moment ago.
         Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Err(Error::RouteConflict {
             name: name.to_owned(),
             destination,

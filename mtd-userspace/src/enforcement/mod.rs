@@ -1,4 +1,4 @@
-//! The enforcement at the protected prefixes: logging it, and confirming it in time.
+//! What is enforced at the protected prefixes: logging it, and confirming it before it ends by itself.
 
 mod note;
 
@@ -11,7 +11,7 @@ pub(crate) use self::note::{Note, unlink_note};
 use crate::dataplane::boot_time;
 use crate::model::{Guard, Policy};
 
-/// Logs the enforcement.
+/// Logs what is enforced.
 pub(crate) fn announce(guard: &Guard, interface: &str, what: &str) {
     match guard.policy {
         _ if guard.unconfirmed => warn!(
@@ -31,7 +31,7 @@ pub(crate) fn announce(guard: &Guard, interface: &str, what: &str) {
     }
 }
 
-/// The enforcement after a confirmation.
+/// What is enforced after a confirmation.
 ///
 /// # Errors
 /// When it is too late at boot time `now` (ns).
@@ -39,8 +39,8 @@ pub(crate) fn confirmed(guard: &Guard, now: u64) -> anyhow::Result<Guard> {
     if guard.is_over(now) {
         let since = Duration::from_nanos(now - guard.confirm_until).as_secs();
         bail!(
-            "too late: the time to confirm was over {since} s ago, and nothing has been enforced since; attach again to \
-             try once more"
+            "too late: the time to confirm ended {since} s ago, and nothing has been enforced since; attach again to try \
+             once more"
         );
     }
     let policy = if guard.unconfirmed { Policy::Dark } else { guard.policy };

@@ -44,6 +44,8 @@ pub enum Event {
     Configuration(Configuration),
     /// A task has ended before the shutdown.
     Task(TaskEnd),
+    /// The tunnel device was repaired.
+    Repair(Repair),
 }
 
 /// The kinds of events, with their names in documents.
@@ -63,6 +65,8 @@ pub enum Kind {
     Configuration,
     /// [`Event::Task`].
     Task,
+    /// [`Event::Repair`].
+    Repair,
 }
 
 impl Kind {
@@ -76,6 +80,7 @@ impl Kind {
             Self::Registration => "registration",
             Self::Configuration => "configuration",
             Self::Task => "task",
+            Self::Repair => "repair",
         }
     }
 }
@@ -91,6 +96,7 @@ impl Event {
             Self::Registration(_) => Kind::Registration,
             Self::Configuration(_) => Kind::Configuration,
             Self::Task(_) => Kind::Task,
+            Self::Repair(_) => Kind::Repair,
         }
     }
 }
@@ -187,4 +193,13 @@ pub struct TaskEnd {
     pub why: String,
     /// Whether it is restarted; otherwise the controller stops.
     pub restarted: bool,
+}
+
+/// A repair of the tunnel device, which somebody else had changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Repair {
+    /// The name of the device.
+    pub device: String,
+    /// What was done, each in a few words.
+    pub changes: Vec<String>,
 }

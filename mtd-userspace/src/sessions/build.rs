@@ -9,13 +9,12 @@ use tracing::warn;
 
 use super::configured::Configured;
 use super::origin::{Connection, Origins};
-use super::surroundings::protected_prefixes;
+use super::surroundings::first_prefixes;
 use super::wire::Sockets;
-use super::{Effect, Machines};
+use super::{Effect, Machines, RegisteredClient};
 use crate::config::{self, Config};
 use crate::device::{TunnelInfo, Underlay};
-use crate::keys::PublicKey;
-use crate::model::{ClientId, TunnelAddresses};
+use crate::model::ClientId;
 use crate::proto::client::{self, Client};
 use crate::proto::clock::Reading;
 use crate::proto::exchange::Random;
@@ -31,18 +30,20 @@ use crate::state::State;
 pub(crate) fn build(
     config: &Config,
     ground: &Ground<'_>,
-    clients: Vec<(PublicKey, TunnelAddresses)>,
+    clients: Vec<RegisteredClient>,
     effects: mpsc::UnboundedSender<Effect>,
     now: Reading,
 ) -> anyhow::Result<Machines> {
     let wire = Sockets::open(&config.interface, ground.tunnel)?;
-    let prefixes = protected_prefixes(config, ground.underlay, &[]);
+    let prefixes = first_prefixes(config, ground.underlay);
     let origins = Origins {
         configured: Configured::new(&config.peers, nanoseconds(config.horizon)),
-        server: server(config, ground, &prefixes, clients, now)?,
+        server: server(config, ground, &prefixes, &clients, now)?,
         clients: connections(config, ground, &prefixes, now)?,
     };
-    Ok(Machines { origins, wire: Box::new(wire), effects })
+    let servers = config.servers.iter().map(|server| (server.public_key, server.name.clone()));
+    let names = clients.into_iter().map(|client| (client.public_key, client.name)).chain(servers).collect();
+    Ok(Machines { origins, wire: Box::new(wire), effects, names })
 }
 
 /// What the sessions are built on.
@@ -63,7 +64,7 @@ fn server(
     config: &Config,
     ground: &Ground<'_>,
     prefixes: &[Ipv6Net],
-    clients: Vec<(PublicKey, TunnelAddresses)>,
+    clients: &[RegisteredClient],
     now: Reading,
 ) -> anyhow::Result<Option<Server>> {
     let (Some(listen), Some(identity)) = (&config.listen, &config.identity) else { return Ok(None) };
@@ -73,9 +74,9 @@ fn server(
     let published_ms = State::read(ground.state)?.unwrap_or_default().published_ms;
     let settings = server_settings(config, listen, identity, prefix, ground.mtu);
     let mut machine = Server::new(settings, random(), published_ms);
-    for (client, addresses) in clients {
-        if !machine.register(client, addresses, now) {
-            warn!("the public key of a registered client is a weak one: {client}");
+    for client in clients {
+        if !machine.register(client.public_key, client.addresses, now) {
+            warn!("the public key of client {} is a weak one", client.name);
         }
     }
     Ok(Some(machine))

@@ -16,8 +16,7 @@ use crate::status::SessionState;
 impl<M: Maps> Sessions<M> {
     /// From now on, publishes changes of sessions on this bus. Adopted sessions count as going on.
     pub fn tell(&mut self, bus: Arc<Bus>) {
-        let names = self.config.servers.iter().map(|server| (server.public_key, server.name.clone()));
-        self.observer.tell(bus, names.collect());
+        self.observer.tell(bus);
         for installed in self.table.iter().filter(|installed| !installed.is_introduction()) {
             let key = match installed.key.0 {
                 OriginId::Configured => None,

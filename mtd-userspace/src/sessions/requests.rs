@@ -71,15 +71,17 @@ impl<M: Maps> Sessions<M> {
     pub(crate) fn apply(&mut self, consequences: Consequences) {
         let now = self.clock.read();
         let Some(server) = &mut self.origins.server else { return };
-        for (client, addresses) in consequences.register {
+        for client in consequences.register {
             // The registry contains no weak keys.
-            server.register(client, addresses, now);
+            server.register(client.public_key, client.addresses, now);
+            self.observer.name(client.public_key, client.name);
         }
         for client in &consequences.remove {
             server.remove(client, now);
         }
         self.act(now);
         for client in consequences.remove {
+            self.observer.forget(&client);
             self.effect(Effect::Withdraw(client));
         }
     }

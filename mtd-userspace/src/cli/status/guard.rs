@@ -1,10 +1,10 @@
-//! What `mtd status` and `mtd drops` say of what is enforced.
+//! What is enforced, as `mtd status` and `mtd drops` show it.
 
 use super::list;
 use crate::cli::output::{self, Section, Style};
 use crate::status::{Guard, Status};
 
-/// What is enforced, loudly when it is nothing.
+/// Rows about what is enforced; a warning if nothing is.
 pub(super) fn rows(section: &mut Section, status: &Status) {
     let Guard { policy, enforced, allow, unconfirmed, confirm_seconds_left, .. } = &status.guard;
     let interface = &status.interface;
@@ -33,7 +33,7 @@ pub(super) fn rows(section: &mut Section, status: &Status) {
     }
 }
 
-/// What passed because nothing is, or was, enforced.
+/// A table of the packets that passed because nothing is enforced, or was at the time.
 pub(in crate::cli) fn would_be_dropped(status: &Status, style: Style) -> Option<String> {
     let counts = Some(&status.would_drop).filter(|counts| !status.guard.enforced || !counts.is_empty())?;
     Some(output::drop_table(style, &format!("would be dropped at {}, passed", status.interface), counts))
