@@ -39,6 +39,9 @@ pub struct Options {
     /// File with a number of ns that is added to the wall clock, read again at each tick: for rehearsals of clock
     /// faults.
     pub wall_clock_offset_file: Option<PathBuf>,
+    /// File that stands for the identifier of the virtual machine's generation, read again at each tick: for rehearsals of
+    /// copies.
+    pub vm_generation_file: Option<PathBuf>,
     /// What to enforce.
     pub enforcement: Enforcement,
     /// Another BPF object than the one that is built in, such as one whose programs write log lines.
@@ -71,7 +74,8 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
     let mut watchdog = Watchdog::new();
     hooks::run(&config, When::PreUp).await?;
     let (host, plane, tunnel) = Host::up(&config, &options.enforcement, options.object.as_deref()).await?;
-    let parts = Parts { config: config.clone(), config_file: options.config_file, clock, plane, tunnel };
+    let (config_file, generation) = (options.config_file, options.vm_generation_file);
+    let parts = Parts { config: config.clone(), config_file, generation, clock, plane, tunnel };
     let running = match Running::start(parts, &host) {
         Ok(running) => running,
         Err(error) => return Err(host.give_up(error).await),
