@@ -1,15 +1,17 @@
 //! `mtd check`: whether a configuration is valid, without changing anything.
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::bail;
 use clap::Args;
+use nix::net::if_::if_nametoindex;
 use serde::Serialize;
 
 use super::output;
 use super::run::DEFAULT_CONFIG;
 use crate::config::{Config, Problem};
+use crate::device;
 use crate::registry::Registry;
 
 /// Arguments of `mtd check`.
@@ -94,8 +96,11 @@ pub(super) fn run(args: &CheckArgs) -> anyhow::Result<()> {
 /// The summary of a valid configuration, and its warnings.
 fn describe(config: &Config) -> anyhow::Result<(String, Vec<String>)> {
     let mut warnings = Vec::new();
-    if !Path::new("/sys/class/net").join(&config.interface).exists() {
+    // Not by /sys, which may be that of another network namespace.
+    if if_nametoindex(config.interface.as_str()).is_err() {
         warnings.push(format!("there is no interface {} on this host now", config.interface));
+    } else if device::ipv6_is_off(&config.interface) {
+        warnings.push(device::Lack::Disabled.of(&config.interface).to_string());
     }
     let mut does = Vec::new();
     if let (Some(sources), Some(identity)) = (config.client_sources(), &config.identity) {

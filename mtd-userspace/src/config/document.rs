@@ -37,6 +37,8 @@ pub struct Config<K = SecretKey> {
     pub follow_prefix: bool,
     /// How packets for the prefixes reach this host.
     pub link: LinkMode,
+    /// How long a start waits for the interface, and a server for its prefix; `None`: for ever.
+    pub interface_wait: Option<Duration>,
     /// How refused packets are handled; `None`: as before, and [`Policy::Dark`] if nothing was attached.
     pub policy: Option<Policy>,
     /// Flows that pass although they are refused; at most [`mtd_common::allow::MAX_ALLOW`], without duplicates.
@@ -137,6 +139,7 @@ impl Document {
             prefixes,
             follow_prefix,
             link: underlay.link,
+            interface_wait: underlay.interface_wait,
             policy: data_plane.policy,
             allow: data_plane.allow(),
             xdp: data_plane.xdp,

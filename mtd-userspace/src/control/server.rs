@@ -14,7 +14,7 @@ use super::{ControlError, STATUS_PATH, enforcement, events};
 use crate::http::unix::{self, Listener, ReadyListener};
 use crate::http::{self, Limits, Patience, Reason, Refusal, answer};
 use crate::metrics;
-use crate::subsystem::{AfterEnd, Context, Reports};
+use crate::subsystem::{AfterEnd, Context, Reports, Shutdown};
 
 /// Limits for clients.
 const LIMITS: Limits = Limits {
@@ -53,6 +53,24 @@ pub fn start(listener: Listener, features: Router, context: &Context) -> Result<
         }
     });
     Ok(())
+}
+
+/// Serves nothing but the status, while the controller waits for its interface. The future ends after `shutdown` has begun.
+///
+/// # Errors
+/// When the socket cannot be handed to the runtime.
+pub fn serve_alone(
+    listener: Listener,
+    reports: Arc<dyn Reports>,
+    shutdown: Shutdown,
+) -> Result<impl Future<Output = ()> + Send + 'static, ControlError> {
+    let listener = listener.ready()?;
+    let refuse = || async {
+        let text = "the controller waits for its interface, and has nothing else to tell: see `mtd status`";
+        Refusal::new(Reason::Conflict, text)
+    };
+    let router = Router::new().route(STATUS_PATH, get(get_status)).with_state(reports).fallback(refuse);
+    Ok(async move { serve(&listener, router, shutdown.begun()).await })
 }
 
 /// Serves until `shutdown` is ready. Then the socket's file is removed, streams of events end, and answers under way have a

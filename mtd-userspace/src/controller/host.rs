@@ -18,7 +18,7 @@ use crate::control::own_interfaces;
 use crate::dataplane::{
     self, Capacity, Plane, Settings, View, XdpMode, boot_time, remove_pins, steering_cpus,
 };
-use crate::device::{self, TunnelDevice, TunnelInfo, Underlay, bpffs};
+use crate::device::{self, Lack, TunnelDevice, TunnelInfo, Underlay, bpffs};
 use crate::enforcement::{self, Note, unlink_note};
 use crate::health;
 use crate::instance::Instance;
@@ -70,19 +70,21 @@ impl Host {
     /// yet.
     ///
     /// # Errors
-    /// When another controller runs, the underlay does not fit, the caller's own SSH connection would be cut, or the kernel
+    /// When the underlay does not fit, the caller's own SSH connection would be cut, or the kernel
     /// refuses. Nothing is left behind then, except what an earlier controller had left.
-    pub async fn up(
+    pub(super) async fn up(
         config: &Config,
         asked: &Enforcement,
         object: Option<&Path>,
+        (instance, lock): (Instance, Lock),
     ) -> anyhow::Result<(Self, Plane, TunnelInfo)> {
-        let instance = Instance::of(&config.interface)?;
-        let lock = Lock::take(&instance)?;
         require_own_device(config)?;
         let underlay = Underlay::inspect(&config.interface).await?;
         if !underlay.up {
             warn!("{} is down: nothing will come through until it is up", config.interface);
+        }
+        if device::ipv6_is_off(&config.interface) {
+            warn!("{}", Lack::Disabled.of(&config.interface));
         }
         let elsewhere = if config.servers.is_empty() {
             Vec::new()
@@ -294,7 +296,9 @@ impl Host {
 /// # Errors
 /// As [`Host::up`].
 pub async fn attach(config: &Config, asked: &Enforcement) -> anyhow::Result<bool> {
-    let (host, mut plane, _) = Host::up(config, asked, None).await?;
+    let instance = Instance::of(&config.interface)?;
+    let lock = Lock::take(&instance)?;
+    let (host, mut plane, _) = Host::up(config, asked, None, (instance, lock)).await?;
     match host.attach(config, &mut plane) {
         Ok(_) => {
             let marker = host.pins.join(STAY_MARKER);

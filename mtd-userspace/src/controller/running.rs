@@ -56,8 +56,19 @@ pub(super) enum End {
     Asked,
     /// Nobody has confirmed in time.
     Unconfirmed,
+    /// The interface was removed, and there is another one of its name.
+    Replaced,
     /// This task has ended, and the controller cannot do without it.
     Failed(&'static str),
+}
+
+/// What a look at the underlay has found.
+enum Found {
+    Same,
+    /// There is no such interface.
+    Nothing,
+    /// Another interface has the name: a USB adapter that was plugged in again, a container's cable that was made anew.
+    Another,
 }
 
 /// The subsystems, those that the configuration asks for.
@@ -103,6 +114,8 @@ pub(super) struct Running {
     reload: Arc<Reloader>,
     subsystems: Vec<Arc<dyn Subsystem>>,
     interface: String,
+    /// Index of the interface that the programs are attached to.
+    ifindex: u32,
     stop: watch::Sender<bool>,
 }
 
@@ -161,7 +174,8 @@ impl Running {
         });
         let note = host.note.clone();
         let context = Context { sessions, bus, clock, tunnel: device, tasks, reports, note };
-        let running = Self { context, reload, subsystems, interface, stop };
+        let ifindex = host.underlay.ifindex;
+        let running = Self { context, reload, subsystems, interface, ifindex, stop };
         if let Err(error) = running.begin(listener) {
             running.context.sessions().abandon();
             return Err(error);
@@ -204,7 +218,11 @@ impl Running {
                 _ = ticks.tick() => if let Some(end) = self.tick(watchdog).await {
                     return Ok(end);
                 },
-                _ = looks.tick() => lost = self.look(lost).await,
+                _ = looks.tick() => match self.look(lost).await {
+                    Found::Same => lost = false,
+                    Found::Nothing => lost = true,
+                    Found::Another => return Ok(End::Replaced),
+                },
                 task = self.context.tasks.fatal_end() => return Ok(End::Failed(task)),
                 request = signals.next() => match request {
                     Request::Stop(why) => {
@@ -233,18 +251,19 @@ impl Running {
         None
     }
 
-    /// Checks the underlay. Returns whether it is missing; the first failure after a success is logged.
-    async fn look(&self, was_lost: bool) -> bool {
+    /// Checks the underlay. The first failure after a success is logged.
+    async fn look(&self, was_lost: bool) -> Found {
         match Underlay::inspect(&self.interface).await {
+            Ok(underlay) if underlay.ifindex != self.ifindex => Found::Another,
             Ok(underlay) => {
                 self.context.sessions().handle_underlay(&underlay);
-                false
+                Found::Same
             }
             Err(error) => {
                 if !was_lost {
                     warn!("{error}");
                 }
-                true
+                Found::Nothing
             }
         }
     }

@@ -23,7 +23,7 @@ mod watch;
 
 pub use error::{Error, Result};
 pub use netns::netns_tag;
-pub use prefix::{Lack, Prefix};
+pub use prefix::{Lack, Prefix, ipv6_is_off};
 pub use route::networks_elsewhere;
 pub use tunnel::{MARKER, MTU_RANGE, Repaired, TunnelDevice, TunnelInfo, misfits, remove, remove_marked};
 pub use underlay::{Underlay, interfaces, merging};

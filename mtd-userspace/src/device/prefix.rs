@@ -122,7 +122,7 @@ pub(super) async fn find(
     } else {
         on_link(netlink, index).await?
     };
-    Ok(decide(addresses, &on_link).map_err(|lack| if is_disabled(name) { Lack::Disabled } else { lack }))
+    Ok(decide(addresses, &on_link).map_err(|lack| if ipv6_is_off(name) { Lack::Disabled } else { lack }))
 }
 
 /// The prefixes of an interface with these addresses and routes, in the order of RFC 6724, section 5, as far as it does not
@@ -215,8 +215,8 @@ fn on_link_of(route: &RouteMessage, index: u32) -> Option<Ipv6Net> {
     (here && !elsewhere && net.prefix_len() < 128).then_some(net)
 }
 
-/// Whether IPv6 is off on an interface of the calling thread's network namespace.
-fn is_disabled(name: &str) -> bool {
+/// Whether IPv6 is off on an interface of the calling thread's network namespace, so that nothing leaves by it.
+pub fn ipv6_is_off(name: &str) -> bool {
     fs::read_to_string(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"))
         .is_ok_and(|text| text.trim() == "1")
 }

@@ -27,6 +27,12 @@ const DEFAULT_DEVICE: &str = "mtd0";
 /// The word in the configuration that stands for the prefix of the interface.
 const FOLLOW_INTERFACE: &str = "interface";
 
+/// The word that stands for a wait without end.
+const FOREVER: &str = "forever";
+
+/// Range of `interface_wait` where it is no word.
+const INTERFACE_WAIT_RANGE: (Duration, Duration) = (Duration::ZERO, Duration::from_hours(30 * 24));
+
 /// The top-level keys about the underlay.
 pub const UNDERLAY_KEYS: &[Key] = &[
     Key::required(
@@ -57,6 +63,13 @@ pub const UNDERLAY_KEYS: &[Key] = &[
          to the kernel.",
     )
     .from_requirement("MT-09"),
+    Key::preset(
+        "interface_wait",
+        Kind::Text("\"forever\", or a duration up to 30 days"),
+        r#""forever""#,
+        "For how long a start waits for an interface that is not there yet, and a server whose prefix is \"interface\" for an \
+         address. Meanwhile `mtd status` says what is missing. With \"0s\" it fails at once; `mtd attach` always does.",
+    ),
 ];
 
 /// The top-level keys about the tunnel device.
@@ -100,6 +113,8 @@ pub struct Underlay {
     follow_at: Option<usize>,
     /// How packets for the prefixes reach this host.
     pub link: LinkMode,
+    /// How long a start waits for the interface; `None`: for ever.
+    pub interface_wait: Option<Duration>,
 }
 
 impl Underlay {
@@ -115,7 +130,14 @@ impl Underlay {
         };
         let prefixes_complete = problems.count() == before && prefixes.len() <= MAX_PREFIXES;
         let link = root.choice("link", problems, LinkMode::CHOICES).unwrap_or_default();
-        Self { interface, prefixes, prefixes_complete, follow_at, link }
+        let interface_wait = root.optional("interface_wait", problems, |text| match text {
+            FOREVER => Ok(None),
+            text => schema::duration(text, INTERFACE_WAIT_RANGE)
+                .map(Some)
+                .map_err(|fault| Fault::new(fault.what, format!("{}; or write \"{FOREVER}\"", fault.remedy))),
+        });
+        let interface_wait = value(interface_wait).flatten();
+        Self { interface, prefixes, prefixes_complete, follow_at, link, interface_wait }
     }
 
     /// The protected prefixes, and whether the prefix is that of the interface and changes with it.

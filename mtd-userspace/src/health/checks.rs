@@ -4,7 +4,7 @@ use ipnet::IpNet;
 use mtd_common::packet::OVERHEAD;
 
 use super::{Look, program_label};
-use crate::device::Underlay;
+use crate::device::{Lack, Underlay};
 use crate::model::{LinkMode, MIN_INNER_MTU, MapFill};
 use crate::status::{Status, Warning, WarningCode};
 
@@ -23,8 +23,10 @@ type Check = fn(&Status, &Look, &mut Vec<Warning>);
 /// All checks. Their order is that of the warnings: the most serious first.
 pub(super) const CHECKS: &[Check] = &[
     controller_runs,
+    controller_waits_for_nothing,
     interface_is_there,
     interface_is_up,
+    ipv6_is_on,
     program_is_attached,
     underlay_mtu_is_enough,
     prefixes_are_unused,
@@ -54,8 +56,18 @@ fn controller_runs(status: &Status, _: &Look, found: &mut Vec<Warning>) {
     }
 }
 
+fn controller_waits_for_nothing(status: &Status, _: &Look, found: &mut Vec<Warning>) {
+    if let Some(text) = &status.waiting_for {
+        warn(
+            found,
+            WarningCode::Waiting,
+            format!("{text}. The controller starts by itself as soon as that is there"),
+        );
+    }
+}
+
 fn interface_is_there(status: &Status, look: &Look, found: &mut Vec<Warning>) {
-    if look.underlay.is_none() {
+    if look.underlay.is_none() && status.waiting_for.is_none() {
         let text = format!("there is no interface {} any more: nothing comes in", status.interface);
         warn(found, WarningCode::InterfaceMissing, text);
     }
@@ -69,6 +81,13 @@ fn interface_is_up(status: &Status, look: &Look, found: &mut Vec<Warning>) {
             WarningCode::InterfaceDown,
             format!("{interface} is down, or has no carrier: nothing comes in; `ip link set {interface} up`"),
         );
+    }
+}
+
+fn ipv6_is_on(status: &Status, look: &Look, found: &mut Vec<Warning>) {
+    // A client that has no prefix for this reason says so itself, and this is the same sentence.
+    if look.ipv6_off && status.waiting_for.is_none() {
+        warn(found, WarningCode::Ipv6Disabled, Lack::Disabled.of(&status.interface).to_string());
     }
 }
 

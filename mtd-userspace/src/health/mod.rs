@@ -15,6 +15,8 @@ use crate::status::{Status, WallClock, Warning};
 pub struct Look {
     /// The underlay interface; `None` if it does not exist any more.
     pub underlay: Option<Underlay>,
+    /// IPv6 is off on the underlay.
+    pub ipv6_off: bool,
     /// Receive offloads of the underlay that may merge datagrams, as [`device::merging`] finds them.
     pub merging: Vec<&'static str>,
     /// Offloads of the tunnel device that are not as they must be: interface, offload, whether it is on.
@@ -26,6 +28,7 @@ impl Look {
     pub async fn at(underlay: &str, device: &str) -> Self {
         Self {
             underlay: Underlay::inspect(underlay).await.ok(),
+            ipv6_off: device::ipv6_is_off(underlay),
             merging: device::merging(underlay).unwrap_or_default(),
             misfits: device::misfits(device).unwrap_or_default(),
         }

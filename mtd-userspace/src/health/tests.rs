@@ -135,10 +135,11 @@ fn the_most_serious_comes_first() {
         ..underlay()
     };
     let misfits = vec![("mtd0".to_owned(), "rx-gro".to_owned(), false)];
-    let look = Look { underlay: Some(underlay), merging: vec!["rx-lro"], misfits };
+    let look = Look { underlay: Some(underlay), ipv6_off: true, merging: vec!["rx-lro"], misfits };
     let codes: Vec<_> = warnings(&status, &look).into_iter().map(|warning| warning.code).collect();
     let expected = [
         WarningCode::InterfaceDown,
+        WarningCode::Ipv6Disabled,
         WarningCode::NotAttached,
         WarningCode::MtuTooSmall,
         WarningCode::AddressInPrefix,
@@ -158,6 +159,15 @@ fn the_most_serious_comes_first() {
         .map(|warning| warning.code)
         .collect();
     assert_eq!(codes, ["no_controller", "interface_missing"]);
+}
+
+#[test]
+fn a_controller_that_waits_says_what_for_and_not_that_it_has_gone() {
+    let status = Status { waiting_for: Some("waiting for the interface eth0".to_owned()), ..healthy() };
+    let warnings = warnings(&status, &Look::default());
+    assert_eq!(warnings[0].code, "waiting");
+    assert!(warnings[0].text.starts_with("waiting for the interface eth0. "), "{:?}", warnings[0]);
+    assert!(warnings.iter().all(|warning| warning.code != "interface_missing"));
 }
 
 #[test]

@@ -78,6 +78,10 @@ macro_rules! warning_codes {
 warning_codes! {
     /// The programs are attached, and no controller runs.
     NoController = "no_controller",
+    /// The controller waits for something before it starts.
+    Waiting = "waiting",
+    /// IPv6 is off on the underlay.
+    Ipv6Disabled = "ipv6_disabled",
     /// No time service keeps the wall clock right.
     ClockNotSynchronised = "clock_not_synchronised",
     /// The underlay interface is gone.

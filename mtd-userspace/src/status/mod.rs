@@ -54,6 +54,9 @@ pub struct Status {
     pub pid: Option<u32>,
     /// Time since the controller started, in seconds.
     pub uptime_seconds: f64,
+    /// What the controller waits for before it starts, in words; absent once it has started.
+    #[serde(default)]
+    pub waiting_for: Option<String>,
     /// Underlay interface.
     pub interface: String,
     /// Tunnel device.

@@ -81,6 +81,7 @@ fn a_tunnel_device_belongs_to_one_controller() -> Result<()> {
 fn an_unknown_interface_is_named_with_those_that_exist() -> Result<()> {
     let mut bench = Bench::new()?;
     bench.setup.interface = "nosuch0".to_owned();
+    bench.setup = bench.setup.with_line("interface_wait = \"0s\"");
     let existing = bench.ifname().to_owned();
     fails(&bench, &["run"], &["nosuch0", &existing])?;
     fails(&bench, &["attach", "nosuch0"], &["nosuch0", &existing])

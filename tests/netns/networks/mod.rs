@@ -2,4 +2,6 @@
 //! snoop, addresses that come and go, paths that lose long packets. Every scenario here failed before what it shows was built.
 
 mod addresses;
+mod boot;
 mod manager;
+mod stack;

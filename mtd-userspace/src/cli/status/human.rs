@@ -23,6 +23,9 @@ pub(super) fn human(statuses: &[Status], style: Style, now: f64) -> String {
     let mut sections = Vec::new();
     for status in statuses {
         sections.push(interface_section(status, style, now).render());
+        if status.waiting_for.is_some() {
+            continue;
+        }
         let rendezvous = status.rendezvous.as_ref();
         sections.extend(rendezvous.map(|rendezvous| rendezvous_section(rendezvous, style, now).render()));
         sections.extend(clients_section(status, style).map(|section| section.render()));
@@ -51,6 +54,9 @@ fn interface_section(status: &Status, style: Style, now: f64) -> Section {
         section.row("controller", format!("process {pid}, version {version}{commit}, up {uptime}"));
     } else {
         section.row("controller", "not running");
+    }
+    if status.waiting_for.is_some() {
+        return section;
     }
     if let Some(key) = &status.public_key {
         section.row("public key", key);
