@@ -9,6 +9,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod controller;
+pub mod copies;
 pub mod dataplane;
 pub mod device;
 pub mod enforcement;

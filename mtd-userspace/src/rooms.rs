@@ -37,6 +37,7 @@ const ORDER: &[&str] = &[
     "keystream",
     "rings",
     "claims",
+    "copies",
     "leases",
     "registry",
     "rendezvous",

@@ -79,6 +79,8 @@ fn the_service_runs_in_a_clean_debian_and_goes_without_a_trace() -> Result<()> {
         let unit = Unit::installed(root)?;
         let checked = root.run(&unit.words("ExecStartPre")?)?;
         assert!(checked.contains("good (eth0: server with 1 registered clients"), "{checked}");
+        // What nobody confirmed is not tried for ever.
+        assert_eq!(unit.words("RestartPreventExitStatus")?, ["5"]);
         let mut service = Service::start(root, &unit)?;
         service.wait_for("READY=1")?;
         // Of its capabilities at the start, it has kept only CAP_NET_ADMIN (number 12), and cannot regain the others.

@@ -209,6 +209,18 @@ impl Setup {
         Ok(path)
     }
 
+    /// Tells the controller that its machine is another copy from now on.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn copy_machine(&self, generation: u32) -> Result<()> {
+        Ok(fs::write(self.generation_file(), generation.to_string())?)
+    }
+
+    fn generation_file(&self) -> PathBuf {
+        self.folder().join("generation")
+    }
+
     /// Starts a controller and waits until it is ready.
     ///
     /// # Errors
@@ -228,8 +240,13 @@ impl Setup {
         if !self.clock_file().exists() {
             self.set_clock(0)?;
         }
-        let clock = self.clock_file();
-        let arguments = ["--wall-clock-offset-file".as_ref(), clock.as_os_str()];
+        let (clock, generation) = (self.clock_file(), self.generation_file());
+        let arguments = [
+            "--wall-clock-offset-file".as_ref(),
+            clock.as_os_str(),
+            "--vm-generation-file".as_ref(),
+            generation.as_os_str(),
+        ];
         Controller::spawn(netns, &self.interface, &config, &arguments)
     }
 }

@@ -137,6 +137,18 @@ impl Member {
         Ok(fs::rename(draft, self.folder().join("clock"))?)
     }
 
+    /// Tells the controller that its machine is another copy from now on.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn copy_machine(&self, generation: u32) -> Result<()> {
+        Ok(fs::write(self.generation_file(), generation.to_string())?)
+    }
+
+    fn generation_file(&self) -> PathBuf {
+        self.folder().join("generation")
+    }
+
     /// Writes configuration and key, and returns the path of the former.
     ///
     /// # Errors
@@ -183,7 +195,13 @@ impl Member {
     /// When it does not become ready; carries the end of its log.
     pub fn start(&self, netns: &Netns) -> Result<Controller> {
         let clock = self.folder().join("clock");
-        let arguments = ["--wall-clock-offset-file".as_ref(), clock.as_os_str()];
+        let generation = self.generation_file();
+        let arguments = [
+            "--wall-clock-offset-file".as_ref(),
+            clock.as_os_str(),
+            "--vm-generation-file".as_ref(),
+            generation.as_os_str(),
+        ];
         let mut controller = Controller::spawn(netns, &self.interface, &self.write()?, &arguments)?;
         controller.wait_ready()?;
         Ok(controller)

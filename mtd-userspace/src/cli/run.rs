@@ -35,6 +35,9 @@ pub(super) struct RunArgs {
     /// File with a number of ns to add to the wall clock, read again at every tick (100 ms): to try out wrong clocks.
     #[arg(long, value_name = "FILE", hide = true)]
     wall_clock_offset_file: Option<PathBuf>,
+    /// File that stands for the identifier of the virtual machine's generation, read again ten times a second: for rehearsals.
+    #[arg(long, value_name = "FILE", hide = true)]
+    vm_generation_file: Option<PathBuf>,
     /// BPF object to use instead of the built-in one, such as one whose programs write log lines (shown with -v).
     #[arg(long, value_name = "FILE", hide = true)]
     object: Option<PathBuf>,
@@ -92,6 +95,7 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<()> {
         // Absolute, so that a reload finds the file whatever the working directory is then.
         config_file: Some(std::path::absolute(&args.config)?),
         wall_clock_offset_file: args.wall_clock_offset_file,
+        vm_generation_file: args.vm_generation_file,
         enforcement: args.enforce.with(args.policy),
         object: args.object,
     };

@@ -14,6 +14,7 @@ use tracing::{info, warn};
 
 use super::lock::Lock;
 use crate::config::Config;
+use crate::control::own_interfaces;
 use crate::dataplane::{
     self, Capacity, Plane, Settings, View, XdpMode, boot_time, remove_pins, steering_cpus,
 };
@@ -25,7 +26,7 @@ use crate::model::{Enforcement, Guard, KeyStreamChoice, LinkMode, Policy, Steeri
 use crate::proto::messages::Tunnel;
 use crate::proto::session::nanoseconds;
 use crate::proto::slots::most_loaded;
-use crate::sessions::{first_prefixes, possible_mtu};
+use crate::sessions::{Ground, first_prefixes, possible_mtu};
 use crate::status::{self, SCHEMA, Status};
 
 /// Folder beside the pins that marks a data plane of `mtd attach`, which outlives the controller.
@@ -77,6 +78,7 @@ impl Host {
         object: Option<&Path>,
         (instance, lock): (Instance, Lock),
     ) -> anyhow::Result<(Self, Plane, TunnelInfo)> {
+        require_own_device(config)?;
         let underlay = Underlay::inspect(&config.interface).await?;
         if !underlay.up {
             warn!("{} is down: nothing will come through until it is up", config.interface);
@@ -203,6 +205,12 @@ impl Host {
         }
     }
 
+    /// What the sessions are built on.
+    pub(super) fn ground<'a>(&'a self, tunnel: &'a TunnelInfo) -> Ground<'a> {
+        let elsewhere = Arc::clone(&self.elsewhere);
+        Ground { underlay: &self.underlay, tunnel, mtu: self.mtu, state: &self.state, elsewhere }
+    }
+
     /// The settings of the programs.
     pub fn settings(&self, config: &Config, underlay: &Underlay, tunnel: &TunnelInfo) -> Settings {
         Settings {
@@ -324,6 +332,27 @@ pub fn offline_status(instance: &Instance) -> Option<Status> {
         guard: status::Guard::of(&guard, boot_time()),
         ..Status::default()
     })
+}
+
+/// Refuses a tunnel device that a running controller of another interface has: its programs would deliver into a device that
+/// this one changes.
+fn require_own_device(config: &Config) -> anyhow::Result<()> {
+    // Names in bpffs have colons for dots.
+    let others = own_interfaces(&Path::new(bpffs::DEFAULT_PATH).join("mtd"), "")?;
+    for other in
+        others.into_iter().map(|name| name.replace(':', ".")).filter(|name| *name != config.interface)
+    {
+        let instance = Instance::of(&other)?;
+        let same = dataplane::view(&instance.pins()).is_some_and(|view| view.device == config.device);
+        if same && let Err(holder) = Lock::try_take(&instance)? {
+            bail!(
+                "{} is the tunnel device of the controller for {other} ({holder}); give this one another name with device = \
+                 \"...\"",
+                config.device
+            );
+        }
+    }
+    Ok(())
 }
 
 /// The enforcement of an attached data plane, with what only the note says.

@@ -43,6 +43,9 @@ pub struct Options {
     /// File with a number of ns that is added to the wall clock, read again at each tick: for rehearsals of clock
     /// faults.
     pub wall_clock_offset_file: Option<PathBuf>,
+    /// File that stands for the identifier of the virtual machine's generation, read again at each tick: for rehearsals of
+    /// copies.
+    pub vm_generation_file: Option<PathBuf>,
     /// What to enforce.
     pub enforcement: Enforcement,
     /// Another BPF object than the one that is built in, such as one whose programs write log lines.
@@ -149,8 +152,8 @@ async fn bring_up(
 ) -> anyhow::Result<(Host, Running)> {
     let (host, plane, tunnel) =
         Host::up(config, &options.enforcement, options.object.as_deref(), names).await?;
-    let parts =
-        Parts { config: config.clone(), config_file: options.config_file.clone(), clock, plane, tunnel };
+    let (config_file, generation) = (options.config_file.clone(), options.vm_generation_file.clone());
+    let parts = Parts { config: config.clone(), config_file, generation, clock, plane, tunnel };
     match Running::start(parts, &host) {
         Ok(running) => Ok((host, running)),
         Err(error) => Err(host.give_up(error).await),

@@ -20,6 +20,7 @@ use super::signals::{Request, Signals};
 use crate::claims::Claims;
 use crate::config::Config;
 use crate::control;
+use crate::copies::Copies;
 use crate::dataplane::Plane;
 use crate::device::{TunnelInfo, Underlay};
 use crate::events::Bus;
@@ -42,6 +43,7 @@ const LOOK: Duration = Duration::from_millis(500);
 pub(super) struct Parts {
     pub(super) config: Config,
     pub(super) config_file: Option<PathBuf>,
+    pub(super) generation: Option<PathBuf>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) plane: Plane,
     pub(super) tunnel: TunnelInfo,
@@ -74,6 +76,7 @@ struct Subsystems {
     rings: Arc<Rings>,
     keystream: Option<Arc<KeyStream>>,
     claims: Option<Arc<Claims>>,
+    copies: Arc<Copies>,
     registry: Arc<Registrations>,
     rendezvous: Option<Arc<Meeting>>,
     reload: Arc<Reloader>,
@@ -87,8 +90,13 @@ impl Subsystems {
         fn part<S: Subsystem>(subsystem: Option<&Arc<S>>) -> Option<Arc<dyn Subsystem>> {
             subsystem.cloned().map(|subsystem| subsystem as Arc<dyn Subsystem>)
         }
-        let always: [Arc<dyn Subsystem>; 4] =
-            [self.rings.clone(), self.registry.clone(), self.reload.clone(), Arc::new(Upkeep::default())];
+        let always: [Arc<dyn Subsystem>; 5] = [
+            self.rings.clone(),
+            self.registry.clone(),
+            self.reload.clone(),
+            self.copies.clone(),
+            Arc::new(Upkeep::default()),
+        ];
         let asked_for = [
             part(self.keystream.as_ref()),
             part(self.claims.as_ref()),
@@ -117,7 +125,7 @@ impl Running {
     /// # Errors
     /// When a part cannot start. The caller undoes the changes to the host by [`Host::give_up`].
     pub(super) fn start(parts: Parts, host: &Host) -> anyhow::Result<Self> {
-        let Parts { config, config_file, clock, mut plane, tunnel } = parts;
+        let Parts { config, config_file, generation, clock, mut plane, tunnel } = parts;
         let interface = config.interface.clone();
         let socket = config.socket.clone().unwrap_or_else(|| host.instance.socket());
         let listener = control::server::bind(&socket)?;
@@ -129,6 +137,7 @@ impl Running {
             rings: Rings::take(&mut plane)?,
             keystream: KeyStream::take(&mut plane),
             claims: Claims::new(&config),
+            copies: Copies::new(generation),
             rendezvous: Meeting::new(&config, asked),
             reload: Reloader::new(config_file, Arc::clone(&registry))?,
             metrics: metrics_server(&config, host)?,
@@ -137,21 +146,14 @@ impl Running {
         };
         rings::forward_program_logs(&mut plane);
         let clients = subsystems.registry.all();
-        let ground = sessions::Ground {
-            underlay: &host.underlay,
-            tunnel: &tunnel,
-            mtu: host.mtu,
-            state: &host.state,
-            elsewhere: host.elsewhere.clone(),
-        };
-        let machines = sessions::build(&config, &ground, clients, effects, clock.read())?;
+        let machines = sessions::build(&config, &host.ground(&tunnel), clients, effects, clock.read())?;
         let device = Arc::new(Tunnel::new(host.tunnel_device(&config)));
         let settings = host.settings(&config, &host.underlay, &tunnel);
-        let core_clock = Box::new(Arc::clone(&clock));
         let files = sessions::Files { state: host.state.clone(), pins: host.pins().clone() };
-        let mut core = Sessions::start(config, core_clock, files, (plane, settings), machines)?;
-        let own_clock = Arc::clone(&clock);
-        let bus = Arc::new(Bus::new(move || own_clock.read().wall.0));
+        let mut core =
+            Sessions::start(config, Box::new(Arc::clone(&clock)), files, (plane, settings), machines)?;
+        let own = Arc::clone(&clock);
+        let bus = Arc::new(Bus::new(move || own.read().wall.0));
         core.tell(Arc::clone(&bus));
         // The receive program comes last: from here on the prefixes are dark.
         if let Err(error) = core.attach(|config, plane| host.attach(config, plane)) {

@@ -45,7 +45,7 @@ impl Enforcement {
 /// # Errors
 /// When it is too late, nothing is attached, or a controller has started meanwhile.
 pub fn confirm(interface: &str) -> anyhow::Result<status::Guard> {
-    change(interface, |guard, now| confirmed(guard, now))
+    change(interface, confirmed)
 }
 
 /// Changes the policy of what is attached to an interface while no controller runs.

@@ -115,8 +115,8 @@ impl<M: Maps> Sessions<M> {
             }
             Request::Clock(id, offset) => self.table.set_clock((origin, id), offset).map_err(Into::into),
             Request::Rest(id) => self.table.rest((origin, id), now).map_err(Into::into),
-            Request::Resume { id, offset, sequence } => {
-                self.table.resume((origin, id), offset, sequence, now)
+            Request::Resume { id, offset, sequence, not_before } => {
+                self.table.resume((origin, id), offset, (sequence, not_before), now)
             }
             Request::Remove(id) => {
                 self.table.remove((origin, id), now);

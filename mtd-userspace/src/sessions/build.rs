@@ -37,7 +37,7 @@ pub(crate) fn build(
     let wire = Sockets::open(&config.interface, ground.tunnel)?;
     let prefixes = first_prefixes(config, ground.underlay);
     let origins = Origins {
-        configured: Configured::new(&config.peers),
+        configured: Configured::new(&config.peers, nanoseconds(config.horizon)),
         server: server(config, ground, &prefixes, &clients, now)?,
         clients: connections(config, ground, &prefixes, now)?,
     };

@@ -23,6 +23,7 @@ mod place;
 mod report;
 mod requests;
 pub mod section;
+mod slots;
 mod stop;
 mod store;
 mod summary;
@@ -46,7 +47,7 @@ pub use self::installed::{Inner, Key, NewSession, Peer};
 pub use self::maps::Maps;
 use self::observer::Observer;
 pub use self::origin::OriginId;
-use self::origin::Origins;
+use self::origin::{Origin as _, Origins};
 use self::paths::Paths;
 use self::place::Place;
 pub(crate) use self::stop::stop;
@@ -60,7 +61,7 @@ use crate::device::Lack;
 use crate::keys::PublicKey;
 use crate::model::{BootNs, Reading, Totals};
 use crate::proto::session::nanoseconds;
-use crate::state::{State, StateError};
+use crate::state::{Marks, State, StateError};
 
 /// Sessions, clocks and data plane of a running controller.
 pub struct Sessions<M = Plane> {
@@ -145,6 +146,7 @@ impl<M: Maps> Sessions<M> {
         let Machines { mut origins, wire, effects, names } = machines;
         require_different(&origins)?;
         let now = clock.read();
+        origins.configured.remember(|fingerprint| state.past(fingerprint), clock.boot_id());
         let mut table = Table::new(maps, nanoseconds(config.horizon));
         if adopt(&mut table, &mut origins, now)? {
             // Sessions without an origin are removed first, to make room. Waiting blocks nobody, since nobody else has this
@@ -152,12 +154,14 @@ impl<M: Maps> Sessions<M> {
             std::thread::sleep(stop::REST);
             table.wipe(clock.read().boot)?;
         }
-        origins.configured.begin(|fingerprint| state.past(fingerprint), now);
-        for (fingerprint, below) in origins.configured.wanted() {
-            state.begin(fingerprint, below);
+        origins.configured.begin(now);
+        let wanted = origins.configured.wanted(now);
+        for (fingerprint, marks) in &wanted {
+            state.begin(fingerprint.clone(), marks.clone());
         }
         // Before the first slot is live, so that a crash from now on is recognised as one.
         write(&state)?;
+        origins.configured.handle_reserved(&wanted, true);
         let mut sessions = Self {
             place: Place::at(told.prefixes.first().copied()),
             lack: None,
@@ -215,7 +219,10 @@ fn adopt<M: Maps>(table: &mut Table<M>, origins: &mut Origins, now: Reading) -> 
 /// The state of a session of which nothing is known except that it ran.
 fn all_lost(origins: &Origins) -> State {
     let mut state = State::default();
-    origins.configured.peers().for_each(|(_, peer)| state.begin(peer.session.fingerprint(), 0));
+    origins
+        .configured
+        .peers()
+        .for_each(|(_, peer)| state.begin(peer.session.fingerprint(), Marks::default()));
     state
 }
 

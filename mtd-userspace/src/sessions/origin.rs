@@ -19,6 +19,7 @@ use crate::proto::clock::Reading;
 use crate::proto::exchange::{Action, Adopted, Install, Publication, Received, SessionId};
 use crate::proto::server::Server;
 use crate::proto::session::Role;
+use crate::state::Marks;
 
 /// The origin of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -73,10 +74,12 @@ pub(super) enum Request {
         offset: ClockOffset,
         /// The first number to send.
         sequence: u64,
+        /// Slots before this one are not used.
+        not_before: u64,
     },
-    /// Note in the state file that numbers below these may be sent, by fingerprint of the session;
+    /// Note in the state file that these numbers and slots may be used, by fingerprint of the session;
     /// [`Origin::handle_reserved`] reports the outcome.
-    Reserve(Vec<(String, u64)>),
+    Reserve(Vec<(String, Marks)>),
 }
 
 /// A state machine that sessions come from. After each call, its requests are carried out until [`Origin::next_request`]
@@ -105,8 +108,8 @@ pub(super) trait Origin {
     /// No program works any more with a session that was taken out of use.
     fn handle_rested(&mut self, _id: SessionId, _seen: Seen, _now: Reading) {}
 
-    /// The numbers of [`Request::Reserve`] are noted (`done`), or could not be.
-    fn handle_reserved(&mut self, _reserved: &[(String, u64)], _done: bool) {}
+    /// The marks of [`Request::Reserve`] are noted (`done`), or could not be.
+    fn handle_reserved(&mut self, _reserved: &[(String, Marks)], _done: bool) {}
 
     /// The protected prefix has changed or is gone. Sessions in the `usable` ones go on.
     fn set_network(&mut self, _network: Option<Network>, _usable: &[Network], _now: Reading) {}
@@ -119,6 +122,9 @@ pub(super) trait Origin {
     fn reserved(&self) -> Option<&[IpNet]> {
         None
     }
+
+    /// This host was copied, or set back to an earlier state: another copy may have used the keys since.
+    fn handle_copied(&mut self, now: Reading);
 
     /// Informs the peers that this host stops.
     fn stop(&mut self) {}
@@ -205,6 +211,10 @@ impl Origin for Server {
         let (local, remote) = (local.to_map(), remote.to_map());
         let peer = Peer::Negotiated(Role::Server, client);
         Some(Adoption { id, session, peer, started, local, remote, networks: None })
+    }
+
+    fn handle_copied(&mut self, _now: Reading) {
+        self.handle_copied();
     }
 
     fn stop(&mut self) {
@@ -296,6 +306,10 @@ impl Origin for Connection {
 
     fn reserved(&self) -> Option<&[IpNet]> {
         Some(&self.reserved)
+    }
+
+    fn handle_copied(&mut self, now: Reading) {
+        self.machine.handle_copied(now);
     }
 
     fn stop(&mut self) {

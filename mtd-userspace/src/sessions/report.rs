@@ -174,7 +174,7 @@ impl<M: Maps> Sessions<M> {
             sent: Traffic { packets: state.tx_packets, bytes: state.tx_bytes },
             path_mtu: self.path_mtu(installed.peer),
             dropped_from_prefix: peer.dropped.iter().map(|(r, n)| (r.name().to_owned(), *n)).collect(),
-            hint: peer_hint(peer, seen, loaded.start > number),
+            hint: peer_hint(peer, seen, wait(&peer.session, installed, now)),
         })
     }
 }
@@ -194,13 +194,20 @@ fn last_valid(state: &Kept, now: Reading) -> Option<f64> {
     last.happened().then(|| now.boot.since(last) as f64 / 1e9)
 }
 
-fn peer_hint(peer: &ConfiguredPeer, state: PeerState, waits: bool) -> Option<String> {
-    if waits {
-        return Some(
-            "the last stop was not a clean one: to be safe from replays, receiving starts with a slot that had not \
-             begun then"
-                .to_owned(),
-        );
+/// Seconds until the first slot that may be used is live; `None`: it is.
+fn wait(session: &Session, installed: &Installed, now: Reading) -> Option<f64> {
+    let (first, time) = (installed.loader.not_before(), installed.offset.session(now.boot).0);
+    let (live, _) = slot::live(first, session.phase, session.period);
+    (live > time).then(|| (live - time) as f64 / 1e9)
+}
+
+/// `wait`: seconds until it receives at all.
+fn peer_hint(peer: &ConfiguredPeer, state: PeerState, wait: Option<f64>) -> Option<String> {
+    if let Some(seconds) = wait {
+        return Some(format!(
+            "the last stop was not a clean one, or this machine was copied: to be safe from replays, receiving starts with a \
+             slot that had not begun then, in {seconds:.0} s"
+        ));
     }
     if state == PeerState::Open {
         return None;

@@ -60,6 +60,13 @@ impl<M: Maps> Sessions<M> {
         self.act(now);
     }
 
+    /// This host was copied, or set back to an earlier state, as virtual machines are.
+    pub(crate) fn handle_copied(&mut self) {
+        let now = self.clock.read();
+        self.origins.each(|_, origin| origin.handle_copied(now));
+        self.act(now);
+    }
+
     /// The set of registered clients has changed.
     pub(crate) fn apply(&mut self, consequences: Consequences) {
         let now = self.clock.read();

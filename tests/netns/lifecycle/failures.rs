@@ -2,7 +2,10 @@
 
 use std::fs;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, ensure};
+use mtd_tests::controller::{Controller, mtd_program};
+use mtd_tests::link::Veth;
+use mtd_tests::process::Running;
 use mtd_tests::wait_until;
 use mtd_tests::xdp::{ConstantXdp, Verdict};
 
@@ -30,6 +33,48 @@ fn a_state_folder_that_cannot_be_written_is_named() -> Result<()> {
     let bench = Bench::new()?;
     fs::write(bench.setup.folder().join("state"), "a file where the folder should be")?;
     fails(&bench, &["run"], &["state", "state_dir"])
+}
+
+#[test]
+fn a_limit_that_is_too_low_is_named_with_how_to_raise_it() -> Result<()> {
+    let bench = Bench::new()?;
+    let (before, config) = (bench.inventory()?, bench.setup.write()?);
+    for limit in [20, 24, 28, 32, 40] {
+        let mut command = bench.netns().command("sh")?;
+        let line = format!("ulimit -n {limit}; exec \"$0\" run -c \"$1\"");
+        command.args(["-c", &line]).arg(mtd_program()?).arg(&config);
+        let mut process = Running::spawn("mtd with few files", command)?;
+        let status = process.wait(PATIENCE)?;
+        let log = process.log();
+        ensure!(status.code() == Some(1) && !log.contains("Linux 6.1"), "{limit}: {status} {log}");
+        ensure!(log.contains("open files"), "{limit}: {log}");
+        before.assert_same(&bench.inventory()?);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_tunnel_device_belongs_to_one_controller() -> Result<()> {
+    let bench = Bench::new()?;
+    let cable = Veth::connect((bench.netns(), "two"), (&bench.topology.router, "two"), 1500)?;
+    bench.netns().set_up(&cable.left)?;
+    let mut first = bench.start()?;
+    let device = || bench.netns().run(&["-o", "addr", "show", "dev", "mtd0"]);
+    let before = device()?;
+    let mut second = bench.setup.clone();
+    second.interface.clone_from(&cable.left);
+    let config = second.write()?;
+    let config = config.to_str().context("path of the configuration")?;
+    let running = bench.ifname();
+    assert_error(&bench.mtd(&["run", "-c", config])?, &["mtd0", running, "another name", "device"]);
+    ensure!(device()? == before && first.status(bench.netns())?.peers.len() == 1, "the first one goes on");
+    // With a name of its own it starts beside the first.
+    let config = second.with_line("device = \"mtd1\"").write()?;
+    let mut other = Controller::spawn(bench.netns(), &cable.left, &config, &[])?;
+    other.wait_ready()?;
+    other.stop()?;
+    ensure!(device()? == before, "{}", device()?);
+    first.stop().map(drop)
 }
 
 #[test]

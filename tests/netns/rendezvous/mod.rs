@@ -3,6 +3,7 @@
 
 mod claims;
 mod clocks;
+mod copies;
 mod crashes;
 mod dht;
 mod events;

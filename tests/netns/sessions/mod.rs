@@ -2,8 +2,10 @@
 
 mod clear;
 mod clocks;
+mod copies;
 mod crashes;
 mod keystream;
+mod marks;
 mod metrics;
 mod path_mtu;
 mod readers;

@@ -375,6 +375,17 @@ impl Client {
         self.fail(Trouble::NoAnswer, now);
     }
 
+    /// This host was copied or set back to an earlier state: ends all sessions without a message, since another copy may have
+    /// sent with their keys since, and seeks a new one at once.
+    pub fn handle_copied(&mut self, now: Reading) {
+        self.abandon_attempt();
+        self.rekey = None;
+        for active in std::mem::take(&mut self.sessions) {
+            self.actions.push_back(Action::Remove(active.id));
+        }
+        self.next_try = now.boot;
+    }
+
     /// Ends everything, and tells the server.
     pub fn stop(&mut self) {
         self.abandon_attempt();

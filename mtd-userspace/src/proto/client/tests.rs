@@ -208,6 +208,27 @@ fn after_a_restart_of_the_server_its_new_introduction_is_found_soon() {
 }
 
 #[test]
+fn an_end_that_was_copied_uses_no_key_again() {
+    for copied in [0, 1] {
+        let mut world = World::open(1, 12);
+        let keys = world.client(1).session().unwrap().1.tx.clone();
+        let now = world.hosts[copied].now(world.boot);
+        if copied == 0 {
+            world.server().handle_copied();
+        } else {
+            world.client(1).handle_copied(now);
+        }
+        let heard = world.heard.len();
+        world.act(copied);
+        assert_eq!(world.heard.len(), heard, "nobody is told with the keys of before");
+        world.run(60 * SECOND);
+        assert_eq!(world.phase(1), Phase::Open);
+        assert!(world.client(1).session().unwrap().1.tx != keys);
+        assert_traffic(&mut world, 1);
+    }
+}
+
+#[test]
 fn a_running_session_needs_no_dht() {
     let mut world = World::open(1, 7);
     world.faults.dht_gone = true;

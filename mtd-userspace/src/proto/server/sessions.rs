@@ -123,6 +123,15 @@ impl Server {
         }
     }
 
+    /// This host was copied or set back to an earlier state: ends all sessions without a message, since another copy may have
+    /// sent with their keys since. Their clients come again.
+    pub fn handle_copied(&mut self) {
+        let ids: Vec<_> = self.sessions.keys().copied().collect();
+        for id in ids {
+            self.end(id, None);
+        }
+    }
+
     /// A message inside a session, other than a request.
     pub(super) fn handle_session(&mut self, id: SessionId, message: &Control<'_>, now: Reading) {
         let Some(active) = self.sessions.get(&id) else { return };

@@ -1,5 +1,6 @@
 //! The sessions over maps in memory, with a clock, a wire and a state file of the test's own.
 
+mod courses;
 pub(super) mod memory;
 
 use std::fs::Permissions;
@@ -33,18 +34,22 @@ const CLIENT: [u8; 32] = [9; 32];
 
 /// Both clocks, which the test sets.
 #[derive(Clone)]
-struct Hands(Arc<Mutex<Reading>>);
+struct Hands(Arc<Mutex<Reading>>, Arc<Mutex<u32>>);
 
 impl Clock for Hands {
     fn read(&self) -> Reading {
         *self.0.lock().unwrap()
+    }
+
+    fn boot_id(&self) -> String {
+        format!("boot {}", self.1.lock().unwrap())
     }
 }
 
 impl Hands {
     fn new() -> Self {
         let now = Reading { boot: BootNs(1000 * SECOND), wall: UnixNs(1_800_000_000 * SECOND) };
-        Self(Arc::new(Mutex::new(now)))
+        Self(Arc::new(Mutex::new(now)), Arc::default())
     }
 
     /// Time passes.
@@ -52,6 +57,14 @@ impl Hands {
         let mut now = self.0.lock().unwrap();
         now.boot = now.boot + ns;
         now.wall.0 += ns;
+    }
+
+    /// The host boots, `ns` after it has lost its power.
+    fn boot_again(&self, ns: u64) {
+        let mut now = self.0.lock().unwrap();
+        now.boot = BootNs(30 * SECOND);
+        now.wall.0 += ns;
+        *self.1.lock().unwrap() += 1;
     }
 
     /// The wall clock is set to a later time.
@@ -119,27 +132,9 @@ const CONFIG: &str = "interface = \"eth0\"\nprefix = \"2001:db8:1::/64\"\naddres
 impl World {
     /// One configured peer, and this server.
     fn new(maps: Memory, server: Option<Server>, clock: Hands) -> Self {
-        let config = config();
-        let (effects, received) = tokio::sync::mpsc::unbounded_channel();
-        let origins = Origins { configured: Configured::new(&config.peers), server, clients: Vec::new() };
-        let machines = Machines { origins, wire: Box::new(Silence), effects, names: HashMap::new() };
-        let told = dataplane::Settings {
-            tunnel_ifindex: 1,
-            tunnel_mac: [0; 6],
-            underlay_ifindex: 2,
-            underlay_mac: [0; 6],
-            prefixes: vec!["2001:db8:1::/64".parse::<Ipv6Net>().unwrap()],
-            link: LinkMode::Routed,
-            inner_mtu: 1400,
-            guard: Guard::default(),
-        };
         let (disk, write) = Disk::new();
-        let clock_of_sessions = Box::new(clock.clone());
-        let state = (State::default(), write);
-        let sessions =
-            Sessions::begin(config, clock_of_sessions, PathBuf::new(), (maps, told), machines, state)
-                .unwrap();
-        Self { sessions, clock, disk, effects: received }
+        let (sessions, effects) = sessions(maps, server, clock.clone(), (State::default(), write));
+        Self { sessions, clock, disk, effects }
     }
 
     /// A tick, a tenth of a second later. It must wait for nothing.
@@ -162,6 +157,32 @@ impl World {
     }
 }
 
+/// Sessions with one configured peer, and this server.
+fn sessions(
+    maps: Memory,
+    server: Option<Server>,
+    clock: Hands,
+    state: (State, Write),
+) -> (Sessions<Memory>, UnboundedReceiver<Effect>) {
+    let config = config();
+    let (effects, received) = tokio::sync::mpsc::unbounded_channel();
+    let configured = Configured::new(&config.peers, nanoseconds(config.horizon));
+    let origins = Origins { configured, server, clients: Vec::new() };
+    let machines = Machines { origins, wire: Box::new(Silence), effects, names: HashMap::new() };
+    let told = dataplane::Settings {
+        tunnel_ifindex: 1,
+        tunnel_mac: [0; 6],
+        underlay_ifindex: 2,
+        underlay_mac: [0; 6],
+        prefixes: vec!["2001:db8:1::/64".parse::<Ipv6Net>().unwrap()],
+        link: LinkMode::Routed,
+        inner_mtu: 1400,
+        guard: Guard::default(),
+    };
+    let sessions = Sessions::begin(config, Box::new(clock), PathBuf::new(), (maps, told), machines, state);
+    (sessions.unwrap(), received)
+}
+
 fn config() -> Config {
     let folder = tempfile::tempdir().unwrap();
     let (file, key) = (folder.path().join("mtd.toml"), folder.path().join("k"));
@@ -174,7 +195,7 @@ fn config() -> Config {
 fn reserved(state: &str) -> u64 {
     let state: serde_json::Value = serde_json::from_str(state).unwrap();
     let sessions = state["sessions"].as_object().unwrap();
-    sessions.values().next().unwrap()["reserved"].as_u64().unwrap()
+    sessions.values().next().unwrap()["sent"].as_array().unwrap().last().unwrap()["end"].as_u64().unwrap()
 }
 
 #[test]
@@ -408,7 +429,8 @@ fn a_stop_waits_without_the_lock_and_saves_what_the_sessions_ended_with() {
     stop.join().unwrap().unwrap();
     let state: serde_json::Value = serde_json::from_str(&written).unwrap();
     let ended = state["sessions"].as_object().unwrap().values().next().unwrap();
-    assert_eq!((ended["stop"].as_str(), ended["tx_sequence"].as_u64()), (Some("clean"), Some(sent + 1)));
+    assert!(ended["stopped"].is_object(), "{written}");
+    assert_eq!(reserved(&written), sent + 1);
     let sessions = sessions.lock().unwrap();
     assert!(sessions.table.maps.sessions.iter().all(|element| *element == Element::default()));
 }
