@@ -200,7 +200,7 @@ impl TunnelDevice {
         bring_up(netlink, &inner, changes).await?;
         bring_up(netlink, &outer, changes).await?;
         address::sync(netlink, name, outer.index, &self.addresses, changes).await?;
-        let connected: Vec<_> = self.addresses.iter().filter(is_network).map(IpNet::trunc).collect();
+        let connected: Vec<_> = self.addresses.iter().filter(|address| is_network(address)).map(IpNet::trunc).collect();
         route::sync(netlink, name, outer.index, (&self.wanted_routes(), &connected), changes).await?;
         Ok(TunnelInfo { ifindex: outer.index, peer_ifindex: inner.index, mac })
     }
@@ -337,7 +337,7 @@ fn check_mtu(name: &str, mtu: u32) -> Result<()> {
 }
 
 /// Whether the kernel makes a route to the network of such an address, and not only to the address itself.
-fn is_network(address: &&IpNet) -> bool {
+fn is_network(address: &IpNet) -> bool {
     address.prefix_len() < address.max_prefix_len()
 }
 
