@@ -19,6 +19,7 @@ mod observer;
 mod origin;
 mod path;
 mod paths;
+mod probers;
 mod report;
 mod requests;
 pub mod section;
@@ -47,6 +48,7 @@ use self::observer::Observer;
 pub use self::origin::OriginId;
 use self::origin::Origins;
 use self::paths::Paths;
+use self::probers::Probers;
 pub(crate) use self::stop::stop;
 use self::store::Store;
 pub(crate) use self::surroundings::{possible_mtu, protected_prefixes};
@@ -55,6 +57,7 @@ use self::wire::Wire;
 use crate::config::Config;
 use crate::dataplane::{self, Plane, XdpMode};
 use crate::model::{BootNs, Reading, Totals};
+use crate::proto::exchange::Random;
 use crate::proto::session::nanoseconds;
 use crate::state::{State, StateError};
 
@@ -75,6 +78,8 @@ pub struct Sessions<M = Plane> {
     pins: PathBuf,
     /// What is known of the outer paths.
     paths: Paths,
+    probers: Probers,
+    random: Random,
     observer: Observer,
     /// The MTU of the tunnel device has to be set again.
     mtu_due: bool,
@@ -159,6 +164,8 @@ impl<M: Maps> Sessions<M> {
             mode: None,
             pins,
             paths: Paths::new(nanoseconds(config.mtu_expires)),
+            probers: Probers::default(),
+            random: build::random(),
             observer: Observer::default(),
             mtu_due: false,
             turn: 0,
@@ -173,6 +180,7 @@ impl<M: Maps> Sessions<M> {
         sessions.table.load_all(now, |_, error| failure = Some(error));
         failure.map_or(Ok(()), Err)?;
         sessions.traffic_before = sessions.table.totals();
+        sessions.set_carriers(now);
         Ok(sessions)
     }
 }

@@ -20,7 +20,7 @@ mod torture;
 mod watch;
 mod web;
 mod windows;
-mod world;
+pub(crate) mod world;
 
 use std::time::Duration;
 
