@@ -24,7 +24,7 @@ pub(crate) struct Job {
     pub(crate) ecn: u8,
     /// To be sent: IP version of the inner packet.
     pub(crate) version: u8,
-    /// Received: whether the inner packet is a control message.
+    /// Whether the inner packet is a control message.
     pub(crate) control: bool,
     /// Boot time in ns at which the packet came.
     pub(crate) now: u64,

@@ -13,6 +13,9 @@ use crate::wire::Packet;
 pub(crate) const NEXT_CONTROL: u8 = 254;
 /// Longest message in bytes.
 pub(crate) const MAX_MESSAGE: usize = 768;
+/// First byte of a message that may be longer, and how much of that is told.
+pub(crate) const PATH_PROBE: u8 = 8;
+pub(crate) const PROBE_HEAD: usize = 12;
 /// Bytes of a record, and of the ring buffer of records; a record has a header of 8 bytes there.
 pub(crate) const RECORD: usize = 64 + MAX_MESSAGE;
 pub(crate) const RING_BYTES: usize = 1024 * 1024;
@@ -35,11 +38,16 @@ pub(crate) struct Message {
     from: SocketAddrV6,
     to: SocketAddrV6,
     payload: Vec<u8>,
+    inner_len: usize,
 }
 
 impl Message {
     /// The message of `packet` to the session of `peering`.
     pub(crate) fn new(peering: &Peering, packet: &Packet) -> Self {
+        let mut payload = packet.inner[IPV6_LEN..].to_vec();
+        if payload.len() > MAX_MESSAGE && payload[0] == PATH_PROBE {
+            payload.truncate(PROBE_HEAD);
+        }
         Self {
             session: peering.index,
             generation: peering.generation,
@@ -47,12 +55,13 @@ impl Message {
             sequence: (!peering.introduction).then_some(packet.sequence),
             from: packet.from,
             to: packet.to,
-            payload: packet.inner[IPV6_LEN..].to_vec(),
+            payload,
+            inner_len: packet.inner.len(),
         }
     }
 
-    pub(crate) fn inner_len(&self) -> usize {
-        IPV6_LEN + self.payload.len()
+    pub(crate) const fn inner_len(&self) -> usize {
+        self.inner_len
     }
 
     /// Checks that every byte of `record` is right for this message, received between two boot times (in ns).

@@ -10,8 +10,12 @@ use mtd_tests::packet::Outer;
 
 use crate::harness::{Bench, MTU, Outcome, TC_ACT_REDIRECT};
 use crate::inner::{PEER6, Version, framed, ipv6};
+use crate::message::NEXT_CONTROL;
 use crate::peering::{CURRENT, Peering};
 use crate::wire::{INNER_AT, Mode, OVERHEAD, open};
+
+/// Longest inner packet in bytes that every path carries.
+const LEAST_PATH: usize = 1208;
 
 /// A packet that was sent and opened again.
 #[derive(Debug)]
@@ -25,7 +29,8 @@ pub(crate) struct Sealed {
 /// counters, session state, header fields, checksum.
 pub(crate) fn sealed(peering: &Peering, slot: u64, outcome: &Outcome) -> Result<Sealed> {
     let sealed_ahead = outcome.frames.sealed_ahead.min(1);
-    outcome.moved(TC_ACT_REDIRECT, Frames { sent: 1, sealed_ahead, ..Frames::default() })?;
+    let cut = outcome.frames.cut.min(1);
+    outcome.moved(TC_ACT_REDIRECT, Frames { sent: 1, sealed_ahead, cut, ..Frames::default() })?;
     // The link-layer header is written when the kernel has found the next hop, with the protocol of the outer packet.
     let mut frame = outcome.frame.clone();
     frame.get_mut(12..14).context("no frame")?.copy_from_slice(&[0x86, 0xdd]);
@@ -40,6 +45,12 @@ pub(crate) fn sealed(peering: &Peering, slot: u64, outcome: &Outcome) -> Result<
         open(&peering.tx, peering.mode, slot, outer.payload).context("the tag does not verify")?;
     let mut model = outcome.states.0.clone();
     let state = &mut model[peering.index as usize];
+    if cut > 0 {
+        // The number that the parts are put together by.
+        state.tx_sequence += 1;
+    }
+    let is_control = inner[0] >> 4 == 6 && inner[6] == NEXT_CONTROL;
+    state.tx_long += u64::from(cut > 0 || inner.len() > LEAST_PATH && !is_control);
     ensure!(state.tx_sequence == sequence, "number {sequence} instead of {}", state.tx_sequence);
     state.tx_sequence += 1;
     state.tx_packets += 1;

@@ -10,7 +10,7 @@ use std::process::{Command, ExitStatus, Output};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use ipnet::Ipv6Net;
+use ipnet::{IpNet, Ipv6Net};
 use mtd::status::Status;
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
@@ -56,6 +56,8 @@ pub struct End {
     pub v6: Ipv6Addr,
     /// IPv4 address in the tunnel.
     pub v4: Ipv4Addr,
+    /// Networks behind it.
+    pub behind: Vec<IpNet>,
 }
 
 impl End {
@@ -66,6 +68,7 @@ impl End {
             seed: format!("{:016x}", 0x5eed_0000_0000_0000_u64 + u64::from(n)),
             v6: Ipv6Addr::new(0xfd00, 0x6d74, 0, 0, 0, 0, 0, 1 + u16::from(n)),
             v4: Ipv4Addr::new(10, 77, 0, 1 + n),
+            behind: Vec::new(),
         }
     }
 
@@ -190,18 +193,19 @@ impl Setup {
             let key = self.folder.path().join(format!("peer{n}.key"));
             fs::write(&key, format!("{}\n", session.key))?;
             fs::set_permissions(&key, fs::Permissions::from_mode(0o600))?;
+            let mut allowed = vec![format!("{}/128", remote.v6), format!("{}/32", remote.v4)];
+            allowed.extend(remote.behind.iter().map(ToString::to_string));
             write!(
                 text,
                 "\n[[peer]]\nname = \"peer{n}\"\nprefix = \"{}\"\nkey_file = \"{}\"\nseed = \"{}\"\npeer_seed = \"{}\"\n\
-                 period = \"{}\"\nmode = \"{}\"\nallowed_ips = [\"{}/128\", \"{}/32\"]\n",
+                 period = \"{}\"\nmode = \"{}\"\nallowed_ips = [\"{}\"]\n",
                 remote.prefix,
                 key.display(),
                 self.local.seed,
                 remote.seed,
                 session.period,
                 session.mode,
-                remote.v6,
-                remote.v4
+                allowed.join("\", \"")
             )?;
         }
         let path = self.folder.path().join("mtd.toml");

@@ -5,6 +5,7 @@ use core::mem::{offset_of, size_of};
 use super::Steering;
 use crate::bytes::part_mut;
 use crate::meter::Meter;
+use crate::packet::OVERHEAD;
 use crate::table::Layout;
 use crate::window::WINDOW_WORDS;
 
@@ -194,8 +195,11 @@ pub struct SessionState {
     pub tx_turn: u64,
     /// The same for packets received. It is in this cache line because it is seldom written, and the next one is full.
     pub rx_turn: u64,
-    /// Fills the cache line.
-    pub reserved_tx: [u64; 2],
+    /// Written by the controller: bytes of the longest inner packet that the path to the peer carries; 0: whatever the
+    /// interface carries. A longer inner IPv6 packet is cut in two.
+    pub tx_longest: u64,
+    /// Inner packets sent that the least path of IPv6 would not carry ([`LEAST_PATH`]); control messages do not count.
+    pub tx_long: u64,
     /// Inner packets received.
     pub rx_packets: u64,
     /// Bytes of inner packets received.
@@ -221,6 +225,9 @@ pub struct SessionState {
     pub reserved: u64,
 }
 
+/// Bytes of the longest inner packet that any outer path carries: 1,280 (RFC 8200, section 5) without mtd's headers.
+pub const LEAST_PATH: usize = 1280 - OVERHEAD;
+
 /// Limit on the control messages of one session that reach the controller: 20 a second, 40 at once. A client that keeps to
 /// the protocol sends one every few seconds; a session that floods does not delay the messages of others.
 pub const CONTROL_METER: Meter = Meter { interval: 50_000_000, burst: 40 };
@@ -234,7 +241,8 @@ impl Default for SessionState {
             tx_lane: 0,
             tx_turn: 0,
             rx_turn: 0,
-            reserved_tx: [0; 2],
+            tx_longest: 0,
+            tx_long: 0,
             rx_packets: 0,
             rx_bytes: 0,
             rx_last_valid: 0,

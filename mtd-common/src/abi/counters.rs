@@ -56,6 +56,9 @@ macro_rules! counters {
             TooBig = 11, too_big, "mtd_packet_too_big_messages_total",
                 "Packet Too Big messages that were believed.",
                 None;
+            Cut = 12, cut, "mtd_cut_packets_total",
+                "Inner IPv6 packets cut in two because the path carries less than 1,352 bytes.",
+                Some(Row::unless_zero(11, "cut in two for a narrow path"));
         }
     };
 }

@@ -44,6 +44,7 @@ pub(crate) fn choose(frame: &SkbFrame, job: &mut Job) -> Result<(), DropReason> 
     job.nonce[0] = number as u32;
     job.length = length;
     job.ecn = facts.ecn;
+    job.control = facts.is_control();
     job.version = facts.version;
     Ok(())
 }

@@ -268,6 +268,16 @@ impl Plane {
         self.maps.traffic(index).unwrap_or_default()
     }
 
+    /// Inner packets that a session has sent and the least path of IPv6 would not carry; 0 if `index` is not below the capacity.
+    pub fn long_sent(&self, index: u32) -> u64 {
+        self.maps.long_sent(index).unwrap_or_default()
+    }
+
+    /// Cuts what a session sends in two if it is longer than this; 0: nothing.
+    pub fn set_longest(&mut self, index: u32, bytes: u32) {
+        self.maps.set_longest(index, bytes);
+    }
+
     /// Sets the state that the programs keep of a session. Only while no slot of the session is loaded: otherwise the
     /// programs change it at the same time, and marks of used sequence numbers would be lost.
     ///

@@ -98,8 +98,9 @@ pub const TUNNEL_KEYS: &[Key] = &[
         "mtu_expires",
         Kind::Duration(MTU_EXPIRES_RANGE.0, MTU_EXPIRES_RANGE.1),
         r#""10m""#,
-        "For how long mtd believes a router on the path that says how much it carries (Packet Too Big). Meanwhile the peer is \
-         sent shorter packets.",
+        "After which time a path that carries less than the interface is tried again with longer packets. Meanwhile the peer is \
+         sent shorter ones. What a path carries is found by probes inside the session; of a peer that does not answer them only \
+         by what routers say (Packet Too Big).",
     ),
 ];
 

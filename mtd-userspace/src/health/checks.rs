@@ -5,7 +5,8 @@ use mtd_common::packet::OVERHEAD;
 
 use super::{Look, program_label};
 use crate::device::{Lack, Underlay};
-use crate::model::{LinkMode, MIN_INNER_MTU, MapFill};
+use crate::model::{LinkMode, MapFill};
+use crate::proto::path_probe::LEAST;
 use crate::status::{Status, Warning, WarningCode};
 
 /// How far the loading of slots may lag behind, in seconds. Slots are loaded ten times a second.
@@ -184,13 +185,12 @@ fn tunnel_is_left_alone(status: &Status, _: &Look, found: &mut Vec<Warning>) {
 
 fn paths_are_wide_enough(status: &Status, _: &Look, found: &mut Vec<Warning>) {
     if status.paths.too_small > 0 {
-        let needed = MIN_INNER_MTU as usize + OVERHEAD;
         warn(
             found,
             WarningCode::PathTooSmall,
             format!(
-                "routers on the way to {} peers carry packets of less than {needed} bytes, and mtd needs that: long packets \
-                 are lost",
+                "the way to {} peers does not carry packets of {LEAST} bytes, as every path of IPv6 has to, and long packets \
+                 are lost: a tunnel or link on the way needs a larger MTU (`tracepath -6` to the peer's network shows where)",
                 status.paths.too_small
             ),
         );

@@ -189,7 +189,7 @@ pub(super) fn introduce(
     packet::seal(session, path, random_u64(random), &inner)
 }
 
-pub(super) fn random_u64(random: &mut Random) -> u64 {
+pub(crate) fn random_u64(random: &mut Random) -> u64 {
     let mut bytes = [0; 8];
     random(&mut bytes);
     u64::from_ne_bytes(bytes)

@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use mtd_common::abi;
 use mtd_common::address::{End, Network, is_prefix_length};
+use mtd_common::control_record::TYPE_PATH_PROBE;
 use mtd_common::packet::inner::mapped;
 
 pub use crate::model::TunnelAddresses as Tunnel;
@@ -25,6 +26,7 @@ const RESPONSE: u8 = 1;
 const TEARDOWN: u8 = 2;
 const PING: u8 = 3;
 const PONG: u8 = 4;
+const PATH_PROBE_ANSWER: u8 = 9;
 
 /// A control message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +48,16 @@ pub enum Control<'a> {
         stamp: u64,
         /// Session time in ns at which it was answered.
         time: u64,
+    },
+    /// Does the path carry a packet as long as this one? Padding follows.
+    PathProbe {
+        /// To be sent back.
+        id: u64,
+    },
+    /// The answer to a probe.
+    PathProbeAnswer {
+        /// That of the probe.
+        id: u64,
     },
 }
 
@@ -95,6 +107,8 @@ impl<'a> Control<'a> {
             Self::Response(body) => [&head(RESPONSE), *body].concat(),
             Self::Teardown(reason) => [head(TEARDOWN), vec![reason.number(), 0, 0, 0]].concat(),
             Self::Ping { stamp } => [head(PING), stamp.to_be_bytes().to_vec()].concat(),
+            Self::PathProbe { id } => [head(TYPE_PATH_PROBE), id.to_be_bytes().to_vec()].concat(),
+            Self::PathProbeAnswer { id } => [head(PATH_PROBE_ANSWER), id.to_be_bytes().to_vec()].concat(),
             Self::Pong { stamp, time } => {
                 [head(PONG), stamp.to_be_bytes().to_vec(), time.to_be_bytes().to_vec()].concat()
             }
@@ -114,8 +128,17 @@ impl<'a> Control<'a> {
             (TEARDOWN, 4) if body[1..] == [0, 0, 0] => Some(Self::Teardown(Reason::from_number(body[0]))),
             (PING, 8) => Some(Self::Ping { stamp: number(0)? }),
             (PONG, 16) => Some(Self::Pong { stamp: number(0)?, time: number(8)? }),
+            (TYPE_PATH_PROBE, _) => Some(Self::PathProbe { id: number(0)? }),
+            (PATH_PROBE_ANSWER, 8) => Some(Self::PathProbeAnswer { id: number(0)? }),
             _ => None,
         }
+    }
+
+    /// A probe of `length` bytes.
+    pub fn path_probe(id: u64, length: usize) -> Vec<u8> {
+        let mut message = Self::PathProbe { id }.encode();
+        message.resize(length.max(message.len()), 0);
+        message
     }
 }
 
@@ -274,6 +297,7 @@ impl Reader<'_> {
 
 #[cfg(test)]
 mod tests {
+    use mtd_common::control_record::PROBE_HEAD;
     use proptest::prelude::*;
 
     use super::*;
@@ -306,9 +330,18 @@ mod tests {
             Control::Teardown(Reason::Other(77)),
             Control::Ping { stamp: 5 },
             Control::Pong { stamp: 5, time: u64::MAX },
+            Control::PathProbe { id: 6 },
+            Control::PathProbeAnswer { id: u64::MAX },
         ] {
             assert_eq!(Control::decode(&message.encode()), Some(message));
         }
+        let long = Control::path_probe(7, 1388);
+        assert_eq!((long.len(), Control::decode(&long)), (1388, Some(Control::PathProbe { id: 7 })));
+        assert_eq!(
+            Control::decode(&long[..PROBE_HEAD]),
+            Some(Control::PathProbe { id: 7 }),
+            "its head is enough"
+        );
         let request = Request { end: end(), tunnel: [3; 16] };
         assert_eq!(Request::decode(&request.encode()), Some(request));
         assert_eq!(Response::decode(&response().encode()), Some(response()));

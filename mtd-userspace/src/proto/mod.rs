@@ -9,6 +9,7 @@ pub mod messages;
 mod model;
 pub mod noise;
 pub mod packet;
+pub mod path_probe;
 pub mod rendezvous;
 #[cfg(test)]
 mod schedules;

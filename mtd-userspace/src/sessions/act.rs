@@ -3,7 +3,6 @@
 use tracing::{debug, error, warn};
 
 use super::effect::Effect;
-use super::installed::Installed;
 use super::origin::{Origin, OriginId, Request, Seen};
 use super::store::{Note, Store};
 use super::{Maps, Sessions};
@@ -38,6 +37,7 @@ impl<M: Maps> Sessions<M> {
             }
             failures += 1;
         });
+        self.probe_paths(now);
         self.forget_paths(now.boot);
         if let Err(error) = self.table.wipe(now.boot) {
             error!("wiping the keys of ended sessions: {error}");
@@ -109,6 +109,7 @@ impl<M: Maps> Sessions<M> {
                 Ok(())
             }
             Request::Route(id) => {
+                self.set_carrier((origin, id), now);
                 let done = self.table.route((origin, id)).map_err(anyhow::Error::from);
                 self.observer.routed((origin, id), done.is_ok());
                 done
@@ -175,11 +176,9 @@ impl<M: Maps> Sessions<M> {
         }
     }
 
-    fn send_control(&self, origin: OriginId, id: SessionId, message: &[u8]) {
-        let installed = self.table.get((origin, id));
-        let Some([source, destination]) = installed.and_then(Installed::control_addresses) else {
-            return;
-        };
+    pub(super) fn send_control(&self, origin: OriginId, id: SessionId, message: &[u8]) {
+        let Some(installed) = self.table.get((origin, id)) else { return };
+        let [source, destination] = installed.control_addresses();
         if let Err(error) = self.wire.inject(&packet::control(source, destination, message)) {
             debug!("sending a control message: {error}");
         }

@@ -153,7 +153,7 @@ fn choose(prefixes: &[Ipv6Net], wanted: Option<Ipv6Net>) -> Option<Ipv6Net> {
 }
 
 /// Random numbers of the kernel.
-fn random() -> Random {
+pub(super) fn random() -> Random {
     Box::new(|bytes| {
         // The call cannot fail once the kernel has gathered enough entropy at boot, and blocks until then. Keys depend on
         // it: without randomness the controller cannot go on.

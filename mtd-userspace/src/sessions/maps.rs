@@ -66,6 +66,12 @@ pub trait Maps: Send {
     /// The traffic of a session.
     fn traffic(&self, index: SessionIndex) -> SessionTraffic;
 
+    /// Inner packets that a session has sent and the least path of IPv6 would not carry.
+    fn long_sent(&self, index: SessionIndex) -> u64;
+
+    /// Cuts the inner IPv6 packets of a session in two that have more than these bytes; 0: none.
+    fn set_longest(&mut self, index: SessionIndex, bytes: u32);
+
     /// Makes these (prefix length in bits of the key, key, session) the only routes.
     ///
     /// # Errors
@@ -143,6 +149,14 @@ impl Maps for Plane {
 
     fn traffic(&self, index: SessionIndex) -> SessionTraffic {
         self.session_traffic(index.0)
+    }
+
+    fn long_sent(&self, index: SessionIndex) -> u64 {
+        self.long_sent(index.0)
+    }
+
+    fn set_longest(&mut self, index: SessionIndex, bytes: u32) {
+        self.set_longest(index.0, bytes);
     }
 
     fn replace_routes(&mut self, routes: &[(u32, RouteKey, Route)]) -> Result<(), Error> {

@@ -20,6 +20,7 @@ mod origin;
 mod path;
 mod paths;
 mod place;
+mod probers;
 mod report;
 mod requests;
 pub mod section;
@@ -50,6 +51,7 @@ pub use self::origin::OriginId;
 use self::origin::{Origin as _, Origins};
 use self::paths::Paths;
 use self::place::Place;
+use self::probers::Probers;
 pub(crate) use self::stop::stop;
 use self::store::Store;
 pub(crate) use self::surroundings::{first_prefixes, possible_mtu};
@@ -60,6 +62,7 @@ use crate::dataplane::{self, Plane, XdpMode};
 use crate::device::Lack;
 use crate::keys::PublicKey;
 use crate::model::{BootNs, Reading, Totals};
+use crate::proto::exchange::Random;
 use crate::proto::session::nanoseconds;
 use crate::state::{Marks, State, StateError};
 
@@ -84,6 +87,8 @@ pub struct Sessions<M = Plane> {
     pins: PathBuf,
     /// What is known of the outer paths.
     paths: Paths,
+    probers: Probers,
+    random: Random,
     observer: Observer,
     /// The MTU of the tunnel device has to be set again.
     mtu_due: bool,
@@ -175,6 +180,8 @@ impl<M: Maps> Sessions<M> {
             mode: None,
             pins,
             paths: Paths::new(nanoseconds(config.mtu_expires)),
+            probers: Probers::default(),
+            random: build::random(),
             observer: Observer::new(names),
             mtu_due: false,
             turn: 0,
@@ -189,6 +196,7 @@ impl<M: Maps> Sessions<M> {
         sessions.table.load_all(now, |_, error| failure = Some(error));
         failure.map_or(Ok(()), Err)?;
         sessions.traffic_before = sessions.table.totals();
+        sessions.set_carriers(now);
         Ok(sessions)
     }
 }

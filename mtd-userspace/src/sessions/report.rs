@@ -146,6 +146,7 @@ impl<M: Maps> Sessions<M> {
             clock_offset_seconds: Some(clock::difference(*offset, now) as f64 / 1e9),
             rekeyed_seconds: Some(now.boot.since(*started) as f64 / 1e9),
             path_mtu: self.path_mtu(installed.peer),
+            path_source: self.path_source(installed.peer),
             received: Traffic { packets: state.rx_packets, bytes: state.rx_bytes },
             sent: Traffic { packets: state.tx_packets, bytes: state.tx_bytes },
             ..base
@@ -173,6 +174,7 @@ impl<M: Maps> Sessions<M> {
             received: Traffic { packets: state.rx_packets, bytes: state.rx_bytes },
             sent: Traffic { packets: state.tx_packets, bytes: state.tx_bytes },
             path_mtu: self.path_mtu(installed.peer),
+            path_source: self.path_source(installed.peer),
             dropped_from_prefix: peer.dropped.iter().map(|(r, n)| (r.name().to_owned(), *n)).collect(),
             hint: peer_hint(peer, seen, wait(&peer.session, installed, now)),
         })

@@ -28,6 +28,7 @@ impl<M: Maps> Sessions<M> {
             return debug!("control message of a session that is over");
         };
         let ((origin, id), index) = (installed.key, installed.index());
+        let introduced = installed.is_introduction();
         let received = Received {
             id,
             slot: record.slot,
@@ -37,6 +38,12 @@ impl<M: Maps> Sessions<M> {
         if let Some(origin) = self.origins.get(origin) {
             let sequence = self.table.maps.state(index).map_or(0, |state| state.tx_sequence);
             origin.handle_valid(id, Seen { last_valid: BootNs(record.time), sequence }, now);
+        }
+        // A session may have begun to carry traffic by this message: that comes first.
+        self.act(now);
+        if (introduced || !self.handle_path_message((origin, id), received.message, now))
+            && let Some(origin) = self.origins.get(origin)
+        {
             origin.handle_control(received, now);
         }
         self.act(now);

@@ -34,15 +34,30 @@ pub struct Peer {
     pub received: Traffic,
     /// Inner packets and bytes sent.
     pub sent: Traffic,
-    /// Longest packet in bytes that the path to the peer carries, as a router has reported; `None`: as long as the interface
-    /// carries.
+    /// Longest packet in bytes that the path to the peer carries; `None`: as long as the interface carries.
     #[serde(default)]
     pub path_mtu: Option<u32>,
+    /// How that is known.
+    #[serde(default)]
+    pub path_source: PathSource,
     /// Packets from the peer's own prefix that were dropped, by reason, as far as they were sampled: they tell a wrong
     /// configuration from an absent peer.
     pub dropped_from_prefix: BTreeMap<String, u64>,
     /// A hint for the operator, when something seems wrong.
     pub hint: Option<String>,
+}
+
+/// See [`Peer::path_source`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PathSource {
+    /// It is what the interface carries, or `mtu` says; nothing is known of the path.
+    #[default]
+    Configured,
+    /// A router has reported it.
+    Told,
+    /// Probes have found it out.
+    Probed,
 }
 
 /// See [`Peer::state`].

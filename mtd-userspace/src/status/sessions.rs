@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::Endpoint;
+use super::{Endpoint, PathSource};
 use crate::model::Traffic;
 
 /// Handshakes that clients have begun.
@@ -56,6 +56,9 @@ pub struct Session {
     /// As [`super::Peer::path_mtu`].
     #[serde(default)]
     pub path_mtu: Option<u32>,
+    /// As [`super::Peer::path_source`].
+    #[serde(default)]
+    pub path_source: PathSource,
     /// Inner packets and bytes received.
     pub received: Traffic,
     /// Inner packets and bytes sent.
@@ -83,6 +86,7 @@ impl Session {
             clock_offset_seconds: None,
             rekeyed_seconds: None,
             path_mtu: None,
+            path_source: PathSource::Configured,
             received: Traffic::default(),
             sent: Traffic::default(),
             hint: None,

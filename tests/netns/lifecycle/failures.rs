@@ -3,9 +3,10 @@
 use std::fs;
 
 use anyhow::{Context as _, Result, ensure};
-use mtd_tests::controller::{Controller, mtd_program};
+use mtd_tests::controller::{Controller, Setup, mtd_program};
 use mtd_tests::link::Veth;
 use mtd_tests::process::Running;
+use mtd_tests::topology::Delivery;
 use mtd_tests::wait_until;
 use mtd_tests::xdp::{ConstantXdp, Verdict};
 
@@ -61,7 +62,8 @@ fn a_tunnel_device_belongs_to_one_controller() -> Result<()> {
     let mut first = bench.start()?;
     let device = || bench.netns().run(&["-o", "addr", "show", "dev", "mtd0"]);
     let before = device()?;
-    let mut second = bench.setup.clone();
+    let mut second = Setup::new(&bench.topology.server, &bench.setup.local, Delivery::Routed)?;
+    second.peers.clone_from(&bench.setup.peers);
     second.interface.clone_from(&cable.left);
     let config = second.write()?;
     let config = config.to_str().context("path of the configuration")?;

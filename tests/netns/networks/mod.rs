@@ -4,4 +4,5 @@
 mod addresses;
 mod boot;
 mod manager;
+mod path_mtu;
 mod stack;

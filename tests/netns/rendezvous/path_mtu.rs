@@ -10,6 +10,8 @@ use super::world::{Inner, Who, World, quoted};
 /// The MTU of the router's path to the client, and the longest inner packet that fits.
 const NARROW: u32 = 1400;
 const NARROW_INSIDE: u32 = NARROW - 72;
+/// What the links carry.
+const WIDE: u32 = 1500;
 /// The longest inner packet.
 const LONGEST: u32 = 1428;
 
@@ -37,6 +39,8 @@ fn a_narrow_path_to_one_client_is_that_clients_alone() -> Result<()> {
     // Keys are renewed every few seconds here, but the path's MTU is kept, because it belongs to the peer, not to a session.
     ensure!((path_mtu(Who::Alice)?, path_mtu(Who::Bob)?) == (Some(NARROW), None), "{}", world.explain());
     ensure!(carries(Who::Bob)?, "the other client's path is as wide as before");
+    // Probes would find that it is still as narrow.
+    world.topology().set_path_mtu(world.host(Who::Alice), WIDE)?;
     wait_until("the path to be tried again", PATIENCE, || Ok(path_mtu(Who::Alice)?.is_none()))?;
     wait_until("its route to go", PATIENCE, || Ok(!routes()?.contains(&alice)))?;
     world.require_no_session_drops(&[Who::Server, Who::Bob])

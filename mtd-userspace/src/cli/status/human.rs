@@ -11,8 +11,8 @@ use super::guard::{self, would_be_dropped};
 use crate::cli::output::{self, Section, Style};
 use crate::model::{Frames, Traffic};
 use crate::status::{
-    Endpoint, Handshakes, Network, Peer, PeerState, Rendezvous, RendezvousRole, Session, SessionRole,
-    SessionState, Status,
+    Endpoint, Handshakes, Network, PathSource, Peer, PeerState, Rendezvous, RendezvousRole, Session,
+    SessionRole, SessionState, Status,
 };
 
 /// Maximum number of sessions that are shown; of the others, only the number is shown.
@@ -127,7 +127,7 @@ fn peer_section(peer: &Peer, style: Style) -> Section {
     section.row("local", endpoint(peer.local));
     section.row("remote", endpoint(peer.remote));
     section.row("clock offset", format!("{:+.3} s", peer.clock_offset_seconds));
-    path_row(&mut section, peer.path_mtu);
+    path_row(&mut section, peer.path_mtu, peer.path_source);
     section.row("received", traffic(peer.received));
     section.row("sent", traffic(peer.sent));
     if !peer.dropped_from_prefix.is_empty() {
@@ -137,10 +137,17 @@ fn peer_section(peer: &Peer, style: Style) -> Section {
     section
 }
 
-fn path_row(section: &mut Section, mtu: Option<u32>) {
-    if let Some(mtu) = mtu {
-        section.row("path", format!("carries packets of up to {mtu} B, says a router"));
-    }
+fn path_row(section: &mut Section, mtu: Option<u32>, source: PathSource) {
+    let how = match source {
+        PathSource::Configured => return,
+        PathSource::Told => "says a router",
+        PathSource::Probed => "found by probes",
+    };
+    let text = match mtu {
+        Some(mtu) => format!("carries packets of up to {mtu} B, {how}"),
+        None => format!("carries packets as long as the interface does, {how}"),
+    };
+    section.row("path", text);
 }
 
 fn rendezvous_section(rendezvous: &Rendezvous, style: Style, now: f64) -> Section {
@@ -243,7 +250,7 @@ fn session_section(session: &Session, style: Style) -> Section {
     if let Some(offset) = session.clock_offset_seconds {
         section.row("clock offset", format!("{offset:+.3} s"));
     }
-    path_row(&mut section, session.path_mtu);
+    path_row(&mut section, session.path_mtu, session.path_source);
     section.row("received", traffic(session.received));
     section.row("sent", traffic(session.sent));
     section

@@ -7,8 +7,8 @@ use super::*;
 use crate::control::tests::{Running, sample};
 use crate::model::{MapFill, Program, Traffic};
 use crate::status::{
-    Endpoint, Guard, Handshakes, Network, Peer, PeerState, Rendezvous, RendezvousRole, Session, SessionRole,
-    SessionState, Slots, Tunnel, WallClock,
+    Endpoint, Guard, Handshakes, Network, PathSource, Peer, PeerState, Rendezvous, RendezvousRole, Session,
+    SessionRole, SessionState, Slots, Tunnel, WallClock,
 };
 
 #[derive(Parser)]
@@ -39,6 +39,7 @@ pub(crate) fn office() -> Peer {
         received: Traffic { packets: 1_000, bytes: 1_572_864 },
         sent: Traffic { packets: 1, bytes: 60 },
         path_mtu: None,
+        path_source: PathSource::Configured,
         dropped_from_prefix: BTreeMap::new(),
         hint: None,
     }
@@ -64,6 +65,7 @@ pub(crate) fn session() -> Session {
         clock_offset_seconds: Some(-0.0123),
         rekeyed_seconds: Some(30.0),
         path_mtu: Some(1400),
+        path_source: PathSource::Told,
         received: Traffic { packets: 1_000, bytes: 1_572_864 },
         sent: Traffic { packets: 1, bytes: 60 },
         hint: None,

@@ -337,8 +337,8 @@ impl Client {
             Control::Teardown(reason) => self.handle_teardown(received.id, reason, now),
             Control::Pong { stamp, time } => self.handle_pong(received.id, stamp, time, now),
             Control::Ping { stamp } => self.answer_ping(received.id, stamp, now),
-            // A client answers no requests.
-            Control::Request(_) => {}
+            // A client answers no requests. Probes are of the path, which all sessions with a peer share.
+            Control::Request(_) | Control::PathProbe { .. } | Control::PathProbeAnswer { .. } => {}
         }
     }
 

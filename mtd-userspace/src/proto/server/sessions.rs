@@ -142,8 +142,12 @@ impl Server {
                 let message = Control::Pong { stamp, time }.encode();
                 self.actions.push_back(Action::Control { id, about: id, message });
             }
-            // A server does not send requests.
-            Control::Pong { .. } | Control::Request(_) | Control::Response(_) => {}
+            // A server does not send requests. Probes are of the path, which all sessions with a peer share.
+            Control::Pong { .. }
+            | Control::Request(_)
+            | Control::Response(_)
+            | Control::PathProbe { .. }
+            | Control::PathProbeAnswer { .. } => {}
         }
     }
 

@@ -212,8 +212,13 @@ impl Session {
         &self.address_key
     }
 
-    /// Inner addresses of control messages, the client's and the server's: in
-    /// `fd6d:7464::/32`, the rest from the key of the addresses.
+    /// Whether this is the first of the two ends of the session.
+    pub fn is_first(&self) -> bool {
+        self.order == Order::LocalFirst
+    }
+
+    /// Inner addresses of control messages, the client's and the server's, or where nothing was negotiated those of the first
+    /// and the second end: in `fd6d:7464::/32`, the rest from the key of the addresses.
     pub fn control_addresses(&self) -> [[u8; 16]; 2] {
         DIRECTIONS.map(|from| {
             let mut hash = Sha256::new();

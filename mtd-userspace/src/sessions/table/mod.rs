@@ -210,7 +210,7 @@ impl<M: Maps> Table<M> {
             self.maps.set_state(index, state)?;
             note.map_or(Ok(()), |note| self.maps.set_note(index, &note))?;
             self.maps.set_session(index, element)?;
-            control.map_or(Ok(()), |destination| self.set_route(destination, route))?;
+            self.set_route(control, route)?;
             self.load(index, now)
         })();
         done.inspect_err(|_| self.remove(key, now))?;

@@ -137,6 +137,14 @@ impl Maps for Memory {
         SessionTraffic { last_valid, ..SessionTraffic::default() }
     }
 
+    fn long_sent(&self, index: SessionIndex) -> u64 {
+        self.states[index.position()].tx_long
+    }
+
+    fn set_longest(&mut self, index: SessionIndex, bytes: u32) {
+        self.states[index.position()].tx_longest = bytes.into();
+    }
+
     fn replace_routes(&mut self, routes: &[(u32, RouteKey, Route)]) -> Result<(), Error> {
         self.routes = routes.iter().map(|(length, key, route)| ((*length, *key), *route)).collect();
         Ok(())
