@@ -200,7 +200,8 @@ impl TunnelDevice {
         bring_up(netlink, &inner, changes).await?;
         bring_up(netlink, &outer, changes).await?;
         address::sync(netlink, name, outer.index, &self.addresses, changes).await?;
-        let connected: Vec<_> = self.addresses.iter().filter(|address| is_network(address)).map(IpNet::trunc).collect();
+        let connected: Vec<_> =
+            self.addresses.iter().filter(|address| is_network(address)).map(IpNet::trunc).collect();
         route::sync(netlink, name, outer.index, (&self.wanted_routes(), &connected), changes).await?;
         Ok(TunnelInfo { ifindex: outer.index, peer_ifindex: inner.index, mac })
     }
