@@ -150,9 +150,9 @@ struct Bulk {
 }
 
 impl Bulk {
-    /// About 6 MB/s, from one host to an address of another.
+    /// About 2 MB/s, from one host to an address of another.
     fn start(from: &Netns, to: (&Netns, IpAddr)) -> Result<Self> {
-        const WRITE: usize = 64 << 10;
+        const WRITE: usize = 48 << 10;
         let listener = to.0.enter(|| TcpListener::bind((to.1, 0)))??;
         let address = listener.local_addr()?;
         let mut near = from.enter(|| TcpStream::connect_timeout(&address, PATIENCE))??;
@@ -165,7 +165,7 @@ impl Bulk {
             let much = vec![0x5a; WRITE];
             while !stopped.load(Ordering::Relaxed) {
                 near.write_all(&much)?;
-                thread::sleep(Duration::from_millis(10));
+                thread::sleep(Duration::from_millis(25));
             }
             Ok(())
         });
