@@ -19,7 +19,9 @@ use super::origin::{Origin, Request, Seen};
 use crate::config;
 use crate::model::{BootNs, ClockOffset, PeerNumber};
 use crate::proto::clock::{self, Reading};
-use crate::proto::exchange::SessionId;
+use crate::proto::exchange::{Received, SendSlot, SessionId};
+use crate::proto::messages::Control;
+use crate::proto::middlebox::{Middlebox, Moment, Opener};
 use crate::proto::session::Session;
 use crate::state::Past;
 
@@ -35,6 +37,10 @@ pub(super) struct ConfiguredPeer {
     heard: BootNs,
     numbers: Numbers,
     condition: Condition,
+    pub(super) middlebox: Middlebox,
+    opener: Opener,
+    /// Slots before this one are not loaded.
+    not_before: u64,
 }
 
 /// Whether the session of a peer is in use.
@@ -60,6 +66,9 @@ impl ConfiguredPeer {
             heard: BootNs::NEVER,
             numbers: Numbers::new(0),
             condition: Condition::Absent,
+            middlebox: Middlebox::new(config.middlebox),
+            opener: Opener::default(),
+            not_before: 0,
             config,
         }
     }
@@ -74,11 +83,31 @@ impl ConfiguredPeer {
         inner
     }
 
-    fn begin(&mut self, offset: ClockOffset, sequence: u64, now: Reading) {
+    fn begin(&mut self, offset: ClockOffset, state: &SessionState, now: Reading) {
+        let sequence = state.tx_sequence;
         self.offset = offset;
+        self.not_before = state.rx_not_before;
         self.heard = now.boot;
         self.numbers = Numbers::new(sequence);
         self.condition = Condition::Live;
+    }
+
+    /// Where its session is in time.
+    fn moment(&self, now: Reading) -> Moment {
+        Moment::of(&self.session, self.offset, now.boot)
+    }
+
+    /// The opener that is due, and the question whether openers are needed.
+    fn open(&mut self, now: Reading) -> impl Iterator<Item = Control<'static>> + use<> {
+        let moment = self.moment(now);
+        let messages = if moment.slot() < self.not_before || self.condition != Condition::Live {
+            [None, None]
+        } else {
+            let (hears, even) = (self.opener.hears(moment), Some(self.session.is_first()));
+            let opener = self.opener.next(self.middlebox.wants_openers(), moment);
+            [opener, self.middlebox.next(hears, even, moment)]
+        };
+        messages.into_iter().flatten()
     }
 
     /// The state in which a session with this past starts.
@@ -131,7 +160,7 @@ impl Configured {
                 continue;
             }
             let state = peer.state(past(&peer.session.fingerprint()), now);
-            peer.begin(now.offset(), state.tx_sequence, now);
+            peer.begin(now.offset(), &state, now);
             info!("session with {} starts", peer.config.name);
             let id = id(position);
             self.requests.push_back(Request::Install(Box::new(NewSession {
@@ -210,12 +239,47 @@ impl Origin for Configured {
         }
         self.reserve();
         self.resume(now);
+        for (position, peer) in self.peers.iter_mut().enumerate() {
+            let messages = peer.open(now).map(|message| in_slot(id(position), SendSlot::Present, &message));
+            self.requests.extend(messages);
+        }
+    }
+
+    fn handle_control(&mut self, received: Received<'_>, now: Reading) {
+        let (id, slot) = (received.id, received.slot);
+        let Some(peer) = self.peer(id) else { return };
+        let moment = peer.moment(now);
+        match Control::decode(received.message) {
+            Some(Control::Opener { where_heard, heard }) => {
+                peer.opener.handle_opener(slot, heard, moment);
+                let messages: Vec<_> = peer.open(now).collect();
+                self.requests.push_back(Request::Answer { id, where_heard });
+                let openers = messages.iter().map(|message| in_slot(id, SendSlot::Present, message));
+                self.requests.extend(openers);
+            }
+            Some(Control::ProbeRequest { stamp }) => {
+                peer.opener.handle_probed(moment);
+                let message = Control::Probe { stamp };
+                self.requests.push_back(in_slot(id, SendSlot::Next, &message));
+                self.requests.push_back(Request::Control { id, about: id, message: message.encode() });
+            }
+            Some(Control::Probe { stamp })
+                if peer.middlebox.handle_probe(stamp, slot, &peer.opener, moment) =>
+            {
+                peer.opener.tell_again();
+            }
+            // What is negotiated elsewhere is configured here.
+            _ => {}
+        }
     }
 
     fn handle_valid(&mut self, id: SessionId, seen: Seen, _now: Reading) {
         let Some(peer) = self.peer(id) else { return };
         peer.numbers.note_sent(seen.sequence);
         peer.heard = peer.heard.max(seen.last_valid);
+        if let Some(slot) = seen.heard {
+            peer.opener.handle_heard(slot);
+        }
     }
 
     fn handle_not_installed(&mut self, id: SessionId, _now: Reading) {
@@ -260,7 +324,7 @@ impl Origin for Configured {
         let position = self.peers.iter().position(same)?;
         let peer = &mut self.peers[position];
         info!("session with {} goes on", peer.config.name);
-        peer.begin(ClockOffset(left.element.clock_offset), left.state.tx_sequence, now);
+        peer.begin(ClockOffset(left.element.clock_offset), &left.state, now);
         Some(Adoption {
             id: id(position),
             session: Arc::clone(&peer.session),
@@ -280,6 +344,11 @@ impl Origin for Configured {
 /// The number of a peer: its position in the configuration, from 1 on.
 const fn number(position: usize) -> PeerNumber {
     PeerNumber(position as u32 + 1)
+}
+
+/// A message in a slot that it names itself.
+fn in_slot(id: SessionId, slot: SendSlot, message: &Control<'_>) -> Request {
+    Request::ControlIn { id, slot, message: message.encode() }
 }
 
 const fn id(position: usize) -> SessionId {
