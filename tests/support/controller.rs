@@ -84,6 +84,8 @@ pub struct Session {
     pub period: String,
     /// `encrypt` or `authenticate`.
     pub mode: String,
+    /// `auto`, `on` or `off`.
+    pub middlebox: String,
 }
 
 impl Session {
@@ -95,7 +97,7 @@ impl Session {
         let output = Command::new(mtd_program()?).arg("genpsk").output().context("mtd genpsk")?;
         ensure!(output.status.success(), "mtd genpsk failed: {output:?}");
         let key = String::from_utf8(output.stdout)?.trim().to_owned();
-        Ok(Self { key, period: "1s".to_owned(), mode: mode.to_owned() })
+        Ok(Self { key, period: "1s".to_owned(), mode: mode.to_owned(), middlebox: "auto".to_owned() })
     }
 }
 
@@ -193,13 +195,14 @@ impl Setup {
             write!(
                 text,
                 "\n[[peer]]\nname = \"peer{n}\"\nprefix = \"{}\"\nkey_file = \"{}\"\nseed = \"{}\"\npeer_seed = \"{}\"\n\
-                 period = \"{}\"\nmode = \"{}\"\nallowed_ips = [\"{}/128\", \"{}/32\"]\n",
+                 period = \"{}\"\nmode = \"{}\"\nmiddlebox = \"{}\"\nallowed_ips = [\"{}/128\", \"{}/32\"]\n",
                 remote.prefix,
                 key.display(),
                 self.local.seed,
                 remote.seed,
                 session.period,
                 session.mode,
+                session.middlebox,
                 remote.v6,
                 remote.v4
             )?;

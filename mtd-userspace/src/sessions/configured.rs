@@ -258,9 +258,8 @@ impl Origin for Configured {
                 self.requests.extend(openers);
             }
             Some(Control::ProbeRequest { stamp }) => {
-                peer.opener.handle_probed(moment);
-                let message = Control::Probe { stamp };
-                self.requests.push_back(in_slot(id, SendSlot::Next, &message));
+                let (next, message) = (peer.opener.handle_request(slot, moment), Control::Probe { stamp });
+                self.requests.extend(next.map(|slot| in_slot(id, slot, &message)));
                 self.requests.push_back(Request::Control { id, about: id, message: message.encode() });
             }
             Some(Control::Probe { stamp })

@@ -8,7 +8,7 @@
 
 use mtd_common::slot;
 
-use super::exchange::SECOND;
+use super::exchange::{SECOND, SendSlot};
 use super::messages::Control;
 use super::session::Session;
 use crate::model::{BootNs, ClockOffset, MiddleboxChoice};
@@ -54,6 +54,16 @@ impl Moment {
     /// The present slot.
     pub const fn slot(self) -> u64 {
         self.slot
+    }
+}
+
+/// The slot in which a probe is sent on a request in a packet of the slot with these low 32 bits: the one after it. `None`: by
+/// this end's clock, that is not the present or the next slot, so it cannot be sent, or would come in a slot that is not live.
+pub fn probe_slot(low: u32, moment: Moment) -> Option<SendSlot> {
+    match low.wrapping_sub(moment.slot as u32).cast_signed() {
+        0 => Some(SendSlot::Next),
+        -1 => Some(SendSlot::Present),
+        _ => None,
     }
 }
 
@@ -117,9 +127,11 @@ impl Opener {
         again || (period > FORGETS && boot.since(self.last) >= REFRESH)
     }
 
-    /// This end sends a probe for its peer: it opens the slot after the present one.
-    pub fn handle_probed(&mut self, moment: Moment) {
-        self.used = self.used.max(moment.slot + 1);
+    /// The peer asks for a probe in a packet of the slot with these low 32 bits. This end sends it, and so has used its slot.
+    pub fn handle_request(&mut self, low: u32, moment: Moment) -> Option<SendSlot> {
+        let slot = probe_slot(low, moment)?;
+        self.used = self.used.max(moment.slot + u64::from(slot == SendSlot::Next));
+        Some(slot)
     }
 
     /// Lets the peer be told once more, if it may have missed it, that it can send as it likes.

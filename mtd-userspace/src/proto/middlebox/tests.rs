@@ -134,7 +134,7 @@ fn probes_in_slots_that_were_used_and_of_other_questions_prove_nothing() {
     let Some(Control::ProbeRequest { stamp }) = middlebox.next(true, None, moment) else { panic!() };
     assert!(!middlebox.handle_probe(stamp + 1, FIRST as u32 + 1, &opener, moment));
     assert!(!middlebox.handle_probe(stamp, FIRST as u32, &opener, moment), "a slot that is open");
-    opener.handle_probed(moment);
+    assert_eq!(opener.handle_request(FIRST as u32, moment), Some(SendSlot::Next));
     assert!(!middlebox.handle_probe(stamp, FIRST as u32 + 1, &opener, moment), "our own probe has opened it");
     assert!(middlebox.handle_probe(stamp, FIRST as u32 + 2, &opener, moment));
     // The clock went back over an edge.
@@ -142,6 +142,17 @@ fn probes_in_slots_that_were_used_and_of_other_questions_prove_nothing() {
     opener.next(true, at(FIRST + 1, 0, SECOND));
     let Some(Control::ProbeRequest { stamp }) = middlebox.next(true, None, moment) else { panic!() };
     assert!(!middlebox.handle_probe(stamp, FIRST as u32 + 1, &opener, moment));
+}
+
+#[test]
+fn a_probe_comes_in_the_slot_after_that_of_the_request_or_not_at_all() {
+    let moment = at(FIRST, 0, SECOND);
+    for (ahead, expected) in
+        [(-2, None), (-1, Some(SendSlot::Present)), (0, Some(SendSlot::Next)), (1, None), (2, None)]
+    {
+        let low = (FIRST as u32).wrapping_add_signed(ahead);
+        assert_eq!(probe_slot(low, moment), expected, "{ahead}");
+    }
 }
 
 #[test]

@@ -39,7 +39,7 @@ impl Server {
                 let result = self.rekey(received.id, body, now);
                 self.count(result);
             }
-            Some(message) => self.handle_session(received.id, &message, now),
+            Some(message) => self.handle_session(received.id, received.slot, &message, now),
             None => {}
         }
     }

@@ -6,8 +6,9 @@ use super::Server;
 use crate::keys::PublicKey;
 use crate::model::{BootNs, ClockOffset};
 use crate::proto::clock::Reading;
-use crate::proto::exchange::{Action, Adopted, SECOND, SendSlot, SessionId};
+use crate::proto::exchange::{Action, Adopted, SECOND, SessionId};
 use crate::proto::messages::{Control, Reason, Tunnel};
+use crate::proto::middlebox::{Moment, probe_slot};
 use crate::proto::packet::Path;
 use crate::proto::session::Session;
 
@@ -124,8 +125,8 @@ impl Server {
         }
     }
 
-    /// A message inside a session, other than a request.
-    pub(super) fn handle_session(&mut self, id: SessionId, message: &Control<'_>, now: Reading) {
+    /// A message inside a session, other than a request, in a packet of the slot with these low 32 bits.
+    pub(super) fn handle_session(&mut self, id: SessionId, slot: u32, message: &Control<'_>, now: Reading) {
         let Some(active) = self.sessions.get(&id) else { return };
         match *message {
             Control::Teardown(_) => self.end(id, None),
@@ -143,8 +144,10 @@ impl Server {
             }
             Control::ProbeRequest { stamp } => {
                 let message = Control::Probe { stamp }.encode();
-                let slot = SendSlot::Next;
-                self.actions.push_back(Action::ControlIn { id, slot, message: message.clone() });
+                let moment = Moment::of(&active.session, active.offset, now.boot);
+                if let Some(slot) = probe_slot(slot, moment) {
+                    self.actions.push_back(Action::ControlIn { id, slot, message: message.clone() });
+                }
                 self.actions.push_back(Action::Control { id, about: id, message });
             }
             // A server does not send requests, and needs no openers.
