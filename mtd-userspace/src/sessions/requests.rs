@@ -2,6 +2,7 @@
 
 use std::net::Ipv6Addr;
 
+use ipnet::IpNet;
 use mtd_common::DropReason;
 use mtd_common::control_record::{ControlRecord, KIND_TOO_BIG};
 use mtd_common::event::DropEvent;
@@ -51,19 +52,30 @@ impl<M: Maps> Sessions<M> {
         self.act(now);
     }
 
+    /// This host reaches these networks by other ways than the tunnel: servers may claim no address in them.
+    pub(crate) fn handle_elsewhere(&mut self, networks: Vec<IpNet>) {
+        let (now, networks) = (self.clock.read(), networks.into());
+        for connection in &mut self.origins.clients {
+            connection.set_elsewhere(&networks, now);
+        }
+        self.act(now);
+    }
+
     /// The set of registered clients has changed.
     pub(crate) fn apply(&mut self, consequences: Consequences) {
         let now = self.clock.read();
         let Some(server) = &mut self.origins.server else { return };
-        for (client, addresses) in consequences.register {
+        for client in consequences.register {
             // The registry contains no weak keys.
-            server.register(client, addresses, now);
+            server.register(client.public_key, client.addresses, now);
+            self.observer.name(client.public_key, client.name);
         }
         for client in &consequences.remove {
             server.remove(client, now);
         }
         self.act(now);
         for client in consequences.remove {
+            self.observer.forget(&client);
             self.effect(Effect::Withdraw(client));
         }
     }

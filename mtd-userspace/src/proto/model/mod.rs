@@ -1,6 +1,7 @@
 //! Both ends of a rendezvous in one process, in virtual time, over a network that loses, delays, duplicates and
 //! re-orders, with a data plane and a DHT that do what the real ones do: for the tests of both machines.
 
+mod dice;
 mod firewall;
 mod tables;
 
@@ -9,6 +10,7 @@ use std::collections::{BTreeMap, HashMap};
 use mtd_common::abi;
 use mtd_common::address::Network;
 
+pub(super) use self::dice::Dice;
 pub(super) use self::firewall::Firewall;
 pub(super) use self::tables::Tables;
 use super::client::{self, Client, Fetched, Phase};
@@ -27,34 +29,6 @@ const STEP: u64 = 50 * MILLISECOND;
 /// Times of the clocks when a model begins.
 const EPOCH: u64 = 1_800_000_123 * SECOND;
 
-/// Random numbers of a model: the same for the same seed, and of good quality.
-#[derive(Clone)]
-pub(super) struct Dice(u64);
-
-impl Dice {
-    pub(super) fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    /// One step of Steele's `SplitMix64`.
-    pub(super) fn roll(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// A number below `n`.
-    pub(super) fn below(&mut self, n: u64) -> u64 {
-        self.roll() % n.max(1)
-    }
-
-    pub(super) fn source(&mut self) -> super::exchange::Random {
-        let mut dice = Self(self.roll());
-        Box::new(move |bytes| bytes.iter_mut().for_each(|byte| *byte = dice.roll() as u8))
-    }
-}
-
 /// One machine on its host.
 pub(super) enum Machine {
     Client(Box<Client>),
@@ -69,6 +43,8 @@ pub(super) struct Host {
     pub(super) wall: u64,
     /// Packets to these prefixes come here.
     pub(super) network: Option<Network>,
+    /// And those to this one.
+    pub(super) old_network: Option<Network>,
     pub(super) identity: SecretKey,
     /// Application data that arrived.
     pub(super) delivered: Vec<Vec<u8>>,
@@ -136,6 +112,7 @@ impl World {
             tables: Tables::default(),
             wall: EPOCH,
             network: Some(network(u16::from(n) + 1)),
+            old_network: None,
             identity: SecretKey::from_bytes([n + 1; 32]),
             delivered: Vec::new(),
             firewall: None,
@@ -269,7 +246,7 @@ impl World {
     /// Starts a client. Without what an earlier one left.
     pub(super) fn start_client(&mut self, n: usize) {
         let mut client = self.new_client(n);
-        client.set_network(self.hosts[n].network, self.hosts[n].now(self.boot));
+        client.set_network(self.hosts[n].network, &[], self.hosts[n].now(self.boot));
         self.hosts[n].tables = Tables::default();
         self.hosts[n].machine = Some(Machine::Client(Box::new(client)));
         self.act(n);
@@ -358,7 +335,8 @@ impl World {
 
     /// The host whose prefix begins with these bytes.
     fn host_at(&self, high: &[u8]) -> Option<usize> {
-        self.hosts.iter().position(|host| host.network.is_some_and(|network| network.prefix[..8] == *high))
+        let is_here = |network: Network| network.prefix[..8] == *high;
+        self.hosts.iter().position(|host| host.network.into_iter().chain(host.old_network).any(is_here))
     }
 
     fn deliver(&mut self, packet: &[u8]) {
