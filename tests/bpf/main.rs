@@ -15,6 +15,7 @@ mod ecn;
 mod events;
 mod flips;
 mod harness;
+mod heard;
 mod inner;
 mod inner_source;
 mod introduction;

@@ -87,6 +87,8 @@ pub struct Session {
     pub period: String,
     /// `encrypt` or `authenticate`.
     pub mode: String,
+    /// `auto`, `on` or `off`.
+    pub middlebox: String,
 }
 
 impl Session {
@@ -98,7 +100,7 @@ impl Session {
         let output = Command::new(mtd_program()?).arg("genpsk").output().context("mtd genpsk")?;
         ensure!(output.status.success(), "mtd genpsk failed: {output:?}");
         let key = String::from_utf8(output.stdout)?.trim().to_owned();
-        Ok(Self { key, period: "1s".to_owned(), mode: mode.to_owned() })
+        Ok(Self { key, period: "1s".to_owned(), mode: mode.to_owned(), middlebox: "auto".to_owned() })
     }
 }
 
@@ -198,13 +200,14 @@ impl Setup {
             write!(
                 text,
                 "\n[[peer]]\nname = \"peer{n}\"\nprefix = \"{}\"\nkey_file = \"{}\"\nseed = \"{}\"\npeer_seed = \"{}\"\n\
-                 period = \"{}\"\nmode = \"{}\"\nallowed_ips = [\"{}\"]\n",
+                 period = \"{}\"\nmode = \"{}\"\nmiddlebox = \"{}\"\nallowed_ips = [\"{}\"]\n",
                 remote.prefix,
                 key.display(),
                 self.local.seed,
                 remote.seed,
                 session.period,
                 session.mode,
+                session.middlebox,
                 allowed.join("\", \"")
             )?;
         }

@@ -100,6 +100,7 @@ fn connections(
             window: server.window.as_secs(),
             keepalive: nanoseconds(server.keepalive),
             allowed: server.allowed_ips.clone(),
+            middlebox: server.middlebox,
         };
         let machine = Client::new(settings, random());
         let mut machine = machine

@@ -20,7 +20,9 @@ use super::slots::{self, Slots};
 use crate::config;
 use crate::model::{BootNs, ClockOffset, PeerNumber};
 use crate::proto::clock::{self, Reading};
-use crate::proto::exchange::SessionId;
+use crate::proto::exchange::{Received, SendSlot, SessionId};
+use crate::proto::messages::Control;
+use crate::proto::middlebox::{Middlebox, Moment, Opener};
 use crate::proto::session::Session;
 use crate::state::{Marks, Past, SessionClock};
 
@@ -43,6 +45,8 @@ pub(super) struct ConfiguredPeer {
     /// Slots before this one are not used; 0: no such slots are known.
     not_before: u64,
     condition: Condition,
+    pub(super) middlebox: Middlebox,
+    opener: Opener,
 }
 
 /// Whether the session of a peer is in use.
@@ -72,6 +76,8 @@ impl ConfiguredPeer {
             copied: false,
             not_before: 0,
             condition: Condition::Absent,
+            middlebox: Middlebox::new(config.middlebox),
+            opener: Opener::default(),
             config,
         }
     }
@@ -91,6 +97,24 @@ impl ConfiguredPeer {
         self.offset = offset;
         self.heard = now.boot;
         self.condition = Condition::Live;
+    }
+
+    /// Where its session is in time.
+    fn moment(&self, now: Reading) -> Moment {
+        Moment::of(&self.session, self.offset, now.boot)
+    }
+
+    /// The opener that is due, and the question whether openers are needed.
+    fn open(&mut self, now: Reading) -> impl Iterator<Item = Control<'static>> + use<> {
+        let moment = self.moment(now);
+        let messages = if moment.slot() < self.not_before || self.condition != Condition::Live {
+            [None, None]
+        } else {
+            let (hears, even) = (self.opener.hears(moment), Some(self.session.is_first()));
+            let opener = self.opener.next(self.middlebox.wants_openers(), moment);
+            [opener, self.middlebox.next(hears, even, moment)]
+        };
+        messages.into_iter().flatten()
     }
 
     /// The state in which a session with this past starts in this boot of the host.
@@ -115,6 +139,7 @@ impl ConfiguredPeer {
             }
         };
         state.tx_sequence = self.numbers.next();
+        self.not_before = state.rx_not_before;
         state
     }
 
@@ -294,12 +319,46 @@ impl Origin for Configured {
         }
         self.reserve(now);
         self.resume(now);
+        for (position, peer) in self.peers.iter_mut().enumerate() {
+            let messages = peer.open(now).map(|message| in_slot(id(position), SendSlot::Present, &message));
+            self.requests.extend(messages);
+        }
+    }
+
+    fn handle_control(&mut self, received: Received<'_>, now: Reading) {
+        let (id, slot) = (received.id, received.slot);
+        let Some(peer) = self.peer(id) else { return };
+        let moment = peer.moment(now);
+        match Control::decode(received.message) {
+            Some(Control::Opener { where_heard, heard }) => {
+                peer.opener.handle_opener(slot, heard, moment);
+                let messages: Vec<_> = peer.open(now).collect();
+                self.requests.push_back(Request::Answer { id, where_heard });
+                let openers = messages.iter().map(|message| in_slot(id, SendSlot::Present, message));
+                self.requests.extend(openers);
+            }
+            Some(Control::ProbeRequest { stamp }) => {
+                let (next, message) = (peer.opener.handle_request(slot, moment), Control::Probe { stamp });
+                self.requests.extend(next.map(|slot| in_slot(id, slot, &message)));
+                self.requests.push_back(Request::Control { id, about: id, message: message.encode() });
+            }
+            Some(Control::Probe { stamp })
+                if peer.middlebox.handle_probe(stamp, slot, &peer.opener, moment) =>
+            {
+                peer.opener.tell_again();
+            }
+            // What is negotiated elsewhere is configured here.
+            _ => {}
+        }
     }
 
     fn handle_valid(&mut self, id: SessionId, seen: Seen, _now: Reading) {
         let Some(peer) = self.peer(id) else { return };
         peer.note_sent(seen.sequence);
         peer.heard = peer.heard.max(seen.last_valid);
+        if let Some(slot) = seen.heard {
+            peer.opener.handle_heard(slot);
+        }
     }
 
     fn handle_not_installed(&mut self, id: SessionId, _now: Reading) {
@@ -364,6 +423,7 @@ impl Origin for Configured {
         info!("session with {} goes on", peer.config.name);
         let marks = std::mem::replace(&mut peer.past, Past::None).marks();
         peer.begin(ClockOffset(left.element.clock_offset), now);
+        peer.not_before = left.state.rx_not_before;
         peer.slots = Slots::after(&marks, &peer.session, &self.boot, now);
         peer.numbers = Numbers::adopted(marks.sent, left.state.tx_sequence);
         Some(Adoption {
@@ -385,6 +445,11 @@ impl Origin for Configured {
 /// The number of a peer: its position in the configuration, from 1 on.
 const fn number(position: usize) -> PeerNumber {
     PeerNumber(position as u32 + 1)
+}
+
+/// A message in a slot that it names itself.
+fn in_slot(id: SessionId, slot: SendSlot, message: &Control<'_>) -> Request {
+    Request::ControlIn { id, slot, message: message.encode() }
 }
 
 const fn id(position: usize) -> SessionId {

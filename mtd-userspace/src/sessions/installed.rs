@@ -81,6 +81,8 @@ pub(super) struct Installed {
     pub(super) networks: Option<Arc<[IpNet]>>,
     /// Out of use for a while: no packet passes.
     pub(super) resting: bool,
+    /// The peer is answered where it was heard.
+    pub(super) where_heard: bool,
 }
 
 impl Installed {
@@ -99,7 +101,11 @@ impl Installed {
     /// The element of the session table.
     pub(super) fn element(&self) -> abi::Session {
         let generation = if self.resting { 0 } else { self.place().generation };
-        self.session.element(generation, self.offset.0, self.peer.0, self.remote)
+        let mut element = self.session.element(generation, self.offset.0, self.peer.0, self.remote);
+        if self.where_heard {
+            element.flags |= abi::FLAG_HEARD;
+        }
+        element
     }
 
     /// The inner addresses of control messages, own and the peer's. They belong to this session alone, so that a message

@@ -47,7 +47,7 @@ impl<M: Maps> Sessions<M> {
     pub(super) fn handle_path_message(&mut self, key: Key, message: &[u8], now: Reading) -> bool {
         match Control::decode(message) {
             Some(Control::PathProbe { id }) => {
-                self.send_control(key.0, key.1, &Control::PathProbeAnswer { id }.encode());
+                self.send_control(key.0, key.1, None, &Control::PathProbeAnswer { id }.encode());
                 true
             }
             Some(Control::PathProbeAnswer { id }) => {
@@ -123,7 +123,7 @@ impl<M: Maps> Sessions<M> {
         let probes = probing.prober.poll(seen, now.boot, &mut || random_u64(random));
         for probe in &probes {
             let message = Control::path_probe(probe.id, probe.size as usize - OVERHEAD - IPV6);
-            self.send_control(key.0, key.1, &message);
+            self.send_control(key.0, key.1, None, &message);
         }
         self.take_found(peer, key);
         probes.len()

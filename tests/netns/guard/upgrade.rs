@@ -45,7 +45,7 @@ fn another_layout_takes_over_and_back_in_the_dark() -> Result<()> {
 fn another_version_is_replaced_with_an_announcement() -> Result<()> {
     let site = dark()?;
     let before = site.bench.objects()?;
-    set_version(&site.bench.pins()?, abi::VERSION + 1)?;
+    move_versions(&site.bench.pins()?, 1)?;
     assert_error(
         &site.bench.mtd(&["policy", site.bench.ifname(), "monitor"])?,
         &["nothing of mtd is attached"],
@@ -58,7 +58,7 @@ fn another_version_is_replaced_with_an_announcement() -> Result<()> {
     assert!(site.bench.objects()?.maps.is_disjoint(&before.maps), "other maps");
     controller.stop()?;
     // A data plane of another version can be removed, with its device.
-    set_version(&site.bench.pins()?, abi::VERSION + 1)?;
+    move_versions(&site.bench.pins()?, 1)?;
     assert_success(&site.bench.mtd(&["detach", site.bench.ifname()])?);
     assert!(site.is_open()?);
     let links = site.bench.netns().run(&["link"])?;
@@ -104,9 +104,9 @@ fn where_the_new_programs_do_not_load_the_old_ones_go_on() -> Result<()> {
     site.bench.setup.extra = "max_sessions = 64\n".to_owned();
     assert_refused(&run(&site)?);
     site.bench.setup.extra.clear();
-    set_version(&site.bench.pins()?, abi::VERSION + 1)?;
+    move_versions(&site.bench.pins()?, 1)?;
     assert_refused(&run(&site)?);
-    set_version(&site.bench.pins()?, abi::VERSION)?;
+    move_versions(&site.bench.pins()?, -1)?;
 
     assert!(!site.is_open()?, "dark");
     attached.assert_same(&site.bench.inventory()?);
@@ -134,28 +134,30 @@ fn assert_refused(output: &Output) {
     );
 }
 
-/// Changes the version of the data plane that is pinned in this folder.
-pub(crate) fn set_version(pins: &Path, version: u32) -> Result<()> {
-    set_versions(pins, |_| true, version)
+/// Makes the data plane that is pinned in this folder one of other versions, higher by this in each group.
+pub(crate) fn move_versions(pins: &Path, by: i32) -> Result<()> {
+    move_versions_of(pins, |_| true, by)
 }
 
-/// Changes the version of one group of maps that are pinned in this folder.
-pub(crate) fn set_group_version(pins: &Path, group: &str, version: u32) -> Result<()> {
-    set_versions(pins, |found| found == group, version)
+/// The same for the maps of one group.
+pub(crate) fn move_group_version(pins: &Path, group: &str, by: i32) -> Result<()> {
+    move_versions_of(pins, |found| found == group, by)
 }
 
-/// Changes the version in the names of the pins, `group-version-MAP`.
-fn set_versions(pins: &Path, is_meant: impl Fn(&str) -> bool, version: u32) -> Result<()> {
+/// The version is in the names of the pins: `group-version-MAP`.
+fn move_versions_of(pins: &Path, is_meant: impl Fn(&str) -> bool, by: i32) -> Result<()> {
     let mut renamed = 0;
     for entry in fs::read_dir(pins.join("maps"))? {
         let name = entry?.file_name().into_string().ok().context("a name")?;
         let mut parts = name.splitn(3, '-');
-        let (group, Some(_), Some(map)) = (parts.next().unwrap_or_default(), parts.next(), parts.next())
+        let (group, Some(version), Some(map)) =
+            (parts.next().unwrap_or_default(), parts.next(), parts.next())
         else {
             bail!("{name} is not named as a map of a group");
         };
         if is_meant(group) {
             let maps = pins.join("maps");
+            let version = version.parse::<i32>()? + by;
             fs::rename(maps.join(&name), maps.join(format!("{group}-{version}-{map}")))?;
             renamed += 1;
         }

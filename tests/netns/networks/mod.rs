@@ -3,6 +3,7 @@
 
 mod addresses;
 mod boot;
+mod firewall;
 mod manager;
 mod path_mtu;
 mod stack;

@@ -19,7 +19,7 @@ mod steady;
 mod strangers;
 mod sybils;
 mod torture;
-mod watch;
+pub(crate) mod watch;
 mod web;
 mod windows;
 pub(crate) mod world;

@@ -16,7 +16,7 @@ use mtd_tests::traffic::Flows;
 
 use super::world::{Inner, Role, World};
 use super::{SLOT, at_once};
-use crate::guard::upgrade::{set_group_version, set_version};
+use crate::guard::upgrade::{move_group_version, move_versions};
 
 /// After a switch, reception begins with a slot that had not begun, which takes up to two slots of a second. TCP retransmits
 /// after 0.2, 0.4, 0.8 … seconds, so it may take twice as long from the controller's end. The rest is for a busy machine.
@@ -48,7 +48,7 @@ fn connections_go_on_through_another_layout_and_back() -> Result<()> {
                 // FILTER is the first map whose size differs.
                 Found::OtherSize => "is replaced; sessions start anew (FILTER: ".to_owned(),
                 Found::OtherVersion => {
-                    set_version(&world.instance(upgraded)?.pins(), abi::VERSION + 1)?;
+                    move_versions(&world.instance(upgraded)?.pins(), 1)?;
                     format!(
                         "sessions start anew (layout version {} instead of {})",
                         abi::VERSION + 1,
@@ -83,18 +83,24 @@ fn another_layout_of_one_group_ends_no_session_and_loses_no_packet() -> Result<(
         let mut world = World::open("encrypt", &TopologyOptions::default())?;
         let pins = world.instance(upgraded)?.pins();
         let load = world.load(Role::Client, Inner::V6)?;
-        for group in ["events", "guard", "counters", "control"] {
+        let groups = [
+            ("events", abi::event::VERSION),
+            ("guard", abi::guard::VERSION),
+            ("counters", abi::counters::VERSION),
+            ("control", abi::control_record::VERSION),
+        ];
+        for (group, version) in groups {
             thread::sleep(2 * SLOT);
             world.kill(upgraded)?;
             let before = maps(&pins)?;
-            set_group_version(&pins, group, abi::VERSION + 1)?;
+            move_group_version(&pins, group, 1)?;
             world.start(upgraded)?;
             let log = world.log(upgraded)?;
             let announced = format!(
                 "the attached maps of the group {group} do not fit and are replaced; sessions go on (layout version {} \
                  instead of {})",
-                abi::VERSION + 1,
-                abi::VERSION
+                version + 1,
+                version
             );
             for said in [announced.as_str(), "taking over the data plane"] {
                 ensure!(log.contains(said), "no {said:?} in: {log}");

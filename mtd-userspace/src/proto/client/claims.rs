@@ -123,6 +123,7 @@ fn is_private(address: IpAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::MiddleboxChoice;
     use crate::proto::client::{Phase, Settings};
     use crate::proto::exchange::SECOND;
     use crate::proto::model::World;
@@ -135,7 +136,14 @@ mod tests {
     fn client(allowed: &[&str], elsewhere: &[&str]) -> Client {
         let identity = crate::keys::SecretKey::from_bytes([1; 32]);
         let server = crate::keys::SecretKey::from_bytes([2; 32]).public();
-        let settings = Settings { identity, server, window: 900, keepalive: SECOND, allowed: nets(allowed) };
+        let settings = Settings {
+            identity,
+            server,
+            window: 900,
+            keepalive: SECOND,
+            allowed: nets(allowed),
+            middlebox: MiddleboxChoice::Off,
+        };
         let mut client = Client::new(settings, Box::new(|bytes| bytes.fill(1))).unwrap();
         client.claims.elsewhere = nets(elsewhere).into();
         client

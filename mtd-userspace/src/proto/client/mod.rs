@@ -13,8 +13,11 @@
 mod attempt;
 mod claims;
 #[cfg(test)]
+mod firewall;
+#[cfg(test)]
 mod hardship;
 mod keeping;
+mod opening;
 mod search;
 #[cfg(test)]
 mod tests;
@@ -33,10 +36,11 @@ use self::search::Search;
 use super::clock::Reading;
 use super::exchange::{Action, Adopted, Random, Received, SECOND, SessionId, random_u64};
 use super::messages::{Control, Reason, Tunnel};
+use super::middlebox::{Middlebox, Opener};
 use super::rendezvous::{Introduction, Shared};
 use super::session::Session;
 use crate::keys::{PublicKey, SecretKey};
-use crate::model::{BootNs, ClockOffset};
+use crate::model::{BootNs, ClockOffset, MiddleboxChoice};
 
 /// Longest wait between two tries, in ns.
 const MAX_BACKOFF: u64 = 30 * SECOND;
@@ -53,6 +57,8 @@ pub struct Settings {
     pub keepalive: u64,
     /// Inner networks in which the server may have addresses, in addition to private ones.
     pub allowed: Vec<IpNet>,
+    /// Whether something on this side lets in only answers.
+    pub middlebox: MiddleboxChoice,
 }
 
 /// The result of a fetch.
@@ -106,6 +112,7 @@ struct Active {
     last_valid: BootNs,
     /// Boot time at which it is removed, since another session has replaced it.
     retires: Option<BootNs>,
+    opener: Opener,
 }
 
 /// The client's machine: one for each server.
@@ -135,6 +142,7 @@ pub struct Client {
     last_ping: BootNs,
     last_refresh: BootNs,
     silent: bool,
+    middlebox: Middlebox,
     actions: VecDeque<Action>,
     ids: u64,
     trouble: Option<Trouble>,
@@ -165,6 +173,7 @@ impl Client {
         let shared = Shared::new(&settings.identity, &settings.server)?;
         Some(Self {
             public: settings.identity.public(),
+            middlebox: Middlebox::new(settings.middlebox),
             settings,
             shared,
             random,
@@ -192,7 +201,7 @@ impl Client {
 
     /// Goes on with a session that an earlier controller left.
     pub fn adopt(&mut self, adopted: Adopted, tunnel: (Tunnel, Tunnel)) -> SessionId {
-        let Adopted { session, offset, started, last_valid } = adopted;
+        let Adopted { session, offset, started, last_valid, .. } = adopted;
         let id = self.new_id();
         let lifetime = session.until.saturating_sub(offset.session(started).0);
         self.sessions.push(Active {
@@ -206,6 +215,7 @@ impl Client {
             expires_at: started + lifetime,
             last_valid,
             retires: None,
+            opener: Opener::default(),
         });
         // In the order in which they began: the newest is the one that traffic goes through.
         self.sessions.sort_by_key(|active| active.started);
@@ -280,6 +290,7 @@ impl Client {
         }
         if moved {
             self.abandon_attempt();
+            self.middlebox.reset();
             self.known.values_mut().for_each(|known| known.failed = false);
             self.failures = 0;
             self.next_try = now.boot;
@@ -318,6 +329,7 @@ impl Client {
             return;
         }
         self.keep(now);
+        self.keep_open(now);
         self.continue_attempt(now);
         if self.wants_session(now) && self.attempt.is_none() && now.boot >= self.next_try {
             self.connect(now);
@@ -337,8 +349,14 @@ impl Client {
             Control::Teardown(reason) => self.handle_teardown(received.id, reason, now),
             Control::Pong { stamp, time } => self.handle_pong(received.id, stamp, time, now),
             Control::Ping { stamp } => self.answer_ping(received.id, stamp, now),
-            // A client answers no requests. Probes are of the path, which all sessions with a peer share.
-            Control::Request(_) | Control::PathProbe { .. } | Control::PathProbeAnswer { .. } => {}
+            Control::Probe { stamp } => self.handle_probe(&received, stamp, now),
+            // A client answers no requests, and a server needs no openers. Path probes are of the path, which all sessions
+            // with a peer share.
+            Control::Request(_)
+            | Control::ProbeRequest { .. }
+            | Control::Opener { .. }
+            | Control::PathProbe { .. }
+            | Control::PathProbeAnswer { .. } => {}
         }
     }
 

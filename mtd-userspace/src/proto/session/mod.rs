@@ -207,14 +207,14 @@ impl Session {
         endpoints(&self.local, client, &self.address_key, slot).1
     }
 
+    /// Whether this end is the first one.
+    pub fn is_first(&self) -> bool {
+        self.order != Order::RemoteFirst
+    }
+
     /// The key of the addresses, for the next controller.
     pub const fn address_key(&self) -> &[u8; 32] {
         &self.address_key
-    }
-
-    /// Whether this is the first of the two ends of the session.
-    pub fn is_first(&self) -> bool {
-        self.order == Order::LocalFirst
     }
 
     /// Inner addresses of control messages, the client's and the server's, or where nothing was negotiated those of the first
