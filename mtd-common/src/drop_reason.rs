@@ -282,7 +282,9 @@ mod tests {
 
     #[test]
     fn what_a_session_may_have_touched_never_passes() {
-        use DropReason::{BadTag, InvalidSequence, NeighbourDead, NeighbourMalformed, SessionEnded, Truncated};
+        use DropReason::{
+            BadTag, InvalidSequence, NeighbourDead, NeighbourMalformed, SessionEnded, Truncated,
+        };
         for reason in DropReason::ALL {
             let strangers = (Truncated..=SessionEnded).contains(reason)
                 || (NeighbourDead..=NeighbourMalformed).contains(reason);

@@ -35,6 +35,7 @@ const ORDER: &[&str] = &[
     "subsystem",
     "keystream",
     "rings",
+    "neighbours",
     "leases",
     "registry",
     "rendezvous",

@@ -56,6 +56,9 @@ macro_rules! counters {
             TooBig = 11, too_big, "mtd_packet_too_big_messages_total",
                 "Packet Too Big messages that were believed.",
                 None;
+            NeighbourReplies = 12, neighbour_replies, "mtd_neighbour_replies_total",
+                "Answers of neighbours to solicitations of ours, which announce own addresses to them.",
+                Some(Row::unless_zero(11, "announcements answered"));
         }
     };
 }

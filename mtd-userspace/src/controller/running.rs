@@ -23,6 +23,7 @@ use crate::dataplane::Plane;
 use crate::device::{TunnelInfo, Underlay};
 use crate::events::Bus;
 use crate::keystream::KeyStream;
+use crate::neighbours::Neighbours;
 use crate::registry::Registrations;
 use crate::rendezvous::Meeting;
 use crate::rings::{self, Rings};
@@ -60,6 +61,7 @@ pub(super) enum End {
 struct Subsystems {
     rings: Arc<Rings>,
     keystream: Option<Arc<KeyStream>>,
+    neighbours: Option<Arc<Neighbours>>,
     registry: Arc<Registrations>,
     rendezvous: Option<Arc<Meeting>>,
     reload: Arc<Reloader>,
@@ -77,6 +79,7 @@ impl Subsystems {
             [self.rings.clone(), self.registry.clone(), self.reload.clone()];
         let asked_for = [
             part(self.keystream.as_ref()),
+            part(self.neighbours.as_ref()),
             part(self.rendezvous.as_ref()),
             part(self.metrics.as_ref()),
             part(self.web.as_ref()),
@@ -111,6 +114,7 @@ impl Running {
         let subsystems = Subsystems {
             rings: Rings::take(&mut plane)?,
             keystream: KeyStream::take(&mut plane),
+            neighbours: Neighbours::open(&config, &host.underlay).context("announcing addresses")?,
             rendezvous: Meeting::new(&config, asked),
             reload: Reloader::new(config_file, Arc::clone(&registry))?,
             metrics: metrics_server(&config, host)?,

@@ -43,10 +43,11 @@ pub fn load_report(object: Option<&[u8]>, capacity: Capacity) -> Result<String, 
     let time = load_time(program, Xdp::unload, Xdp::load).map_err(program_error(TAKE))?;
     let info = program.info().map_err(program_error(TAKE))?;
     let _ = writeln!(out, "{}", program_line(TAKE, &info, time));
-    for (name, program) in [(ADVERTISE, Plane::advertise_program as Classifier), (SEND, Plane::send_program)] {
+    for (name, program) in [(ADVERTISE, Plane::advertise_program as Classifier), (SEND, Plane::send_program)]
+    {
         let program = program(&mut plane)?;
-        let time =
-            load_time(program, SchedClassifier::unload, SchedClassifier::load).map_err(program_error(name))?;
+        let time = load_time(program, SchedClassifier::unload, SchedClassifier::load)
+            .map_err(program_error(name))?;
         let info = program.info().map_err(program_error(name))?;
         let _ = writeln!(out, "{}", program_line(name, &info, time));
     }

@@ -11,6 +11,7 @@ mod address;
 pub mod bpffs;
 mod error;
 mod features;
+mod links;
 mod netlink;
 mod netns;
 mod route;
@@ -20,6 +21,7 @@ mod tunnel;
 mod underlay;
 
 pub use error::{Error, Result};
+pub use links::LinkRoutes;
 pub use netns::netns_tag;
 pub use tunnel::{MARKER, MTU_RANGE, TunnelDevice, TunnelInfo, misfits, remove, remove_marked};
 pub use underlay::{Underlay, interfaces, merging};
