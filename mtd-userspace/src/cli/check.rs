@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::output;
 use super::run::DEFAULT_CONFIG;
 use crate::config::{Config, Problem};
+use crate::device;
 use crate::registry::Registry;
 
 /// Arguments of `mtd check`.
@@ -96,6 +97,13 @@ fn describe(config: &Config) -> anyhow::Result<(String, Vec<String>)> {
     let mut warnings = Vec::new();
     if !Path::new("/sys/class/net").join(&config.interface).exists() {
         warnings.push(format!("there is no interface {} on this host now", config.interface));
+    }
+    // Without an answer, there is nothing to warn of.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    if let Err(error @ device::Error::Port { .. }) =
+        runtime.block_on(device::require_no_port(&config.interface))
+    {
+        warnings.push(error.to_string());
     }
     let mut does = Vec::new();
     if let (Some(sources), Some(identity)) = (config.client_sources(), &config.identity) {

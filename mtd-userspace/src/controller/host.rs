@@ -72,6 +72,7 @@ impl Host {
         let instance = Instance::of(&config.interface)?;
         let lock = Lock::take(&instance)?;
         let underlay = Underlay::inspect(&config.interface).await?;
+        device::require_no_port(&config.interface).await?;
         if !underlay.up {
             warn!("{} is down: nothing will come through until it is up", config.interface);
         }

@@ -24,4 +24,4 @@ pub use error::{Error, Result};
 pub use links::LinkRoutes;
 pub use netns::netns_tag;
 pub use tunnel::{MARKER, MTU_RANGE, TunnelDevice, TunnelInfo, misfits, remove, remove_marked};
-pub use underlay::{Underlay, interfaces, merging};
+pub use underlay::{Underlay, interfaces, merging, require_no_port};

@@ -131,6 +131,7 @@ impl Work {
 
     /// Announces addresses, as many as the rate allows.
     fn turn(&mut self, due: &[OwnAddress], now: Reading, report: &mut Report) {
+        let mut done = 0;
         for own in due {
             if !self.tell_routers(own, now, report) || !self.join(own, now, report) {
                 // The rest waits for the next turn.
@@ -138,7 +139,9 @@ impl Work {
                 break;
             }
             self.plan.announced(own.key, own.slot, now.boot);
+            done += 1;
         }
+        report.waiting = due.len() as u64 - done;
         self.groups.leave(now.boot);
         report.routers.clone_from(&self.routes.routers);
         report.groups = self.groups.count() as u64;

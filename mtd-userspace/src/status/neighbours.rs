@@ -13,6 +13,8 @@ pub struct Neighbours {
     pub announced: u64,
     /// How often announcements had to wait for their rate limit.
     pub held_back: u64,
+    /// Addresses that wait for it now.
+    pub waiting: u64,
     /// Groups joined, for peers on the link itself.
     pub groups: u64,
     /// Own addresses whose group was not joined because there are too many already.

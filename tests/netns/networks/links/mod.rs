@@ -13,6 +13,8 @@ use mtd_tests::packet::{ETHERNET_LEN, IPV6_LEN};
 use mtd_tests::topology::{Delivery, Host, Topology, TopologyOptions};
 use mtd_tests::wait_until;
 
+mod interfaces;
+
 const PATIENCE: Duration = Duration::from_secs(20);
 const SOLICITATION: u8 = 135;
 const ADVERTISEMENT: u8 = 136;
