@@ -58,7 +58,8 @@ fn interface_section(status: &Status, style: Style, now: f64) -> Section {
     guard::rows(&mut section, status);
     section.row("link", &status.link);
     if let Some(neighbours) = &status.neighbours {
-        let to = if neighbours.routers.is_empty() { "no router".to_owned() } else { list(&neighbours.routers) };
+        let to =
+            if neighbours.routers.is_empty() { "no router".to_owned() } else { list(&neighbours.routers) };
         section.row(
             "announced",
             format!("own addresses to {to}: {}; groups joined: {}", neighbours.announced, neighbours.groups),
