@@ -147,6 +147,15 @@ once! {
     }
 }
 
+once! {
+    /// Whether some session has this address now, had it lately, or will have it soon.
+    pub(crate) fn is_loaded = lookup_is_loaded(dataplane: &Dataplane, address: &[u8; 16]) -> bool {
+        let hash = hash(dataplane, address);
+        may_be_ours(hash.mark())
+            && matches!(find(hash, |place| suits(dataplane, place, address)), Ok(()) | Err(DropReason::StaleSlot))
+    }
+}
+
 /// Whether [`find`] returns this reason if no session has the address now.
 #[inline(always)]
 pub(crate) const fn is_dead(reason: DropReason) -> bool {

@@ -34,6 +34,7 @@ pub(crate) fn receive(frame: &mut XdpFrame) -> Result<Action, DropReason> {
     if let Err(reason) = outer::require_udp(ip) {
         // A router that checks whether its neighbour is still reachable asks the live address itself.
         return neighbour::solicited(frame, dataplane)
+            .or_else(|| neighbour::replied(frame, dataplane))
             .or_else(|| too_big::received(frame, dataplane))
             .unwrap_or_else(|| refuse(frame, dataplane, reason));
     }

@@ -23,6 +23,7 @@ pub mod keystream;
 pub mod leases;
 pub mod metrics;
 pub mod model;
+pub mod neighbours;
 pub mod privilege;
 pub mod prometheus;
 pub mod proto;

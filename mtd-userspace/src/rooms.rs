@@ -38,6 +38,7 @@ const ORDER: &[&str] = &[
     "rings",
     "claims",
     "copies",
+    "neighbours",
     "leases",
     "registry",
     "rendezvous",

@@ -228,6 +228,47 @@ fn behind_the_receive_program_all_but_answerable_solicitations_are_left_alone() 
     outcome.moved(TC_ACT_UNSPEC, Frames::default()).expect("in routed mode, nothing is answered");
 }
 
+/// The advertisement by which a neighbour answers a solicitation from `destination`.
+fn reply(destination: Ipv6Addr) -> Vec<u8> {
+    let mut frame = probe(destination);
+    frame[ICMP_AT..ICMP_AT + 8].copy_from_slice(&[136, 0, 0, 0, 0xc0, 0, 0, 0]);
+    frame[ICMP_AT + 8..ICMP_AT + 24].copy_from_slice(&ROUTER.octets());
+    frame[ICMP_AT + 24] = 2;
+    mended(frame)
+}
+
+/// Own addresses are announced by solicitations, before they are live. The kernel has not asked, and never sees the answers.
+#[test]
+fn answers_to_announcements_are_taken() {
+    let (mut bench, peering) = on_link();
+    bench.load(&peering, CURRENT + 2);
+    let at = |slot| reply(*peering.local(slot).ip());
+    let unsolicited = {
+        let mut frame = at(CURRENT);
+        frame[ICMP_AT + 4] = 0xa0;
+        mended(frame)
+    };
+    let mut far = at(CURRENT);
+    far[21] = 254;
+    for link in [LinkMode::OnLink, LinkMode::Shared] {
+        bench.configure(|settings| settings.link = link);
+        for slot in [CURRENT - 1, CURRENT, CURRENT + 2] {
+            let outcome = bench.receive(&at(slot));
+            let taken = outcome.moved(XDP_DROP, Frames { neighbour_replies: 1, ..Frames::default() });
+            taken.unwrap_or_else(|error| panic!("slot {slot}, {link}: {error:#}"));
+        }
+        bench.run_all(&[
+            Fixture::drop("one that nobody asked for", DropReason::Icmpv6, unsolicited.clone()),
+            Fixture::drop("one that went through a router", DropReason::Icmpv6, far.clone()),
+        ]);
+    }
+    bench.check(&Fixture::pass("to an address that is not loaded, shared", reply(NOBODY)));
+    bench.configure(|settings| settings.link = LinkMode::OnLink);
+    bench.check(&Fixture::drop("to an address that is not loaded", DropReason::Icmpv6, reply(NOBODY)));
+    bench.configure(|settings| settings.link = LinkMode::Routed);
+    bench.check(&Fixture::drop("in routed mode", DropReason::Icmpv6, at(CURRENT)));
+}
+
 /// Malformed solicitations for dead addresses: nothing distinguishes dead addresses from live ones.
 #[test]
 fn what_is_cut_short_or_another_message_is_no_solicitation() {

@@ -111,6 +111,8 @@ pub struct Setup {
     pub interface: String,
     /// Routed or on-link.
     pub delivery: Delivery,
+    /// Whether the prefix is shared with ordinary addresses (`link = "shared"`), however it is delivered.
+    pub shared: bool,
     /// Own end: prefix, tunnel addresses.
     pub local: End,
     /// The peers, and the sessions with them.
@@ -129,6 +131,7 @@ impl Setup {
         Ok(Self {
             interface: host.ifname.clone(),
             delivery,
+            shared: false,
             local: local.clone(),
             peers: Vec::new(),
             extra: String::new(),
@@ -178,6 +181,7 @@ impl Setup {
     /// When they cannot be written.
     pub fn write(&self) -> Result<PathBuf> {
         let link = match self.delivery {
+            _ if self.shared => "shared",
             Delivery::Routed => "routed",
             Delivery::OnLink => "on-link",
         };

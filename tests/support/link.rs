@@ -95,6 +95,19 @@ impl Netns {
         Ok(bridge)
     }
 
+    /// Lets a bridge snoop MLD, and ask who is in which group: from then on it sends multicast, with neighbour solicitations
+    /// among it, only to members. It takes about a second until it does.
+    ///
+    /// # Errors
+    /// When `ip` refuses.
+    pub fn snoop(&self, bridge: &str) -> Result<()> {
+        let set =
+            |settings: &[&str]| self.run(&[&["link", "set", bridge, "type", "bridge"], settings].concat());
+        // First the time (in hundredths of a second) for which it waits for answers before it trusts them.
+        set(&["mcast_query_response_interval", "100", "mcast_startup_query_interval", "50"])?;
+        set(&["mcast_snooping", "1", "mcast_querier", "1"]).map(drop)
+    }
+
     /// Sets an interface up.
     ///
     /// # Errors

@@ -59,6 +59,9 @@ macro_rules! counters {
             Cut = 12, cut, "mtd_cut_packets_total",
                 "Inner IPv6 packets cut in two because the path carries less than 1,352 bytes.",
                 Some(Row::unless_zero(11, "cut in two for a narrow path"));
+            NeighbourReplies = 13, neighbour_replies, "mtd_neighbour_replies_total",
+                "Answers of neighbours to solicitations of ours, which announce own addresses to them.",
+                Some(Row::unless_zero(12, "announcements answered"));
         }
     };
 }

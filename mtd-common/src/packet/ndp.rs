@@ -10,6 +10,9 @@ use crate::packet::outer;
 pub const SOLICITATION: u8 = 135;
 const ADVERTISEMENT: u8 = 136;
 
+/// Flag of an advertisement, in the first of its reserved bytes: it answers a solicitation.
+const SOLICITED: u8 = 0x40;
+
 /// Bytes of a solicitation without options: ICMPv6 header, target address.
 pub const SOLICITATION_LENGTH: usize = 24;
 /// Bytes of a solicitation or advertisement with one link-layer address option.
@@ -27,6 +30,16 @@ pub const fn target(icmp: &[u8; SOLICITATION_LENGTH]) -> &[u8; 16] {
 #[inline(always)]
 pub const fn is_solicitation(ipv6: &[u8; IPV6], icmp: &[u8; SOLICITATION_LENGTH]) -> bool {
     outer::next_header(ipv6) == NEXT_ICMPV6 && icmp[0] == SOLICITATION
+}
+
+/// Whether an IPv6 header and the start of its payload are a neighbour's answer to a solicitation of ours.
+#[inline(always)]
+pub const fn is_answer(ipv6: &[u8; IPV6], icmp: &[u8; SOLICITATION_LENGTH]) -> bool {
+    outer::next_header(ipv6) == NEXT_ICMPV6
+        && ipv6[7] == 255
+        && icmp[0] == ADVERTISEMENT
+        && icmp[1] == 0
+        && icmp[4] & SOLICITED != 0
 }
 
 /// Accepts the solicitations that are answered. Not answered are those from the unspecified address (duplicate
@@ -89,4 +102,63 @@ pub fn advertise(frame: &mut [u8; FRAME], mac: [u8; 6]) {
     *part_mut::<26, 6, WITH_OPTION>(icmp) = mac;
     let field = (!checksum::fold(sum(&target, &asker, icmp))).to_ne_bytes();
     *part_mut::<2, 2, WITH_OPTION>(icmp) = field;
+}
+
+/// The group that solicitations for an address are sent to: its solicited-node address (RFC 4291 section 2.7.1).
+pub const fn solicited_node(address: &[u8; 16]) -> [u8; 16] {
+    let mut group = [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, 0, 0, 0];
+    *part_mut::<13, 3, 16>(&mut group) = *part::<13, 3, 16>(address);
+    group
+}
+
+/// Bytes of an IPv6 packet with a solicitation with one link-layer address option.
+pub const PACKET: usize = IPV6 + WITH_OPTION;
+
+/// The IPv6 packet of a solicitation for `target`, sent to it, from the address `source`, which has this `mac`.
+pub fn solicit(mac: [u8; 6], source: &[u8; 16], target: &[u8; 16]) -> [u8; PACKET] {
+    let mut packet = [0; PACKET];
+    let ipv6 = part_mut::<0, IPV6, PACKET>(&mut packet);
+    *part_mut::<0, 8, IPV6>(ipv6) = [0x60, 0, 0, 0, 0, WITH_OPTION as u8, NEXT_ICMPV6, 255];
+    *part_mut::<8, 16, IPV6>(ipv6) = *source;
+    *part_mut::<24, 16, IPV6>(ipv6) = *target;
+
+    let icmp = part_mut::<IPV6, WITH_OPTION, PACKET>(&mut packet);
+    icmp[0] = SOLICITATION;
+    *part_mut::<8, 16, WITH_OPTION>(icmp) = *target;
+    *part_mut::<24, 2, WITH_OPTION>(icmp) = [1, 1];
+    *part_mut::<26, 6, WITH_OPTION>(icmp) = mac;
+    let field = (!checksum::fold(sum(source, target, icmp))).to_ne_bytes();
+    *part_mut::<2, 2, WITH_OPTION>(icmp) = field;
+    packet
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOURCE: [u8; 16] = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 1, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88];
+    const ROUTER: [u8; 16] = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 10, 11, 12, 13];
+
+    #[test]
+    fn a_solicitation_of_ours_is_one_that_is_answered_and_its_answer_is_recognised() {
+        let packet = solicit([2; 6], &SOURCE, &ROUTER);
+        let ip = part::<0, IPV6, PACKET>(&packet);
+        let icmp = part::<IPV6, WITH_OPTION, PACKET>(&packet);
+        let start = part::<0, SOLICITATION_LENGTH, WITH_OPTION>(icmp);
+        assert!(is_solicitation(ip, start) && !is_answer(ip, start));
+        assert_eq!((target(start), outer::destination(ip)), (&ROUTER, &ROUTER));
+        assert_eq!(require_answerable(ip, icmp, PACKET), Ok(()));
+
+        let mut frame = [0; FRAME];
+        frame[ETHERNET..].copy_from_slice(&packet);
+        advertise(&mut frame, [9; 6]);
+        let ip = part::<ETHERNET, IPV6, FRAME>(&frame);
+        assert_eq!(*outer::destination(ip), SOURCE);
+        assert!(is_answer(ip, part::<{ ETHERNET + IPV6 }, SOLICITATION_LENGTH, FRAME>(&frame)));
+    }
+
+    #[test]
+    fn the_group_of_an_address_has_its_last_three_bytes() {
+        assert_eq!(solicited_node(&ROUTER), [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, 11, 12, 13]);
+    }
 }

@@ -10,7 +10,7 @@
 use mtd_common::DropReason;
 use mtd_common::abi::{Counter, Dataplane};
 use mtd_common::bytes::part;
-use mtd_common::packet::{self, ETHERNET, ETHERTYPE_IPV6, IPV6, ndp};
+use mtd_common::packet::{self, ETHERNET, ETHERTYPE_IPV6, IPV6, ndp, outer};
 
 use crate::frame::{Memory, SkbFrame, XdpFrame};
 use crate::layout::{IP, PAYLOAD};
@@ -58,6 +58,22 @@ once! {
         ndp::require_answerable(ip, icmp, length)?;
         if maps::may_advertise(clock::tick()) { Ok(()) } else { Err(DropReason::NeighbourLimited) }
     }
+}
+
+/// Takes a neighbour's answer to one of the solicitations by which the controller announces own addresses, some of them before
+/// they are live; `None`: the frame is something else. The kernel never sees it, since it has not asked.
+#[inline(always)]
+pub(crate) fn replied(frame: &XdpFrame, dataplane: &Dataplane) -> Option<Result<Action, DropReason>> {
+    let ip = frame.get::<[u8; IPV6]>(IP)?;
+    let icmp = frame.get::<[u8; ndp::SOLICITATION_LENGTH]>(PAYLOAD)?;
+    if !ndp::is_answer(ip, icmp) || !dataplane.answers_solicitations() {
+        return None;
+    }
+    let destination = *outer::destination(ip);
+    lookup::is_loaded(dataplane, &destination).then(|| {
+        count::one(Counter::NeighbourReplies);
+        Ok(Action::Consume)
+    })
 }
 
 /// Answers a solicitation that the receive program has passed on, and returns whether the frame was one. All checks but the

@@ -102,6 +102,13 @@ fn describe(config: &Config) -> anyhow::Result<(String, Vec<String>)> {
     } else if device::ipv6_is_off(&config.interface) {
         warnings.push(device::Lack::Disabled.of(&config.interface).to_string());
     }
+    // Without an answer, there is nothing to warn of.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    if let Err(error @ device::Error::Port { .. }) =
+        runtime.block_on(device::require_no_port(&config.interface))
+    {
+        warnings.push(error.to_string());
+    }
     let mut does = Vec::new();
     if let (Some(sources), Some(identity)) = (config.client_sources(), &config.identity) {
         let (registry, left_out) = Registry::load(sources.with_own_key(identity.key.public()))?;

@@ -80,6 +80,7 @@ impl Host {
     ) -> anyhow::Result<(Self, Plane, TunnelInfo)> {
         require_own_device(config)?;
         let underlay = Underlay::inspect(&config.interface).await?;
+        device::require_no_port(&config.interface).await?;
         if !underlay.up {
             warn!("{} is down: nothing will come through until it is up", config.interface);
         }

@@ -25,6 +25,7 @@ use crate::dataplane::Plane;
 use crate::device::{TunnelInfo, Underlay};
 use crate::events::Bus;
 use crate::keystream::KeyStream;
+use crate::neighbours::Neighbours;
 use crate::registry::Registrations;
 use crate::rendezvous::Meeting;
 use crate::rings::{self, Rings};
@@ -77,6 +78,7 @@ struct Subsystems {
     keystream: Option<Arc<KeyStream>>,
     claims: Option<Arc<Claims>>,
     copies: Arc<Copies>,
+    neighbours: Option<Arc<Neighbours>>,
     registry: Arc<Registrations>,
     rendezvous: Option<Arc<Meeting>>,
     reload: Arc<Reloader>,
@@ -100,6 +102,7 @@ impl Subsystems {
         let asked_for = [
             part(self.keystream.as_ref()),
             part(self.claims.as_ref()),
+            part(self.neighbours.as_ref()),
             part(self.rendezvous.as_ref()),
             part(self.metrics.as_ref()),
             part(self.web.as_ref()),
@@ -138,6 +141,7 @@ impl Running {
             keystream: KeyStream::take(&mut plane),
             claims: Claims::new(&config),
             copies: Copies::new(generation),
+            neighbours: Neighbours::open(&config, &host.underlay).context("announcing addresses")?,
             rendezvous: Meeting::new(&config, asked),
             reload: Reloader::new(config_file, Arc::clone(&registry))?,
             metrics: metrics_server(&config, host)?,

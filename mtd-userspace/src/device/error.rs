@@ -103,6 +103,20 @@ pub enum Error {
         link_type: String,
     },
 
+    /// The interface is only a part of another one.
+    #[error(
+        "interface {name} is a port of {whole} ({kind}), and this host's addresses and routes are those of {whole}: set \
+         interface = \"{whole}\", or take {name} out of it (`ip link set {name} nomaster`)"
+    )]
+    Port {
+        /// The interface.
+        name: String,
+        /// What it is a port of, as `ip -d link` prints it.
+        kind: String,
+        /// The device that it is a part of.
+        whole: String,
+    },
+
     /// Another device already has the route.
     #[error(
         "the route to {destination} cannot go through {name}: {holder} already has it, with a metric that wins; remove \

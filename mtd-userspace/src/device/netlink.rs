@@ -133,6 +133,10 @@ pub(super) struct Link {
     pub(super) peer: Option<u32>,
     /// The id of the XDP program that it runs, in whichever mode; of several the kernel tells none.
     pub(super) xdp_program: Option<u32>,
+    /// The ifindex of the device that it is a part of.
+    pub(super) controller: Option<u32>,
+    /// As what it is a part of that: `bridge`, `bond`, `vrf`, …
+    pub(super) port_kind: Option<String>,
 }
 
 impl From<LinkMessage> for Link {
@@ -148,6 +152,8 @@ impl From<LinkMessage> for Link {
             is_veth: false,
             peer: None,
             xdp_program: None,
+            controller: None,
+            port_kind: None,
         };
         let mut peer_elsewhere = false;
         for attribute in message.attributes {
@@ -164,8 +170,13 @@ impl From<LinkMessage> for Link {
                     });
                 }
                 LinkAttribute::LinkNetNsId(_) => peer_elsewhere = true,
+                LinkAttribute::Controller(index) => link.controller = Some(index),
                 LinkAttribute::LinkInfo(info) => {
                     link.is_veth = info.contains(&LinkInfo::Kind(InfoKind::Veth));
+                    link.port_kind = info.iter().find_map(|part| match part {
+                        LinkInfo::PortKind(kind) => Some(kind.to_string()),
+                        _ => None,
+                    });
                 }
                 _ => {}
             }

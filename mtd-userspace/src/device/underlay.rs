@@ -51,6 +51,28 @@ impl Underlay {
     }
 }
 
+/// Checks that frames for the host reach an interface, and do not belong to a device that it is a part of: those of a port of a
+/// bridge, bond or team, whose addresses and routes are that device's. An interface in a VRF is a part of one too, and keeps its
+/// own.
+///
+/// # Errors
+/// [`Error::Port`], [`Error::NotFound`], [`Error::Netlink`].
+pub async fn require_no_port(name: &str) -> Result<()> {
+    let netlink = Netlink::open()?;
+    let link = netlink.existing_link(name).await?;
+    let Some(kind) = link.port_kind.filter(|kind| kind != VRF) else { return Ok(()) };
+    let links = netlink.links().await?;
+    let whole = links.into_iter().find(|other| Some(other.index) == link.controller).map(|other| other.name);
+    Err(Error::Port {
+        name: name.to_owned(),
+        kind,
+        whole: whole.unwrap_or_else(|| "another device".to_owned()),
+    })
+}
+
+/// The kind of a part of a VRF.
+const VRF: &str = "vrf";
+
 /// Receive offloads that merge several datagrams into one frame.
 const MERGING: [&str; 3] = ["rx-udp-gro-forwarding", "rx-gro-list", "rx-lro"];
 

@@ -39,6 +39,7 @@ pub(super) const CHECKS: &[Check] = &[
     clock_is_synchronised,
     slots_are_loaded,
     maps_have_room,
+    neighbours_are_told,
     something_arrives,
 ];
 
@@ -258,6 +259,19 @@ fn maps_have_room(status: &Status, _: &Look, found: &mut Vec<Warning>) {
     for map in status.maps.iter().filter(full) {
         let text = format!("{} of {} {} are taken: raise max_sessions", map.used, map.capacity, map.name);
         warn(found, WarningCode::MapFull, text);
+    }
+}
+
+fn neighbours_are_told(status: &Status, _: &Look, found: &mut Vec<Warning>) {
+    let Some(neighbours) = &status.neighbours else { return };
+    if neighbours.waiting > 0 {
+        let text = format!(
+            "{} own addresses are not announced to the router yet, since mtd announces no more than 100 a second: behind a \
+             switch that snoops MLD, packets for them are lost; make slots longer (`period`), or have the prefix routed to this \
+             host (link = \"routed\")",
+            neighbours.waiting
+        );
+        warn(found, WarningCode::AnnouncementsLimited, text);
     }
 }
 

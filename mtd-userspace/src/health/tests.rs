@@ -3,7 +3,7 @@ use super::*;
 use crate::control::tests::sample;
 use crate::device::{Prefix, Underlay};
 use crate::model::{MapFill, Program};
-use crate::status::{SessionCount, Slots, Task, WarningCode};
+use crate::status::{Neighbours, SessionCount, Slots, Task, WarningCode};
 
 fn underlay() -> Underlay {
     Underlay {
@@ -110,6 +110,15 @@ fn a_task_that_has_failed_is_told_also_when_it_runs_again() {
     assert!(text.ends_with("stop and start the controller"), "the way out: {text}");
     let text = only(&with(vec![task(3, true)]), &look(), WarningCode::TaskFailed);
     assert!(text.contains("failed 3 times") && text.contains("it runs again"), "{text}");
+}
+
+#[test]
+fn addresses_that_wait_to_be_announced_are_told() {
+    let with =
+        |waiting| Status { neighbours: Some(Neighbours { waiting, ..Neighbours::default() }), ..healthy() };
+    assert_eq!(warnings(&with(0), &look()), []);
+    let text = only(&with(70), &look(), WarningCode::AnnouncementsLimited);
+    assert!(text.starts_with("70 own addresses") && text.contains("make slots longer"), "{text}");
 }
 
 /// As many warnings as there can be at a time.

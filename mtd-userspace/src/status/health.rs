@@ -104,6 +104,8 @@ warning_codes! {
     NotAttached = "not_attached",
     /// This host has an own address in a protected prefix.
     AddressInPrefix = "address_in_prefix",
+    /// There are more own addresses than neighbours may be told of.
+    AnnouncementsLimited = "announcements_limited",
     /// Not one packet for the protected prefixes has arrived.
     NothingArrives = "nothing_arrives",
     /// The controller does not keep up with loading slots.

@@ -4,6 +4,7 @@ mod drops;
 mod enforcement;
 mod events;
 mod health;
+mod neighbours;
 mod peers;
 mod registered;
 mod rendezvous;
@@ -25,6 +26,7 @@ pub use events::{
     ConfigurationEvent, EventDocument, EventLine, PathEvent, RegistrationEvent, SessionEvent, TaskEvent,
 };
 pub use health::{Paths, SessionCount, Slots, WallClock, Warning, WarningCode};
+pub use neighbours::Neighbours;
 pub use peers::{Endpoint, Middlebox, PathSource, Peer, PeerState};
 pub use registered::{Client, Registered, Reload, Setting};
 pub use rendezvous::{Network, Rendezvous, RendezvousRole};
@@ -84,6 +86,9 @@ pub struct Status {
     /// How packets that are not valid are handled.
     #[serde(default)]
     pub guard: Guard,
+    /// How neighbours on the link learn of the own addresses; absent where the prefixes are routed, or no controller runs.
+    #[serde(default)]
+    pub neighbours: Option<Neighbours>,
     /// The peers of the configuration, in its order.
     pub peers: Vec<Peer>,
     /// The own public key, base64; absent without a key.

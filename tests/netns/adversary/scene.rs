@@ -23,7 +23,7 @@ const QUEUE: usize = 256;
 
 const ICMPV6: u8 = 58;
 const SOLICITATION: u8 = 135;
-const ADVERTISEMENT: u8 = 136;
+pub(super) const ADVERTISEMENT: u8 = 136;
 
 /// Dropped packets by reason.
 pub(crate) type Drops = BTreeMap<String, u64>;
@@ -206,6 +206,12 @@ impl Scene {
         let Some((source, destination)) = ends(&frame.data).filter(|_| !frame.outgoing) else { return false };
         match icmp(&frame.data) {
             Some((ADVERTISEMENT, _)) => false,
+            // The announcement of an own address to the router, and to nobody else.
+            Some((SOLICITATION, Some(target)))
+                if target == self.topology.server.gateway && target == destination =>
+            {
+                false
+            }
             _ if self.topology.server.prefix.contains(&source) => {
                 !self.is_genuine(frame) || Outer::parse(&frame.data).is_none()
             }

@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use mtd_tests::controller::Controller;
+use mtd_tests::topology::Delivery;
 use nix::sys::signal::Signal;
 
 use super::bench::{Bench, Objects, PATIENCE, assert_success};
@@ -50,7 +51,9 @@ fn sigkill_and_detach_leave_nothing_behind() -> Result<()> {
 
 /// Checks that nothing remains after `end`, which stops the controller and returns further objects that were loaded.
 fn nothing_remains(end: impl FnOnce(&Bench, Controller) -> Result<Objects>) -> Result<()> {
-    let bench = Bench::new()?;
+    let mut bench = Bench::new()?;
+    // So that all programs are attached.
+    bench.setup.delivery = Delivery::OnLink;
     let before = bench.inventory()?;
     let controller = bench.start()?;
     let changes = before.changes(&bench.inventory()?);

@@ -4,6 +4,7 @@
 mod addresses;
 mod boot;
 mod firewall;
+mod links;
 mod manager;
 mod path_mtu;
 mod stack;

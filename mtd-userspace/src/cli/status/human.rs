@@ -64,6 +64,14 @@ fn interface_section(status: &Status, style: Style, now: f64) -> Section {
     section.row("prefixes", prefixes(&status.prefixes));
     guard::rows(&mut section, status);
     section.row("link", &status.link);
+    if let Some(neighbours) = &status.neighbours {
+        let to =
+            if neighbours.routers.is_empty() { "no router".to_owned() } else { list(&neighbours.routers) };
+        section.row(
+            "announced",
+            format!("own addresses to {to}: {}; groups joined: {}", neighbours.announced, neighbours.groups),
+        );
+    }
     section.row("XDP mode", &status.xdp);
     section.row("tunnel device", format!("{}, MTU {} B", status.device, status.mtu));
     if let Some(last) = &status.tunnel_repairs.last {

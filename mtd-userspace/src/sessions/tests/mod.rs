@@ -436,3 +436,27 @@ fn a_stop_waits_without_the_lock_and_saves_what_the_sessions_ended_with() {
     let sessions = sessions.lock().unwrap();
     assert!(sessions.table.maps.sessions.iter().all(|element| *element == Element::default()));
 }
+
+#[test]
+fn own_addresses_are_those_of_the_present_slot_and_of_those_that_begin_soon() {
+    let world = World::new(Memory::new(), None, Hands::new());
+    let installed = world.sessions.table.iter().next().unwrap();
+    let (session, now) = (&installed.session, world.clock.read().boot);
+    let time = installed.offset.session(now).0;
+    let current = mtd_common::slot::number(time, session.phase, session.period);
+    // Slots of three seconds: within two slot lengths, two more begin.
+    let found = world.sessions.own_addresses(|period| 2 * period, |_, _| true);
+    let slots: Vec<_> = found.iter().map(|own| own.slot).collect();
+    assert_eq!(slots, [current, current + 1, current + 2]);
+    for own in &found {
+        let (local, remote) = session.endpoints(own.slot);
+        assert_eq!((own.address, own.peer), (local.address.into(), Some(remote.address.into())));
+        // Until one slot after its own.
+        let left = own.until.since(now);
+        let longest = (own.slot - current + 2) * session.period;
+        assert!(left <= longest && left > longest - session.period, "{left} ns for slot {}", own.slot);
+    }
+    let second = world.sessions.own_addresses(|period| 2 * period, |_, slot| slot == current + 1);
+    assert_eq!(second, found[1..2]);
+    assert_eq!(world.sessions.own_addresses(|_| 0, |_, _| true), found[..1]);
+}
