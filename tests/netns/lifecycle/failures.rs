@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use anyhow::{Context as _, Result, ensure};
-use mtd_tests::controller::{Controller, mtd_program};
+use anyhow::{Result, ensure};
+use mtd_tests::controller::mtd_program;
 use mtd_tests::link::Veth;
 use mtd_tests::process::Running;
 use mtd_tests::wait_until;
@@ -55,25 +55,18 @@ fn a_limit_that_is_too_low_is_named_with_how_to_raise_it() -> Result<()> {
 
 #[test]
 fn a_tunnel_device_belongs_to_one_controller() -> Result<()> {
-    let bench = Bench::new()?;
+    let mut bench = Bench::new()?;
     let cable = Veth::connect((bench.netns(), "two"), (&bench.topology.router, "two"), 1500)?;
     bench.netns().set_up(&cable.left)?;
     let mut first = bench.start()?;
-    let device = || bench.netns().run(&["-o", "addr", "show", "dev", "mtd0"]);
-    let before = device()?;
-    let mut second = bench.setup.clone();
-    second.interface.clone_from(&cable.left);
-    let config = second.write()?;
-    let config = config.to_str().context("path of the configuration")?;
-    let running = bench.ifname();
-    assert_error(&bench.mtd(&["run", "-c", config])?, &["mtd0", running, "another name", "device"]);
-    ensure!(device()? == before && first.status(bench.netns())?.peers.len() == 1, "the first one goes on");
-    // With a name of its own it starts beside the first.
-    let config = second.with_line("device = \"mtd1\"").write()?;
-    let mut other = Controller::spawn(bench.netns(), &cable.left, &config, &[])?;
-    other.wait_ready()?;
-    other.stop()?;
-    ensure!(device()? == before, "{}", device()?);
+    let device = |bench: &Bench| bench.netns().run(&["-o", "addr", "show", "dev", "mtd0"]);
+    let before = device(&bench)?;
+    bench.setup.interface.clone_from(&cable.left);
+    assert_error(&bench.mtd_with_config(&["run"])?, &["mtd0", bench.ifname(), "another name", "device"]);
+    ensure!(
+        device(&bench)? == before && first.status(bench.netns())?.peers.len() == 1,
+        "the first one goes on"
+    );
     first.stop().map(drop)
 }
 
