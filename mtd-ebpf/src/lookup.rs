@@ -148,10 +148,11 @@ once! {
 }
 
 once! {
-    /// Whether some session has this address now, had it lately, or will have it soon.
+    /// Whether some session has this address now, had it lately, or will have it soon; never where ports alone move.
     pub(crate) fn is_loaded = lookup_is_loaded(dataplane: &Dataplane, address: &[u8; 16]) -> bool {
-        let hash = hash(dataplane, address);
-        may_be_ours(hash.mark())
+        let hash = hash_of_address(dataplane, address);
+        !dataplane.has_single_addresses()
+            && may_be_ours(hash.mark())
             && matches!(find(hash, |place| suits(dataplane, place, address)), Ok(()) | Err(DropReason::StaleSlot))
     }
 }

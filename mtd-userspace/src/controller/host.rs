@@ -285,9 +285,9 @@ impl Host {
 
     async fn remove(&self) -> anyhow::Result<()> {
         let pins = remove_pins(&self.pins).context("removing the data plane");
-        unlink_note(&self.instance)?;
         let device = device::remove(&self.device).await.context("removing the tunnel device");
-        pins.and(device)?;
+        let note = unlink_note(&self.instance);
+        pins.and(device).and(note)?;
         Ok(())
     }
 }

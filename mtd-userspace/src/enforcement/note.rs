@@ -34,7 +34,8 @@ impl Note {
     /// Whether an enforcement waits for a confirmation, or has never got one.
     pub(crate) fn is_there(&self) -> bool {
         // What cannot be read counts as a note: nothing is enforced by mistake.
-        !matches!(self.file.symlink_metadata(), Err(error) if error.kind() == io::ErrorKind::NotFound)
+        let absent = [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory];
+        !matches!(self.file.symlink_metadata(), Err(error) if absent.contains(&error.kind()))
     }
 
     /// Writes it.
@@ -77,7 +78,9 @@ impl Note {
     /// Those of the file system.
     pub(crate) fn clear(&self) -> anyhow::Result<()> {
         if self.is_there() {
-            files::remove(&self.file).with_context(|| self.file.display().to_string())?;
+            let file = self.file.display();
+            files::remove(&self.file)
+                .with_context(|| format!("cannot remove {file}; check state_dir in the configuration"))?;
         }
         Ok(())
     }

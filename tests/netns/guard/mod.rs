@@ -6,4 +6,5 @@ mod leftovers;
 mod operator;
 mod policy;
 mod ssh;
+mod unconfirmed;
 pub(crate) mod upgrade;

@@ -33,7 +33,13 @@ impl Manager {
 
     /// Starts `mtd run` again as often as a service manager would, `most` times at most, and calls `look` each time that it is
     /// ready. Returns the exit statuses.
-    fn run(&self, site: &Site, arguments: &[&str], most: usize, mut look: impl FnMut(usize) -> Result<()>) -> Result<Vec<i32>> {
+    fn run(
+        &self,
+        site: &Site,
+        arguments: &[&str],
+        most: usize,
+        mut look: impl FnMut(usize) -> Result<()>,
+    ) -> Result<Vec<i32>> {
         let mut statuses = Vec::new();
         while statuses.len() < most {
             let mut controller = start(site, arguments)?;
