@@ -57,14 +57,7 @@ fn interface_section(status: &Status, style: Style, now: f64) -> Section {
     section.row("prefixes", list(&status.prefixes));
     guard::rows(&mut section, status);
     section.row("link", &status.link);
-    if let Some(neighbours) = &status.neighbours {
-        let to =
-            if neighbours.routers.is_empty() { "no router".to_owned() } else { list(&neighbours.routers) };
-        section.row(
-            "announced",
-            format!("own addresses to {to}: {}; groups joined: {}", neighbours.announced, neighbours.groups),
-        );
-    }
+    announced_row(&mut section, status);
     section.row("XDP mode", &status.xdp);
     section.row("tunnel device", format!("{}, MTU {} B", status.device, status.mtu));
     section.row("pins", status.pins.display());
@@ -102,6 +95,16 @@ fn interface_section(status: &Status, style: Style, now: f64) -> Section {
         );
     }
     section
+}
+
+/// How the link learns of the own addresses.
+fn announced_row(section: &mut Section, status: &Status) {
+    let Some(neighbours) = &status.neighbours else { return };
+    let to = if neighbours.routers.is_empty() { "no router".to_owned() } else { list(&neighbours.routers) };
+    section.row(
+        "announced",
+        format!("own addresses to {to}: {}; groups joined: {}", neighbours.announced, neighbours.groups),
+    );
 }
 
 fn peer_section(peer: &Peer, style: Style) -> Section {
