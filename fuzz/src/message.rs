@@ -2,15 +2,34 @@
 
 use mtd::proto::messages::{Control, Reason, Request, Response, Tunnel};
 use mtd_common::address::End;
+use mtd_common::control_record::PROBE_HEAD;
 
 /// A control message: one form for each.
 pub fn control_message(data: &[u8]) -> bool {
     let Some(message) = Control::decode(data) else { return false };
+    if let Control::PathProbe { id } = message {
+        // Whatever follows its head is padding.
+        assert_eq!(Control::path_probe(id, 0), data[..PROBE_HEAD]);
+        return true;
+    }
+    if let Control::Opener { .. } = message {
+        // Later versions may say more in it.
+        let encoded = message.encode();
+        assert_eq!((encoded.len(), Control::decode(&encoded)), (data.len(), Some(message)));
+        return true;
+    }
     assert_eq!(message.encode(), data, "a second form of the same message");
     match message {
         Control::Request(body) | Control::Response(body) => assert_eq!(body, &data[4..]),
         Control::Teardown(Reason::Other(number)) => assert!(!(1..=4).contains(&number)),
-        Control::Teardown(_) | Control::Ping { .. } | Control::Pong { .. } => {}
+        Control::Teardown(_)
+        | Control::Ping { .. }
+        | Control::Pong { .. }
+        | Control::Opener { .. }
+        | Control::ProbeRequest { .. }
+        | Control::Probe { .. }
+        | Control::PathProbe { .. }
+        | Control::PathProbeAnswer { .. } => {}
     }
     true
 }

@@ -213,7 +213,7 @@ SendNoSlot = 33, "send_no_slot", Send, Never, 0,
     "No addresses loaded for the current slot: the controller has been away for longer than its horizon.",
     "Start the controller (`systemctl status mtd` says why it does not run), or raise horizon.";
 SendTooBig = 34, "send_too_big", Send, Never, 0,
-    "Packet into the tunnel device that is larger than its MTU.",
+    "Packet into the tunnel device that is larger than its MTU, or too long for the path and cannot be cut.",
     "Set the tunnel device's MTU back to what `mtd status` shows.";
 SendMalformed = 35, "send_malformed", Send, Never, 0,
     "Packet into the tunnel device that is not IPv4 or IPv6.",

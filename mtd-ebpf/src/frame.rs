@@ -243,6 +243,13 @@ impl SkbFrame {
         unsafe { (&raw const self.0.mark).read_volatile() }
     }
 
+    /// Gives the kernel's packet another mark.
+    #[inline(always)]
+    pub(crate) fn set_mark(&mut self, mark: u32) {
+        // SAFETY: see `len`.
+        unsafe { (&raw mut self.0.mark).write_volatile(mark) }
+    }
+
     /// Bytes of each packet into which this one will be segmented; 0: it is not segmented.
     #[inline(always)]
     pub(crate) fn gso_size(&self) -> u32 {

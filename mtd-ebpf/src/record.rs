@@ -5,7 +5,7 @@ use aya_ebpf::maps::RingBuf;
 use mtd_common::DropReason;
 use mtd_common::abi::Counter;
 use mtd_common::bytes::part;
-use mtd_common::control_record::{CONTROL_VERSION, ControlRecord};
+use mtd_common::control_record::{CONTROL_VERSION, ControlRecord, MAX_CONTROL, PROBE_HEAD};
 use mtd_common::packet::{IPV6, UDP, outer};
 
 use crate::count;
@@ -51,7 +51,9 @@ pub(crate) fn control_message(frame: &XdpFrame, job: &Job, now: u64) -> Result<(
         record.destination = *outer::destination(ip);
         record.source_port = *part::<0, 2, UDP>(udp);
         record.destination_port = *part::<2, 2, UDP>(udp);
-        let length = job.length.checked_sub(IPV6)?;
+        let message = job.length.checked_sub(IPV6)?;
+        // What is longer has passed the checks as a probe.
+        let length = if message > MAX_CONTROL { PROBE_HEAD } else { message };
         record.length = length as u16;
         frame.copy(INNER + IPV6, length, &mut record.payload)
     })

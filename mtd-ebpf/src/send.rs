@@ -6,17 +6,19 @@ use mtd_common::keystream::Direction;
 use mtd_common::{DropReason, aead, opaque};
 
 use crate::frame::SkbFrame;
-use crate::tunnel::{route, seal, wrap};
+use crate::tunnel::{cut, route, seal, wrap};
 use crate::{ahead, count, job, session};
 
 /// Seals a packet from the tunnel device and sends it; returns the TC action.
 #[inline(always)]
 pub(crate) fn send(frame: &mut SkbFrame) -> Result<i32, DropReason> {
     let job = job::job(Direction::Send).ok_or(DropReason::SendFailed)?;
+    cut::second_part(frame)?;
     route::choose(frame, job)?;
+    let state = session::state(job.session).ok_or(DropReason::SendNoPeer)?;
+    cut::cut(frame, state, job)?;
     wrap::make_room(frame, job.version)?;
     let session = session::session(job.session, job.generation).ok_or(DropReason::SendNoPeer)?;
-    let state = session::state(job.session).ok_or(DropReason::SendNoPeer)?;
     let sequence = state.next_sequence();
     job.nonce = aead::nonce(job.nonce[0], sequence);
     seal::seal(frame, session, state, job)?;

@@ -4,10 +4,12 @@
 //! [`cli`] face people. `ARCHITECTURE.md` says how the pieces work together.
 
 mod caller;
+pub mod claims;
 pub mod cli;
 pub mod config;
 pub mod control;
 pub mod controller;
+pub mod copies;
 pub mod dataplane;
 pub mod device;
 pub mod enforcement;
@@ -35,4 +37,5 @@ pub mod sessions;
 pub mod state;
 pub mod status;
 pub mod subsystem;
+pub mod upkeep;
 pub mod web;

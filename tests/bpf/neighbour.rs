@@ -31,12 +31,12 @@ pub(crate) fn solicit(target: Ipv6Addr) -> Vec<u8> {
     neighbour_solicitation(ROUTER_MAC, ROUTER, target, None)
 }
 
-/// As a router asks whether its neighbour is still there.
+/// A unicast solicitation, by which a router checks that its neighbour is still there.
 pub(crate) fn probe(target: Ipv6Addr) -> Vec<u8> {
     neighbour_solicitation(ROUTER_MAC, ROUTER, target, Some(UNDERLAY_MAC))
 }
 
-/// The frame with a right IPv6 payload length and a right ICMPv6 checksum.
+/// The frame with a correct IPv6 payload length and a correct ICMPv6 checksum.
 pub(crate) fn mended(mut frame: Vec<u8>) -> Vec<u8> {
     let length = (frame.len() - ICMP_AT) as u16;
     frame[18..20].copy_from_slice(&length.to_be_bytes());
@@ -94,7 +94,7 @@ fn live_addresses_are_answered_for() {
         assert_answered(&format!("slot {slot}"), &mut bench, &solicit(target), target);
         assert_answered(&format!("slot {slot}, unicast"), &mut bench, &probe(target), target);
     }
-    // The answer says nothing about the packets themselves: they get through as before.
+    // The answer does not affect packets, which are accepted as before.
     let packet = peering.packet(CURRENT, SEQUENCE, Version::V6.received(0, 60));
     bench.check(&Fixture::accept("a packet afterwards", &peering, &packet));
 }
@@ -108,7 +108,7 @@ fn an_address_that_several_sessions_have_is_answered_for() {
         bench.install_bare(&other);
         bench.load(&other, CURRENT);
     }
-    // The first one ends; the address is still that of the others.
+    // The first session ends, but the others still have the address.
     bench.plane.set_session(0, mtd_common::abi::Session::default()).expect("a session");
     assert_answered("three are left", &mut bench, &solicit(shared), shared);
 }
@@ -269,21 +269,21 @@ fn answers_to_announcements_are_taken() {
     bench.check(&Fixture::drop("in routed mode", DropReason::Icmpv6, at(CURRENT)));
 }
 
-/// Malformed ones for dead addresses: nothing tells live and dead ones apart.
+/// Malformed solicitations for dead addresses: nothing distinguishes dead addresses from live ones.
 #[test]
 fn what_is_cut_short_or_another_message_is_no_solicitation() {
     let (mut bench, peering) = on_link();
     let target = *peering.local(CURRENT).ip();
     let right = probe(target);
     let mut list = Vec::new();
-    // To the live address itself; as long as the target cannot be read it is just ICMPv6.
+    // Sent to the live address itself. If the target cannot be read, the reason is just ICMPv6.
     for length in ICMP_AT..ICMP_AT + 24 {
         list.push(Fixture::drop(format!("{length} bytes"), DropReason::Icmpv6, right[..length].to_vec()));
     }
     for kind in [1, 2, 3, 4, 128, 129, 130, 131, 132, 133, 134, 136, 137, 143, 255] {
         let mut other = right.clone();
         other[ICMP_AT] = kind;
-        // Packet Too Big is looked at, and found to be about nothing.
+        // Packet Too Big is examined, and does not quote any packet.
         let reason = if kind == 2 { DropReason::TooBigInvalid } else { DropReason::Icmpv6 };
         list.push(Fixture::drop(format!("ICMPv6 type {kind}"), reason, mended(other)));
     }
@@ -320,7 +320,7 @@ fn answers_are_rate_limited() {
         let program = bench.plane.receive_program().expect("a program");
         let verdicts: Vec<u32> = (0..SOLICITATIONS).map(|_| verdict(program, &frame)).collect();
         bench.events();
-        // Now that there is nothing left: who asks for dead addresses, or wrongly, takes nothing from the limit.
+        // The limit is used up now. Solicitations for dead addresses, or malformed ones, do not count for it.
         bench.check(&Fixture::drop("a dead address when limited", NeighbourDead, solicit(NOBODY)));
         verdicts
     });

@@ -10,7 +10,7 @@ use std::process::{Command, ExitStatus, Output};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use ipnet::Ipv6Net;
+use ipnet::{IpNet, Ipv6Net};
 use mtd::status::Status;
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
@@ -20,8 +20,8 @@ use crate::process::Running;
 use crate::topology::{Delivery, Host};
 use crate::wait_until;
 
-/// How long a controller may take to start where several load their programs at the same time: each takes a processor for a
-/// second, and the machine may have other things to do.
+/// How long a controller may take to start. Several may load their programs at the same time, each of which takes a
+/// second of processor time, and the machine may be busy with other things.
 const START: Duration = Duration::from_mins(1);
 
 /// How long a controller may take to stop.
@@ -39,8 +39,8 @@ pub fn mtd_program() -> Result<PathBuf> {
     Ok(path)
 }
 
-/// Whether `mtd status` or a similar command has answered: about a controller, or about the data plane that a killed
-/// controller left, which has an exit status of its own.
+/// Whether `mtd status` or a similar command has shown something: a controller, or the data plane that a killed controller
+/// left, for which it has another exit status.
 pub fn answered(output: &Output) -> bool {
     matches!(output.status.code(), Some(0 | 3))
 }
@@ -56,6 +56,8 @@ pub struct End {
     pub v6: Ipv6Addr,
     /// IPv4 address in the tunnel.
     pub v4: Ipv4Addr,
+    /// Networks behind it.
+    pub behind: Vec<IpNet>,
 }
 
 impl End {
@@ -66,6 +68,7 @@ impl End {
             seed: format!("{:016x}", 0x5eed_0000_0000_0000_u64 + u64::from(n)),
             v6: Ipv6Addr::new(0xfd00, 0x6d74, 0, 0, 0, 0, 0, 1 + u16::from(n)),
             v4: Ipv4Addr::new(10, 77, 0, 1 + n),
+            behind: Vec::new(),
         }
     }
 
@@ -80,10 +83,12 @@ impl End {
 pub struct Session {
     /// Pre-shared key, base64 (`mtd genpsk`).
     pub key: String,
-    /// Slot length as the configuration has it.
+    /// Slot length, as written in the configuration.
     pub period: String,
     /// `encrypt` or `authenticate`.
     pub mode: String,
+    /// `auto`, `on` or `off`.
+    pub middlebox: String,
 }
 
 impl Session {
@@ -95,11 +100,11 @@ impl Session {
         let output = Command::new(mtd_program()?).arg("genpsk").output().context("mtd genpsk")?;
         ensure!(output.status.success(), "mtd genpsk failed: {output:?}");
         let key = String::from_utf8(output.stdout)?.trim().to_owned();
-        Ok(Self { key, period: "1s".to_owned(), mode: mode.to_owned() })
+        Ok(Self { key, period: "1s".to_owned(), mode: mode.to_owned(), middlebox: "auto".to_owned() })
     }
 }
 
-/// The configuration of one controller, and the folder it lives in. Change the fields, then [`Setup::start`].
+/// The configuration of one controller, and the folder that contains it. Change the fields, then call [`Setup::start`].
 #[derive(Debug)]
 pub struct Setup {
     /// Interface, own prefix, link mode.
@@ -159,7 +164,7 @@ impl Setup {
     /// # Errors
     /// When the file cannot be written.
     pub fn set_clock(&self, offset: i64) -> Result<()> {
-        // Whole or not at all: the controller reads it at any time.
+        // Replaced as a whole, since the controller may read the file at any time.
         let draft = self.folder.path().join("clock.new");
         fs::write(&draft, offset.to_string())?;
         Ok(fs::rename(draft, self.clock_file())?)
@@ -194,23 +199,37 @@ impl Setup {
             let key = self.folder.path().join(format!("peer{n}.key"));
             fs::write(&key, format!("{}\n", session.key))?;
             fs::set_permissions(&key, fs::Permissions::from_mode(0o600))?;
+            let mut allowed = vec![format!("{}/128", remote.v6), format!("{}/32", remote.v4)];
+            allowed.extend(remote.behind.iter().map(ToString::to_string));
             write!(
                 text,
                 "\n[[peer]]\nname = \"peer{n}\"\nprefix = \"{}\"\nkey_file = \"{}\"\nseed = \"{}\"\npeer_seed = \"{}\"\n\
-                 period = \"{}\"\nmode = \"{}\"\nallowed_ips = [\"{}/128\", \"{}/32\"]\n",
+                 period = \"{}\"\nmode = \"{}\"\nmiddlebox = \"{}\"\nallowed_ips = [\"{}\"]\n",
                 remote.prefix,
                 key.display(),
                 self.local.seed,
                 remote.seed,
                 session.period,
                 session.mode,
-                remote.v6,
-                remote.v4
+                session.middlebox,
+                allowed.join("\", \"")
             )?;
         }
         let path = self.folder.path().join("mtd.toml");
         fs::write(&path, text)?;
         Ok(path)
+    }
+
+    /// Tells the controller that its machine is another copy from now on.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn copy_machine(&self, generation: u32) -> Result<()> {
+        Ok(fs::write(self.generation_file(), generation.to_string())?)
+    }
+
+    fn generation_file(&self) -> PathBuf {
+        self.folder().join("generation")
     }
 
     /// Starts a controller and waits until it is ready.
@@ -223,7 +242,7 @@ impl Setup {
         Ok(controller)
     }
 
-    /// Starts a controller and waits for nothing.
+    /// Starts a controller without waiting.
     ///
     /// # Errors
     /// When the program cannot be started.
@@ -232,8 +251,13 @@ impl Setup {
         if !self.clock_file().exists() {
             self.set_clock(0)?;
         }
-        let clock = self.clock_file();
-        let arguments = ["--wall-clock-offset-file".as_ref(), clock.as_os_str()];
+        let (clock, generation) = (self.clock_file(), self.generation_file());
+        let arguments = [
+            "--wall-clock-offset-file".as_ref(),
+            clock.as_os_str(),
+            "--vm-generation-file".as_ref(),
+            generation.as_os_str(),
+        ];
         Controller::spawn(netns, &self.interface, &config, &arguments)
     }
 }
@@ -247,7 +271,7 @@ pub struct Controller {
 }
 
 impl Controller {
-    /// Starts `mtd run -c CONFIG ARGS…` for the interface that the configuration names, and waits for nothing.
+    /// Starts `mtd run -c CONFIG ARGS…` for the interface that the configuration names, without waiting.
     ///
     /// # Errors
     /// When the program cannot be started.
@@ -258,7 +282,7 @@ impl Controller {
         Ok(Self { process, interface: interface.to_owned() })
     }
 
-    /// Waits until it is ready.
+    /// Waits until the controller is ready.
     ///
     /// # Errors
     /// When it does not become ready; carries the end of its log.
@@ -275,7 +299,7 @@ impl Controller {
         Ok(command.args(args).args(["-i", &self.interface]).output()?)
     }
 
-    /// What `mtd status --json` says.
+    /// The status, as `mtd status --json` prints it.
     ///
     /// # Errors
     /// When it fails or prints something else.
@@ -283,7 +307,7 @@ impl Controller {
         Ok(serde_json::from_value(self.json(netns, &["status"])?)?)
     }
 
-    /// What `mtd sessions --json` says.
+    /// The sessions, as `mtd sessions --json` prints them.
     ///
     /// # Errors
     /// When it fails or prints something else.
@@ -291,7 +315,7 @@ impl Controller {
         Ok(serde_json::from_value(self.json(netns, &["sessions"])?["sessions"].take())?)
     }
 
-    /// The only instance in what `mtd ARGS… --json` prints.
+    /// The only instance in the output of `mtd ARGS… --json`.
     fn json(&self, netns: &Netns, args: &[&str]) -> Result<serde_json::Value> {
         let output = self.command(netns, &[args, &["--json"]].concat())?;
         let text = String::from_utf8_lossy(&output.stdout);
@@ -302,10 +326,10 @@ impl Controller {
         Ok(instance.take())
     }
 
-    /// Stops it as an operator would, and waits for it to end.
+    /// Stops the controller as an operator would, and waits for its end.
     ///
     /// # Errors
-    /// When it does not end in time, or not with success.
+    /// When it does not end in time, or fails.
     pub fn stop(&mut self) -> Result<ExitStatus> {
         let status = self.process.terminate(Signal::SIGTERM, PATIENCE)?;
         ensure!(status.success(), "mtd ended with {status}:\n{}", self.process.log());
@@ -315,7 +339,7 @@ impl Controller {
     /// Waits until the session with peer number `n` is open.
     ///
     /// # Errors
-    /// When it is not in time.
+    /// When it does not open in time.
     pub fn wait_open(&self, netns: &Netns, n: usize) -> Result<()> {
         wait_until("the session to open", PATIENCE, || {
             Ok(self.status(netns)?.peers[n].state == mtd::status::PeerState::Open)

@@ -35,7 +35,7 @@ pub enum Delivery {
     OnLink,
 }
 
-/// What [`Topology::standard`] builds.
+/// Options of [`Topology::standard`].
 #[derive(Debug, Clone)]
 pub struct TopologyOptions {
     /// How protected prefixes are reached.
@@ -78,8 +78,8 @@ pub struct Host {
     pub gateway: Ipv6Addr,
     /// The router's layer-3 interface towards the host: the cable's end, or the bridge on the server's link.
     pub gateway_ifname: String,
-    /// The router's end of the host's cable. A capture here sees all that enters or leaves the host, also what an XDP
-    /// program drops, which a capture on the host's own interface does not see.
+    /// The router's end of the host's cable. A capture here sees everything that enters or leaves the host, including
+    /// frames that an XDP program drops, which a capture on the host's own interface does not see.
     pub tap_ifname: String,
 }
 
@@ -96,7 +96,7 @@ pub struct Scanner {
     pub tap_ifname: String,
 }
 
-/// The network of the module's picture. Dropping it ends what runs in its namespaces and removes them.
+/// The network of the picture above. Dropping it ends the processes in its namespaces and removes the namespaces.
 #[derive(Debug)]
 pub struct Topology {
     /// The client.
@@ -139,8 +139,8 @@ impl Topology {
         [Some(&self.client), self.client2.as_ref(), Some(&self.server)].into_iter().flatten()
     }
 
-    /// Lets the router carry packets of up to `mtu` bytes to the protected prefix of a host that it reaches by a gateway, and
-    /// say so to whoever sends longer ones.
+    /// Limits packets from the router to the protected prefix of a host, which it reaches by a gateway, to `mtu` bytes. The
+    /// router answers longer packets with Packet Too Big.
     ///
     /// # Errors
     /// When the kernel refuses.

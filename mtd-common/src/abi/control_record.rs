@@ -18,6 +18,13 @@ pub const KIND_TOO_BIG: u8 = 1;
 /// Longest control message in bytes, without its inner IPv6 header.
 pub const MAX_CONTROL: usize = 768;
 
+/// First byte of a control message that probes how long packets the path carries (RFC 8899, section 3): inside a session, it
+/// may be longer than [`MAX_CONTROL`].
+pub const TYPE_PATH_PROBE: u8 = 8;
+
+/// Bytes of such a longer message that are handed to the controller: the rest is padding.
+pub const PROBE_HEAD: usize = 12;
+
 /// One control message, or one report of a router.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq)]

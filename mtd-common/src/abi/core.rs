@@ -4,13 +4,15 @@ use core::mem::{offset_of, size_of};
 
 use super::Steering;
 use crate::bytes::part_mut;
+use crate::heard;
 use crate::meter::Meter;
+use crate::packet::OVERHEAD;
 use crate::table::Layout;
 use crate::window::WINDOW_WORDS;
 
 /// Version of the layouts in this module, of [`super::session_note`] and of [`crate::table`]. Up to 5, one version stood for
 /// the layouts of all groups.
-pub const VERSION: u32 = 6;
+pub const VERSION: u32 = 7;
 
 /// Most protected prefixes that one data plane serves.
 pub const MAX_PREFIXES: usize = 4;
@@ -30,7 +32,7 @@ pub struct Dataplane {
     pub ring_bits: u32,
     /// Number of valid elements of `prefixes`.
     pub prefix_count: u32,
-    /// [`FLAG_ON_LINK`], [`FLAG_SHARED`].
+    /// [`FLAG_ON_LINK`], [`FLAG_SHARED`], [`FLAG_SINGLE`].
     pub flags: u32,
     /// Longest inner packet in bytes that is sealed or opened.
     pub inner_mtu: u32,
@@ -58,6 +60,12 @@ impl Dataplane {
     pub const fn is_shared(&self) -> bool {
         self.flags & FLAG_SHARED != 0
     }
+
+    /// Whether ports alone move.
+    #[inline(always)]
+    pub const fn has_single_addresses(&self) -> bool {
+        self.flags & FLAG_SINGLE != 0
+    }
 }
 
 /// Answer neighbour solicitations for live addresses ([`Dataplane::flags`], requirement MT-09).
@@ -67,7 +75,12 @@ pub const FLAG_ON_LINK: u32 = 1;
 /// addresses that are not live pass to the kernel. Solicitations for live addresses are answered, as with [`FLAG_ON_LINK`].
 pub const FLAG_SHARED: u32 = 2;
 
-/// A protected prefix of 64 to 112 bits (requirement MT-06).
+/// The prefixes are single addresses of this host, of 128 bits: ports alone move ([`Dataplane::flags`], always with
+/// [`FLAG_SHARED`]). What does not come from a live peer to a live port passes to the kernel, and the kernel answers
+/// solicitations. The table of addresses goes by address and port ([`crate::table::with_port`]).
+pub const FLAG_SINGLE: u32 = 4;
+
+/// A protected prefix of 64 to 112 bits (requirement MT-06), or a single address ([`FLAG_SINGLE`]).
 ///
 /// The fields hold the bytes of the address as they lie in memory (network order), read as native integers, so
 /// that the programs compare without swapping bytes.
@@ -130,7 +143,7 @@ pub struct Session {
     /// Number of the peer, the same in all sessions with it, so that packets of an old session pass when routes already name
     /// the new one. 0: no peer; only the inner sources of `peer_tunnel` are allowed.
     pub peer: u32,
-    /// [`FLAG_ANYBODY`].
+    /// [`FLAG_ANYBODY`], [`FLAG_HEARD`].
     pub flags: u32,
     /// Session time in ns = `CLOCK_BOOTTIME` in ns + this (wrapping).
     pub clock_offset: u64,
@@ -156,6 +169,10 @@ pub struct Session {
 /// [`Session::flags`]: any address and any port may send (the server's end of an introduction, which does not know its
 /// clients' prefixes).
 pub const FLAG_ANYBODY: u32 = 1;
+
+/// [`Session::flags`]: the peer asks to be answered where it was heard ([`crate::heard`]), since something on its side lets in
+/// only answers. Packets go out in the newest slot up to the present one in which it was heard, at most one back.
+pub const FLAG_HEARD: u32 = 2;
 
 /// [`Session::mode`]: inner packets are encrypted and authenticated.
 pub const MODE_ENCRYPT: u32 = 1;
@@ -183,8 +200,11 @@ pub struct SessionState {
     pub tx_turn: u64,
     /// The same for packets received. It is in this cache line because it is seldom written, and the next one is full.
     pub rx_turn: u64,
-    /// Fills the cache line.
-    pub reserved_tx: [u64; 2],
+    /// Written by the controller: bytes of the longest inner packet that the path to the peer carries; 0: whatever the
+    /// interface carries. A longer inner IPv6 packet is cut in two.
+    pub tx_longest: u64,
+    /// Inner packets sent that the least path of IPv6 would not carry ([`LEAST_PATH`]); control messages do not count.
+    pub tx_long: u64,
     /// Inner packets received.
     pub rx_packets: u64,
     /// Bytes of inner packets received.
@@ -208,7 +228,12 @@ pub struct SessionState {
     pub steering: Steering,
     /// Fills the cache line.
     pub reserved: u64,
+    /// In which slots the peer was heard, and where from.
+    pub heard: heard::Ring,
 }
+
+/// Bytes of the longest inner packet that any outer path carries: 1,280 (RFC 8200, section 5) without mtd's headers.
+pub const LEAST_PATH: usize = 1280 - OVERHEAD;
 
 /// Limit on the control messages of one session that reach the controller: 20 a second, 40 at once. A client that keeps to
 /// the protocol sends one every few seconds; a session that floods does not delay the messages of others.
@@ -223,7 +248,8 @@ impl Default for SessionState {
             tx_lane: 0,
             tx_turn: 0,
             rx_turn: 0,
-            reserved_tx: [0; 2],
+            tx_longest: 0,
+            tx_long: 0,
             rx_packets: 0,
             rx_bytes: 0,
             rx_last_valid: 0,
@@ -235,6 +261,7 @@ impl Default for SessionState {
             window: [0; WINDOW_WORDS],
             steering: Steering::default(),
             reserved: 0,
+            heard: heard::Ring::default(),
         }
     }
 }
@@ -289,7 +316,7 @@ const _: () = {
     assert!(offset_of!(Session, rx) == 64);
     assert!(offset_of!(Session, tx) == 112);
     assert!(offset_of!(Session, peer_tunnel) == 160);
-    assert!(size_of::<SessionState>() == 448);
+    assert!(size_of::<SessionState>() == 576);
     assert!(offset_of!(SessionState, tx_lane) == 24);
     assert!(offset_of!(SessionState, rx_packets) == 64);
     assert!(offset_of!(SessionState, rx_control) == 96);
@@ -298,6 +325,7 @@ const _: () = {
     assert!(offset_of!(SessionState, rx_lane) == 120);
     assert!(offset_of!(SessionState, window) == 128);
     assert!(offset_of!(SessionState, steering) == 392);
+    assert!(offset_of!(SessionState, heard) == 448);
     assert!(size_of::<Route>() == 16);
     assert!(offset_of!(Route, peer) == 8);
 };

@@ -56,9 +56,12 @@ macro_rules! counters {
             TooBig = 11, too_big, "mtd_packet_too_big_messages_total",
                 "Packet Too Big messages that were believed.",
                 None;
-            NeighbourReplies = 12, neighbour_replies, "mtd_neighbour_replies_total",
+            Cut = 12, cut, "mtd_cut_packets_total",
+                "Inner IPv6 packets cut in two because the path carries less than 1,352 bytes.",
+                Some(Row::unless_zero(11, "cut in two for a narrow path"));
+            NeighbourReplies = 13, neighbour_replies, "mtd_neighbour_replies_total",
                 "Answers of neighbours to solicitations of ours, which announce own addresses to them.",
-                Some(Row::unless_zero(11, "announcements answered"));
+                Some(Row::unless_zero(12, "announcements answered"));
         }
     };
 }

@@ -3,6 +3,7 @@
 //!
 //! Parsers fail closed: if they do not understand a packet towards a protected prefix, it is an error, never a pass.
 
+pub mod fragment;
 pub mod inner;
 pub mod ndp;
 pub mod outer;

@@ -11,6 +11,7 @@ use crate::job::Job;
 use crate::layout::{IP, MTD_HEADER};
 use crate::once::once;
 use crate::record;
+use crate::tunnel::control;
 use crate::tunnel::inspect::require_well_formed;
 
 mod maps;
@@ -39,6 +40,7 @@ once! {
         if !facts.is_control() {
             return Err(DropReason::MalformedInner);
         }
+        control::require_fitting(frame)?;
         let ip = frame.get::<[u8; IPV6]>(IP).ok_or(DropReason::Truncated)?;
         if facts.source == *outer::source(ip) && facts.destination == *outer::destination(ip) {
             Ok(())

@@ -20,7 +20,8 @@ use crate::{clock, count, lookup, settings};
 
 mod maps;
 
-/// Handles a neighbour solicitation for a protected address; `None`: the frame is something else.
+/// Handles a neighbour solicitation for a protected address; `None`: the frame is something else, or about an address of this
+/// host, for which the kernel answers.
 #[inline(always)]
 pub(crate) fn solicited(frame: &XdpFrame, dataplane: &Dataplane) -> Option<Result<Action, DropReason>> {
     let ip = frame.get::<[u8; IPV6]>(IP)?;
@@ -29,7 +30,7 @@ pub(crate) fn solicited(frame: &XdpFrame, dataplane: &Dataplane) -> Option<Resul
         return None;
     }
     let target = *ndp::target(icmp);
-    if !packet::is_protected(dataplane, &target) {
+    if dataplane.has_single_addresses() || !packet::is_protected(dataplane, &target) {
         return None;
     }
     match require_answerable(frame, dataplane, &target) {

@@ -2,13 +2,14 @@
 
 use mtd_common::DropReason;
 use mtd_common::abi;
-use mtd_common::control_record::MAX_CONTROL;
+use mtd_common::control_record::{MAX_CONTROL, TYPE_PATH_PROBE};
 use mtd_common::packet::IPV6;
 
 use super::maps;
 use crate::atomic::Shared;
-use crate::frame::XdpFrame;
+use crate::frame::{Memory, XdpFrame};
 use crate::job::Job;
+use crate::layout::INNER;
 use crate::record;
 use crate::session::State;
 
@@ -22,10 +23,19 @@ impl State {
     }
 }
 
-/// Whether a control message, an inner packet of `length` bytes, fits into a record.
+/// Whether the control message in an opened frame fits into a record.
 #[inline(always)]
-pub(crate) const fn require_fitting(length: usize) -> Result<(), DropReason> {
-    if length > IPV6 + MAX_CONTROL { Err(DropReason::ControlTooLong) } else { Ok(()) }
+pub(crate) fn require_fitting(frame: &XdpFrame) -> Result<(), DropReason> {
+    if frame.len() > INNER + IPV6 + MAX_CONTROL { Err(DropReason::ControlTooLong) } else { Ok(()) }
+}
+
+/// The same inside a session, where probes of the path may be longer: only their head goes into a record.
+#[inline(always)]
+pub(super) fn require_fitting_or_probe(frame: &XdpFrame) -> Result<(), DropReason> {
+    match frame.get::<[u8; 1]>(INNER + IPV6) {
+        Some([TYPE_PATH_PROBE]) => Ok(()),
+        _ => require_fitting(frame),
+    }
 }
 
 /// Hands an opened control message of a session to the controller. The session's own limit is checked first, so that its

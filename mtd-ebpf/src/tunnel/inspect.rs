@@ -19,6 +19,9 @@ once! {
         job: &mut Job,
     ) -> Result<(), DropReason> {
         let facts = require_well_formed(frame, job)?;
+        if job.control {
+            control::require_fitting_or_probe(frame)?;
+        }
         if is_allowed(&facts, session) { Ok(()) } else { Err(DropReason::InnerSource) }
     }
 }
@@ -35,9 +38,6 @@ pub(crate) fn require_well_formed(frame: &mut XdpFrame, job: &mut Job) -> Result
     }
     let facts = read(frame, outer::ecn(ip))?;
     job.control = facts.is_control();
-    if job.control {
-        control::require_fitting(frame.len() - INNER)?;
-    }
     Ok(facts)
 }
 

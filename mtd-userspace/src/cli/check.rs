@@ -1,10 +1,11 @@
 //! `mtd check`: whether a configuration is valid, without changing anything.
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::bail;
 use clap::Args;
+use nix::net::if_::if_nametoindex;
 use serde::Serialize;
 
 use super::output;
@@ -19,8 +20,8 @@ use crate::registry::Registry;
   mtd check                        check /etc/mtd/mtd.toml
   mtd check -c new.toml && cp new.toml /etc/mtd/mtd.toml && mtd reload
 
-Reads the configuration, the key files and the registered clients, and changes nothing. Exit status: 0 all is well, 1 something
-is wrong.")]
+Reads the configuration, the key files and the registered clients, and changes nothing. Exit status: 0 if all is well, 1 if
+something is wrong.")]
 pub(super) struct CheckArgs {
     /// Configuration file.
     #[arg(short, long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
@@ -30,13 +31,13 @@ pub(super) struct CheckArgs {
     json: bool,
 }
 
-/// What a check has found.
+/// The result of a check.
 #[derive(Debug, Serialize)]
 struct Report {
     file: PathBuf,
     valid: bool,
     problems: Vec<Found>,
-    /// Findings that do not keep the controller from starting, but may be mistakes.
+    /// Findings that may be mistakes, but do not keep the controller from starting.
     warnings: Vec<String>,
 }
 
@@ -64,7 +65,7 @@ impl From<&Problem> for Found {
 /// Runs `mtd check`.
 ///
 /// # Errors
-/// When something is wrong with the configuration; or standard output cannot be written.
+/// When something is wrong with the configuration, or standard output cannot be written.
 pub(super) fn run(args: &CheckArgs) -> anyhow::Result<()> {
     let loaded = Config::load(&args.config);
     let (problems, text, warnings) = match &loaded {
@@ -78,7 +79,7 @@ pub(super) fn run(args: &CheckArgs) -> anyhow::Result<()> {
         let report = Report { file: args.config.clone(), valid: problems.is_empty(), problems, warnings };
         output::print(&format!("{}\n", serde_json::to_string_pretty(&report)?))?;
         if loaded.is_err() {
-            bail!("{} is not right", args.config.display());
+            bail!("{} is not valid", args.config.display());
         }
         return Ok(());
     }
@@ -95,8 +96,11 @@ pub(super) fn run(args: &CheckArgs) -> anyhow::Result<()> {
 /// The summary of a valid configuration, and its warnings.
 fn describe(config: &Config) -> anyhow::Result<(String, Vec<String>)> {
     let mut warnings = Vec::new();
-    if !Path::new("/sys/class/net").join(&config.interface).exists() {
+    // Not by /sys, which may be that of another network namespace.
+    if if_nametoindex(config.interface.as_str()).is_err() {
         warnings.push(format!("there is no interface {} on this host now", config.interface));
+    } else if device::ipv6_is_off(&config.interface) {
+        warnings.push(device::Lack::Disabled.of(&config.interface).to_string());
     }
     // Without an answer, there is nothing to warn of.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -121,7 +125,7 @@ fn describe(config: &Config) -> anyhow::Result<(String, Vec<String>)> {
         warnings.push(
             "neither [listen] nor [[server]] nor [[peer]]: the prefixes are dark to everybody".to_owned(),
         );
-        does.push("nobody may come".to_owned());
+        does.push("nobody may connect".to_owned());
     }
     Ok((format!("good ({}: {})", config.interface, does.join(", ")), warnings))
 }

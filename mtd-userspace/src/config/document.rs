@@ -28,7 +28,8 @@ use crate::web::section::{self as web, WEB};
 pub struct Config<K = SecretKey> {
     /// Name of the underlay interface.
     pub interface: String,
-    /// The protected prefixes, 1 to 4, 64 to 112 bits each, host bits zero, without overlap (requirement MT-06);
+    /// The protected prefixes, 1 to 4, without overlap: 64 to 112 bits each, host bits zero (requirement MT-06), or all of
+    /// them single addresses, 128 bits;
     /// empty when `follow_prefix` is set.
     pub prefixes: Vec<Ipv6Net>,
     /// The protected prefix is the /64 of the interface's global address, whichever that is at the time. Only with
@@ -36,6 +37,8 @@ pub struct Config<K = SecretKey> {
     pub follow_prefix: bool,
     /// How packets for the prefixes reach this host.
     pub link: LinkMode,
+    /// How long a start waits for the interface, and a server for its prefix; `None`: for ever.
+    pub interface_wait: Option<Duration>,
     /// How refused packets are handled; `None`: as before, and [`Policy::Dark`] if nothing was attached.
     pub policy: Option<Policy>,
     /// Flows that pass although they are refused; at most [`mtd_common::allow::MAX_ALLOW`], without duplicates.
@@ -136,6 +139,7 @@ impl Document {
             prefixes,
             follow_prefix,
             link: underlay.link,
+            interface_wait: underlay.interface_wait,
             policy: data_plane.policy,
             allow: data_plane.allow(),
             xdp: data_plane.xdp,

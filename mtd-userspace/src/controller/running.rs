@@ -17,8 +17,10 @@ use super::host::Host;
 use super::reload::Reloader;
 use super::service::{self, Watchdog};
 use super::signals::{Request, Signals};
+use crate::claims::Claims;
 use crate::config::Config;
 use crate::control;
+use crate::copies::Copies;
 use crate::dataplane::Plane;
 use crate::device::{TunnelInfo, Underlay};
 use crate::events::Bus;
@@ -27,8 +29,9 @@ use crate::neighbours::Neighbours;
 use crate::registry::Registrations;
 use crate::rendezvous::Meeting;
 use crate::rings::{self, Rings};
-use crate::sessions::{self, Clock, Sessions, protected_prefixes};
+use crate::sessions::{self, Clock, Sessions, first_prefixes};
 use crate::subsystem::{Context, Shutdown, Subsystem, Tasks, Tunnel};
+use crate::upkeep::Upkeep;
 use crate::{metrics, privilege, web};
 
 /// Interval at which slots are loaded and unloaded. Every slot is loaded many ticks before it is needed.
@@ -41,6 +44,7 @@ const LOOK: Duration = Duration::from_millis(500);
 pub(super) struct Parts {
     pub(super) config: Config,
     pub(super) config_file: Option<PathBuf>,
+    pub(super) generation: Option<PathBuf>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) plane: Plane,
     pub(super) tunnel: TunnelInfo,
@@ -53,14 +57,27 @@ pub(super) enum End {
     Asked,
     /// Nobody has confirmed in time.
     Unconfirmed,
+    /// The interface was removed, and there is another one of its name.
+    Replaced,
     /// This task has ended, and the controller cannot do without it.
     Failed(&'static str),
+}
+
+/// What a look at the underlay has found.
+enum Found {
+    Same,
+    /// There is no such interface.
+    Nothing,
+    /// Another interface has the name: a USB adapter that was plugged in again, a container's cable that was made anew.
+    Another,
 }
 
 /// The subsystems, those that the configuration asks for.
 struct Subsystems {
     rings: Arc<Rings>,
     keystream: Option<Arc<KeyStream>>,
+    claims: Option<Arc<Claims>>,
+    copies: Arc<Copies>,
     neighbours: Option<Arc<Neighbours>>,
     registry: Arc<Registrations>,
     rendezvous: Option<Arc<Meeting>>,
@@ -75,10 +92,16 @@ impl Subsystems {
         fn part<S: Subsystem>(subsystem: Option<&Arc<S>>) -> Option<Arc<dyn Subsystem>> {
             subsystem.cloned().map(|subsystem| subsystem as Arc<dyn Subsystem>)
         }
-        let always: [Arc<dyn Subsystem>; 3] =
-            [self.rings.clone(), self.registry.clone(), self.reload.clone()];
+        let always: [Arc<dyn Subsystem>; 5] = [
+            self.rings.clone(),
+            self.registry.clone(),
+            self.reload.clone(),
+            self.copies.clone(),
+            Arc::new(Upkeep::default()),
+        ];
         let asked_for = [
             part(self.keystream.as_ref()),
+            part(self.claims.as_ref()),
             part(self.neighbours.as_ref()),
             part(self.rendezvous.as_ref()),
             part(self.metrics.as_ref()),
@@ -94,6 +117,8 @@ pub(super) struct Running {
     reload: Arc<Reloader>,
     subsystems: Vec<Arc<dyn Subsystem>>,
     interface: String,
+    /// Index of the interface that the programs are attached to.
+    ifindex: u32,
     stop: watch::Sender<bool>,
 }
 
@@ -103,7 +128,7 @@ impl Running {
     /// # Errors
     /// When a part cannot start. The caller undoes the changes to the host by [`Host::give_up`].
     pub(super) fn start(parts: Parts, host: &Host) -> anyhow::Result<Self> {
-        let Parts { config, config_file, clock, mut plane, tunnel } = parts;
+        let Parts { config, config_file, generation, clock, mut plane, tunnel } = parts;
         let interface = config.interface.clone();
         let socket = config.socket.clone().unwrap_or_else(|| host.instance.socket());
         let listener = control::server::bind(&socket)?;
@@ -114,6 +139,8 @@ impl Running {
         let subsystems = Subsystems {
             rings: Rings::take(&mut plane)?,
             keystream: KeyStream::take(&mut plane),
+            claims: Claims::new(&config),
+            copies: Copies::new(generation),
             neighbours: Neighbours::open(&config, &host.underlay).context("announcing addresses")?,
             rendezvous: Meeting::new(&config, asked),
             reload: Reloader::new(config_file, Arc::clone(&registry))?,
@@ -123,16 +150,14 @@ impl Running {
         };
         rings::forward_program_logs(&mut plane);
         let clients = subsystems.registry.all();
-        let ground =
-            sessions::Ground { underlay: &host.underlay, tunnel: &tunnel, mtu: host.mtu, state: &host.state };
-        let machines = sessions::build(&config, &ground, clients, effects, clock.read())?;
+        let machines = sessions::build(&config, &host.ground(&tunnel), clients, effects, clock.read())?;
         let device = Arc::new(Tunnel::new(host.tunnel_device(&config)));
         let settings = host.settings(&config, &host.underlay, &tunnel);
-        let core_clock = Box::new(Arc::clone(&clock));
         let files = sessions::Files { state: host.state.clone(), pins: host.pins().clone() };
-        let mut core = Sessions::start(config, core_clock, files, (plane, settings), machines)?;
-        let own_clock = Arc::clone(&clock);
-        let bus = Arc::new(Bus::new(move || own_clock.read().wall.0));
+        let mut core =
+            Sessions::start(config, Box::new(Arc::clone(&clock)), files, (plane, settings), machines)?;
+        let own = Arc::clone(&clock);
+        let bus = Arc::new(Bus::new(move || own.read().wall.0));
         core.tell(Arc::clone(&bus));
         // The receive program comes last: from here on the prefixes are dark.
         if let Err(error) = core.attach(|config, plane| host.attach(config, plane)) {
@@ -151,8 +176,10 @@ impl Running {
             subsystems: subsystems.clone(),
             rendered: metrics::Cache::default(),
         });
-        let context = Context { sessions, bus, clock, tunnel: device, tasks, reports };
-        let running = Self { context, reload, subsystems, interface, stop };
+        let note = host.note.clone();
+        let context = Context { sessions, bus, clock, tunnel: device, tasks, reports, note };
+        let ifindex = host.underlay.ifindex;
+        let running = Self { context, reload, subsystems, interface, ifindex, stop };
         if let Err(error) = running.begin(listener) {
             running.context.sessions().abandon();
             return Err(error);
@@ -195,7 +222,11 @@ impl Running {
                 _ = ticks.tick() => if let Some(end) = self.tick(watchdog).await {
                     return Ok(end);
                 },
-                _ = looks.tick() => lost = self.look(lost).await,
+                _ = looks.tick() => match self.look(lost).await {
+                    Found::Same => lost = false,
+                    Found::Nothing => lost = true,
+                    Found::Another => return Ok(End::Replaced),
+                },
                 task = self.context.tasks.fatal_end() => return Ok(End::Failed(task)),
                 request = signals.next() => match request {
                     Request::Stop(why) => {
@@ -224,18 +255,19 @@ impl Running {
         None
     }
 
-    /// Checks the underlay. Returns whether it is missing; the first failure after a success is logged.
-    async fn look(&self, was_lost: bool) -> bool {
+    /// Checks the underlay. The first failure after a success is logged.
+    async fn look(&self, was_lost: bool) -> Found {
         match Underlay::inspect(&self.interface).await {
+            Ok(underlay) if underlay.ifindex != self.ifindex => Found::Another,
             Ok(underlay) => {
                 self.context.sessions().handle_underlay(&underlay);
-                false
+                Found::Same
             }
             Err(error) => {
                 if !was_lost {
                     warn!("{error}");
                 }
-                true
+                Found::Nothing
             }
         }
     }
@@ -262,7 +294,7 @@ impl Running {
 /// The metrics server, if the configuration asks for it.
 fn metrics_server(config: &Config, host: &Host) -> anyhow::Result<Option<Arc<metrics::server::Server>>> {
     let Some(address) = config.metrics else { return Ok(None) };
-    let prefixes = protected_prefixes(config, &host.underlay, &[]);
+    let prefixes = first_prefixes(config, &host.underlay);
     if prefixes.iter().any(|prefix| IpNet::V6(*prefix).contains(&address.ip())) {
         bail!(
             "metrics cannot be served at {address}, which lies in the protected prefix; choose another one"

@@ -12,6 +12,16 @@ pub(super) fn ready() {
     tell(&[NotifyState::Ready]);
 }
 
+/// Reports that the service runs, and what it still waits for.
+pub(super) fn waiting(text: &str) {
+    tell(&[NotifyState::Ready, NotifyState::Status(text)]);
+}
+
+/// Reports that it waits no longer.
+pub(super) fn found(interface: &str) {
+    tell(&[NotifyState::Status(&format!("on {interface}"))]);
+}
+
 /// Reports that the configuration is being read again.
 pub(super) fn reloading() {
     match NotifyState::monotonic_usec_now() {

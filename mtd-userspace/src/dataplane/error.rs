@@ -9,6 +9,8 @@ use aya::maps::xdp::XdpMapError;
 use aya::pin::PinError;
 use aya::programs::{ProgramError, links::LinkError};
 
+use crate::files::way_out;
+
 /// An error of the data plane; its text includes the remedy.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -19,7 +21,7 @@ pub enum Error {
     )]
     NotPermitted,
     /// The object or one of its maps was refused.
-    #[error("cannot load the BPF object: {0}; mtd needs Linux 6.1 or newer")]
+    #[error("cannot load the BPF object: {0}; {way}", way = way_out(errno(&**.0)).unwrap_or("mtd needs Linux 6.1 or newer"))]
     Object(#[source] Box<EbpfError>),
     /// A program was refused.
     #[error("the kernel refused the program {program}: {source}")]

@@ -1,6 +1,6 @@
 //! The groups of pinned maps (`mtd_common::abi`), and the decision whether those of an earlier controller are taken over.
 //!
-//! The pins of all groups are in one folder, and their names tell them apart: `maps/core-6-SESSIONS` is the map `SESSIONS`
+//! The pins of all groups are in one folder, and their names tell them apart: `maps/core-7-SESSIONS` is the map `SESSIONS`
 //! of the group `core` in version 6 of its layout. A folder for each group would read better, but the versions of mtd before
 //! groups can remove a folder of pins only if it contains no folder: after a downgrade to one of those, something would be
 //! left.
@@ -256,10 +256,10 @@ mod tests {
         assert_eq!(any_settings(folder.path()), Some(folder.path().join(DATAPLANE)));
         let misfits = misfits(folder.path(), capacity);
         assert_eq!(misfits.len(), Group::ALL.len());
-        assert_eq!(misfits[0], (Group::Core, "layout version 5 or earlier instead of 6".to_owned()));
+        assert_eq!(misfits[0], (Group::Core, "layout version 5 or earlier instead of 7".to_owned()));
         // A map pinned by a later version has the version in its name.
         fs::write(folder.path().join("core-77-DATAPLANE"), "").unwrap();
-        assert_eq!(self::misfits(folder.path(), capacity)[0].1, "layout version 77 instead of 6");
+        assert_eq!(self::misfits(folder.path(), capacity)[0].1, "layout version 77 instead of 7");
         assert_eq!(any_settings(folder.path()), Some(folder.path().join("core-77-DATAPLANE")));
     }
 }

@@ -112,6 +112,16 @@ impl Maps {
         if written { Ok(()) } else { Err(Error::NoElement("SESSION_STATE", index)) }
     }
 
+    /// [`SessionState::tx_long`].
+    pub(super) fn long_sent(&self, index: u32) -> Option<u64> {
+        self.states.word(index, offset_of!(SessionState, tx_long))
+    }
+
+    /// Sets [`SessionState::tx_longest`]. The programs may be at work with the state.
+    pub(super) fn set_longest(&self, index: u32, bytes: u32) {
+        self.states.set_word(index, offset_of!(SessionState, tx_longest), bytes.into());
+    }
+
     /// Reads only this part, since the whole state is much larger: for walks over many sessions.
     pub(super) fn traffic(&self, index: u32) -> Option<SessionTraffic> {
         let word = |offset| self.states.word(index, offset);

@@ -126,6 +126,7 @@ impl Plane {
     /// When the kernel refuses.
     pub fn configure(&mut self, settings: &Settings) -> Result<(), Error> {
         self.maps.set_guard(&settings.guard.settings())?;
+        self.maps.addresses().load_by_port(settings.has_single_addresses());
         self.maps.set_dataplane(&settings.element(self.capacity.ring_bits(), self.maps.layout()))
     }
 
@@ -141,8 +142,8 @@ impl Plane {
         choice: XdpChoice,
         link: LinkMode,
     ) -> Result<XdpMode, Error> {
+        self.attach_send(inside)?;
         let pins = self.pins.as_deref().ok_or(Error::NotPinned)?;
-        links::send(classifier(&mut self.ebpf, SEND)?, inside, pins)?;
         match link {
             LinkMode::Routed => links::stop_advertising(pins)?,
             LinkMode::OnLink | LinkMode::Shared => {
@@ -152,6 +153,15 @@ impl Plane {
         let mode = links::receive(xdp_program(&mut self.ebpf, RECEIVE)?, underlay, choice, pins)?;
         pins::settle(pins, self.capacity)?;
         Ok(mode)
+    }
+
+    /// Attaches the send program alone, and pins it.
+    ///
+    /// # Errors
+    /// As [`Plane::attach`].
+    pub fn attach_send(&mut self, inside: &str) -> Result<(), Error> {
+        let pins = self.pins.as_deref().ok_or(Error::NotPinned)?;
+        links::send(classifier(&mut self.ebpf, SEND)?, inside, pins)
     }
 
     /// Lets the packets of busy sessions be opened on these CPUs too. With fewer than two, packets are opened where they
@@ -256,6 +266,16 @@ impl Plane {
     /// The traffic of a session; none if `index` is not below the capacity.
     pub fn session_traffic(&self, index: u32) -> SessionTraffic {
         self.maps.traffic(index).unwrap_or_default()
+    }
+
+    /// Inner packets that a session has sent and the least path of IPv6 would not carry; 0 if `index` is not below the capacity.
+    pub fn long_sent(&self, index: u32) -> u64 {
+        self.maps.long_sent(index).unwrap_or_default()
+    }
+
+    /// Cuts what a session sends in two if it is longer than this; 0: nothing.
+    pub fn set_longest(&mut self, index: u32, bytes: u32) {
+        self.maps.set_longest(index, bytes);
     }
 
     /// Sets the state that the programs keep of a session. Only while no slot of the session is loaded: otherwise the

@@ -87,6 +87,15 @@ impl<T: Pod> Shared<T> {
         self.words().get(index as usize * words + within).map(|word| word.load(Ordering::Relaxed))
     }
 
+    /// Sets that word, if there is one.
+    pub(super) fn set_word(&self, index: u32, offset: usize, value: u64) {
+        let words = size_of::<T>() / 8;
+        let within = Some(offset / 8).filter(|at| *at < words);
+        if let Some(word) = within.and_then(|at| self.words().get(index as usize * words + at)) {
+            word.store(value, Ordering::Relaxed);
+        }
+    }
+
     /// The elements as words.
     pub(super) fn words(&self) -> &[AtomicU64] {
         let words = self.bytes.get() / 8;

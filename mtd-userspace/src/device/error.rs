@@ -79,7 +79,11 @@ pub enum Error {
     },
 
     /// There is no interface of that name.
-    #[error("there is no interface {name}; this network namespace has: {}", available.join(", "))]
+    #[error(
+        "there is no interface {name}; this network namespace has: {}. To use one of another network namespace, start mtd \
+         there (`ip netns exec NAMESPACE mtd run`)",
+        available.join(", ")
+    )]
     NotFound {
         /// The name looked for.
         name: String,

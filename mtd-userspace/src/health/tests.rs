@@ -1,7 +1,7 @@
 use super::checks::RECEIVE;
 use super::*;
 use crate::control::tests::sample;
-use crate::device::Underlay;
+use crate::device::{Prefix, Underlay};
 use crate::model::{MapFill, Program};
 use crate::status::{Neighbours, SessionCount, Slots, Task, WarningCode};
 
@@ -13,6 +13,7 @@ fn underlay() -> Underlay {
         up: true,
         xdp_program: Some(7),
         addresses: vec!["192.0.2.1/24".parse().unwrap(), "2001:db8:9::1/64".parse().unwrap()],
+        prefixes: Ok(vec![Prefix { net: "2001:db8:9::/64".parse().unwrap(), preferred: true }]),
     }
 }
 
@@ -33,7 +34,7 @@ fn healthy() -> Status {
     }
 }
 
-/// What is warned of, as far as it is of this kind; there may be no other.
+/// The one warning, which must have this code.
 fn only(status: &Status, look: &Look, code: WarningCode) -> String {
     let found = warnings(status, look);
     assert_eq!(found.iter().map(|warning| warning.code.as_str()).collect::<Vec<_>>(), [code.as_str()]);
@@ -54,7 +55,7 @@ fn each_fault_of_the_underlay_has_its_warning() {
     };
     let down = only(&healthy(), &with(|u| u.up = false), WarningCode::InterfaceDown);
     assert!(down.contains("ip link set eth0 up"), "{down}");
-    // 1428 in the tunnel and 72 around it.
+    // An inner MTU of 1428, and 72 bytes of outer headers and tag.
     let small = only(&healthy(), &with(|u| u.mtu = 1499), WarningCode::MtuTooSmall);
     assert!(small.contains("1499") && small.contains("ip link set eth0 mtu 1500"), "{small}");
     let none = only(&healthy(), &with(|u| u.xdp_program = None), WarningCode::NotAttached);
@@ -120,7 +121,7 @@ fn addresses_that_wait_to_be_announced_are_told() {
     assert!(text.starts_with("70 own addresses") && text.contains("make slots longer"), "{text}");
 }
 
-/// The worst there can be at a time.
+/// As many warnings as there can be at a time.
 #[test]
 fn the_most_serious_comes_first() {
     let mut quiet = healthy();
@@ -143,10 +144,11 @@ fn the_most_serious_comes_first() {
         ..underlay()
     };
     let misfits = vec![("mtd0".to_owned(), "rx-gro".to_owned(), false)];
-    let look = Look { underlay: Some(underlay), merging: vec!["rx-lro"], misfits };
+    let look = Look { underlay: Some(underlay), ipv6_off: true, merging: vec!["rx-lro"], misfits };
     let codes: Vec<_> = warnings(&status, &look).into_iter().map(|warning| warning.code).collect();
     let expected = [
         WarningCode::InterfaceDown,
+        WarningCode::Ipv6Disabled,
         WarningCode::NotAttached,
         WarningCode::MtuTooSmall,
         WarningCode::AddressInPrefix,
@@ -166,6 +168,15 @@ fn the_most_serious_comes_first() {
         .map(|warning| warning.code)
         .collect();
     assert_eq!(codes, ["no_controller", "interface_missing"]);
+}
+
+#[test]
+fn a_controller_that_waits_says_what_for_and_not_that_it_has_gone() {
+    let status = Status { waiting_for: Some("waiting for the interface eth0".to_owned()), ..healthy() };
+    let warnings = warnings(&status, &Look::default());
+    assert_eq!(warnings[0].code, "waiting");
+    assert!(warnings[0].text.starts_with("waiting for the interface eth0. "), "{:?}", warnings[0]);
+    assert!(warnings.iter().all(|warning| warning.code != "interface_missing"));
 }
 
 #[test]

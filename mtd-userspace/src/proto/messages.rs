@@ -5,7 +5,8 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use mtd_common::abi;
-use mtd_common::address::{End, Network, PREFIX_LENGTHS};
+use mtd_common::address::{End, Network, is_prefix_length};
+use mtd_common::control_record::TYPE_PATH_PROBE;
 use mtd_common::packet::inner::mapped;
 
 pub use crate::model::TunnelAddresses as Tunnel;
@@ -25,6 +26,15 @@ const RESPONSE: u8 = 1;
 const TEARDOWN: u8 = 2;
 const PING: u8 = 3;
 const PONG: u8 = 4;
+const PATH_PROBE_ANSWER: u8 = 9;
+const OPENER: u8 = 5;
+const PROBE_REQUEST: u8 = 6;
+const PROBE: u8 = 7;
+
+/// Flag of an opener: answer where you hear this end.
+const WHERE_HEARD: u8 = 1;
+/// Flag of an opener: this end has heard you in this slot.
+const HEARD: u8 = 2;
 
 /// A control message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +56,33 @@ pub enum Control<'a> {
         stamp: u64,
         /// Session time in ns at which it was answered.
         time: u64,
+    },
+    /// Opens the slot that it is sent in, on the sender's side.
+    Opener {
+        /// The sender is to be answered only in slots in which it was heard.
+        where_heard: bool,
+        /// The sender has heard the receiver in this slot.
+        heard: bool,
+    },
+    /// Send probes: in the next slot, and where this end can be answered.
+    ProbeRequest {
+        /// The sender's own time, to be sent back.
+        stamp: u64,
+    },
+    /// The answer to a request for probes.
+    Probe {
+        /// The stamp of the request.
+        stamp: u64,
+    },
+    /// Does the path carry a packet as long as this one? Padding follows.
+    PathProbe {
+        /// To be sent back.
+        id: u64,
+    },
+    /// The answer to a probe of the path.
+    PathProbeAnswer {
+        /// That of the probe.
+        id: u64,
     },
 }
 
@@ -95,9 +132,19 @@ impl<'a> Control<'a> {
             Self::Response(body) => [&head(RESPONSE), *body].concat(),
             Self::Teardown(reason) => [head(TEARDOWN), vec![reason.number(), 0, 0, 0]].concat(),
             Self::Ping { stamp } => [head(PING), stamp.to_be_bytes().to_vec()].concat(),
+            Self::PathProbe { id } => [head(TYPE_PATH_PROBE), id.to_be_bytes().to_vec()].concat(),
+            Self::PathProbeAnswer { id } => [head(PATH_PROBE_ANSWER), id.to_be_bytes().to_vec()].concat(),
             Self::Pong { stamp, time } => {
                 [head(PONG), stamp.to_be_bytes().to_vec(), time.to_be_bytes().to_vec()].concat()
             }
+            Self::Opener { where_heard, heard } => {
+                let flags = [(*where_heard, WHERE_HEARD), (*heard, HEARD)];
+                let flags = flags.iter().filter(|(set, _)| *set).map(|(_, flag)| flag).sum();
+                // As long as a ping and a probe.
+                [head(OPENER), vec![flags, 0, 0, 0, 0, 0, 0, 0]].concat()
+            }
+            Self::ProbeRequest { stamp } => [head(PROBE_REQUEST), stamp.to_be_bytes().to_vec()].concat(),
+            Self::Probe { stamp } => [head(PROBE), stamp.to_be_bytes().to_vec()].concat(),
         }
     }
 
@@ -114,8 +161,23 @@ impl<'a> Control<'a> {
             (TEARDOWN, 4) if body[1..] == [0, 0, 0] => Some(Self::Teardown(Reason::from_number(body[0]))),
             (PING, 8) => Some(Self::Ping { stamp: number(0)? }),
             (PONG, 16) => Some(Self::Pong { stamp: number(0)?, time: number(8)? }),
+            // Other flags are of later versions.
+            (OPENER, 8) => {
+                Some(Self::Opener { where_heard: body[0] & WHERE_HEARD != 0, heard: body[0] & HEARD != 0 })
+            }
+            (PROBE_REQUEST, 8) => Some(Self::ProbeRequest { stamp: number(0)? }),
+            (PROBE, 8) => Some(Self::Probe { stamp: number(0)? }),
+            (TYPE_PATH_PROBE, _) => Some(Self::PathProbe { id: number(0)? }),
+            (PATH_PROBE_ANSWER, 8) => Some(Self::PathProbeAnswer { id: number(0)? }),
             _ => None,
         }
+    }
+
+    /// A probe of `length` bytes.
+    pub fn path_probe(id: u64, length: usize) -> Vec<u8> {
+        let mut message = Self::PathProbe { id }.encode();
+        message.resize(length.max(message.len()), 0);
+        message
     }
 }
 
@@ -254,7 +316,7 @@ fn encode_end(end: &End, out: &mut Vec<u8>) {
 fn decode_end(length: u8, reader: &mut Reader<'_>) -> Option<End> {
     let end = End { network: Network { prefix: reader.take()?, length }, seed: reader.take()? };
     let prefix = ipnet::Ipv6Net::new(end.network.prefix.into(), length).ok()?;
-    let sound = PREFIX_LENGTHS.contains(&length)
+    let sound = is_prefix_length(length)
         && prefix.network() == prefix.addr()
         && !prefix.addr().is_unspecified()
         && !prefix.addr().is_multicast();
@@ -274,6 +336,7 @@ impl Reader<'_> {
 
 #[cfg(test)]
 mod tests {
+    use mtd_common::control_record::PROBE_HEAD;
     use proptest::prelude::*;
 
     use super::*;
@@ -306,9 +369,22 @@ mod tests {
             Control::Teardown(Reason::Other(77)),
             Control::Ping { stamp: 5 },
             Control::Pong { stamp: 5, time: u64::MAX },
+            Control::Opener { where_heard: true, heard: false },
+            Control::Opener { where_heard: false, heard: true },
+            Control::ProbeRequest { stamp: 6 },
+            Control::Probe { stamp: 7 },
+            Control::PathProbe { id: 6 },
+            Control::PathProbeAnswer { id: u64::MAX },
         ] {
             assert_eq!(Control::decode(&message.encode()), Some(message));
         }
+        let long = Control::path_probe(7, 1388);
+        assert_eq!((long.len(), Control::decode(&long)), (1388, Some(Control::PathProbe { id: 7 })));
+        assert_eq!(
+            Control::decode(&long[..PROBE_HEAD]),
+            Some(Control::PathProbe { id: 7 }),
+            "its head is enough"
+        );
         let request = Request { end: end(), tunnel: [3; 16] };
         assert_eq!(Request::decode(&request.encode()), Some(request));
         assert_eq!(Response::decode(&response().encode()), Some(response()));
@@ -336,6 +412,13 @@ mod tests {
         host_bits.network.prefix[15] = 1;
         assert_eq!(Request::decode(&Request { end: host_bits, tunnel: [0; 16] }.encode()), None);
         assert_eq!(Control::decode(&[9, 1, 0, 0]), None);
+        let opener = Control::decode(&[5, 1, 0, 0, 0xff, 1, 2, 3, 4, 5, 6, 7]);
+        assert_eq!(
+            opener,
+            Some(Control::Opener { where_heard: true, heard: true }),
+            "with what a later version may add"
+        );
+        assert_eq!(Control::decode(&[5, 1, 0, 0, 1, 0, 0, 0]), None);
         assert_eq!(Control::decode(&[3, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]), None);
     }
 

@@ -5,10 +5,12 @@ pub mod client;
 pub mod clock;
 pub mod exchange;
 pub mod messages;
+pub mod middlebox;
 #[cfg(test)]
 mod model;
 pub mod noise;
 pub mod packet;
+pub mod path_probe;
 pub mod rendezvous;
 #[cfg(test)]
 mod schedules;

@@ -14,8 +14,7 @@ use crate::config::Config;
 use crate::http::{Reason, Refusal};
 use crate::keys::PublicKey;
 use crate::leases::Leases;
-use crate::model::TunnelAddresses;
-use crate::sessions::{Clock, Consequences};
+use crate::sessions::{Clock, Consequences, RegisteredClient};
 use crate::status::{self, SessionState};
 
 /// The settings of the whole file that concern clients.
@@ -80,7 +79,7 @@ impl Registrar {
     }
 
     /// Every client with its addresses. A client for which no address is left is omitted, with a warning.
-    pub(super) fn all(&mut self) -> Vec<(PublicKey, TunnelAddresses)> {
+    pub(super) fn all(&mut self) -> Vec<RegisteredClient> {
         let entries: Vec<_> = self.registry.entries().cloned().collect();
         let all = entries.iter().filter_map(|entry| self.lease(entry)).collect();
         self.save();
@@ -90,11 +89,6 @@ impl Registrar {
     /// Number of clients.
     pub(super) fn count(&self) -> usize {
         self.registry.len()
-    }
-
-    /// The name of a client.
-    pub(super) fn name_of(&self, key: &PublicKey) -> Option<&str> {
-        self.registry.by_key(key).map(|entry| entry.name.as_str())
     }
 
     /// All clients for the control socket, with the states of their sessions.
@@ -122,7 +116,8 @@ impl Registrar {
         let addresses = leased.map_err(|error| Refusal::new(Reason::Conflict, format!("{error:#}")))?;
         let mut document = entry.document();
         document.addresses = addresses.iter().collect();
-        Ok((document, Consequences { register: vec![(key, addresses)], remove: Vec::new() }))
+        let client = RegisteredClient { public_key: key, name: entry.name, addresses };
+        Ok((document, Consequences { register: vec![client], remove: Vec::new() }))
     }
 
     /// Removes a client.
@@ -171,9 +166,11 @@ impl Registrar {
         evicted
     }
 
-    fn lease(&mut self, entry: &Entry) -> Option<(PublicKey, TunnelAddresses)> {
+    fn lease(&mut self, entry: &Entry) -> Option<RegisteredClient> {
         match self.leases.lease(&entry.public_key) {
-            Ok(addresses) => Some((entry.public_key, addresses)),
+            Ok(addresses) => {
+                Some(RegisteredClient { public_key: entry.public_key, name: entry.name.clone(), addresses })
+            }
             Err(error) => {
                 warn!("client {} cannot come: {error}", entry.name);
                 None

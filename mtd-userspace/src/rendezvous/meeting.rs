@@ -178,8 +178,7 @@ impl Meeting {
             ("unusable", counters.unusable),
             ("wrong_length", counters.wrong_length),
         ];
-        let publishing = progress.published > 0 || progress.failed > 0;
-        let reached = work.reached.or_else(|| publishing.then_some(progress.published > 0));
+        let reached = work.reached.or(progress.reached);
         let pending = (progress.total - progress.done) as u64 + work.fetching;
         status::Rendezvous {
             role: self.role,

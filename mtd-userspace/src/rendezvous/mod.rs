@@ -175,6 +175,16 @@ pub enum StoreError {
     TooLarge(usize),
 }
 
+impl StoreError {
+    /// Whether nodes answered, so that the network is not out of reach.
+    pub const fn is_answer(&self) -> bool {
+        match self {
+            Self::Dead | Self::Unresolved(_) | Self::Socket(_) | Self::Stuck => false,
+            Self::Refused(_) | Self::Superseded | Self::TooLarge(_) => true,
+        }
+    }
+}
+
 /// A message that a store found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {

@@ -3,13 +3,12 @@
 use tracing::{debug, error, warn};
 
 use super::effect::Effect;
-use super::installed::Installed;
 use super::origin::{Origin, OriginId, Request, Seen};
 use super::store::{Note, Store};
 use super::{Maps, Sessions};
 use crate::model::TunnelAddresses;
 use crate::proto::clock::Reading;
-use crate::proto::exchange::SessionId;
+use crate::proto::exchange::{SendSlot, SessionId};
 use crate::proto::packet;
 
 /// Number of ticks in which all sessions that are not watched closely are checked once: a second.
@@ -38,6 +37,7 @@ impl<M: Maps> Sessions<M> {
             }
             failures += 1;
         });
+        self.probe_paths(now);
         self.forget_paths(now.boot);
         if let Err(error) = self.table.wipe(now.boot) {
             error!("wiping the keys of ended sessions: {error}");
@@ -109,14 +109,15 @@ impl<M: Maps> Sessions<M> {
                 Ok(())
             }
             Request::Route(id) => {
+                self.set_carrier((origin, id), now);
                 let done = self.table.route((origin, id)).map_err(anyhow::Error::from);
                 self.observer.routed((origin, id), done.is_ok());
                 done
             }
             Request::Clock(id, offset) => self.table.set_clock((origin, id), offset).map_err(Into::into),
             Request::Rest(id) => self.table.rest((origin, id), now).map_err(Into::into),
-            Request::Resume { id, offset, sequence } => {
-                self.table.resume((origin, id), offset, sequence, now)
+            Request::Resume { id, offset, sequence, not_before } => {
+                self.table.resume((origin, id), offset, (sequence, not_before), now)
             }
             Request::Remove(id) => {
                 self.table.remove((origin, id), now);
@@ -129,9 +130,16 @@ impl<M: Maps> Sessions<M> {
             }
             Request::Control { id, about, message } => {
                 if self.table.get((origin, about)).is_some() {
-                    self.send_control(origin, id, &message);
+                    self.send_control(origin, id, None, &message);
                 }
                 Ok(())
+            }
+            Request::ControlIn { id, slot, message } => {
+                self.send_control(origin, id, Some(slot), &message);
+                Ok(())
+            }
+            Request::Answer { id, where_heard } => {
+                self.table.answer((origin, id), where_heard).map_err(Into::into)
             }
             Request::Publish(publication) => {
                 self.write(Note::Publishing(Box::new(publication)));
@@ -175,12 +183,17 @@ impl<M: Maps> Sessions<M> {
         }
     }
 
-    fn send_control(&self, origin: OriginId, id: SessionId, message: &[u8]) {
-        let installed = self.table.get((origin, id));
-        let Some([source, destination]) = installed.and_then(Installed::control_addresses) else {
-            return;
-        };
-        if let Err(error) = self.wire.inject(&packet::control(source, destination, message)) {
+    /// Sends a control message through the session that it is about, in `slot` or where other packets are sent.
+    pub(super) fn send_control(
+        &self,
+        origin: OriginId,
+        id: SessionId,
+        slot: Option<SendSlot>,
+        message: &[u8],
+    ) {
+        let Some(installed) = self.table.get((origin, id)) else { return };
+        let [source, destination] = installed.control_addresses();
+        if let Err(error) = self.wire.inject(&packet::control(source, destination, message), slot) {
             debug!("sending a control message: {error}");
         }
     }

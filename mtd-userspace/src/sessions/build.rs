@@ -1,6 +1,7 @@
 //! The state machines that a configuration asks for.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv6Net};
 use tokio::sync::mpsc;
@@ -8,13 +9,12 @@ use tracing::warn;
 
 use super::configured::Configured;
 use super::origin::{Connection, Origins};
-use super::surroundings::protected_prefixes;
+use super::surroundings::first_prefixes;
 use super::wire::Sockets;
-use super::{Effect, Machines};
+use super::{Effect, Machines, RegisteredClient};
 use crate::config::{self, Config};
 use crate::device::{TunnelInfo, Underlay};
-use crate::keys::PublicKey;
-use crate::model::{ClientId, TunnelAddresses};
+use crate::model::ClientId;
 use crate::proto::client::{self, Client};
 use crate::proto::clock::Reading;
 use crate::proto::exchange::Random;
@@ -30,18 +30,20 @@ use crate::state::State;
 pub(crate) fn build(
     config: &Config,
     ground: &Ground<'_>,
-    clients: Vec<(PublicKey, TunnelAddresses)>,
+    clients: Vec<RegisteredClient>,
     effects: mpsc::UnboundedSender<Effect>,
     now: Reading,
 ) -> anyhow::Result<Machines> {
     let wire = Sockets::open(&config.interface, ground.tunnel)?;
-    let prefixes = protected_prefixes(config, ground.underlay, &[]);
+    let prefixes = first_prefixes(config, ground.underlay);
     let origins = Origins {
-        configured: Configured::new(&config.peers),
-        server: server(config, ground, &prefixes, clients, now)?,
-        clients: connections(config, &prefixes)?,
+        configured: Configured::new(&config.peers, nanoseconds(config.horizon)),
+        server: server(config, ground, &prefixes, &clients, now)?,
+        clients: connections(config, ground, &prefixes, now)?,
     };
-    Ok(Machines { origins, wire: Box::new(wire), effects })
+    let servers = config.servers.iter().map(|server| (server.public_key, server.name.clone()));
+    let names = clients.into_iter().map(|client| (client.public_key, client.name)).chain(servers).collect();
+    Ok(Machines { origins, wire: Box::new(wire), effects, names })
 }
 
 /// What the sessions are built on.
@@ -54,13 +56,15 @@ pub(crate) struct Ground<'a> {
     pub(crate) mtu: u32,
     /// The state file.
     pub(crate) state: &'a Path,
+    /// The networks that this host reaches by other ways than the tunnel.
+    pub(crate) elsewhere: Arc<[IpNet]>,
 }
 
 fn server(
     config: &Config,
     ground: &Ground<'_>,
     prefixes: &[Ipv6Net],
-    clients: Vec<(PublicKey, TunnelAddresses)>,
+    clients: &[RegisteredClient],
     now: Reading,
 ) -> anyhow::Result<Option<Server>> {
     let (Some(listen), Some(identity)) = (&config.listen, &config.identity) else { return Ok(None) };
@@ -70,15 +74,20 @@ fn server(
     let published_ms = State::read(ground.state)?.unwrap_or_default().published_ms;
     let settings = server_settings(config, listen, identity, prefix, ground.mtu);
     let mut machine = Server::new(settings, random(), published_ms);
-    for (client, addresses) in clients {
-        if !machine.register(client, addresses, now) {
-            warn!("the public key of a registered client is a weak one: {client}");
+    for client in clients {
+        if !machine.register(client.public_key, client.addresses, now) {
+            warn!("the public key of client {} is a weak one", client.name);
         }
     }
     Ok(Some(machine))
 }
 
-fn connections(config: &Config, prefixes: &[Ipv6Net]) -> anyhow::Result<Vec<Connection>> {
+fn connections(
+    config: &Config,
+    ground: &Ground<'_>,
+    prefixes: &[Ipv6Net],
+    now: Reading,
+) -> anyhow::Result<Vec<Connection>> {
     let Some(identity) = &config.identity else { return Ok(Vec::new()) };
     let own = config.addresses.iter().map(|net| net.addr().into());
     let behind_peers = config.peers.iter().flat_map(|peer| peer.allowed_ips.iter().copied());
@@ -91,11 +100,13 @@ fn connections(config: &Config, prefixes: &[Ipv6Net]) -> anyhow::Result<Vec<Conn
             window: server.window.as_secs(),
             keepalive: nanoseconds(server.keepalive),
             allowed: server.allowed_ips.clone(),
+            middlebox: server.middlebox,
         };
         let machine = Client::new(settings, random());
         let mut machine = machine
             .ok_or_else(|| anyhow::anyhow!("the public key of server {} is a weak one", server.name))?;
         machine.begin_in(choose(prefixes, server.local_prefix).map(network));
+        machine.set_elsewhere(&ground.elsewhere, now);
         let others = config.servers.iter().enumerate().filter(|(other, _)| *other != n);
         let behind_others = others.flat_map(|(_, other)| other.allowed_ips.iter().copied());
         let reserved = reserved.iter().copied().chain(behind_others).collect();
@@ -143,7 +154,7 @@ fn choose(prefixes: &[Ipv6Net], wanted: Option<Ipv6Net>) -> Option<Ipv6Net> {
 }
 
 /// Random numbers of the kernel.
-fn random() -> Random {
+pub(super) fn random() -> Random {
     Box::new(|bytes| {
         // The call cannot fail once the kernel has gathered enough entropy at boot, and blocks until then. Keys depend on
         // it: without randomness the controller cannot go on.

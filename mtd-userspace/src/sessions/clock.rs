@@ -9,10 +9,18 @@ use tracing::warn;
 
 use crate::model::{BootNs, Reading, UnixNs};
 
+/// Where the kernel tells its identifier of the present boot.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
 /// Reads boot time and wall clock.
 pub trait Clock: Send + Sync {
     /// Both clocks, read at about the same instant.
     fn read(&self) -> Reading;
+
+    /// The kernel's identifier of the present boot, within which boot times can be compared; empty if it is not known.
+    fn boot_id(&self) -> String {
+        String::new()
+    }
 }
 
 /// The clocks of the system.
@@ -49,11 +57,19 @@ impl Clock for SystemClock {
         let wall = nanoseconds(ClockId::CLOCK_REALTIME).saturating_add_signed(self.offset());
         Reading { boot: BootNs(boot), wall: UnixNs(wall) }
     }
+
+    fn boot_id(&self) -> String {
+        fs::read_to_string(BOOT_ID).map(|text| text.trim().to_owned()).unwrap_or_default()
+    }
 }
 
 impl<C: Clock + ?Sized> Clock for Arc<C> {
     fn read(&self) -> Reading {
         (**self).read()
+    }
+
+    fn boot_id(&self) -> String {
+        (**self).boot_id()
     }
 }
 

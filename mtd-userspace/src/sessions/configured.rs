@@ -10,18 +10,21 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use mtd_common::DropReason;
 use mtd_common::abi::SessionState;
-use mtd_common::slot::{self, sequence_seed};
+use mtd_common::slot::sequence_seed;
 use tracing::{error, info};
 
 use super::installed::{Adoption, Inner, Left, NewSession, Peer, inner_address};
 use super::numbers::Numbers;
 use super::origin::{Origin, Request, Seen};
+use super::slots::{self, Slots};
 use crate::config;
 use crate::model::{BootNs, ClockOffset, PeerNumber};
 use crate::proto::clock::{self, Reading};
-use crate::proto::exchange::SessionId;
+use crate::proto::exchange::{Received, SendSlot, SessionId};
+use crate::proto::messages::Control;
+use crate::proto::middlebox::{Middlebox, Moment, Opener};
 use crate::proto::session::Session;
-use crate::state::Past;
+use crate::state::{Marks, Past, SessionClock};
 
 /// A peer of the configuration, and its session.
 pub(super) struct ConfiguredPeer {
@@ -33,8 +36,17 @@ pub(super) struct ConfiguredPeer {
     offset: ClockOffset,
     /// Time of the last valid packet, or of the last change of `offset`.
     heard: BootNs,
+    /// What is remembered of it at the start.
+    past: Past,
     numbers: Numbers,
+    slots: Slots,
+    /// This host was copied: what it remembers is not all that was used.
+    copied: bool,
+    /// Slots before this one are not used; 0: no such slots are known.
+    not_before: u64,
     condition: Condition,
+    pub(super) middlebox: Middlebox,
+    opener: Opener,
 }
 
 /// Whether the session of a peer is in use.
@@ -58,8 +70,14 @@ impl ConfiguredPeer {
             networks: config.allowed_ips.as_slice().into(),
             offset: ClockOffset::default(),
             heard: BootNs::NEVER,
-            numbers: Numbers::new(0),
+            past: Past::None,
+            numbers: Numbers::new(Vec::new(), 0),
+            slots: Slots::default(),
+            copied: false,
+            not_before: 0,
             condition: Condition::Absent,
+            middlebox: Middlebox::new(config.middlebox),
+            opener: Opener::default(),
             config,
         }
     }
@@ -74,49 +92,113 @@ impl ConfiguredPeer {
         inner
     }
 
-    fn begin(&mut self, offset: ClockOffset, sequence: u64, now: Reading) {
+    /// It is in use from now on.
+    fn begin(&mut self, offset: ClockOffset, now: Reading) {
         self.offset = offset;
         self.heard = now.boot;
-        self.numbers = Numbers::new(sequence);
         self.condition = Condition::Live;
     }
 
-    /// The state in which a session with this past starts.
-    fn state(&self, past: Past, now: Reading) -> SessionState {
-        let time = now.offset().session(now.boot).0;
-        let seed = sequence_seed(time);
-        match past {
-            Past::None => SessionState { tx_sequence: seed, ..SessionState::default() },
-            Past::Known(state) => SessionState { tx_sequence: state.tx_sequence.max(seed), ..*state },
-            Past::Lost { reserved } => {
-                // At that time, this slot and the next one can have been live; nobody has accepted packets for later ones.
-                let first = slot::number(time, self.session.phase, self.session.period) + 2;
+    /// Where its session is in time.
+    fn moment(&self, now: Reading) -> Moment {
+        Moment::of(&self.session, self.offset, now.boot)
+    }
+
+    /// The opener that is due, and the question whether openers are needed.
+    fn open(&mut self, now: Reading) -> impl Iterator<Item = Control<'static>> + use<> {
+        let moment = self.moment(now);
+        let messages = if moment.slot() < self.not_before || self.condition != Condition::Live {
+            [None, None]
+        } else {
+            let (hears, even) = (self.opener.hears(moment), Some(self.session.is_first()));
+            let opener = self.opener.next(self.middlebox.wants_openers(), moment);
+            [opener, self.middlebox.next(hears, even, moment)]
+        };
+        messages.into_iter().flatten()
+    }
+
+    /// The state in which a session with this past starts in this boot of the host.
+    fn start(&mut self, boot: &str, now: Reading) -> SessionState {
+        let (past, session) = (std::mem::replace(&mut self.past, Past::None), Arc::clone(&self.session));
+        let marks = past.marks();
+        self.slots = Slots::after(&marks, &session, boot, now);
+        self.begin(now.offset(), now);
+        self.numbers = Numbers::new(marks.sent, sequence_seed(self.offset.session(now.boot).0));
+        let mut state = match past {
+            Past::None => SessionState::default(),
+            Past::Known(state, _) => *state,
+            Past::Lost(_) => {
+                // By the clock, this slot and the next one can be live; nobody has accepted packets for later ones, unless
+                // the session's clock was ahead.
+                let first = self.slots.lived.max(slots::live_before(&session, self.offset, now));
                 info!(
                     "the last stop was not clean: {} can be reached from slot {first} on",
                     self.config.name
                 );
-                SessionState {
-                    tx_sequence: seed.max(reserved),
-                    rx_not_before: first,
-                    ..SessionState::default()
-                }
+                SessionState { rx_not_before: first, ..SessionState::default() }
             }
+        };
+        state.tx_sequence = self.numbers.next();
+        self.not_before = state.rx_not_before;
+        state
+    }
+
+    /// Notes which numbers were sent, unless those are numbers of the clock before.
+    fn note_sent(&mut self, sequence: u64) {
+        if matches!(self.condition, Condition::Live | Condition::Resting) {
+            self.numbers.note_sent(sequence);
         }
+    }
+
+    /// It goes on with this clock once enough is noted.
+    fn wait_with(&mut self, offset: ClockOffset, now: Reading) {
+        // This makes sequence numbers acceptable again, whichever way the clock went; none is used twice.
+        let sequence = self.numbers.unused_from(sequence_seed(offset.session(now.boot).0));
+        self.numbers.go_on_from(sequence);
+        self.condition = Condition::Waiting { offset, sequence };
+    }
+
+    /// The same by the wall clock, as after a loss of all memory: everything counts as used that was noted, and all slots
+    /// that have begun.
+    fn start_over(&mut self, now: Reading) {
+        self.numbers.use_noted();
+        self.slots.use_noted();
+        self.not_before = self.slots.lived.max(slots::live_before(&self.session, now.offset(), now));
+        info!("{} can be reached from slot {} on", self.config.name, self.not_before);
+        self.wait_with(now.offset(), now);
+    }
+
+    /// The offset of its clock from now on.
+    const fn next_offset(&self) -> ClockOffset {
+        if let Condition::Waiting { offset, .. } = self.condition { offset } else { self.offset }
     }
 }
 
 /// The machine of all configured peers. The number of a session is that of its peer.
 pub(super) struct Configured {
     peers: Vec<ConfiguredPeer>,
+    /// The kernel's identifier of the present boot.
+    boot: String,
+    /// Time in ns for which slots are loaded ahead.
+    horizon: u64,
     /// More sequence numbers were requested, and are not noted yet.
     reserving: bool,
     requests: VecDeque<Request>,
 }
 
 impl Configured {
-    pub(super) fn new(peers: &[config::Peer]) -> Self {
+    /// The peers of a configuration with this horizon in ns.
+    pub(super) fn new(peers: &[config::Peer], horizon: u64) -> Self {
         let peers = peers.iter().cloned().map(ConfiguredPeer::new).collect();
-        Self { peers, reserving: false, requests: VecDeque::new() }
+        Self { peers, boot: String::new(), horizon, reserving: false, requests: VecDeque::new() }
+    }
+
+    /// Takes what is remembered of the sessions, in the boot of the host with this identifier.
+    pub(super) fn remember(&mut self, past: impl Fn(&str) -> Past, boot: String) {
+        self.boot = boot;
+        for peer in &mut self.peers {
+            peer.past = past(&peer.session.fingerprint());
+        }
     }
 
     /// The peers with the numbers of their sessions.
@@ -124,14 +206,13 @@ impl Configured {
         self.peers.iter().enumerate().map(|(position, peer)| (id(position), peer))
     }
 
-    /// Begins the sessions that do not continue those of an earlier controller, each with what is remembered of it.
-    pub(super) fn begin(&mut self, past: impl Fn(&str) -> Past, now: Reading) {
+    /// Begins the sessions that do not continue those of an earlier controller.
+    pub(super) fn begin(&mut self, now: Reading) {
         for (position, peer) in self.peers.iter_mut().enumerate() {
             if peer.condition != Condition::Absent {
                 continue;
             }
-            let state = peer.state(past(&peer.session.fingerprint()), now);
-            peer.begin(now.offset(), state.tx_sequence, now);
+            let state = peer.start(&self.boot, now);
             info!("session with {} starts", peer.config.name);
             let id = id(position);
             self.requests.push_back(Request::Install(Box::new(NewSession {
@@ -149,9 +230,29 @@ impl Configured {
         }
     }
 
-    /// The sequence numbers to be noted as used, all below these, by fingerprint of the session.
-    pub(super) fn wanted(&self) -> Vec<(String, u64)> {
-        self.peers.iter().map(|peer| (peer.session.fingerprint(), peer.numbers.wanted())).collect()
+    /// What is to be noted as used, by fingerprint of the session.
+    pub(super) fn wanted(&self, now: Reading) -> Vec<(String, Marks)> {
+        let wanted = |peer: &ConfiguredPeer| {
+            let offset = peer.next_offset();
+            let clock = SessionClock { boot: self.boot.clone(), offset: offset.0 };
+            let marks = Marks {
+                sent: peer.numbers.wanted(),
+                lived: peer.slots.lived,
+                loaded: peer.slots.wanted(&peer.session, offset, self.horizon, now),
+                clock: Some(clock),
+            };
+            (peer.session.fingerprint(), marks)
+        };
+        self.peers.iter().map(wanted).collect()
+    }
+
+    /// What a session has used that ends for good in this state.
+    pub(super) fn ended(&mut self, id: SessionId, state: &SessionState, now: Reading) -> Marks {
+        let Some(peer) = self.peer(id) else { return Marks::default() };
+        peer.note_sent(state.tx_sequence);
+        peer.slots.note_lived(&peer.session, peer.offset, now);
+        let lived = peer.slots.lived;
+        Marks { sent: peer.numbers.ended(), lived, loaded: lived, clock: None }
     }
 
     /// Counts a dropped packet for the peers whose prefix it came from.
@@ -165,22 +266,30 @@ impl Configured {
         self.peers.get_mut(usize::try_from(id.0.checked_sub(1)?).ok()?)
     }
 
-    /// Resumes the sessions for which enough sequence numbers are noted.
+    /// Resumes the sessions for which enough sequence numbers and slots are noted.
     fn resume(&mut self, now: Reading) {
+        let horizon = self.horizon;
         for (position, peer) in self.peers.iter_mut().enumerate() {
             if let Condition::Waiting { offset, sequence } = peer.condition
                 && !peer.numbers.are_spent()
+                && peer.slots.suffice(&peer.session, offset, horizon, now)
             {
                 (peer.offset, peer.heard, peer.condition) = (offset, now.boot, Condition::Live);
-                self.requests.push_back(Request::Resume { id: id(position), offset, sequence });
+                let (id, not_before) = (id(position), peer.not_before);
+                self.requests.push_back(Request::Resume { id, offset, sequence, not_before });
             }
         }
     }
 
-    fn reserve(&mut self) {
-        if !self.reserving && self.peers.iter().any(|peer| peer.numbers.are_low()) {
+    fn reserve(&mut self, now: Reading) {
+        let horizon = self.horizon;
+        let low = |peer: &ConfiguredPeer| {
+            let slots = peer.slots.are_low(&peer.session, peer.next_offset(), horizon, now);
+            peer.condition != Condition::Absent && (slots || peer.numbers.are_low())
+        };
+        if !self.reserving && self.peers.iter().any(low) {
             self.reserving = true;
-            self.requests.push_back(Request::Reserve(self.wanted()));
+            self.requests.push_back(Request::Reserve(self.wanted(now)));
         }
     }
 }
@@ -208,14 +317,48 @@ impl Origin for Configured {
             peer.condition = Condition::Resting;
             self.requests.push_back(Request::Rest(id(position)));
         }
-        self.reserve();
+        self.reserve(now);
         self.resume(now);
+        for (position, peer) in self.peers.iter_mut().enumerate() {
+            let messages = peer.open(now).map(|message| in_slot(id(position), SendSlot::Present, &message));
+            self.requests.extend(messages);
+        }
+    }
+
+    fn handle_control(&mut self, received: Received<'_>, now: Reading) {
+        let (id, slot) = (received.id, received.slot);
+        let Some(peer) = self.peer(id) else { return };
+        let moment = peer.moment(now);
+        match Control::decode(received.message) {
+            Some(Control::Opener { where_heard, heard }) => {
+                peer.opener.handle_opener(slot, heard, moment);
+                let messages: Vec<_> = peer.open(now).collect();
+                self.requests.push_back(Request::Answer { id, where_heard });
+                let openers = messages.iter().map(|message| in_slot(id, SendSlot::Present, message));
+                self.requests.extend(openers);
+            }
+            Some(Control::ProbeRequest { stamp }) => {
+                let (next, message) = (peer.opener.handle_request(slot, moment), Control::Probe { stamp });
+                self.requests.extend(next.map(|slot| in_slot(id, slot, &message)));
+                self.requests.push_back(Request::Control { id, about: id, message: message.encode() });
+            }
+            Some(Control::Probe { stamp })
+                if peer.middlebox.handle_probe(stamp, slot, &peer.opener, moment) =>
+            {
+                peer.opener.tell_again();
+            }
+            // What is negotiated elsewhere is configured here.
+            _ => {}
+        }
     }
 
     fn handle_valid(&mut self, id: SessionId, seen: Seen, _now: Reading) {
         let Some(peer) = self.peer(id) else { return };
-        peer.numbers.note_sent(seen.sequence);
+        peer.note_sent(seen.sequence);
         peer.heard = peer.heard.max(seen.last_valid);
+        if let Some(slot) = seen.heard {
+            peer.opener.handle_heard(slot);
+        }
     }
 
     fn handle_not_installed(&mut self, id: SessionId, _now: Reading) {
@@ -226,27 +369,45 @@ impl Origin for Configured {
 
     fn handle_rested(&mut self, id: SessionId, seen: Seen, now: Reading) {
         let Some(peer) = self.peer(id) else { return };
-        peer.numbers.note_sent(seen.sequence);
+        peer.note_sent(seen.sequence);
+        peer.slots.note_lived(&peer.session, peer.offset, now);
         let strays = clock::difference(peer.offset, now).unsigned_abs() > clock::TOLERANCE;
         let silent = now.boot.since(peer.heard) >= clock::silence(peer.session.period);
-        let offset = if strays && silent { now.offset() } else { peer.offset };
-        // This makes sequence numbers acceptable again, whichever way the clock went; none is used twice.
-        let sequence = peer.numbers.unused_from(sequence_seed(offset.session(now.boot).0));
-        peer.numbers.go_on_from(sequence);
-        peer.condition = Condition::Waiting { offset, sequence };
-        self.reserve();
+        if std::mem::take(&mut peer.copied) {
+            peer.start_over(now);
+        } else {
+            peer.wait_with(if strays && silent { now.offset() } else { peer.offset }, now);
+        }
+        self.reserve(now);
         self.resume(now);
     }
 
-    fn handle_reserved(&mut self, reserved: &[(String, u64)], done: bool) {
+    /// Its keys are all that such a session has. So nothing that was noted is sent again, and nothing is received in slots
+    /// that may have been used by then; what another copy has used beyond that, only a right wall clock keeps apart.
+    fn handle_copied(&mut self, now: Reading) {
+        for (position, peer) in self.peers.iter_mut().enumerate() {
+            match peer.condition {
+                Condition::Absent => {}
+                Condition::Live => {
+                    (peer.copied, peer.condition) = (true, Condition::Resting);
+                    self.requests.push_back(Request::Rest(id(position)));
+                }
+                Condition::Resting => peer.copied = true,
+                Condition::Waiting { .. } => peer.start_over(now),
+            }
+        }
+    }
+
+    fn handle_reserved(&mut self, reserved: &[(String, Marks)], done: bool) {
         self.reserving = false;
         if !done {
             return;
         }
         for peer in &mut self.peers {
             let fingerprint = peer.session.fingerprint();
-            for (_, below) in reserved.iter().filter(|(known, _)| *known == fingerprint) {
-                peer.numbers.set_noted(*below);
+            for (_, marks) in reserved.iter().filter(|(known, _)| *known == fingerprint) {
+                peer.numbers.set_noted(&marks.sent);
+                peer.slots.set_noted(marks.loaded);
             }
         }
     }
@@ -260,7 +421,11 @@ impl Origin for Configured {
         let position = self.peers.iter().position(same)?;
         let peer = &mut self.peers[position];
         info!("session with {} goes on", peer.config.name);
-        peer.begin(ClockOffset(left.element.clock_offset), left.state.tx_sequence, now);
+        let marks = std::mem::replace(&mut peer.past, Past::None).marks();
+        peer.begin(ClockOffset(left.element.clock_offset), now);
+        peer.not_before = left.state.rx_not_before;
+        peer.slots = Slots::after(&marks, &peer.session, &self.boot, now);
+        peer.numbers = Numbers::adopted(marks.sent, left.state.tx_sequence);
         Some(Adoption {
             id: id(position),
             session: Arc::clone(&peer.session),
@@ -280,6 +445,11 @@ impl Origin for Configured {
 /// The number of a peer: its position in the configuration, from 1 on.
 const fn number(position: usize) -> PeerNumber {
     PeerNumber(position as u32 + 1)
+}
+
+/// A message in a slot that it names itself.
+fn in_slot(id: SessionId, slot: SendSlot, message: &Control<'_>) -> Request {
+    Request::ControlIn { id, slot, message: message.encode() }
 }
 
 const fn id(position: usize) -> SessionId {

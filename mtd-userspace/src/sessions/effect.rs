@@ -22,11 +22,22 @@ pub(crate) enum Effect {
     Device,
 }
 
+/// A client that may come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RegisteredClient {
+    /// Its public key.
+    pub public_key: PublicKey,
+    /// Its name.
+    pub name: String,
+    /// Its tunnel addresses.
+    pub addresses: TunnelAddresses,
+}
+
 /// The consequences of a change of the registry for the sessions.
 #[derive(Debug, Default)]
 pub struct Consequences {
-    /// Clients to be registered, or given other addresses.
-    pub register: Vec<(PublicKey, TunnelAddresses)>,
+    /// Clients to be registered, or given other names or addresses.
+    pub register: Vec<RegisteredClient>,
     /// Clients to be removed.
     pub remove: Vec<PublicKey>,
 }

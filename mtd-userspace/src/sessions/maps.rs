@@ -21,6 +21,12 @@ pub trait Maps: Send {
     /// When the kernel refuses.
     fn configure(&mut self, settings: &Settings) -> Result<(), Error>;
 
+    /// Attaches the send program to the inside end of a tunnel device that was made anew.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    fn attach_send(&mut self, inside: &str) -> Result<(), Error>;
+
     /// An element of the session table.
     ///
     /// # Errors
@@ -59,6 +65,12 @@ pub trait Maps: Send {
 
     /// The traffic of a session.
     fn traffic(&self, index: SessionIndex) -> SessionTraffic;
+
+    /// Inner packets that a session has sent and the least path of IPv6 would not carry.
+    fn long_sent(&self, index: SessionIndex) -> u64;
+
+    /// Cuts the inner IPv6 packets of a session in two that have more than these bytes; 0: none.
+    fn set_longest(&mut self, index: SessionIndex, bytes: u32);
 
     /// Makes these (prefix length in bits of the key, key, session) the only routes.
     ///
@@ -107,6 +119,10 @@ impl Maps for Plane {
         self.configure(settings)
     }
 
+    fn attach_send(&mut self, inside: &str) -> Result<(), Error> {
+        self.attach_send(inside)
+    }
+
     fn session(&self, index: SessionIndex) -> Result<abi::Session, Error> {
         self.session(index.0)
     }
@@ -133,6 +149,14 @@ impl Maps for Plane {
 
     fn traffic(&self, index: SessionIndex) -> SessionTraffic {
         self.session_traffic(index.0)
+    }
+
+    fn long_sent(&self, index: SessionIndex) -> u64 {
+        self.long_sent(index.0)
+    }
+
+    fn set_longest(&mut self, index: SessionIndex, bytes: u32) {
+        self.set_longest(index.0, bytes);
     }
 
     fn replace_routes(&mut self, routes: &[(u32, RouteKey, Route)]) -> Result<(), Error> {

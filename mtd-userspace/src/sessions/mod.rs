@@ -20,9 +20,12 @@ mod origin;
 mod own_addresses;
 mod path;
 mod paths;
+mod place;
+mod probers;
 mod report;
 mod requests;
 pub mod section;
+mod slots;
 mod stop;
 mod store;
 mod summary;
@@ -40,25 +43,30 @@ use tracing::warn;
 
 pub(crate) use self::build::{Ground, build};
 pub use self::clock::{Clock, SystemClock};
-pub use self::effect::Consequences;
 pub(crate) use self::effect::Effect;
+pub use self::effect::{Consequences, RegisteredClient};
 pub use self::installed::{Inner, Key, NewSession, Peer};
 pub use self::maps::Maps;
 use self::observer::Observer;
 pub use self::origin::OriginId;
-use self::origin::Origins;
+use self::origin::{Origin as _, Origins};
 pub use self::own_addresses::OwnAddress;
 use self::paths::Paths;
+use self::place::Place;
+use self::probers::Probers;
 pub(crate) use self::stop::stop;
 use self::store::Store;
-pub(crate) use self::surroundings::{possible_mtu, protected_prefixes};
+pub(crate) use self::surroundings::{first_prefixes, possible_mtu};
 pub use self::table::{Destination, Exported, Table};
 use self::wire::Wire;
 use crate::config::Config;
 use crate::dataplane::{self, Plane, XdpMode};
+use crate::device::Lack;
+use crate::keys::PublicKey;
 use crate::model::{BootNs, Reading, Totals};
+use crate::proto::exchange::Random;
 use crate::proto::session::nanoseconds;
-use crate::state::{State, StateError};
+use crate::state::{Marks, State, StateError};
 
 /// Sessions, clocks and data plane of a running controller.
 pub struct Sessions<M = Plane> {
@@ -73,10 +81,16 @@ pub struct Sessions<M = Plane> {
     /// `None`: this controller stops.
     store: Option<Store>,
     started: BootNs,
+    /// Which prefix of the interface is used, where they are followed.
+    place: Place,
+    /// Why the interface has none.
+    lack: Option<Lack>,
     mode: Option<XdpMode>,
     pins: PathBuf,
     /// What is known of the outer paths.
     paths: Paths,
+    probers: Probers,
+    random: Random,
     observer: Observer,
     /// The MTU of the tunnel device has to be set again.
     mtu_due: bool,
@@ -93,6 +107,8 @@ pub(crate) struct Machines {
     origins: Origins,
     wire: Box<dyn Wire>,
     effects: mpsc::UnboundedSender<Effect>,
+    /// Names of servers and clients.
+    names: HashMap<PublicKey, String>,
 }
 
 /// Paths in the file system.
@@ -134,9 +150,10 @@ impl<M: Maps> Sessions<M> {
         machines: Machines,
         (mut state, mut write): (State, impl FnMut(&State) -> Result<(), StateError> + Send + 'static),
     ) -> anyhow::Result<Self> {
-        let Machines { mut origins, wire, effects } = machines;
+        let Machines { mut origins, wire, effects, names } = machines;
         require_different(&origins)?;
         let now = clock.read();
+        origins.configured.remember(|fingerprint| state.past(fingerprint), clock.boot_id());
         let mut table = Table::new(maps, nanoseconds(config.horizon));
         if adopt(&mut table, &mut origins, now)? {
             // Sessions without an origin are removed first, to make room. Waiting blocks nobody, since nobody else has this
@@ -144,13 +161,17 @@ impl<M: Maps> Sessions<M> {
             std::thread::sleep(stop::REST);
             table.wipe(clock.read().boot)?;
         }
-        origins.configured.begin(|fingerprint| state.past(fingerprint), now);
-        for (fingerprint, below) in origins.configured.wanted() {
-            state.begin(fingerprint, below);
+        origins.configured.begin(now);
+        let wanted = origins.configured.wanted(now);
+        for (fingerprint, marks) in &wanted {
+            state.begin(fingerprint.clone(), marks.clone());
         }
         // Before the first slot is live, so that a crash from now on is recognised as one.
         write(&state)?;
+        origins.configured.handle_reserved(&wanted, true);
         let mut sessions = Self {
+            place: Place::at(told.prefixes.first().copied()),
+            lack: None,
             told,
             table,
             origins,
@@ -161,7 +182,9 @@ impl<M: Maps> Sessions<M> {
             mode: None,
             pins,
             paths: Paths::new(nanoseconds(config.mtu_expires)),
-            observer: Observer::default(),
+            probers: Probers::default(),
+            random: build::random(),
+            observer: Observer::new(names),
             mtu_due: false,
             turn: 0,
             refreshed: None,
@@ -175,6 +198,7 @@ impl<M: Maps> Sessions<M> {
         sessions.table.load_all(now, |_, error| failure = Some(error));
         failure.map_or(Ok(()), Err)?;
         sessions.traffic_before = sessions.table.totals();
+        sessions.set_carriers(now);
         Ok(sessions)
     }
 }
@@ -205,7 +229,10 @@ fn adopt<M: Maps>(table: &mut Table<M>, origins: &mut Origins, now: Reading) -> 
 /// The state of a session of which nothing is known except that it ran.
 fn all_lost(origins: &Origins) -> State {
     let mut state = State::default();
-    origins.configured.peers().for_each(|(_, peer)| state.begin(peer.session.fingerprint(), 0));
+    origins
+        .configured
+        .peers()
+        .for_each(|(_, peer)| state.begin(peer.session.fingerprint(), Marks::default()));
     state
 }
 

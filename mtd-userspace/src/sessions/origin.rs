@@ -6,8 +6,9 @@
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use mtd_common::abi::SessionState;
+use mtd_common::abi::{FLAG_HEARD, SessionState};
 use mtd_common::address::Network;
+use mtd_common::heard;
 
 use super::configured::Configured;
 use super::effect::Effect;
@@ -16,9 +17,10 @@ use crate::config;
 use crate::model::{BootNs, ClientId, ClockOffset, TunnelAddresses};
 use crate::proto::client::Client;
 use crate::proto::clock::Reading;
-use crate::proto::exchange::{Action, Adopted, Install, Publication, Received, SessionId};
+use crate::proto::exchange::{Action, Adopted, Install, Publication, Received, SendSlot, SessionId};
 use crate::proto::server::Server;
 use crate::proto::session::Role;
+use crate::state::Marks;
 
 /// The origin of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -38,11 +40,17 @@ pub(super) struct Seen {
     pub(super) last_valid: BootNs,
     /// The next number to send.
     pub(super) sequence: u64,
+    /// The newest slot in which the peer was heard.
+    pub(super) heard: Option<u64>,
 }
 
 impl Seen {
-    pub(super) const fn of(state: &SessionState) -> Self {
-        Self { last_valid: BootNs(state.rx_last_valid), sequence: state.tx_sequence }
+    pub(super) fn of(state: &SessionState) -> Self {
+        Self {
+            last_valid: BootNs(state.rx_last_valid),
+            sequence: state.tx_sequence,
+            heard: heard::newest(&state.heard),
+        }
     }
 }
 
@@ -60,6 +68,10 @@ pub(super) enum Request {
     Transmit(SessionId, Vec<u8>),
     /// Send this control message through a session, if the session that the message is about is installed.
     Control { id: SessionId, about: SessionId, message: Vec<u8> },
+    /// Send this control message through a session, in this slot wherever the peer was heard.
+    ControlIn { id: SessionId, slot: SendSlot, message: Vec<u8> },
+    /// Send in a session where its peer was heard (`where_heard`), or in the present slot.
+    Answer { id: SessionId, where_heard: bool },
     /// Publish this introduction, once that is noted in the state file.
     Publish(Publication),
     /// Work outside of the table.
@@ -73,10 +85,12 @@ pub(super) enum Request {
         offset: ClockOffset,
         /// The first number to send.
         sequence: u64,
+        /// Slots before this one are not used.
+        not_before: u64,
     },
-    /// Note in the state file that numbers below these may be sent, by fingerprint of the session;
+    /// Note in the state file that these numbers and slots may be used, by fingerprint of the session;
     /// [`Origin::handle_reserved`] reports the outcome.
-    Reserve(Vec<(String, u64)>),
+    Reserve(Vec<(String, Marks)>),
 }
 
 /// A state machine that sessions come from. After each call, its requests are carried out until [`Origin::next_request`]
@@ -105,11 +119,11 @@ pub(super) trait Origin {
     /// No program works any more with a session that was taken out of use.
     fn handle_rested(&mut self, _id: SessionId, _seen: Seen, _now: Reading) {}
 
-    /// The numbers of [`Request::Reserve`] are noted (`done`), or could not be.
-    fn handle_reserved(&mut self, _reserved: &[(String, u64)], _done: bool) {}
+    /// The marks of [`Request::Reserve`] are noted (`done`), or could not be.
+    fn handle_reserved(&mut self, _reserved: &[(String, Marks)], _done: bool) {}
 
-    /// The protected prefix has changed or is gone.
-    fn set_network(&mut self, _network: Option<Network>, _now: Reading) {}
+    /// The protected prefix has changed or is gone. Sessions in the `usable` ones go on.
+    fn set_network(&mut self, _network: Option<Network>, _usable: &[Network], _now: Reading) {}
 
     /// Goes on with a session that an earlier controller left, if it belongs to this origin.
     fn adopt(&mut self, left: &Left, now: Reading) -> Option<Adoption>;
@@ -119,6 +133,9 @@ pub(super) trait Origin {
     fn reserved(&self) -> Option<&[IpNet]> {
         None
     }
+
+    /// This host was copied, or set back to an earlier state: another copy may have used the keys since.
+    fn handle_copied(&mut self, now: Reading);
 
     /// Informs the peers that this host stops.
     fn stop(&mut self) {}
@@ -162,6 +179,8 @@ impl Request {
             Action::Remove(id) => Self::Remove(id),
             Action::Transmit { id, packet } => Self::Transmit(id, packet),
             Action::Control { id, about, message } => Self::Control { id, about, message },
+            Action::ControlIn { id, slot, message } => Self::ControlIn { id, slot, message },
+            Action::Answer { id, where_heard } => Self::Answer { id, where_heard },
             Action::Fetch { window } => Self::Effect(fetch(window)?),
             Action::Publish(publication) => Self::Publish(publication),
         })
@@ -190,7 +209,7 @@ impl Origin for Server {
         self.handle_not_installed(id, now);
     }
 
-    fn set_network(&mut self, network: Option<Network>, now: Reading) {
+    fn set_network(&mut self, network: Option<Network>, _usable: &[Network], now: Reading) {
         if let Some(network) = network {
             self.set_network(network, now);
         }
@@ -205,6 +224,10 @@ impl Origin for Server {
         let (local, remote) = (local.to_map(), remote.to_map());
         let peer = Peer::Negotiated(Role::Server, client);
         Some(Adoption { id, session, peer, started, local, remote, networks: None })
+    }
+
+    fn handle_copied(&mut self, _now: Reading) {
+        self.handle_copied();
     }
 
     fn stop(&mut self) {
@@ -240,6 +263,16 @@ impl Connection {
     }
 }
 
+impl Connection {
+    /// This host reaches these networks by other ways than the tunnel.
+    pub(super) fn set_elsewhere(&mut self, networks: &Arc<[IpNet]>, now: Reading) {
+        if self.machine.set_elsewhere(networks, now) {
+            self.tunnel = None;
+            self.device_due = true;
+        }
+    }
+}
+
 impl Origin for Connection {
     fn poll(&mut self, now: Reading) {
         self.machine.poll(now);
@@ -251,6 +284,9 @@ impl Origin for Connection {
 
     fn handle_valid(&mut self, id: SessionId, seen: Seen, now: Reading) {
         self.machine.handle_valid(id, seen.last_valid, now);
+        if let Some(slot) = seen.heard {
+            self.machine.handle_heard(id, slot);
+        }
     }
 
     fn handle_installed(&mut self, local: TunnelAddresses, remote: TunnelAddresses) {
@@ -265,8 +301,8 @@ impl Origin for Connection {
         self.machine.handle_not_installed(id, now);
     }
 
-    fn set_network(&mut self, network: Option<Network>, now: Reading) {
-        self.machine.set_network(network, now);
+    fn set_network(&mut self, network: Option<Network>, usable: &[Network], now: Reading) {
+        self.machine.set_network(network, usable, now);
     }
 
     fn adopt(&mut self, left: &Left, now: Reading) -> Option<Adoption> {
@@ -286,6 +322,10 @@ impl Origin for Connection {
 
     fn reserved(&self) -> Option<&[IpNet]> {
         Some(&self.reserved)
+    }
+
+    fn handle_copied(&mut self, now: Reading) {
+        self.machine.handle_copied(now);
     }
 
     fn stop(&mut self) {
@@ -308,6 +348,7 @@ fn adopted(left: &Left, session: &Arc<crate::proto::session::Session>) -> Adopte
         offset: ClockOffset(left.element.clock_offset),
         started: BootNs(left.note.started),
         last_valid: BootNs(left.state.rx_last_valid),
+        where_heard: left.element.flags & FLAG_HEARD != 0,
     }
 }
 

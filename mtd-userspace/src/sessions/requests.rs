@@ -2,6 +2,7 @@
 
 use std::net::Ipv6Addr;
 
+use ipnet::IpNet;
 use mtd_common::DropReason;
 use mtd_common::control_record::{ControlRecord, KIND_TOO_BIG};
 use mtd_common::event::DropEvent;
@@ -27,6 +28,7 @@ impl<M: Maps> Sessions<M> {
             return debug!("control message of a session that is over");
         };
         let ((origin, id), index) = (installed.key, installed.index());
+        let introduced = installed.is_introduction();
         let received = Received {
             id,
             slot: record.slot,
@@ -34,8 +36,15 @@ impl<M: Maps> Sessions<M> {
             message: record.message(),
         };
         if let Some(origin) = self.origins.get(origin) {
-            let sequence = self.table.maps.state(index).map_or(0, |state| state.tx_sequence);
-            origin.handle_valid(id, Seen { last_valid: BootNs(record.time), sequence }, now);
+            let seen =
+                self.table.maps.state(index).map_or_else(|_| Seen::default(), |state| Seen::of(&state));
+            origin.handle_valid(id, Seen { last_valid: BootNs(record.time), ..seen }, now);
+        }
+        // A session may have begun to carry traffic by this message: that comes first.
+        self.act(now);
+        if (introduced || !self.handle_path_message((origin, id), received.message, now))
+            && let Some(origin) = self.origins.get(origin)
+        {
             origin.handle_control(received, now);
         }
         self.act(now);
@@ -50,19 +59,37 @@ impl<M: Maps> Sessions<M> {
         self.act(now);
     }
 
+    /// This host reaches these networks by other ways than the tunnel: servers may claim no address in them.
+    pub(crate) fn handle_elsewhere(&mut self, networks: Vec<IpNet>) {
+        let (now, networks) = (self.clock.read(), networks.into());
+        for connection in &mut self.origins.clients {
+            connection.set_elsewhere(&networks, now);
+        }
+        self.act(now);
+    }
+
+    /// This host was copied, or set back to an earlier state, as virtual machines are.
+    pub(crate) fn handle_copied(&mut self) {
+        let now = self.clock.read();
+        self.origins.each(|_, origin| origin.handle_copied(now));
+        self.act(now);
+    }
+
     /// The set of registered clients has changed.
     pub(crate) fn apply(&mut self, consequences: Consequences) {
         let now = self.clock.read();
         let Some(server) = &mut self.origins.server else { return };
-        for (client, addresses) in consequences.register {
+        for client in consequences.register {
             // The registry contains no weak keys.
-            server.register(client, addresses, now);
+            server.register(client.public_key, client.addresses, now);
+            self.observer.name(client.public_key, client.name);
         }
         for client in &consequences.remove {
             server.remove(client, now);
         }
         self.act(now);
         for client in consequences.remove {
+            self.observer.forget(&client);
             self.effect(Effect::Withdraw(client));
         }
     }

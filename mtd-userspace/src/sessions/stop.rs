@@ -10,12 +10,13 @@ use super::store::{Note, Store};
 use super::table::GRACE;
 use super::{Maps, OriginId, Sessions};
 use crate::model::SessionIndex;
+use crate::proto::exchange::SessionId;
 
 /// How long the programs are left alone before keys leave the maps.
 pub(super) const REST: Duration = Duration::from_nanos(GRACE + 1_000_000);
 
-/// Sessions that were ended, and whose final state is to be saved: fingerprint and place.
-struct Closed(Vec<(String, SessionIndex)>);
+/// Sessions that were ended, and whose final state is to be saved: fingerprint, number and place.
+struct Closed(Vec<(String, SessionId, SessionIndex)>);
 
 /// Ends all sessions: their addresses go dark, their keys leave the maps, and their final state is saved. The lock is not
 /// held while waiting.
@@ -57,7 +58,7 @@ impl<M: Maps> Sessions<M> {
         self.origins.each(|_, origin| origin.stop());
         self.act(now);
         let of = |(id, peer): (_, &super::configured::ConfiguredPeer)| {
-            Some((peer.session.fingerprint(), self.table.get((OriginId::Configured, id))?.index()))
+            Some((peer.session.fingerprint(), id, self.table.get((OriginId::Configured, id))?.index()))
         };
         let closed = Closed(self.origins.configured.peers().filter_map(of).collect());
         self.table.remove_all(now)?;
@@ -67,11 +68,13 @@ impl<M: Maps> Sessions<M> {
     /// Wipes the keys, and returns the state to be saved.
     fn wipe(&mut self, Closed(closed): &Closed) -> anyhow::Result<(Option<Store>, Note)> {
         let mut ended = Vec::new();
-        for (fingerprint, index) in closed {
+        let now = self.clock.read();
+        for (fingerprint, id, index) in closed {
             // Only now, when no packet can change it any more.
-            ended.push((fingerprint.clone(), self.table.maps.state(*index)?));
+            let state = self.table.maps.state(*index)?;
+            ended.push((fingerprint.clone(), self.origins.configured.ended(*id, &state, now), state));
         }
-        self.table.wipe(self.clock.read().boot)?;
+        self.table.wipe(now.boot)?;
         Ok((self.store.take(), Note::Ended(ended)))
     }
 }

@@ -7,32 +7,32 @@ use mtd_common::abi::SessionState;
 use tracing::error;
 
 use crate::proto::exchange::Publication;
-use crate::state::{State, StateError};
+use crate::state::{Marks, State, StateError};
 
 /// A change to be noted in the state file.
 pub(super) enum Note {
-    /// The sessions with these fingerprints may send numbers below these.
-    Reserved(Vec<(String, u64)>),
+    /// The sessions with these fingerprints may use these numbers and slots.
+    Reserved(Vec<(String, Marks)>),
     /// This introduction is about to be published: the next controller must publish a newer one.
     Publishing(Box<Publication>),
-    /// The final states of sessions, by fingerprint.
-    Ended(Vec<(String, SessionState)>),
+    /// The final states of sessions, by fingerprint, and what they have used.
+    Ended(Vec<(String, Marks, SessionState)>),
 }
 
 impl Note {
     fn apply(&self, state: &mut State) {
         match self {
             Self::Reserved(reserved) => {
-                for (fingerprint, below) in reserved {
-                    state.begin(fingerprint.clone(), *below);
+                for (fingerprint, marks) in reserved {
+                    state.begin(fingerprint.clone(), marks.clone());
                 }
             }
             Self::Publishing(publication) => {
                 state.published_ms = state.published_ms.max(publication.introduction.published_ms);
             }
             Self::Ended(sessions) => {
-                for (fingerprint, ended) in sessions {
-                    state.end(fingerprint.clone(), ended);
+                for (fingerprint, marks, ended) in sessions {
+                    state.end(fingerprint.clone(), marks.clone(), ended);
                 }
             }
         }

@@ -78,6 +78,10 @@ macro_rules! warning_codes {
 warning_codes! {
     /// The programs are attached, and no controller runs.
     NoController = "no_controller",
+    /// The controller waits for something before it starts.
+    Waiting = "waiting",
+    /// IPv6 is off on the underlay.
+    Ipv6Disabled = "ipv6_disabled",
     /// No time service keeps the wall clock right.
     ClockNotSynchronised = "clock_not_synchronised",
     /// The underlay interface is gone.
@@ -88,6 +92,8 @@ warning_codes! {
     MtuTooSmall = "mtu_too_small",
     /// A task of the controller has ended that should go on.
     TaskFailed = "task_failed",
+    /// Another program keeps changing the tunnel device.
+    TunnelContested = "tunnel_contested",
     /// The path to a peer carries less than mtd needs.
     PathTooSmall = "path_too_small",
     /// The underlay merges datagrams before mtd sees them.

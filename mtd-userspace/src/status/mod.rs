@@ -27,11 +27,11 @@ pub use events::{
 };
 pub use health::{Paths, SessionCount, Slots, WallClock, Warning, WarningCode};
 pub use neighbours::Neighbours;
-pub use peers::{Endpoint, Peer, PeerState};
+pub use peers::{Endpoint, Middlebox, PathSource, Peer, PeerState};
 pub use registered::{Client, Registered, Reload, Setting};
 pub use rendezvous::{Network, Rendezvous, RendezvousRole};
 pub use sessions::{Handshakes, Session, SessionRole, SessionState, Tunnel};
-pub use tasks::{Events, Task};
+pub use tasks::{Events, Repairs, Task};
 
 /// Version of the documents in this module. Fields may be added to a version, never changed or removed.
 pub const SCHEMA: u32 = 1;
@@ -56,6 +56,9 @@ pub struct Status {
     pub pid: Option<u32>,
     /// Time since the controller started, in seconds.
     pub uptime_seconds: f64,
+    /// What the controller waits for before it starts, in words; absent once it has started.
+    #[serde(default)]
+    pub waiting_for: Option<String>,
     /// Underlay interface.
     pub interface: String,
     /// Tunnel device.
@@ -124,6 +127,9 @@ pub struct Status {
     /// The tasks of the controller; empty when no controller runs.
     #[serde(default)]
     pub tasks: Vec<Task>,
+    /// Repairs of the tunnel device since the controller started.
+    #[serde(default)]
+    pub tunnel_repairs: Repairs,
     /// The events of the controller.
     #[serde(default)]
     pub events: Events,

@@ -2,7 +2,11 @@
 
 use std::fs;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, ensure};
+use mtd_tests::controller::{Controller, Setup, mtd_program};
+use mtd_tests::link::Veth;
+use mtd_tests::process::Running;
+use mtd_tests::topology::Delivery;
 use mtd_tests::wait_until;
 use mtd_tests::xdp::{ConstantXdp, Verdict};
 
@@ -16,7 +20,7 @@ fn another_xdp_program_is_not_replaced() -> Result<()> {
         fails(&bench, command, &["the XDP program mtdt_xdp (number ", "another XDP program", "detach it"])?;
     }
     drop(other);
-    // The failure is no crash: there is nothing to be careful about.
+    // The failure is not a crash, so the next start need not be careful.
     let mut controller = bench.start()?;
     let log = controller.process.log();
     assert!(!log.contains("not clean"), "{log}");
@@ -33,9 +37,53 @@ fn a_state_folder_that_cannot_be_written_is_named() -> Result<()> {
 }
 
 #[test]
+fn a_limit_that_is_too_low_is_named_with_how_to_raise_it() -> Result<()> {
+    let bench = Bench::new()?;
+    let (before, config) = (bench.inventory()?, bench.setup.write()?);
+    for limit in [20, 24, 28, 32, 40] {
+        let mut command = bench.netns().command("sh")?;
+        let line = format!("ulimit -n {limit}; exec \"$0\" run -c \"$1\"");
+        command.args(["-c", &line]).arg(mtd_program()?).arg(&config);
+        let mut process = Running::spawn("mtd with few files", command)?;
+        let status = process.wait(PATIENCE)?;
+        let log = process.log();
+        ensure!(status.code() == Some(1) && !log.contains("Linux 6.1"), "{limit}: {status} {log}");
+        ensure!(log.contains("open files"), "{limit}: {log}");
+        before.assert_same(&bench.inventory()?);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_tunnel_device_belongs_to_one_controller() -> Result<()> {
+    let bench = Bench::new()?;
+    let cable = Veth::connect((bench.netns(), "two"), (&bench.topology.router, "two"), 1500)?;
+    bench.netns().set_up(&cable.left)?;
+    let mut first = bench.start()?;
+    let device = || bench.netns().run(&["-o", "addr", "show", "dev", "mtd0"]);
+    let before = device()?;
+    let mut second = Setup::new(&bench.topology.server, &bench.setup.local, Delivery::Routed)?;
+    second.peers.clone_from(&bench.setup.peers);
+    second.interface.clone_from(&cable.left);
+    let config = second.write()?;
+    let config = config.to_str().context("path of the configuration")?;
+    let running = bench.ifname();
+    assert_error(&bench.mtd(&["run", "-c", config])?, &["mtd0", running, "another name", "device"]);
+    ensure!(device()? == before && first.status(bench.netns())?.peers.len() == 1, "the first one goes on");
+    // With a name of its own it starts beside the first.
+    let config = second.with_line("device = \"mtd1\"").write()?;
+    let mut other = Controller::spawn(bench.netns(), &cable.left, &config, &[])?;
+    other.wait_ready()?;
+    other.stop()?;
+    ensure!(device()? == before, "{}", device()?);
+    first.stop().map(drop)
+}
+
+#[test]
 fn an_unknown_interface_is_named_with_those_that_exist() -> Result<()> {
     let mut bench = Bench::new()?;
     bench.setup.interface = "nosuch0".to_owned();
+    bench.setup = bench.setup.with_line("interface_wait = \"0s\"");
     let existing = bench.ifname().to_owned();
     fails(&bench, &["run"], &["nosuch0", &existing])?;
     fails(&bench, &["attach", "nosuch0"], &["nosuch0", &existing])
@@ -51,7 +99,7 @@ fn an_underlay_with_too_small_an_mtu_is_refused() -> Result<()> {
 #[test]
 fn a_foreign_device_of_the_tunnels_name_is_left_alone() -> Result<()> {
     let bench = Bench::new()?;
-    // A cable is what mtd itself would make; without mtd's mark it is somebody else's.
+    // The device is a veth pair, as mtd itself would make, but it does not have mtd's mark and so is not mtd's.
     bench.netns().run(&["link", "add", "mtd0", "type", "veth", "peer", "name", "mtd0x"])?;
     fails(&bench, &["run"], &["mtd0", "not mtd's", "another name"])
 }
@@ -77,7 +125,7 @@ fn a_restart_that_fails_leaves_what_a_dead_controller_had_attached() -> Result<(
     let state = bench.setup.folder().join("state");
     fs::remove_dir_all(&state)?;
     fs::write(&state, "a file where the folder should be")?;
-    // Dark as before, and within the horizon the session goes on.
+    // The prefix stays dark, and within the horizon the session continues.
     let dead = bench.inventory()?;
     assert_error(&bench.mtd_with_config(&["run"])?, &["stays", "mtd detach", "state_dir"]);
     assert_eq!(
@@ -91,7 +139,7 @@ fn a_restart_that_fails_leaves_what_a_dead_controller_had_attached() -> Result<(
     bench.assert_nothing_remains(&before, &objects)
 }
 
-/// Runs the command with the configuration: it fails, says all of `parts`, and changes nothing.
+/// Runs the command with the configuration, and checks that it fails, prints all of `parts`, and changes nothing.
 fn fails(bench: &Bench, arguments: &[&str], parts: &[&str]) -> Result<()> {
     let before = bench.inventory()?;
     let output = bench.mtd_with_config(arguments)?;

@@ -1,4 +1,5 @@
-//! Another layout of the maps takes over, and the one before takes over again, under sealed connections.
+//! A controller with another layout of the maps takes over, and then one with the old layout again, while connections go
+//! through the tunnel.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,15 +16,15 @@ use mtd_tests::traffic::Flows;
 
 use super::world::{Inner, Role, World};
 use super::{SLOT, at_once};
-use crate::guard::upgrade::{set_group_version, set_version};
+use crate::guard::upgrade::{move_group_version, move_versions};
 
-/// After a switch, reception begins with a slot that had not begun: two slots of a second. TCP sends again after 0.2, 0.4,
-/// 0.8 … seconds, so it may find out twice as long after the controller's end. The rest is for a busy machine.
+/// After a switch, reception begins with a slot that had not begun, which takes up to two slots of a second. TCP retransmits
+/// after 0.2, 0.4, 0.8 … seconds, so it may take twice as long from the controller's end. The rest is for a busy machine.
 const SWITCH: Duration = Duration::from_secs(12);
 
 /// What is attached when the next controller starts.
 enum Found {
-    /// Maps with another number of sessions than it wants.
+    /// Maps for another number of sessions than the new controller wants.
     OtherSize,
     /// The layout of a later version, or of an earlier one: the controller cannot tell which, and need not.
     OtherVersion,
@@ -40,14 +41,14 @@ fn connections_go_on_through_another_layout_and_back() -> Result<()> {
             [(64, Found::OtherSize), (1024, Found::OtherSize), (1024, Found::OtherVersion)]
         {
             flows.wait_all()?;
-            // As an operator takes a new version into use.
+            // The way in which an operator installs a new version.
             world.kill(upgraded)?;
             world.setup_mut(upgraded).extra = format!("max_sessions = {sessions}\n");
             let announced = match found {
-                // The first table whose size differs.
+                // FILTER is the first map whose size differs.
                 Found::OtherSize => "is replaced; sessions start anew (FILTER: ".to_owned(),
                 Found::OtherVersion => {
-                    set_version(&world.instance(upgraded)?.pins(), abi::VERSION + 1)?;
+                    move_versions(&world.instance(upgraded)?.pins(), 1)?;
                     format!(
                         "sessions start anew (layout version {} instead of {})",
                         abi::VERSION + 1,
@@ -82,18 +83,24 @@ fn another_layout_of_one_group_ends_no_session_and_loses_no_packet() -> Result<(
         let mut world = World::open("encrypt", &TopologyOptions::default())?;
         let pins = world.instance(upgraded)?.pins();
         let load = world.load(Role::Client, Inner::V6)?;
-        for group in ["events", "guard", "counters", "control"] {
+        let groups = [
+            ("events", abi::event::VERSION),
+            ("guard", abi::guard::VERSION),
+            ("counters", abi::counters::VERSION),
+            ("control", abi::control_record::VERSION),
+        ];
+        for (group, version) in groups {
             thread::sleep(2 * SLOT);
             world.kill(upgraded)?;
             let before = maps(&pins)?;
-            set_group_version(&pins, group, abi::VERSION + 1)?;
+            move_group_version(&pins, group, 1)?;
             world.start(upgraded)?;
             let log = world.log(upgraded)?;
             let announced = format!(
                 "the attached maps of the group {group} do not fit and are replaced; sessions go on (layout version {} \
                  instead of {})",
-                abi::VERSION + 1,
-                abi::VERSION
+                version + 1,
+                version
             );
             for said in [announced.as_str(), "taking over the data plane"] {
                 ensure!(log.contains(said), "no {said:?} in: {log}");

@@ -1,4 +1,4 @@
-//! Capture and injection, with the kernel of the other host as the judge of what was built.
+//! Capture and injection. The kernel of the other host decides whether the packets built here are valid.
 
 use std::net::{IpAddr, Ipv6Addr, UdpSocket};
 use std::sync::atomic::{AtomicU64, Ordering};

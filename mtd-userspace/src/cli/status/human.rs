@@ -1,8 +1,9 @@
-//! A status for people, after the model of `wg show`.
+//! The status as text for people, in the style of `wg show`.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddrV6;
 
+use ipnet::IpNet;
 use mtd_common::abi::Counter;
 use mtd_common::abi::counters::Row;
 
@@ -10,18 +11,21 @@ use super::guard::{self, would_be_dropped};
 use crate::cli::output::{self, Section, Style};
 use crate::model::{Frames, Traffic};
 use crate::status::{
-    Endpoint, Handshakes, Network, Peer, PeerState, Rendezvous, RendezvousRole, Session, SessionRole,
-    SessionState, Status,
+    Endpoint, Handshakes, Middlebox, Network, PathSource, Peer, PeerState, Rendezvous, RendezvousRole,
+    Session, SessionRole, SessionState, Status,
 };
 
-/// Most sessions that are shown; of the others, only their number.
+/// Maximum number of sessions that are shown; of the others, only the number is shown.
 const MAX_SESSIONS_SHOWN: usize = 32;
 
-/// `now`: unix seconds, to tell how long ago something was.
+/// The text. `now` is the Unix time in s, to say how long ago something happened.
 pub(super) fn human(statuses: &[Status], style: Style, now: f64) -> String {
     let mut sections = Vec::new();
     for status in statuses {
         sections.push(interface_section(status, style, now).render());
+        if status.waiting_for.is_some() {
+            continue;
+        }
         let rendezvous = status.rendezvous.as_ref();
         sections.extend(rendezvous.map(|rendezvous| rendezvous_section(rendezvous, style, now).render()));
         sections.extend(clients_section(status, style).map(|section| section.render()));
@@ -38,28 +42,35 @@ pub(super) fn human(statuses: &[Status], style: Style, now: f64) -> String {
     sections.join("\n")
 }
 
+fn controller(status: &Status) -> String {
+    let Some(pid) = status.pid else { return "not running".to_owned() };
+    let commit = if status.commit.is_empty() { String::new() } else { format!(" ({})", status.commit) };
+    let uptime = output::span(status.uptime_seconds);
+    format!("process {pid}, version {}{commit}, up {uptime}", status.version)
+}
+
 fn interface_section(status: &Status, style: Style, now: f64) -> Section {
     let mut section = Section::new(style, format!("interface: {}", status.interface));
     for warning in &status.warnings {
         section.warning(&warning.text);
     }
-    let version = &status.version;
-    let commit = if status.commit.is_empty() { String::new() } else { format!(" ({})", status.commit) };
-    if let Some(pid) = status.pid {
-        let uptime = output::span(status.uptime_seconds);
-        section.row("controller", format!("process {pid}, version {version}{commit}, up {uptime}"));
-    } else {
-        section.row("controller", "not running");
+    section.row("controller", controller(status));
+    if status.waiting_for.is_some() {
+        return section;
     }
     if let Some(key) = &status.public_key {
         section.row("public key", key);
     }
-    section.row("prefixes", list(&status.prefixes));
+    section.row("prefixes", prefixes(&status.prefixes));
     guard::rows(&mut section, status);
     section.row("link", &status.link);
     announced_row(&mut section, status);
     section.row("XDP mode", &status.xdp);
     section.row("tunnel device", format!("{}, MTU {} B", status.device, status.mtu));
+    if let Some(last) = &status.tunnel_repairs.last {
+        let times = status.tunnel_repairs.count;
+        section.row("repaired", format!("{times} times, the last time: {last}"));
+    }
     section.row("pins", status.pins.display());
     if !status.kernel.is_empty() {
         section.row("kernel", &status.kernel);
@@ -127,7 +138,8 @@ fn peer_section(peer: &Peer, style: Style) -> Section {
     section.row("local", endpoint(peer.local));
     section.row("remote", endpoint(peer.remote));
     section.row("clock offset", format!("{:+.3} s", peer.clock_offset_seconds));
-    path_row(&mut section, peer.path_mtu);
+    path_row(&mut section, peer.path_mtu, peer.path_source);
+    middlebox_rows(&mut section, peer.middlebox, peer.answered_where_heard);
     section.row("received", traffic(peer.received));
     section.row("sent", traffic(peer.sent));
     if !peer.dropped_from_prefix.is_empty() {
@@ -137,10 +149,17 @@ fn peer_section(peer: &Peer, style: Style) -> Section {
     section
 }
 
-fn path_row(section: &mut Section, mtu: Option<u32>) {
-    if let Some(mtu) = mtu {
-        section.row("path", format!("carries packets of up to {mtu} B, says a router"));
-    }
+fn path_row(section: &mut Section, mtu: Option<u32>, source: PathSource) {
+    let how = match source {
+        PathSource::Configured => return,
+        PathSource::Told => "says a router",
+        PathSource::Probed => "found by probes",
+    };
+    let text = match mtu {
+        Some(mtu) => format!("carries packets of up to {mtu} B, {how}"),
+        None => format!("carries packets as long as the interface does, {how}"),
+    };
+    section.row("path", text);
 }
 
 fn rendezvous_section(rendezvous: &Rendezvous, style: Style, now: f64) -> Section {
@@ -179,7 +198,7 @@ fn rendezvous_section(rendezvous: &Rendezvous, style: Style, now: f64) -> Sectio
     section
 }
 
-/// What a server with registered clients has to say.
+/// The section of a server with registered clients.
 fn clients_section(status: &Status, style: Style) -> Option<Section> {
     if status.clients_registered.is_none() && status.handshakes.is_none() {
         return None;
@@ -221,7 +240,7 @@ fn session_section(session: &Session, style: Style) -> Section {
     section.row("public key", &session.public_key);
     section.row("last valid packet", ago(session.last_valid_seconds));
     section.row("tunnel", format!("{} to {}", list(&session.tunnel.local), list(&session.tunnel.remote)));
-    // Before the handshake there is nothing to tell.
+    // Before the handshake there is nothing to show.
     if let Some(mode) = &session.mode {
         section.row("mode", mode);
     }
@@ -243,10 +262,30 @@ fn session_section(session: &Session, style: Style) -> Section {
     if let Some(offset) = session.clock_offset_seconds {
         section.row("clock offset", format!("{offset:+.3} s"));
     }
-    path_row(&mut section, session.path_mtu);
+    path_row(&mut section, session.path_mtu, session.path_source);
+    middlebox_rows(&mut section, session.middlebox, session.answered_where_heard);
     section.row("received", traffic(session.received));
     section.row("sent", traffic(session.sent));
     section
+}
+
+/// Middleboxes on this side, and on the other one.
+fn middlebox_rows(section: &mut Section, found: Option<Middlebox>, answered_where_heard: bool) {
+    if let Some(found) = found {
+        section.row(
+            "middlebox here",
+            match found {
+                Middlebox::Assumed => "assumed: each slot is opened from here",
+                Middlebox::Found => "found: each slot is opened from here",
+                Middlebox::On => "configured: each slot is opened from here",
+                Middlebox::None => "none",
+                Middlebox::Off => "off: not looked for",
+            },
+        );
+    }
+    if answered_where_heard {
+        section.row("middlebox there", "the other end is answered where it was heard");
+    }
 }
 
 fn frames_section(frames: &Frames, style: Style) -> Section {
@@ -286,4 +325,15 @@ pub(super) fn endpoint(Endpoint { address, port }: Endpoint) -> SocketAddrV6 {
 fn traffic(Traffic { packets, bytes }: Traffic) -> String {
     let noun = if packets == 1 { "packet" } else { "packets" };
     format!("{} in {packets} {noun}", output::bytes(bytes))
+}
+
+/// The protected prefixes; single addresses with what that means.
+fn prefixes(prefixes: &[IpNet]) -> String {
+    let single = |prefix: &IpNet| prefix.prefix_len() == prefix.max_prefix_len();
+    if prefixes.first().is_some_and(single) {
+        let addresses: Vec<_> = prefixes.iter().map(IpNet::addr).collect();
+        format!("{} (a single address: ports alone move, and the host is not dark)", list(&addresses))
+    } else {
+        list(prefixes)
+    }
 }

@@ -7,8 +7,8 @@ use super::*;
 use crate::control::tests::{Running, sample};
 use crate::model::{MapFill, Program, Traffic};
 use crate::status::{
-    Endpoint, Guard, Handshakes, Network, Peer, PeerState, Rendezvous, RendezvousRole, Session, SessionRole,
-    SessionState, Slots, Tunnel, WallClock,
+    Endpoint, Guard, Handshakes, Middlebox, Network, PathSource, Peer, PeerState, Rendezvous, RendezvousRole,
+    Session, SessionRole, SessionState, Slots, Tunnel, WallClock,
 };
 
 #[derive(Parser)]
@@ -17,7 +17,7 @@ struct Command {
     status: StatusArgs,
 }
 
-/// Unix seconds at which the status is shown.
+/// Unix time in s at which the status is shown.
 const NOW: f64 = 1_800_000_100.0;
 
 fn parse(line: &str) -> Result<StatusArgs, clap::Error> {
@@ -39,6 +39,9 @@ pub(crate) fn office() -> Peer {
         received: Traffic { packets: 1_000, bytes: 1_572_864 },
         sent: Traffic { packets: 1, bytes: 60 },
         path_mtu: None,
+        path_source: PathSource::Configured,
+        middlebox: Some(Middlebox::Found),
+        answered_where_heard: false,
         dropped_from_prefix: BTreeMap::new(),
         hint: None,
     }
@@ -64,6 +67,9 @@ pub(crate) fn session() -> Session {
         clock_offset_seconds: Some(-0.0123),
         rekeyed_seconds: Some(30.0),
         path_mtu: Some(1400),
+        path_source: PathSource::Told,
+        middlebox: None,
+        answered_where_heard: true,
         received: Traffic { packets: 1_000, bytes: 1_572_864 },
         sent: Traffic { packets: 1, bytes: 60 },
         hint: None,
@@ -113,6 +119,7 @@ fn people_see_sections_with_aligned_values() {
         "  local:             [2001:db8:1::1234]:4000",
         "  remote:            [2001:db8:2::5678]:50000",
         "  clock offset:      -0.012 s",
+        "  middlebox here:    found: each slot is opened from here",
         "  received:          1.50 MiB in 1000 packets",
         "  sent:              60 B in 1 packet",
         "",
@@ -251,6 +258,7 @@ fn a_server_shows_rendezvous_clients_and_sessions() {
         "  keys:              30 s old",
         "  clock offset:      -0.012 s",
         "  path:              carries packets of up to 1400 B, says a router",
+        "  middlebox there:   the other end is answered where it was heard",
         "  received:          1.50 MiB in 1000 packets",
         "  sent:              60 B in 1 packet",
         "",
@@ -339,6 +347,13 @@ fn that_nothing_is_enforced_is_said_aloud() {
         "{monitor}"
     );
     assert!(monitor.contains("would be dropped at eth0, passed: none"), "{monitor}");
+    let guard =
+        Guard { policy: "monitor".to_owned(), enforced: false, unconfirmed: true, ..Guard::default() };
+    let refused = shown(Status { guard, ..sample() }).join("\n");
+    assert!(
+        refused.contains("NOT DARK: nobody confirmed the last") && refused.contains("`mtd confirm eth0`"),
+        "{refused}"
+    );
     let unconfirmed = with(true, Some(41.6), &[]);
     assert!(unconfirmed.contains("open again in 42 s unless you say `mtd confirm eth0`"), "{unconfirmed}");
     let over = with(false, Some(0.0), &[]);
@@ -373,7 +388,7 @@ fn the_command_line_is_checked() {
     assert!(parse("-i ../x").unwrap_err().to_string().contains("see `ip link`"));
 }
 
-/// The places of a running server, whose socket gets the name that it has in this network namespace.
+/// The places of a running server; its socket gets the name that it would have in this network namespace.
 fn places(running: &Running) -> Places {
     let run = running.socket().parent().unwrap().to_owned();
     let socket = ControlSocket::of(&run, "eth0").unwrap().path;
@@ -391,7 +406,7 @@ async fn running_and_orphaned_instances_are_found() {
         let instance = Instance::of(interface).unwrap();
         fs::create_dir_all(places.pins.join(instance.name())).unwrap();
     }
-    // Of what was attached to eth2, nothing can be told.
+    // For eth2 there are pins, but nothing can be read from them.
     let offline = |instance: &Instance| {
         assert_ne!(*instance, Instance::of("eth0").unwrap(), "its controller answers");
         let known = *instance == Instance::of("eth1").unwrap();

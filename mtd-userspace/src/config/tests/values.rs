@@ -60,6 +60,17 @@ fn seeds() {
 }
 
 #[test]
+fn a_start_waits_for_ever_or_as_long_as_is_said() {
+    let wait = |line: &str| Config::parse(&format!("{line}\n{BASE}"), "").map(|config| config.interface_wait);
+    assert_eq!(wait("").unwrap(), None);
+    assert_eq!(wait("interface_wait = \"forever\"").unwrap(), None);
+    assert_eq!(wait("interface_wait = \"0s\"").unwrap(), Some(Duration::ZERO));
+    assert_eq!(wait("interface_wait = \"5m\"").unwrap(), Some(Duration::from_mins(5)));
+    let error = wait("interface_wait = \"for ever\"").unwrap_err().to_string();
+    assert!(error.contains("; or write \"forever\""), "{error}");
+}
+
+#[test]
 fn durations() {
     let remedy = "write a time from 1s to 1h, such as \"3s\", \"1500ms\" or \"1min\"";
     for (bad, seen) in [("999ms", "999ms"), ("61min", "1h 1m"), ("0s", "0s"), ("1year", "1year")] {

@@ -11,9 +11,13 @@
 //! while the old one stays in place.
 
 mod attempt;
+mod claims;
+#[cfg(test)]
+mod firewall;
 #[cfg(test)]
 mod hardship;
 mod keeping;
+mod opening;
 mod search;
 #[cfg(test)]
 mod tests;
@@ -25,15 +29,18 @@ use ipnet::IpNet;
 use mtd_common::address::Network;
 
 use self::attempt::Attempt;
+use self::claims::Claims;
+pub use self::claims::Refused;
 use self::keeping::Rekey;
 use self::search::Search;
 use super::clock::Reading;
 use super::exchange::{Action, Adopted, Random, Received, SECOND, SessionId, random_u64};
 use super::messages::{Control, Reason, Tunnel};
+use super::middlebox::{Middlebox, Opener};
 use super::rendezvous::{Introduction, Shared};
 use super::session::Session;
 use crate::keys::{PublicKey, SecretKey};
-use crate::model::{BootNs, ClockOffset};
+use crate::model::{BootNs, ClockOffset, MiddleboxChoice};
 
 /// Longest wait between two tries, in ns.
 const MAX_BACKOFF: u64 = 30 * SECOND;
@@ -50,6 +57,8 @@ pub struct Settings {
     pub keepalive: u64,
     /// Inner networks in which the server may have addresses, in addition to private ones.
     pub allowed: Vec<IpNet>,
+    /// Whether something on this side lets in only answers.
+    pub middlebox: MiddleboxChoice,
 }
 
 /// The result of a fetch.
@@ -103,6 +112,7 @@ struct Active {
     last_valid: BootNs,
     /// Boot time at which it is removed, since another session has replaced it.
     retires: Option<BootNs>,
+    opener: Opener,
 }
 
 /// The client's machine: one for each server.
@@ -113,18 +123,26 @@ pub struct Client {
     shared: Shared,
     random: Random,
     network: Option<Network>,
+    /// Prefixes that can be used too: sessions in them go on until there is one in `network`.
+    usable: Vec<Network>,
     known: BTreeMap<u64, Known>,
     search: Option<Search>,
     attempt: Option<Attempt>,
     sessions: Vec<Active>,
     rekey: Option<Rekey>,
+    /// The server's clock, as the last session that was open had it.
+    server_clock: Option<ClockOffset>,
+    /// How many requests in a row were sent by that clock.
+    asked_by_it: u32,
     /// Own and the server's tunnel addresses, as the last answer gave them.
     tunnel: Option<(Tunnel, Tunnel)>,
+    claims: Claims,
     failures: u32,
     next_try: BootNs,
     last_ping: BootNs,
     last_refresh: BootNs,
     silent: bool,
+    middlebox: Middlebox,
     actions: VecDeque<Action>,
     ids: u64,
     trouble: Option<Trouble>,
@@ -145,6 +163,8 @@ pub enum Trouble {
     NotOpened,
     /// The settings do not allow the tunnel addresses that the server has or assigns.
     AddressesRefused,
+    /// The tunnel addresses that the server has or assigns lie in networks of this host.
+    AddressesTaken,
 }
 
 impl Client {
@@ -153,16 +173,21 @@ impl Client {
         let shared = Shared::new(&settings.identity, &settings.server)?;
         Some(Self {
             public: settings.identity.public(),
+            middlebox: Middlebox::new(settings.middlebox),
             settings,
             shared,
             random,
             network: None,
+            usable: Vec::new(),
             known: BTreeMap::new(),
             search: None,
             attempt: None,
             sessions: Vec::new(),
             rekey: None,
+            server_clock: None,
+            asked_by_it: 0,
             tunnel: None,
+            claims: Claims::default(),
             failures: 0,
             next_try: BootNs::NEVER,
             last_ping: BootNs::NEVER,
@@ -176,7 +201,7 @@ impl Client {
 
     /// Goes on with a session that an earlier controller left.
     pub fn adopt(&mut self, adopted: Adopted, tunnel: (Tunnel, Tunnel)) -> SessionId {
-        let Adopted { session, offset, started, last_valid } = adopted;
+        let Adopted { session, offset, started, last_valid, .. } = adopted;
         let id = self.new_id();
         let lifetime = session.until.saturating_sub(offset.session(started).0);
         self.sessions.push(Active {
@@ -190,9 +215,11 @@ impl Client {
             expires_at: started + lifetime,
             last_valid,
             retires: None,
+            opener: Opener::default(),
         });
         // In the order in which they began: the newest is the one that traffic goes through.
         self.sessions.sort_by_key(|active| active.started);
+        self.server_clock = self.sessions.last().map(|newest| newest.offset);
         self.silent =
             self.sessions.last().is_some_and(|newest| Some(newest.session.local.network) != self.network);
         self.tunnel = Some(tunnel);
@@ -249,25 +276,50 @@ impl Client {
         self.network = network;
     }
 
-    /// The protected prefix has changed (requirement MT-45), or has gone.
-    pub fn set_network(&mut self, network: Option<Network>, now: Reading) {
-        if self.network == network {
-            return;
-        }
+    /// The protected prefix has changed (requirement MT-45), or has gone. In the `usable` ones, addresses of this host work
+    /// as well: sessions there go on until one in the new prefix is open.
+    pub fn set_network(&mut self, network: Option<Network>, usable: &[Network], now: Reading) {
+        let moved = self.network != network;
         self.network = network;
-        self.abandon_attempt();
-        self.rekey = None;
-        self.known.values_mut().for_each(|known| known.failed = false);
+        self.usable = usable.to_vec();
         // Nothing reaches other addresses any more; and no packet may leave here with a source that reveals where this host
         // was before.
-        let elsewhere = |active: &&Active| Some(active.session.local.network) != network;
-        let over: Vec<_> = self.sessions.iter().filter(elsewhere).map(|active| active.id).collect();
-        for id in over {
+        let over = self.sessions.iter().filter(|active| !self.works(active)).map(|active| active.id);
+        for id in over.collect::<Vec<_>>() {
             self.remove(id);
         }
-        self.failures = 0;
-        self.next_try = now.boot;
-        self.poll(now);
+        if moved {
+            self.abandon_attempt();
+            self.middlebox.reset();
+            self.known.values_mut().for_each(|known| known.failed = false);
+            self.failures = 0;
+            self.next_try = now.boot;
+            self.poll(now);
+        }
+    }
+
+    /// Whether addresses of a session are this host's.
+    fn works(&self, active: &Active) -> bool {
+        let network = active.session.local.network;
+        self.network == Some(network) || self.usable.contains(&network)
+    }
+
+    /// Whether the session that traffic goes through is in another prefix than the one to use.
+    fn is_elsewhere(&self) -> bool {
+        self.current().is_some_and(|current| Some(current.session.local.network) != self.network)
+    }
+
+    /// Whether a session is wanted, and none comes about in this prefix though the server's introduction is known: another
+    /// prefix may do better.
+    pub fn blames_prefix(&self) -> bool {
+        let unheard =
+            self.attempt.is_some() || matches!(self.trouble, Some(Trouble::NoAnswer | Trouble::NotOpened));
+        self.network.is_some() && unheard && (self.silent || self.is_elsewhere() || self.current().is_none())
+    }
+
+    /// The prefixes that sessions are in.
+    pub fn networks(&self) -> impl Iterator<Item = Network> {
+        self.sessions.iter().map(|active| active.session.local.network)
     }
 
     /// Does the work that is due.
@@ -277,6 +329,7 @@ impl Client {
             return;
         }
         self.keep(now);
+        self.keep_open(now);
         self.continue_attempt(now);
         if self.wants_session(now) && self.attempt.is_none() && now.boot >= self.next_try {
             self.connect(now);
@@ -296,8 +349,14 @@ impl Client {
             Control::Teardown(reason) => self.handle_teardown(received.id, reason, now),
             Control::Pong { stamp, time } => self.handle_pong(received.id, stamp, time, now),
             Control::Ping { stamp } => self.answer_ping(received.id, stamp, now),
-            // A client answers no requests.
-            Control::Request(_) => {}
+            Control::Probe { stamp } => self.handle_probe(&received, stamp, now),
+            // A client answers no requests, and a server needs no openers. Path probes are of the path, which all sessions
+            // with a peer share.
+            Control::Request(_)
+            | Control::ProbeRequest { .. }
+            | Control::Opener { .. }
+            | Control::PathProbe { .. }
+            | Control::PathProbeAnswer { .. } => {}
         }
     }
 
@@ -310,10 +369,10 @@ impl Client {
         }
         let first = !active.last_valid.happened();
         active.last_valid = last_valid;
-        let overlap = active.session.period + SECOND;
-        let here = Some(active.session.local.network) == self.network;
-        if position + 1 == self.sessions.len() && here {
+        let (overlap, offset) = (active.session.period + SECOND, active.offset);
+        if position + 1 == self.sessions.len() && self.works(&self.sessions[position]) {
             self.silent = false;
+            self.server_clock = Some(offset);
         }
         if first {
             self.failures = 0;
@@ -332,6 +391,17 @@ impl Client {
             self.attempt = None;
         }
         self.fail(Trouble::NoAnswer, now);
+    }
+
+    /// This host was copied or set back to an earlier state: ends all sessions without a message, since another copy may have
+    /// sent with their keys since, and seeks a new one at once.
+    pub fn handle_copied(&mut self, now: Reading) {
+        self.abandon_attempt();
+        self.rekey = None;
+        for active in std::mem::take(&mut self.sessions) {
+            self.actions.push_back(Action::Remove(active.id));
+        }
+        self.next_try = now.boot;
     }
 
     /// Ends everything, and tells the server.

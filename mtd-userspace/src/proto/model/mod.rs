@@ -1,6 +1,8 @@
 //! Both ends of a rendezvous in one process, in virtual time, over a network that loses, delays, duplicates and
 //! re-orders, with a data plane and a DHT that do what the real ones do: for the tests of both machines.
 
+mod dice;
+mod firewall;
 mod tables;
 
 use std::collections::{BTreeMap, HashMap};
@@ -8,50 +10,24 @@ use std::collections::{BTreeMap, HashMap};
 use mtd_common::abi;
 use mtd_common::address::Network;
 
+pub(super) use self::dice::Dice;
+pub(super) use self::firewall::Firewall;
 pub(super) use self::tables::Tables;
 use super::client::{self, Client, Fetched, Phase};
 use super::clock::Reading;
-use super::exchange::{Action, Received, SECOND};
+use super::exchange::{Action, Received, SECOND, SendSlot, SessionId};
 use super::messages::Tunnel;
 use super::packet::{self};
 use super::rendezvous::Introduction;
 use super::server::{self, Server};
 use crate::keys::SecretKey;
-use crate::model::{BootNs, UnixNs};
+use crate::model::{BootNs, MiddleboxChoice, UnixNs};
 
 pub(super) const MILLISECOND: u64 = 1_000_000;
 /// Time between two steps of the world.
 const STEP: u64 = 50 * MILLISECOND;
 /// Times of the clocks when a model begins.
 const EPOCH: u64 = 1_800_000_123 * SECOND;
-
-/// Random numbers of a model: the same for the same seed, and of good quality.
-#[derive(Clone)]
-pub(super) struct Dice(u64);
-
-impl Dice {
-    pub(super) fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    /// One step of Steele's `SplitMix64`.
-    pub(super) fn roll(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// A number below `n`.
-    pub(super) fn below(&mut self, n: u64) -> u64 {
-        self.roll() % n.max(1)
-    }
-
-    pub(super) fn source(&mut self) -> super::exchange::Random {
-        let mut dice = Self(self.roll());
-        Box::new(move |bytes| bytes.iter_mut().for_each(|byte| *byte = dice.roll() as u8))
-    }
-}
 
 /// One machine on its host.
 pub(super) enum Machine {
@@ -67,9 +43,13 @@ pub(super) struct Host {
     pub(super) wall: u64,
     /// Packets to these prefixes come here.
     pub(super) network: Option<Network>,
+    /// And those to this one.
+    pub(super) old_network: Option<Network>,
     pub(super) identity: SecretKey,
     /// Application data that arrived.
     pub(super) delivered: Vec<Vec<u8>>,
+    /// A stateful firewall in front of it.
+    pub(super) firewall: Option<Firewall>,
 }
 
 impl Host {
@@ -106,6 +86,8 @@ pub(super) struct World {
     /// Every packet that was sent, for eavesdroppers.
     pub(super) heard: Vec<Vec<u8>>,
     pub(super) window: u64,
+    /// What clients are configured to do about a middlebox.
+    pub(super) middlebox: MiddleboxChoice,
 }
 
 enum Event {
@@ -130,8 +112,10 @@ impl World {
             tables: Tables::default(),
             wall: EPOCH,
             network: Some(network(u16::from(n) + 1)),
+            old_network: None,
             identity: SecretKey::from_bytes([n + 1; 32]),
             delivered: Vec::new(),
+            firewall: None,
         };
         Self {
             boot: 1000 * SECOND,
@@ -143,6 +127,7 @@ impl World {
             dht: HashMap::new(),
             heard: Vec::new(),
             window: 900,
+            middlebox: MiddleboxChoice::Auto,
         }
     }
 
@@ -252,6 +237,7 @@ impl World {
             window: self.window,
             keepalive: 10 * SECOND,
             allowed: Vec::new(),
+            middlebox: self.middlebox,
         };
         let random = self.dice.source();
         Client::new(settings, random).unwrap()
@@ -260,7 +246,7 @@ impl World {
     /// Starts a client. Without what an earlier one left.
     pub(super) fn start_client(&mut self, n: usize) {
         let mut client = self.new_client(n);
-        client.set_network(self.hosts[n].network, self.hosts[n].now(self.boot));
+        client.set_network(self.hosts[n].network, &[], self.hosts[n].now(self.boot));
         self.hosts[n].tables = Tables::default();
         self.hosts[n].machine = Some(Machine::Client(Box::new(client)));
         self.act(n);
@@ -309,7 +295,7 @@ impl World {
         let boot = self.boot;
         let tables = &mut self.hosts[from].tables;
         let Some(id) = tables.routes.get(&destination).copied() else { return false };
-        let Some(packet) = tables.seal(id, &inner, boot) else { return false };
+        let Some(packet) = tables.seal(id, None, &inner, boot) else { return false };
         self.transmit(&packet);
         true
     }
@@ -317,6 +303,9 @@ impl World {
     /// Puts a packet onto the network.
     pub(super) fn transmit(&mut self, packet: &[u8]) {
         self.heard.push(packet.to_vec());
+        if let Some(firewall) = self.host_at(&packet[8..16]).and_then(|n| self.hosts[n].firewall.as_mut()) {
+            firewall.out(packet, self.boot);
+        }
         let copies = if self.dice.below(1000) < self.faults.duplication { 2 } else { 1 };
         for _ in 0..copies {
             if self.dice.below(1000) >= self.faults.loss {
@@ -344,13 +333,18 @@ impl World {
         }
     }
 
+    /// The host whose prefix begins with these bytes.
+    fn host_at(&self, high: &[u8]) -> Option<usize> {
+        let is_here = |network: Network| network.prefix[..8] == *high;
+        self.hosts.iter().position(|host| host.network.into_iter().chain(host.old_network).any(is_here))
+    }
+
     fn deliver(&mut self, packet: &[u8]) {
-        let destination = &packet[24..32];
-        let to = self
-            .hosts
-            .iter()
-            .position(|host| host.network.is_some_and(|network| network.prefix[..8] == *destination));
-        let Some(n) = to else { return };
+        let Some(n) = self.host_at(&packet[24..32]) else { return };
+        let passes = |firewall: &mut Firewall| firewall.passes(packet, self.boot);
+        if !self.hosts[n].firewall.as_mut().is_none_or(passes) {
+            return;
+        }
         let (boot, now) = (self.boot, self.hosts[n].now(self.boot));
         let host = &mut self.hosts[n];
         let (id, slot, inner) = match host.tables.receive(packet, boot) {
@@ -380,7 +374,12 @@ impl World {
         for (id, entry) in &host.tables.entries {
             if entry.last_valid.happened() {
                 match &mut host.machine {
-                    Some(Machine::Client(client)) => client.handle_valid(*id, entry.last_valid, now),
+                    Some(Machine::Client(client)) => {
+                        client.handle_valid(*id, entry.last_valid, now);
+                        if let Some(slot) = entry.heard.last() {
+                            client.handle_heard(*id, *slot);
+                        }
+                    }
                     Some(Machine::Server(server)) => server.handle_valid(*id, entry.last_valid, now),
                     None => {}
                 }
@@ -412,6 +411,16 @@ impl World {
         }
     }
 
+    fn send_control(&mut self, n: usize, id: SessionId, slot: Option<SendSlot>, message: &[u8]) {
+        let (boot, tables) = (self.boot, &mut self.hosts[n].tables);
+        let Some(entry) = tables.entries.get(&id) else { return };
+        let (from, to) = (entry.local.to_map()[0], entry.remote.to_map()[0]);
+        let inner = packet::control(from, to, message);
+        if let Some(packet) = tables.seal(id, slot, &inner, boot) {
+            self.transmit(&packet);
+        }
+    }
+
     fn carry_out(&mut self, n: usize, action: Action) {
         let boot = self.boot;
         let tables = &mut self.hosts[n].tables;
@@ -433,14 +442,14 @@ impl World {
             }
             Action::Transmit { packet, .. } => self.transmit(&packet),
             Action::Control { id, about, message } => {
-                if !tables.entries.contains_key(&about) {
-                    return;
+                if tables.entries.contains_key(&about) {
+                    self.send_control(n, id, None, &message);
                 }
-                let Some(entry) = tables.entries.get(&id) else { return };
-                let (from, to) = (entry.local.to_map()[0], entry.remote.to_map()[0]);
-                let inner = packet::control(from, to, &message);
-                if let Some(packet) = tables.seal(id, &inner, boot) {
-                    self.transmit(&packet);
+            }
+            Action::ControlIn { id, slot, message } => self.send_control(n, id, Some(slot), &message),
+            Action::Answer { id, where_heard } => {
+                if let Some(entry) = tables.entries.get_mut(&id) {
+                    entry.where_heard = where_heard;
                 }
             }
             Action::Publish(publication) => {

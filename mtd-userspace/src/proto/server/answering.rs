@@ -39,7 +39,7 @@ impl Server {
                 let result = self.rekey(received.id, body, now);
                 self.count(result);
             }
-            Some(message) => self.handle_session(received.id, &message, now),
+            Some(message) => self.handle_session(received.id, received.slot, &message, now),
             None => {}
         }
     }
@@ -178,6 +178,9 @@ impl Server {
             remote: tunnel,
         })));
         let registered = self.clients.get_mut(client)?;
+        if registered.where_heard {
+            self.actions.push_back(Action::Answer { id, where_heard: true });
+        }
         // Where there is no older session, the first packet's answer must find its way.
         if registered.sessions.is_empty() {
             self.actions.push_back(Action::Route(id));

@@ -8,6 +8,7 @@ use crate::model::{BootNs, ClockOffset};
 use crate::proto::clock::Reading;
 use crate::proto::exchange::{Action, Adopted, SECOND, SessionId};
 use crate::proto::messages::{Control, Reason, Tunnel};
+use crate::proto::middlebox::{Moment, probe_slot};
 use crate::proto::packet::Path;
 use crate::proto::session::Session;
 
@@ -48,11 +49,12 @@ impl Server {
     /// Goes on with a session that an earlier controller left. `None`: its client is not registered any more, or has
     /// other tunnel addresses.
     pub fn adopt(&mut self, client: PublicKey, tunnel: Tunnel, adopted: Adopted) -> Option<SessionId> {
-        let Adopted { session, offset, started, last_valid } = adopted;
+        let Adopted { session, offset, started, last_valid, where_heard } = adopted;
         let id = self.new_id();
         // If its addresses may have been given to another client, the session is not continued.
         let registered = self.clients.get_mut(&client).filter(|registered| registered.tunnel == tunnel)?;
         registered.sessions.push(id);
+        registered.where_heard |= where_heard;
         // In the order in which they began: the newest is the one that traffic goes through.
         let sessions = &self.sessions;
         let began = |id: &SessionId| sessions.get(id).map_or(started, |active| active.started);
@@ -123,8 +125,17 @@ impl Server {
         }
     }
 
-    /// A message inside a session, other than a request.
-    pub(super) fn handle_session(&mut self, id: SessionId, message: &Control<'_>, now: Reading) {
+    /// This host was copied or set back to an earlier state: ends all sessions without a message, since another copy may have
+    /// sent with their keys since. Their clients come again.
+    pub fn handle_copied(&mut self) {
+        let ids: Vec<_> = self.sessions.keys().copied().collect();
+        for id in ids {
+            self.end(id, None);
+        }
+    }
+
+    /// A message inside a session, other than a request, in a packet of the slot with these low 32 bits.
+    pub(super) fn handle_session(&mut self, id: SessionId, slot: u32, message: &Control<'_>, now: Reading) {
         let Some(active) = self.sessions.get(&id) else { return };
         match *message {
             Control::Teardown(_) => self.end(id, None),
@@ -133,8 +144,29 @@ impl Server {
                 let message = Control::Pong { stamp, time }.encode();
                 self.actions.push_back(Action::Control { id, about: id, message });
             }
-            // A server does not send requests.
-            Control::Pong { .. } | Control::Request(_) | Control::Response(_) => {}
+            Control::Opener { where_heard, .. } => {
+                // Sessions to come begin with it: their first packets may be answers already.
+                if let Some(client) = self.clients.get_mut(&active.client) {
+                    client.where_heard = where_heard;
+                }
+                self.actions.push_back(Action::Answer { id, where_heard });
+            }
+            Control::ProbeRequest { stamp } => {
+                let message = Control::Probe { stamp }.encode();
+                let moment = Moment::of(&active.session, active.offset, now.boot);
+                if let Some(slot) = probe_slot(slot, moment) {
+                    self.actions.push_back(Action::ControlIn { id, slot, message: message.clone() });
+                }
+                self.actions.push_back(Action::Control { id, about: id, message });
+            }
+            // A server does not send requests, and needs no openers. Path probes are of the path, which all sessions with a
+            // peer share.
+            Control::Pong { .. }
+            | Control::Request(_)
+            | Control::Response(_)
+            | Control::Probe { .. }
+            | Control::PathProbe { .. }
+            | Control::PathProbeAnswer { .. } => {}
         }
     }
 

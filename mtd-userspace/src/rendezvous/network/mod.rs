@@ -1,9 +1,10 @@
 //! The Mainline DHT, through the `mainline` crate.
 //!
-//! The crate's node is an actor on a thread of its own. Three properties of it are worked around here: its callers panic
+//! The crate's node is an actor on a thread of its own. Four properties of it are worked around here: its callers panic
 //! when the actor is gone, so every call runs in a task that may panic; it can wait forever, so every call has a deadline,
-//! after which the node is discarded; and a client that is reachable from outside turns into a server after 15 minutes, so a
-//! client is never allowed to get that old.
+//! after which the node is discarded; a client that is reachable from outside turns into a server after 15 minutes, so a
+//! client is never allowed to get that old; and it keeps the bootstrap nodes that it was born with, so a node that nobody
+//! answers is discarded, and the next one resolves their names again.
 
 use std::collections::{BTreeMap, HashSet};
 use std::future::Future;
@@ -263,6 +264,20 @@ impl Inner {
         self.state.lock().await.node.take_if(|node| node.number == number);
     }
 
+    /// Discards a node that nobody answers: its bootstrap nodes may be the wrong ones, as behind the portal of a hotel, where
+    /// every name resolves to the portal. A serving node that knows others may hold their items, and stays.
+    async fn discard_if_alone(&self, number: u64) {
+        let node = self.state.lock().await.node.clone().filter(|node| node.number == number);
+        let Some(node) = node else { return };
+        if self.config.serve {
+            let mut task = Task(tokio::spawn(async move { node.dht.to_bootstrap().await.is_empty() }));
+            if !matches!(timeout(RESOLVE, &mut task.0).await, Ok(Ok(true))) {
+                return;
+            }
+        }
+        self.discard(number).await;
+    }
+
     /// Longest time of a request.
     fn deadline(&self) -> Duration {
         self.config.request_timeout * ROUNDS
@@ -280,7 +295,12 @@ impl Inner {
             // The crate's own method panics when the actor is gone: only this task may panic.
             let mut task = Task(tokio::spawn(request(dht)));
             match timeout(self.deadline(), &mut task.0).await {
-                Ok(Ok(result)) => return result,
+                Ok(Ok(result)) => {
+                    if matches!(result, Err(StoreError::Dead)) {
+                        self.discard_if_alone(number).await;
+                    }
+                    return result;
+                }
                 Ok(Err(_)) => self.discard(number).await,
                 Err(_) => {
                     // A serving node holds items of others, and is not discarded for one request.
@@ -322,13 +342,11 @@ impl Inner {
                         break;
                     }
                 }
-                Ok(outcome.recv().await)
+                let outcome = outcome.recv().await;
+                if outcome.responded() == 0 { Err(StoreError::Dead) } else { Ok(outcome) }
             }
         };
         let outcome = self.call(get).await?;
-        if outcome.responded() == 0 {
-            return Err(StoreError::Dead);
-        }
         let invalid = outcome.invalid_values + outcome.invalid_responses;
         Ok(Summary { responded: outcome.responded(), invalid })
     }
@@ -357,11 +375,13 @@ impl Inner {
 
     /// How many nodes near a target answer.
     async fn closest(self: &Arc<Self>, target: [u8; 20]) -> Result<u32, StoreError> {
-        let closest = |dht: AsyncDht| async move { Ok(dht.get_closest_nodes(target.into()).await.len()) };
-        match u32::try_from(self.call(closest).await?) {
-            Ok(0) => Err(StoreError::Dead),
-            count => Ok(count.unwrap_or(u32::MAX)),
-        }
+        let closest = |dht: AsyncDht| async move {
+            match dht.get_closest_nodes(target.into()).await.len() {
+                0 => Err(StoreError::Dead),
+                count => Ok(count),
+            }
+        };
+        Ok(u32::try_from(self.call(closest).await?).unwrap_or(u32::MAX))
     }
 
     async fn collect_ports(

@@ -114,3 +114,17 @@ async fn many_publications_are_shared_out_among_nodes() {
     let helper = &turns[PER_NODE].0.config;
     assert!(helper.port.is_none() && !helper.serve && helper.bootstrap == store.inner.config.bootstrap);
 }
+
+#[tokio::test]
+async fn a_node_that_nobody_answers_is_replaced_by_one_that_resolves_the_names_again() {
+    for serve in [false, true] {
+        let store = store(serve);
+        let lookup = Lookup { descriptor: crate::proto::rendezvous::Descriptor([3; 20]), item_key: [9; 32] };
+        for nodes in 1..=2 {
+            let mut answers = store.look(lookup, Encoding::Item, 116);
+            assert_eq!(answers.next().await, Answer::End(Err(StoreError::Dead)));
+            assert_eq!(started(&store).await, nodes, "serving: {serve}");
+            assert!(store.inner.state.lock().await.node.is_none());
+        }
+    }
+}

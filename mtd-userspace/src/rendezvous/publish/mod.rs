@@ -70,6 +70,8 @@ pub struct PublishProgress {
     pub failed: u64,
     /// Successful publications since the start of this program, including renewals.
     pub published: u64,
+    /// Whether nodes answered the last attempt; absent if there was none.
+    pub reached: Option<bool>,
     /// The last failure.
     pub last_error: Option<String>,
     /// When the present set of items was set, Unix time in ms.
@@ -229,6 +231,7 @@ impl Worker {
 
     fn ended(&mut self, key: Key, seq: i64, result: Result<Stored, StoreError>) {
         let error = result.err();
+        self.progress.reached = Some(error.as_ref().is_none_or(StoreError::is_answer));
         match &error {
             None => {
                 self.progress.published += 1;

@@ -86,11 +86,17 @@ async fn an_unreachable_network_is_asked_less_and_less_and_found_when_it_is_back
     tokio::time::sleep(10 * MINUTE).await;
     let progress = publisher.progress();
     assert!((10..=18).contains(&progress.failed), "{progress:?}");
+    assert_eq!(progress.reached, Some(false));
     store.set_faults(Faults::default());
     let start = Instant::now();
     finished(&publisher).await;
     assert!(start.elapsed() <= MINUTE);
     assert_eq!(stored(&store, 1).await, [7]);
+    assert_eq!(publisher.progress().reached, Some(true));
+    // It goes again: that something was published once does not hide it.
+    store.set_faults(Faults { dead: true, ..Faults::default() });
+    tokio::time::sleep(60 * MINUTE).await;
+    assert_eq!(publisher.progress().reached, Some(false), "the renewal has failed");
 }
 
 #[tokio::test(start_paused = true)]

@@ -95,8 +95,8 @@ impl<M: Maps> Table<M> {
         rested.into_iter().filter_map(state).collect()
     }
 
-    /// Resumes a session that was taken out of use: with a new generation and this clock, sending from `sequence` on. What
-    /// it has received is remembered.
+    /// Resumes a session that was taken out of use: with a new generation and this clock, sending from `sequence` on, and
+    /// without slots before `not_before`. What it has received is remembered.
     ///
     /// # Errors
     /// When the kernel refuses.
@@ -104,12 +104,14 @@ impl<M: Maps> Table<M> {
         &mut self,
         key: Key,
         offset: ClockOffset,
-        sequence: u64,
+        (sequence, not_before): (u64, u64),
         now: Reading,
     ) -> anyhow::Result<()> {
         let Some(index) = self.index(key) else { return Ok(()) };
         let mut state = self.maps.state(index)?;
         state.tx_sequence = sequence;
+        state.rx_not_before = state.rx_not_before.max(not_before);
+        let not_before = state.rx_not_before;
         self.maps.set_state(index, state)?;
         let mut note = self.maps.note(index)?;
         let place = Place { index, generation: generation()? };
@@ -118,7 +120,7 @@ impl<M: Maps> Table<M> {
             note.generation = place.generation;
             self.maps.set_note(index, &note)?;
         }
-        installed.loader = Loader::new(place, installed.loader.not_before());
+        installed.loader = Loader::new(place, not_before.max(installed.loader.not_before()));
         installed.offset = offset;
         installed.resting = false;
         self.maps.set_session(index, installed.element())?;

@@ -100,6 +100,10 @@ impl Maps for Memory {
         Ok(())
     }
 
+    fn attach_send(&mut self, _: &str) -> Result<(), Error> {
+        Ok(())
+    }
+
     fn session(&self, index: SessionIndex) -> Result<abi::Session, Error> {
         Ok(self.sessions[index.position()])
     }
@@ -131,6 +135,14 @@ impl Maps for Memory {
     fn traffic(&self, index: SessionIndex) -> SessionTraffic {
         let last_valid = self.states[index.position()].rx_last_valid;
         SessionTraffic { last_valid, ..SessionTraffic::default() }
+    }
+
+    fn long_sent(&self, index: SessionIndex) -> u64 {
+        self.states[index.position()].tx_long
+    }
+
+    fn set_longest(&mut self, index: SessionIndex, bytes: u32) {
+        self.states[index.position()].tx_longest = bytes.into();
     }
 
     fn replace_routes(&mut self, routes: &[(u32, RouteKey, Route)]) -> Result<(), Error> {
