@@ -22,7 +22,7 @@ const SETTLE: Duration = Duration::from_secs(5);
 const QUEUE: usize = 256;
 
 const ICMPV6: u8 = 58;
-const SOLICITATION: u8 = 135;
+pub(super) const SOLICITATION: u8 = 135;
 pub(super) const ADVERTISEMENT: u8 = 136;
 
 /// Dropped packets by reason.

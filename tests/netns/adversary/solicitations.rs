@@ -10,7 +10,7 @@ use mtd_tests::packet::{ETHERNET_LEN, IPV6_LEN, neighbour_solicitation};
 use mtd_tests::topology::{Delivery, TopologyOptions};
 use mtd_tests::wait_until;
 
-use super::scene::{Scene, drops};
+use super::scene::{SOLICITATION, Scene, drops};
 
 const ICMP_AT: usize = ETHERNET_LEN + IPV6_LEN;
 
@@ -125,16 +125,20 @@ fn assert_advertises(scene: &Scene, frame: &[u8], live: Ipv6Addr) {
     assert_eq!(frame[ICMP_AT + 24..], option, "target link-layer address");
 }
 
-/// Checks that every advertised address is one that the session's packets use.
+/// Checks that every advertised address is one that the session's packets use, or of which the server has told the router itself.
 fn assert_only_live_addresses_are_advertised(scene: &Scene) -> Result<()> {
     let frames = scene.snapshot()?;
-    let used: Vec<[u8; 16]> = frames
+    let used = frames
         .iter()
         .filter(|frame| frame.outgoing && scene.is_genuine(frame))
-        .filter_map(|frame| frame.data[ETHERNET_LEN + 24..ICMP_AT].try_into().ok())
-        .collect();
+        .filter_map(|frame| frame.data[ETHERNET_LEN + 24..ICMP_AT].try_into().ok());
+    let announced = frames
+        .iter()
+        .filter(|frame| !frame.outgoing && frame.data.get(ICMP_AT) == Some(&SOLICITATION))
+        .filter_map(|frame| frame.data[ETHERNET_LEN + 8..ETHERNET_LEN + 24].try_into().ok());
+    let known: Vec<[u8; 16]> = used.chain(announced).collect();
     for address in frames.iter().filter_map(|frame| scene.advertised(frame)) {
-        assert!(used.contains(&address.octets()), "{address} was advertised and never used");
+        assert!(known.contains(&address.octets()), "{address} was advertised and never used or announced");
     }
     Ok(())
 }

@@ -64,14 +64,7 @@ fn interface_section(status: &Status, style: Style, now: f64) -> Section {
     section.row("prefixes", prefixes(&status.prefixes));
     guard::rows(&mut section, status);
     section.row("link", &status.link);
-    if let Some(neighbours) = &status.neighbours {
-        let to =
-            if neighbours.routers.is_empty() { "no router".to_owned() } else { list(&neighbours.routers) };
-        section.row(
-            "announced",
-            format!("own addresses to {to}: {}; groups joined: {}", neighbours.announced, neighbours.groups),
-        );
-    }
+    announced_row(&mut section, status);
     section.row("XDP mode", &status.xdp);
     section.row("tunnel device", format!("{}, MTU {} B", status.device, status.mtu));
     if let Some(last) = &status.tunnel_repairs.last {
@@ -113,6 +106,16 @@ fn interface_section(status: &Status, style: Style, now: f64) -> Section {
         );
     }
     section
+}
+
+/// How the link learns of the own addresses.
+fn announced_row(section: &mut Section, status: &Status) {
+    let Some(neighbours) = &status.neighbours else { return };
+    let to = if neighbours.routers.is_empty() { "no router".to_owned() } else { list(&neighbours.routers) };
+    section.row(
+        "announced",
+        format!("own addresses to {to}: {}; groups joined: {}", neighbours.announced, neighbours.groups),
+    );
 }
 
 fn peer_section(peer: &Peer, style: Style) -> Section {
