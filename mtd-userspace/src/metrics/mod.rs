@@ -140,7 +140,7 @@ fn sessions(text: &mut Text, status: &Status) {
             family.sample(&[("role", role), ("state", state)], count);
         }
     }
-    let help = "Peers to which the path carries less than the interface, as a router has said.";
+    let help = "Peers to which the path carries less than the interface.";
     text.single("mtd_narrow_paths", Kind::Gauge, help, status.paths.narrow);
     if let Some(age) = status.last_valid_seconds {
         let help = "Time since the last valid packet of any session.";
