@@ -149,9 +149,9 @@ pub enum SessionChange {
 /// A change of a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PathChange {
-    /// A router has reported that it carries outer packets of at most this many bytes.
+    /// It carries outer packets of at most this many bytes, as a router has reported or probes have found.
     Narrow(u32),
-    /// The report is old: packets as long as the interface carries are tried again.
+    /// Packets as long as the interface carries are sent again: probes get through, or a router's report is old.
     TriedAgain,
 }
 

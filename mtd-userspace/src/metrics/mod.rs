@@ -139,7 +139,7 @@ fn sessions(text: &mut Text, status: &Status) {
             family.sample(&[("role", role), ("state", state)], count);
         }
     }
-    let help = "Peers whose path has a smaller MTU than the interface, as reported by a router.";
+    let help = "Peers whose path has a smaller MTU than the interface.";
     text.single("mtd_narrow_paths", Kind::Gauge, help, status.paths.narrow);
     if let Some(age) = status.last_valid_seconds {
         let help = "Time since the last valid packet of any session.";
