@@ -22,8 +22,11 @@ impl Client {
     /// Sends the openers that are due, and asks whether they are needed.
     pub(super) fn keep_open(&mut self, now: Reading) {
         let wanted = self.middlebox.wants_openers();
-        // All of them: while keys are replaced, the server answers through the session before.
-        for active in &mut self.sessions {
+        // While keys are replaced, the server answers through the session before, which it ends soon after it has answered
+        // through the new one.
+        let newest = self.sessions.len().saturating_sub(1);
+        let begun = self.sessions.last().is_some_and(|active| active.last_valid.happened());
+        for active in self.sessions.iter_mut().skip(if begun { newest } else { 0 }) {
             let (id, moment) = (active.id, Moment::of(&active.session, active.offset, now.boot));
             if let Some(message) = active.opener.next(wanted, moment) {
                 let message = message.encode();

@@ -27,9 +27,11 @@ const REFRESH: u64 = 20 * SECOND;
 const ASK_AGAIN: u64 = 60 * SECOND;
 /// Questions in a row without the proof that nothing is in between, after which the answer is taken as final.
 const QUESTIONS: u32 = 3;
-/// The part of a slot, in percent, in which a question is asked: in the middle, where the other end is in the same slot even
-/// if its clock differs by nearly half a slot.
-const ASKING: std::ops::Range<u64> = 40..70;
+/// The same while the peer has not answered: the question, or the answer, may have been lost.
+const UNANSWERED: u64 = 10 * SECOND;
+/// The part of a slot, in percent, in which a question is asked: late enough that the other end has opened the slot, too, even if
+/// its clock is behind by half a slot, and early enough for the answer.
+const ASKING: std::ops::Range<u64> = 60..85;
 
 /// Where a session is in time.
 #[derive(Clone, Copy, Debug)]
@@ -168,6 +170,8 @@ pub struct Middlebox {
     question: Option<Question>,
     /// Questions in a row that brought no proof.
     unproved: u32,
+    /// One of them was answered.
+    answered: bool,
     /// When to ask again.
     ask_at: BootNs,
     /// The peer was heard lately.
@@ -182,6 +186,7 @@ impl Middlebox {
             finding: Finding::Assumed,
             question: None,
             unproved: 0,
+            answered: false,
             ask_at: BootNs::NEVER,
             heard: false,
         }
@@ -240,14 +245,16 @@ impl Middlebox {
     /// A slot's time has passed since the question, without a proof.
     fn conclude(&mut self, question: &Question, now: BootNs) {
         self.unproved += 1;
+        self.answered |= question.received;
         // A slot or two with openers that are not needed cost less than packets lost.
         if self.finding == Finding::Absent {
             self.finding = Finding::Assumed;
         }
         if self.unproved >= QUESTIONS {
-            self.unproved = 0;
-            self.ask_at = now + ASK_AGAIN;
-            self.finding = if question.received { Finding::Found } else { Finding::Assumed };
+            let (wait, finding) =
+                if self.answered { (ASK_AGAIN, Finding::Found) } else { (UNANSWERED, Finding::Assumed) };
+            (self.unproved, self.answered) = (0, false);
+            (self.ask_at, self.finding) = (now + wait, finding);
         }
     }
 
@@ -263,7 +270,7 @@ impl Middlebox {
             return false;
         }
         self.question = None;
-        self.unproved = 0;
+        (self.unproved, self.answered) = (0, false);
         self.finding = Finding::Absent;
         self.ask_at = moment.boot + ASK_AGAIN;
         true

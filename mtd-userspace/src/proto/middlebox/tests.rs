@@ -110,7 +110,7 @@ fn a_middlebox_is_found_and_missed_again() {
     let mut middlebox = Middlebox::new(MiddleboxChoice::Auto);
     ask(&mut middlebox, 1, |slot| vec![slot + 1]);
     assert_eq!(middlebox.finding(), Finding::Absent);
-    let moment = |slot| at(FIRST + slot, SECOND / 2, SECOND);
+    let moment = |slot| at(FIRST + slot, 7 * SECOND / 10, SECOND);
     assert!(middlebox.next(true, None, moment(100)).is_some());
     assert_eq!(middlebox.finding(), Finding::Absent, "a question alone changes nothing");
     assert!(middlebox.next(true, None, moment(101)).is_some());
@@ -120,16 +120,16 @@ fn a_middlebox_is_found_and_missed_again() {
 #[test]
 fn a_peer_that_does_not_answer_proves_nothing() {
     let mut middlebox = Middlebox::new(MiddleboxChoice::Auto);
-    assert_eq!(ask(&mut middlebox, 80, |_| Vec::new()), [0, 1, 2, 63, 64, 65]);
+    assert_eq!(ask(&mut middlebox, 17, |_| Vec::new()), [0, 1, 2, 13, 14, 15]);
     assert_eq!((middlebox.finding(), middlebox.wants_openers()), (Finding::Assumed, true));
-    let moment = |slot| at(FIRST + slot, SECOND / 2, SECOND);
-    assert_eq!(middlebox.next(false, None, moment(81)), None, "not before a minute is over");
-    assert!(middlebox.next(true, None, moment(82)).is_some(), "it is there now");
+    let moment = |slot| at(FIRST + slot, 7 * SECOND / 10, SECOND);
+    assert_eq!(middlebox.next(false, None, moment(20)), None, "not before ten seconds are over");
+    assert!(middlebox.next(true, None, moment(21)).is_some(), "it is there now");
 }
 
 #[test]
 fn probes_in_slots_that_were_used_and_of_other_questions_prove_nothing() {
-    let moment = at(FIRST, SECOND / 2, SECOND);
+    let moment = at(FIRST, 7 * SECOND / 10, SECOND);
     let (mut middlebox, mut opener) = (Middlebox::new(MiddleboxChoice::Auto), Opener::default());
     let Some(Control::ProbeRequest { stamp }) = middlebox.next(true, None, moment) else { panic!() };
     assert!(!middlebox.handle_probe(stamp + 1, FIRST as u32 + 1, &opener, moment));
@@ -161,7 +161,7 @@ fn where_both_ends_ask_they_take_turns() {
         let mut middlebox = Middlebox::new(MiddleboxChoice::Auto);
         let slots = (FIRST..FIRST + 4).filter(|slot| {
             middlebox.question = None;
-            middlebox.next(true, Some(even), at(*slot, SECOND / 2, SECOND)).is_some()
+            middlebox.next(true, Some(even), at(*slot, 7 * SECOND / 10, SECOND)).is_some()
         });
         assert!(slots.eq(if even { [FIRST, FIRST + 2] } else { [FIRST + 1, FIRST + 3] }));
     }
