@@ -10,7 +10,7 @@ pub fn control_message(data: &[u8]) -> bool {
     match message {
         Control::Request(body) | Control::Response(body) => assert_eq!(body, &data[4..]),
         Control::Teardown(Reason::Other(number)) => assert!(!(1..=4).contains(&number)),
-        Control::Teardown(_) | Control::Ping { .. } | Control::Pong { .. } => {}
+        Control::Teardown(_) | Control::Ping { .. } | Control::Pong { .. } | Control::Translated => {}
     }
     true
 }

@@ -51,6 +51,7 @@ pub(crate) fn control_message(frame: &XdpFrame, job: &Job, now: u64) -> Result<(
         record.destination = *outer::destination(ip);
         record.source_port = *part::<0, 2, UDP>(udp);
         record.destination_port = *part::<2, 2, UDP>(udp);
+        record.inner_source = *outer::source(frame.get::<[u8; IPV6]>(INNER)?);
         let length = job.length.checked_sub(IPV6)?;
         record.length = length as u16;
         frame.copy(INNER + IPV6, length, &mut record.payload)

@@ -1,5 +1,12 @@
 //! Introductions that were accepted.
 
-/// Key of the LRU hash map `INTRODUCED`: the tag of an introduction packet that was accepted. The value is the boot time of
-/// that in ns.
+/// Key of the LRU hash map `INTRODUCED`: what is remembered of an introduction packet that was accepted. The value is the
+/// boot time of that in ns.
 pub type IntroductionTag = [u8; 16];
+
+/// What is remembered of a packet with this tag whose source a router had translated, or which somebody copied. It is not
+/// the tag itself, so that a copy sent from elsewhere does not take the place of the packet as its sender sent it.
+#[inline(always)]
+pub const fn translated(tag: &IntroductionTag) -> IntroductionTag {
+    (!u128::from_ne_bytes(*tag)).to_ne_bytes()
+}

@@ -25,6 +25,7 @@ const RESPONSE: u8 = 1;
 const TEARDOWN: u8 = 2;
 const PING: u8 = 3;
 const PONG: u8 = 4;
+const TRANSLATED: u8 = 5;
 
 /// A control message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +48,8 @@ pub enum Control<'a> {
         /// Session time in ns at which it was answered.
         time: u64,
     },
+    /// The server sees the client at other addresses than its own: a router translates them.
+    Translated,
 }
 
 /// Why a session was torn down.
@@ -98,6 +101,7 @@ impl<'a> Control<'a> {
             Self::Pong { stamp, time } => {
                 [head(PONG), stamp.to_be_bytes().to_vec(), time.to_be_bytes().to_vec()].concat()
             }
+            Self::Translated => head(TRANSLATED),
         }
     }
 
@@ -114,6 +118,7 @@ impl<'a> Control<'a> {
             (TEARDOWN, 4) if body[1..] == [0, 0, 0] => Some(Self::Teardown(Reason::from_number(body[0]))),
             (PING, 8) => Some(Self::Ping { stamp: number(0)? }),
             (PONG, 16) => Some(Self::Pong { stamp: number(0)?, time: number(8)? }),
+            (TRANSLATED, 0) => Some(Self::Translated),
             _ => None,
         }
     }
@@ -306,6 +311,7 @@ mod tests {
             Control::Teardown(Reason::Other(77)),
             Control::Ping { stamp: 5 },
             Control::Pong { stamp: 5, time: u64::MAX },
+            Control::Translated,
         ] {
             assert_eq!(Control::decode(&message.encode()), Some(message));
         }

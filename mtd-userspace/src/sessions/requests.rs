@@ -3,6 +3,7 @@
 use std::net::Ipv6Addr;
 
 use mtd_common::DropReason;
+use mtd_common::address::Endpoint;
 use mtd_common::control_record::{ControlRecord, KIND_TOO_BIG};
 use mtd_common::event::DropEvent;
 use tracing::debug;
@@ -30,7 +31,11 @@ impl<M: Maps> Sessions<M> {
         let received = Received {
             id,
             slot: record.slot,
-            source: (record.source, u16::from_be_bytes(record.source_port)),
+            source: Endpoint {
+                address: record.source,
+                port: u16::from_be_bytes(record.source_port),
+            },
+            inner_source: record.inner_source,
             message: record.message(),
         };
         if let Some(origin) = self.origins.get(origin) {

@@ -95,6 +95,7 @@ impl Client {
             peer: self.settings.server,
             local: Tunnel::default(),
             remote: Tunnel::default(),
+            translated: false,
         })));
         let path = Path { slot: number, local, remote };
         let attempt =
@@ -124,7 +125,7 @@ impl Client {
         let Some(attempt) = &mut self.attempt else { return };
         attempt.sent += 1;
         let message = Control::Request(&attempt.request);
-        let packet = introduce(&attempt.session, &attempt.path, message, &mut self.random);
+        let packet = introduce(&attempt.session, &attempt.path, attempt.path.remote, message, &mut self.random);
         if let Some(packet) = packet {
             self.actions.push_back(Action::Transmit { id: attempt.id, packet });
         }
@@ -207,6 +208,7 @@ impl Client {
             peer: self.settings.server,
             local: response.client,
             remote: response.server,
+            translated: false,
         })));
         let stands = self.sessions.iter().any(|other| other.last_valid.happened() && other.retires.is_none());
         if !stands || self.silent {
@@ -222,6 +224,8 @@ impl Client {
             expires_at: now.boot + expire_after,
             last_valid: BootNs::NEVER,
             retires: None,
+            // The server says so with its first pong.
+            translated: false,
         });
         self.search = None;
         self.silent = false;

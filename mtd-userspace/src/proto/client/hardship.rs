@@ -189,7 +189,7 @@ fn who_knows_the_introduction_takes_nothing_from_others() {
         let mut body = [0; 140];
         dice(&mut body);
         let path = Path { slot: number, local, remote };
-        let packet = introduce(&session, &path, Control::Request(&body), &mut dice).unwrap();
+        let packet = introduce(&session, &path, remote, Control::Request(&body), &mut dice).unwrap();
         world.transmit(&packet);
         world.run(5 * MILLISECOND);
     }

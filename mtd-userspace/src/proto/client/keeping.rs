@@ -147,6 +147,13 @@ impl Client {
         self.last_ping = now.boot;
     }
 
+    /// The server has said that it sees this host at other addresses than its own.
+    pub(super) fn handle_translated(&mut self, id: SessionId) {
+        if let Some(active) = self.sessions.iter_mut().find(|active| active.id == id) {
+            active.translated = true;
+        }
+    }
+
     pub(super) fn answer_ping(&mut self, id: SessionId, stamp: u64, now: Reading) {
         let Some(active) = self.sessions.iter().find(|active| active.id == id) else { return };
         let time = active.offset.session(now.boot).0;

@@ -103,6 +103,8 @@ struct Active {
     last_valid: BootNs,
     /// Boot time at which it is removed, since another session has replaced it.
     retires: Option<BootNs>,
+    /// The server sees this host at other addresses than its own.
+    translated: bool,
 }
 
 /// The client's machine: one for each server.
@@ -176,7 +178,7 @@ impl Client {
 
     /// Goes on with a session that an earlier controller left.
     pub fn adopt(&mut self, adopted: Adopted, tunnel: (Tunnel, Tunnel)) -> SessionId {
-        let Adopted { session, offset, started, last_valid } = adopted;
+        let Adopted { session, offset, started, last_valid, translated } = adopted;
         let id = self.new_id();
         let lifetime = session.until.saturating_sub(offset.session(started).0);
         self.sessions.push(Active {
@@ -190,6 +192,7 @@ impl Client {
             expires_at: started + lifetime,
             last_valid,
             retires: None,
+            translated,
         });
         // In the order in which they began: the newest is the one that traffic goes through.
         self.sessions.sort_by_key(|active| active.started);
@@ -237,6 +240,11 @@ impl Client {
     /// The session that traffic goes through, with the offset of its clock and when it began.
     pub fn session(&self) -> Option<(SessionId, &Session, ClockOffset, BootNs)> {
         self.current().map(|current| (current.id, &*current.session, current.offset, current.started))
+    }
+
+    /// Whether a router on the way translates this host's addresses, as the server has said.
+    pub fn is_translated(&self) -> bool {
+        self.current().is_some_and(|current| current.translated)
     }
 
     /// Own and the server's tunnel addresses.
@@ -298,6 +306,7 @@ impl Client {
             Control::Ping { stamp } => self.answer_ping(received.id, stamp, now),
             // A client answers no requests.
             Control::Request(_) => {}
+            Control::Translated => self.handle_translated(received.id),
         }
     }
 

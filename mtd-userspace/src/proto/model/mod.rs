@@ -2,13 +2,15 @@
 //! re-orders, with a data plane and a DHT that do what the real ones do: for the tests of both machines.
 
 mod tables;
+mod translation;
 
 use std::collections::{BTreeMap, HashMap};
 
 use mtd_common::abi;
-use mtd_common::address::Network;
+use mtd_common::address::{Endpoint, Network};
 
 pub(super) use self::tables::Tables;
+pub(super) use self::translation::Translation;
 use super::client::{self, Client, Fetched, Phase};
 use super::clock::Reading;
 use super::exchange::{Action, Received, SECOND};
@@ -70,11 +72,17 @@ pub(super) struct Host {
     pub(super) identity: SecretKey,
     /// Application data that arrived.
     pub(super) delivered: Vec<Vec<u8>>,
+    /// The router in front of it.
+    pub(super) router: Option<Translation>,
 }
 
 impl Host {
     pub(super) fn now(&self, boot: u64) -> Reading {
         Reading { boot: BootNs(boot), wall: UnixNs(boot.wrapping_add(self.wall)) }
+    }
+
+    fn has_sent(&self, packet: &[u8]) -> bool {
+        self.network.is_some_and(|network| network.prefix[..8] == packet[8..16])
     }
 }
 
@@ -132,6 +140,7 @@ impl World {
             network: Some(network(u16::from(n) + 1)),
             identity: SecretKey::from_bytes([n + 1; 32]),
             delivered: Vec::new(),
+            router: None,
         };
         Self {
             boot: 1000 * SECOND,
@@ -316,6 +325,10 @@ impl World {
 
     /// Puts a packet onto the network.
     pub(super) fn transmit(&mut self, packet: &[u8]) {
+        let packet = &*match self.hosts.iter_mut().find(|host| host.has_sent(packet)) {
+            Some(Host { router: Some(router), .. }) => router.outwards(packet),
+            _ => packet.to_vec(),
+        };
         self.heard.push(packet.to_vec());
         let copies = if self.dice.below(1000) < self.faults.duplication { 2 } else { 1 };
         for _ in 0..copies {
@@ -344,7 +357,13 @@ impl World {
         }
     }
 
-    fn deliver(&mut self, packet: &[u8]) {
+    /// Delivers a packet at once.
+    pub(super) fn deliver(&mut self, packet: &[u8]) {
+        let packet = &*self
+            .hosts
+            .iter()
+            .find_map(|host| host.router.as_ref()?.inwards(packet))
+            .unwrap_or_else(|| packet.to_vec());
         let destination = &packet[24..32];
         let to = self
             .hosts
@@ -359,9 +378,10 @@ impl World {
         };
         match packet::control_message(&inner) {
             Some(message) => {
-                let port = |at: usize| u16::from_be_bytes([packet[at], packet[at + 1]]);
-                let received =
-                    Received { id, slot, source: (packet[8..24].try_into().unwrap(), port(40)), message };
+                let port = u16::from_be_bytes([packet[40], packet[41]]);
+                let source = Endpoint { address: packet[8..24].try_into().unwrap(), port };
+                let inner_source = inner[8..24].try_into().unwrap();
+                let received = Received { id, slot, source, inner_source, message };
                 match &mut host.machine {
                     Some(Machine::Client(client)) => client.handle_control(received, now),
                     Some(Machine::Server(server)) => server.handle_control(received, now),
@@ -425,6 +445,11 @@ impl World {
             Action::Clock { id, offset } => {
                 if let Some(entry) = tables.entries.get_mut(&id) {
                     entry.offset = offset;
+                }
+            }
+            Action::Untranslated(id) => {
+                if let Some(entry) = tables.entries.get_mut(&id) {
+                    entry.translated = false;
                 }
             }
             Action::Remove(id) => {

@@ -25,6 +25,10 @@ pub(super) struct Entry {
     pub(super) last_valid: BootNs,
     pub(super) peer: PublicKey,
     pub(super) started: BootNs,
+    /// A router translates the peer's addresses.
+    pub(super) translated: bool,
+    /// The highest number received; and the slot and the source of its packet.
+    heard: Option<(u64, u64, Endpoint)>,
 }
 
 impl Entry {
@@ -34,6 +38,7 @@ impl Entry {
             offset: self.offset,
             started: self.started,
             last_valid: self.last_valid,
+            translated: self.translated,
         }
     }
 }
@@ -66,6 +71,8 @@ impl Tables {
                 last_valid: BootNs::NEVER,
                 peer: install.peer,
                 started: install.started,
+                translated: install.translated,
+                heard: None,
             },
         );
     }
@@ -80,7 +87,13 @@ impl Tables {
         let entry = self.entries.get_mut(&id)?;
         let time = entry.offset.session(BootNs(boot)).0;
         let number = slot::number(time, entry.session.phase, entry.session.period);
+        // A translated peer is answered where it was heard.
+        let (number, heard) = match entry.heard {
+            Some((_, slot, source)) if entry.translated => (slot, Some(source)),
+            _ => (number, None),
+        };
         let (local, remote) = entry.session.endpoints(number);
+        let remote = heard.unwrap_or(remote);
         entry.sequence += 1;
         let nonce = (entry.session.tx.0.seal, number, entry.sequence);
         assert!(self.nonces.insert(nonce), "a nonce is used twice");
@@ -105,14 +118,18 @@ impl Tables {
             let current = slot::number(time, phase, period);
             for number in current.saturating_sub(1)..=current + 1 {
                 let (local, remote) = entry.session.endpoints(number);
-                let anybody = remote.address == [0; 16];
+                let anybody = remote.address == [0; 16] || entry.translated;
                 if local != destination || !(anybody || remote == source) || time >= entry.session.until {
                     continue;
                 }
                 match packet::open(&entry.session, number as u32, packet) {
                     Ok((sequence, inner)) => {
                         let fresh = if entry.session.mode == abi::MODE_INTRODUCTION {
-                            entry.tags.insert(packet[56..72].to_vec())
+                            let mut tag = packet[56..72].to_vec();
+                            if source.address != inner[8..24] {
+                                tag.push(1);
+                            }
+                            entry.tags.insert(tag)
                         } else {
                             entry.used.insert(sequence)
                         };
@@ -120,6 +137,9 @@ impl Tables {
                             return Err(DropReason::Replayed);
                         }
                         entry.last_valid = BootNs(boot);
+                        if entry.heard.is_none_or(|(highest, ..)| highest < sequence) {
+                            entry.heard = Some((sequence, number, source));
+                        }
                         return Ok((*id, number as u32, inner));
                     }
                     Err(why) => reason = why,

@@ -358,6 +358,7 @@ impl Server {
             peer: self.public,
             local: Tunnel::default(),
             remote: Tunnel::default(),
+            translated: false,
         })));
         self.introductions.push(Open { id, window, introduction, session, closes: None });
         if !self.clients.is_empty() {

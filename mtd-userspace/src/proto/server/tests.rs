@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::proto::client::Phase;
-use crate::proto::model::{MILLISECOND, World};
+use crate::proto::model::{MILLISECOND, Translation, World, network};
 
 #[test]
 fn a_client_that_is_not_registered_gets_no_answer() {
@@ -122,4 +122,44 @@ fn one_client_cannot_take_all_the_handshakes() {
     world.start_client(2);
     world.run(2 * SECOND);
     assert_eq!(world.phase(2), Phase::Open);
+}
+
+/// Whoever copies a request and is faster gets an answer that it cannot read, and keeps nobody from its own.
+#[test]
+fn a_copy_that_comes_first_is_of_no_use() {
+    for translated in [false, true] {
+        let mut world = World::new(1, 8);
+        world.faults.delay = 0;
+        world.start_server();
+        world.hosts[1].router = translated.then(|| Translation::new(network(88)));
+        world.start_client(1);
+        // Until the request is on its way.
+        while world.heard.is_empty() {
+            world.run(MILLISECOND / 2);
+        }
+        let mut thief = Translation::new(network(66));
+        let copy = thief.outwards(&world.heard[0].clone());
+        world.deliver(&copy);
+        let id = world.server().sessions().next().map(|view| (view.id, view.translated));
+        assert!(id.is_some_and(|(_, translated)| translated), "the copy is taken for a translated one");
+        world.run(2 * SECOND);
+        assert_eq!(world.phase(1), Phase::Open, "translated: {translated}");
+        let to_thief = world.heard.iter().filter(|packet| packet[24..32] == network(66).prefix[..8]).count();
+        assert_eq!(to_thief, 1, "one answer for one copy");
+        assert!(world.heard.iter().all(|packet| packet[24..32] != network(66).prefix[..8] || packet.len() == 256));
+        let views: Vec<_> = world.server().sessions().map(|view| (view.id, view.translated)).collect();
+        assert_eq!(views, [(id.unwrap().0, translated)], "one session, as strict as can be");
+        // Later copies change nothing.
+        for packet in world.heard.clone() {
+            let copy = thief.outwards(&packet);
+            world.deliver(&copy);
+        }
+        world.run(SECOND);
+        assert_eq!(world.server().sessions().count(), 1);
+        let late = world.heard.iter().filter(|packet| packet[24..32] == network(66).prefix[..8]).count();
+        assert_eq!(late, 1);
+        assert!(world.send(0, 1, b"still to the client"));
+        world.run(SECOND);
+        assert_eq!(world.hosts[1].delivered, [b"still to the client"]);
+    }
 }

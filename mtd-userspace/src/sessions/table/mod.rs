@@ -132,6 +132,7 @@ impl<M: Maps> Table<M> {
             remote,
             networks,
             resting: false,
+            translated: left.is_translated(),
         };
         if installed.element() != left.element {
             self.maps.set_session(left.index, installed.element())?;
@@ -171,7 +172,7 @@ impl<M: Maps> Table<M> {
         reserved: Option<&[IpNet]>,
         now: Reading,
     ) -> anyhow::Result<()> {
-        let NewSession { id, session, offset, started, peer, local, remote, networks, state } = new;
+        let NewSession { id, session, offset, started, peer, local, remote, networks, state, translated } = new;
         let (number, role) = match peer {
             Peer::Configured(number) => (number, None),
             Peer::Negotiated(role, key) => (self.peer_number(key), Some(role)),
@@ -201,6 +202,7 @@ impl<M: Maps> Table<M> {
             remote,
             networks,
             resting: false,
+            translated,
         };
         let note =
             if let Peer::Negotiated(role, key) = peer { Some(installed.note(role, &key)) } else { None };
@@ -283,6 +285,17 @@ impl<M: Maps> Table<M> {
         let Some(index) = self.index(key) else { return Ok(()) };
         let Some(installed) = self.installed[index.position()].as_mut() else { return Ok(()) };
         installed.offset = offset;
+        self.maps.set_session(index, installed.element())
+    }
+
+    /// Sets whether a session takes packets from any address, since a router translates those of its peer.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub(super) fn set_translated(&mut self, key: Key, translated: bool) -> Result<(), Error> {
+        let Some(index) = self.index(key) else { return Ok(()) };
+        let Some(installed) = self.installed[index.position()].as_mut() else { return Ok(()) };
+        installed.translated = translated;
         self.maps.set_session(index, installed.element())
     }
 

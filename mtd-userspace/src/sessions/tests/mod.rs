@@ -370,6 +370,7 @@ fn sessions_of_an_earlier_controller_go_on_and_one_that_ends_is_closing() {
         source_port: [0; 2],
         destination_port: [0; 2],
         reserved_end: [0; 4],
+        inner_source: [0; 16],
         payload,
     });
     assert_eq!(listed(&world), (vec![SessionState::Closing], Some(1)));

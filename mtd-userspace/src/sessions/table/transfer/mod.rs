@@ -33,6 +33,7 @@ pub struct Exported {
     local: Inner,
     remote: Inner,
     networks: Option<Arc<[IpNet]>>,
+    translated: bool,
 }
 
 impl fmt::Debug for Exported {
@@ -68,6 +69,7 @@ impl<M: Maps> Table<M> {
             local: installed.local,
             remote: installed.remote,
             networks: installed.networks.clone(),
+            translated: installed.translated,
         };
         self.resting.retain(|(resting, _)| *resting != key);
         self.remove(key, now);
@@ -107,6 +109,7 @@ impl<M: Maps> Table<M> {
             remote: exported.remote,
             networks: exported.networks,
             state: Some(Box::new(state)),
+            translated: exported.translated,
         };
         self.install(origin, new, None, now)?;
         Ok(self.route(key)?)
