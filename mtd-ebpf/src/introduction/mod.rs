@@ -3,7 +3,6 @@
 
 use mtd_common::DropReason;
 use mtd_common::abi::{self, FLAG_ANYBODY, IntroductionTag, Session};
-use mtd_common::bytes::part;
 use mtd_common::packet::{IPV6, MTD, outer};
 
 use crate::frame::{Memory, XdpFrame};
@@ -18,7 +17,7 @@ mod maps;
 #[inline(always)]
 fn tag(frame: &XdpFrame) -> Result<IntroductionTag, DropReason> {
     let header = frame.get::<[u8; MTD]>(MTD_HEADER).ok_or(DropReason::Truncated)?;
-    Ok(*part::<8, 16, MTD>(header))
+    Ok(outer::tag(header))
 }
 
 /// Checks that this introduction packet was not accepted before as its sender sent it. A function of its own in the program, too, as [`remember`]:
@@ -55,7 +54,7 @@ once! {
 #[inline(never)]
 pub(crate) fn remember(frame: &XdpFrame, job: &Job, now: u64) -> Result<(), DropReason> {
     let tag = tag(frame)?;
-    let key = if job.translated { abi::translated(&tag) } else { tag };
+    let key = if job.translated { abi::translated(tag) } else { tag };
     // Another CPU may have been faster since.
     if maps::remember(&key, now) { Ok(()) } else { Err(DropReason::Replayed) }
 }

@@ -131,6 +131,9 @@ pub struct Request {
     pub end: End,
     /// The IPv6 tunnel address that the client had before; zero: none.
     pub tunnel: [u8; 16],
+    /// The slot length that the client wishes, in ms; 0: none. Three bytes on the wire, which servers that know of no wishes
+    /// accept only as zeros.
+    pub period_ms: u32,
 }
 
 /// Payload of the second handshake message: the server's configuration for the client (36 bytes in the source).
@@ -188,7 +191,9 @@ impl Tunnel {
 impl Request {
     /// The bytes of the payload.
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = vec![self.end.network.length, 0, 0, 0];
+        let [_, wish @ ..] = self.period_ms.to_be_bytes();
+        let mut out = vec![self.end.network.length];
+        out.extend(wish);
         encode_end(&self.end, &mut out);
         out.extend(self.tunnel);
         out
@@ -197,10 +202,12 @@ impl Request {
     /// Reads a payload. `None`: it is not sound.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let mut reader = Reader(bytes);
-        let [length, reserved @ ..] = reader.take::<4>()?;
+        let [length, wish @ ..] = reader.take::<4>()?;
         let end = decode_end(length, &mut reader)?;
-        let request = Self { end, tunnel: reader.take()? };
-        (reader.0.is_empty() && reserved == [0; 3]).then_some(request)
+        let period_ms = u32::from_be_bytes([0, wish[0], wish[1], wish[2]]);
+        let request = Self { end, tunnel: reader.take()?, period_ms };
+        let possible = period_ms == 0 || PERIODS_MS.contains(&period_ms);
+        (reader.0.is_empty() && possible).then_some(request)
     }
 }
 
@@ -315,8 +322,10 @@ mod tests {
         ] {
             assert_eq!(Control::decode(&message.encode()), Some(message));
         }
-        let request = Request { end: end(), tunnel: [3; 16] };
-        assert_eq!(Request::decode(&request.encode()), Some(request));
+        for period_ms in [0, 1_000, 30_000, 3_600_000] {
+            let request = Request { end: end(), tunnel: [3; 16], period_ms };
+            assert_eq!(Request::decode(&request.encode()), Some(request));
+        }
         assert_eq!(Response::decode(&response().encode()), Some(response()));
         let tunnel = response().client;
         assert_eq!(Tunnel::from_map(tunnel.to_map()), tunnel);
@@ -340,7 +349,9 @@ mod tests {
         }
         let mut host_bits = end();
         host_bits.network.prefix[15] = 1;
-        assert_eq!(Request::decode(&Request { end: host_bits, tunnel: [0; 16] }.encode()), None);
+        for (end, period_ms) in [(host_bits, 0), (end(), 999), (end(), 3_600_001)] {
+            assert_eq!(Request::decode(&Request { end, tunnel: [0; 16], period_ms }.encode()), None);
+        }
         assert_eq!(Control::decode(&[9, 1, 0, 0]), None);
         assert_eq!(Control::decode(&[3, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]), None);
     }

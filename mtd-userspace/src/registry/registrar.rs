@@ -14,7 +14,8 @@ use crate::config::Config;
 use crate::http::{Reason, Refusal};
 use crate::keys::PublicKey;
 use crate::leases::Leases;
-use crate::model::TunnelAddresses;
+use crate::proto::server::Admission;
+use crate::proto::session::nanoseconds;
 use crate::sessions::{Clock, Consequences};
 use crate::status::{self, SessionState};
 
@@ -79,8 +80,8 @@ impl Registrar {
         Ok(Some(registrar))
     }
 
-    /// Every client with its addresses. A client for which no address is left is omitted, with a warning.
-    pub(super) fn all(&mut self) -> Vec<(PublicKey, TunnelAddresses)> {
+    /// Every client with its addresses and slot. A client for which no address is left is omitted, with a warning.
+    pub(super) fn all(&mut self) -> Vec<Admission> {
         let entries: Vec<_> = self.registry.entries().cloned().collect();
         let all = entries.iter().filter_map(|entry| self.lease(entry)).collect();
         self.save();
@@ -122,7 +123,7 @@ impl Registrar {
         let addresses = leased.map_err(|error| Refusal::new(Reason::Conflict, format!("{error:#}")))?;
         let mut document = entry.document();
         document.addresses = addresses.iter().collect();
-        Ok((document, Consequences { register: vec![(key, addresses)], remove: Vec::new() }))
+        Ok((document, Consequences { register: vec![Admission::new(key, addresses)], remove: Vec::new() }))
     }
 
     /// Removes a client.
@@ -171,9 +172,12 @@ impl Registrar {
         evicted
     }
 
-    fn lease(&mut self, entry: &Entry) -> Option<(PublicKey, TunnelAddresses)> {
+    fn lease(&mut self, entry: &Entry) -> Option<Admission> {
         match self.leases.lease(&entry.public_key) {
-            Ok(addresses) => Some((entry.public_key, addresses)),
+            Ok(tunnel) => {
+                let period = entry.slot.map(nanoseconds);
+                Some(Admission { client: entry.public_key, tunnel, period })
+            }
             Err(error) => {
                 warn!("client {} cannot come: {error}", entry.name);
                 None

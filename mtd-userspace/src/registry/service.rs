@@ -17,9 +17,9 @@ use crate::config::Config;
 use crate::events::{Bus, Event, Registration, RegistrationChange};
 use crate::http::{Refusal, answer, read};
 use crate::keys::PublicKey;
-use crate::model::TunnelAddresses;
 use crate::prometheus::{Kind, Text};
 use crate::proto::clock::Reading;
+use crate::proto::server::Admission;
 use crate::sessions::{Clock, Consequences, Sessions};
 use crate::status::{self, Registered, SessionRole, SessionState, Status};
 use crate::subsystem::{Context, Subsystem, lock};
@@ -77,8 +77,8 @@ impl Registrations {
         self.registrar.is_some()
     }
 
-    /// Every client with its addresses. A client for which no address is left is omitted, with a warning.
-    pub fn all(&self) -> Vec<(PublicKey, TunnelAddresses)> {
+    /// Every client with its addresses and slot. A client for which no address is left is omitted, with a warning.
+    pub fn all(&self) -> Vec<Admission> {
         self.locked().map(|mut registrar| registrar.all()).unwrap_or_default()
     }
 

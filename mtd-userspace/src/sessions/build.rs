@@ -13,13 +13,12 @@ use super::wire::Sockets;
 use super::{Effect, Machines};
 use crate::config::{self, Config};
 use crate::device::{TunnelInfo, Underlay};
-use crate::keys::PublicKey;
-use crate::model::{ClientId, TunnelAddresses};
+use crate::model::ClientId;
 use crate::proto::client::{self, Client};
 use crate::proto::clock::Reading;
 use crate::proto::exchange::Random;
 use crate::proto::messages::Tunnel;
-use crate::proto::server::{self, Server};
+use crate::proto::server::{self, Admission, Server};
 use crate::proto::session::{self, nanoseconds, network};
 use crate::state::State;
 
@@ -30,7 +29,7 @@ use crate::state::State;
 pub(crate) fn build(
     config: &Config,
     ground: &Ground<'_>,
-    clients: Vec<(PublicKey, TunnelAddresses)>,
+    clients: Vec<Admission>,
     effects: mpsc::UnboundedSender<Effect>,
     now: Reading,
 ) -> anyhow::Result<Machines> {
@@ -60,7 +59,7 @@ fn server(
     config: &Config,
     ground: &Ground<'_>,
     prefixes: &[Ipv6Net],
-    clients: Vec<(PublicKey, TunnelAddresses)>,
+    clients: Vec<Admission>,
     now: Reading,
 ) -> anyhow::Result<Option<Server>> {
     let (Some(listen), Some(identity)) = (&config.listen, &config.identity) else { return Ok(None) };
@@ -70,9 +69,9 @@ fn server(
     let published_ms = State::read(ground.state)?.unwrap_or_default().published_ms;
     let settings = server_settings(config, listen, identity, prefix, ground.mtu);
     let mut machine = Server::new(settings, random(), published_ms);
-    for (client, addresses) in clients {
-        if !machine.register(client, addresses, now) {
-            warn!("the public key of a registered client is a weak one: {client}");
+    for admission in clients {
+        if !machine.register(admission, now) {
+            warn!("the public key of a registered client is a weak one: {}", admission.client);
         }
     }
     Ok(Some(machine))
@@ -90,6 +89,7 @@ fn connections(config: &Config, prefixes: &[Ipv6Net]) -> anyhow::Result<Vec<Conn
             server: server.public_key,
             window: server.window.as_secs(),
             keepalive: nanoseconds(server.keepalive),
+            period_ms: server.slot.map_or(0, |slot| slot.as_millis() as u32),
             allowed: server.allowed_ips.clone(),
         };
         let machine = Client::new(settings, random());
@@ -126,6 +126,7 @@ fn server_settings(
         introduction_slot: nanoseconds(listen.introduction_slot),
         grace: nanoseconds(listen.introduction_grace),
         period: nanoseconds(listen.period),
+        longest_period: nanoseconds(listen.longest_slot),
         mode: session::mode(listen.mode),
         idle: nanoseconds(listen.idle_timeout),
         rekey_after: seconds(listen.rekey_after),

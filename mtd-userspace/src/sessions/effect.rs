@@ -1,8 +1,9 @@
 //! What the table of sessions asks of the rest of the controller.
 
 use crate::keys::PublicKey;
-use crate::model::{ClientId, TunnelAddresses};
+use crate::model::ClientId;
 use crate::proto::exchange::Publication;
+use crate::proto::server::Admission;
 
 /// Work outside of the table, which takes time.
 #[derive(Debug)]
@@ -25,8 +26,8 @@ pub(crate) enum Effect {
 /// The consequences of a change of the registry for the sessions.
 #[derive(Debug, Default)]
 pub struct Consequences {
-    /// Clients to be registered, or given other addresses.
-    pub register: Vec<(PublicKey, TunnelAddresses)>,
+    /// Clients to be registered, or given other addresses or slots.
+    pub register: Vec<Admission>,
     /// Clients to be removed.
     pub remove: Vec<PublicKey>,
 }

@@ -93,6 +93,7 @@ impl<M: Maps> Sessions<M> {
             role: SessionRole::Client,
             state: client_state(machine),
             tunnel: tunnel(machine.tunnel()),
+            translated: machine.is_translated(),
             hint: hint(machine),
             ..status::Session::unknown()
         };
@@ -117,6 +118,7 @@ impl<M: Maps> Sessions<M> {
             public_key: view.client.to_string(),
             role: SessionRole::Server,
             state: server_state(view),
+            translated: view.translated,
             tunnel: tunnel(ends),
             ..status::Session::unknown()
         };
@@ -266,6 +268,11 @@ fn hint(machine: &Client) -> Option<String> {
         (_, Some(Trouble::NothingPublished)) => {
             "the server has published nothing for this client: does it run, is this client's public key registered \
              there, is the server's public key right here, and do both use the same window?"
+        }
+        (_, Some(Trouble::NoAnswer)) if machine.is_local_only() => {
+            "the server's introduction was found, but nobody answers there; this host's addresses are local ones \
+             (fc00::/7), so a router has to translate them (NAT66): does it, does it let answers in, and is the server's \
+             mtd as new as this one?"
         }
         (_, Some(Trouble::NoAnswer)) => {
             "the server's introduction was found, but nobody answers there: does the network deliver the server's \

@@ -59,9 +59,9 @@ impl<M: Maps> Sessions<M> {
     pub(crate) fn apply(&mut self, consequences: Consequences) {
         let now = self.clock.read();
         let Some(server) = &mut self.origins.server else { return };
-        for (client, addresses) in consequences.register {
+        for admission in consequences.register {
             // The registry contains no weak keys.
-            server.register(client, addresses, now);
+            server.register(admission, now);
         }
         for client in &consequences.remove {
             server.remove(client, now);

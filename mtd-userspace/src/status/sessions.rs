@@ -56,6 +56,9 @@ pub struct Session {
     /// As [`super::Peer::path_mtu`].
     #[serde(default)]
     pub path_mtu: Option<u32>,
+    /// Whether a router on the way translates the client's addresses: the server answers where it hears the client.
+    #[serde(default)]
+    pub translated: bool,
     /// Inner packets and bytes received.
     pub received: Traffic,
     /// Inner packets and bytes sent.
@@ -83,6 +86,7 @@ impl Session {
             clock_offset_seconds: None,
             rekeyed_seconds: None,
             path_mtu: None,
+            translated: false,
             received: Traffic::default(),
             sent: Traffic::default(),
             hint: None,

@@ -145,6 +145,7 @@ impl Swarm {
                 server: *server,
                 window: window.as_secs(),
                 keepalive: Duration::from_secs(10).as_nanos() as u64,
+                period_ms: 0,
                 allowed: Vec::new(),
             };
             let mut machine = Client::new(settings, random()).context("a key is of no use")?;
@@ -262,8 +263,8 @@ impl Swarm {
         member.machine.handle_valid(id, now.boot, now);
         match packet::control_message(&inner) {
             Some(message) => {
-                let source = (source.address, source.port);
-                member.machine.handle_control(Received { id, slot, source, message }, now);
+                let inner_source = inner.get(8..24).and_then(|bytes| bytes.try_into().ok()).unwrap_or_default();
+                member.machine.handle_control(Received { id, slot, source, inner_source, message }, now);
             }
             None => member.echo.receive(&inner, member.machine.tunnel()),
         }
@@ -302,6 +303,7 @@ impl Swarm {
                     member.machine.handle_fetched(window, fetched, now);
                 }
                 Action::Publish(_) => bail!("a client publishes nothing"),
+                Action::Untranslated(_) => bail!("no router is between a client and its server's addresses"),
             }
         }
         if let Some(trouble) = member.machine.trouble()

@@ -233,6 +233,9 @@ fn session_section(session: &Session, style: Style) -> Section {
         section.row("clock offset", format!("{offset:+.3} s"));
     }
     path_row(&mut section, session.path_mtu);
+    if session.translated {
+        section.row("translated", "by a router on the client's side");
+    }
     section.row("received", traffic(session.received));
     section.row("sent", traffic(session.sent));
     section

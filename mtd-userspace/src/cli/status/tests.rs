@@ -64,6 +64,7 @@ pub(crate) fn session() -> Session {
         clock_offset_seconds: Some(-0.0123),
         rekeyed_seconds: Some(30.0),
         path_mtu: Some(1400),
+        translated: true,
         received: Traffic { packets: 1_000, bytes: 1_572_864 },
         sent: Traffic { packets: 1, bytes: 60 },
         hint: None,

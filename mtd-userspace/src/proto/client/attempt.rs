@@ -79,7 +79,7 @@ impl Client {
         let (local, remote) = session.endpoints(number);
         let end = fresh_end(network, &mut self.random);
         let tunnel = self.tunnel.map_or([0; 16], |(own, _)| own.to_map()[0]);
-        let payload = Request { end, tunnel }.encode();
+        let payload = Request { end, tunnel, period_ms: self.settings.period_ms }.encode();
         let ephemeral = Ephemeral(random_bytes(&mut self.random));
         let started =
             Initiator::start(&self.settings.identity, &self.settings.server, &prologue, ephemeral, &payload);

@@ -1,6 +1,7 @@
 //! Outages, clocks and adversaries that once kept a client from its server.
 
 use super::*;
+use crate::proto::server::Admission;
 use crate::proto::model::{MILLISECOND, Machine, Tables, World, network};
 
 fn start(world: &mut World, n: usize, keepalive: u64) {
@@ -9,6 +10,7 @@ fn start(world: &mut World, n: usize, keepalive: u64) {
         server: world.hosts[0].identity.public(),
         window: world.window,
         keepalive,
+        period_ms: 0,
         allowed: Vec::new(),
     };
     let random = world.dice.source();
@@ -151,7 +153,7 @@ fn keys_that_live_shortly() {
     let random = world.dice.source();
     let mut server = crate::proto::server::Server::new(settings, random, 0);
     let now = world.hosts[0].now(world.boot);
-    server.register(world.hosts[1].identity.public(), crate::proto::model::tunnel(2), now);
+    server.register(Admission::new(world.hosts[1].identity.public(), crate::proto::model::tunnel(2)), now);
     server.poll(now);
     world.hosts[0].machine = Some(Machine::Server(Box::new(server)));
     world.act(0);

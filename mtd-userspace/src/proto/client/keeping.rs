@@ -117,7 +117,7 @@ impl Client {
         let prologue = binding.prologue(&self.settings.server);
         let end = fresh_end(network, &mut self.random);
         let tunnel = self.tunnel.map_or([0; 16], |(own, _)| own.to_map()[0]);
-        let payload = Request { end, tunnel }.encode();
+        let payload = Request { end, tunnel, period_ms: self.settings.period_ms }.encode();
         let ephemeral = Ephemeral(random_bytes(&mut self.random));
         let Settings { identity, server, .. } = &self.settings;
         if let Ok((initiator, request)) = Initiator::start(identity, server, &prologue, ephemeral, &payload) {

@@ -19,6 +19,7 @@ mod search;
 mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::Ipv6Addr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -48,6 +49,8 @@ pub struct Settings {
     pub window: u64,
     /// Time without a valid packet after which the server is asked for a sign of life, in ns.
     pub keepalive: u64,
+    /// Slot length that the server is asked for, in ms; 0: what the server has.
+    pub period_ms: u32,
     /// Inner networks in which the server may have addresses, in addition to private ones.
     pub allowed: Vec<IpNet>,
 }
@@ -245,6 +248,11 @@ impl Client {
     /// Whether a router on the way translates this host's addresses, as the server has said.
     pub fn is_translated(&self) -> bool {
         self.current().is_some_and(|current| current.translated)
+    }
+
+    /// Whether the own addresses are unique local ones (RFC 4193), with which nobody gets out of his site untranslated.
+    pub fn is_local_only(&self) -> bool {
+        self.network.is_some_and(|network| Ipv6Addr::from(network.prefix).is_unique_local())
     }
 
     /// Own and the server's tunnel addresses.

@@ -17,7 +17,7 @@ use super::exchange::{Action, Received, SECOND};
 use super::messages::Tunnel;
 use super::packet::{self};
 use super::rendezvous::Introduction;
-use super::server::{self, Server};
+use super::server::{self, Admission, Server};
 use crate::keys::SecretKey;
 use crate::model::{BootNs, UnixNs};
 
@@ -173,6 +173,7 @@ impl World {
             introduction_slot: 30 * SECOND,
             grace: 300 * SECOND,
             period: 3 * SECOND,
+            longest_period: 30 * SECOND,
             mode: abi::MODE_ENCRYPT,
             idle: 60 * SECOND,
             rekey_after: 120,
@@ -195,7 +196,7 @@ impl World {
         let mut server = Server::new(self.settings(), random, self.published());
         let now = self.hosts[0].now(self.boot);
         for n in 1..self.hosts.len() {
-            assert!(server.register(self.hosts[n].identity.public(), tunnel(n as u8 + 1), now));
+            assert!(server.register(Admission::new(self.hosts[n].identity.public(), tunnel(n as u8 + 1)), now));
         }
         server.poll(now);
         self.hosts[0].tables = Tables::default();
@@ -209,7 +210,7 @@ impl World {
         let mut server = Server::new(self.settings(), random, self.published());
         let (boot, now) = (self.boot, self.hosts[0].now(self.boot));
         for &n in registered {
-            assert!(server.register(self.hosts[n].identity.public(), tunnel(n as u8 + 1), now));
+            assert!(server.register(Admission::new(self.hosts[n].identity.public(), tunnel(n as u8 + 1)), now));
         }
         let tables = &mut self.hosts[0].tables;
         let left = std::mem::take(&mut tables.entries);
@@ -260,6 +261,7 @@ impl World {
             server: self.hosts[0].identity.public(),
             window: self.window,
             keepalive: 10 * SECOND,
+            period_ms: 0,
             allowed: Vec::new(),
         };
         let random = self.dice.source();

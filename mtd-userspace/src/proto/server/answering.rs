@@ -94,7 +94,12 @@ impl Server {
             return Err(Refusal::ClientLimit);
         }
         let psk = binding.psk(&NO_COMMUNITY, &registered.shared, &self.public, &client);
-        let peer = Asking { client: &client, end: request.end, translated: back.is_translated() };
+        let peer = Asking {
+            client: &client,
+            end: request.end,
+            wish: request.period_ms,
+            translated: back.is_translated(),
+        };
         let (id, answer) = self.agree(responder, peer, &psk, now).ok_or(Refusal::Full)?;
         self.recent.insert(ephemeral, id);
         let through = received.id;
@@ -134,7 +139,7 @@ impl Server {
             return Err(Refusal::WrongSource);
         }
         let psk = binding.psk(&NO_COMMUNITY, &registered.shared, &self.public, &client);
-        let peer = Asking { client: &client, end: request.end, translated };
+        let peer = Asking { client: &client, end: request.end, wish: request.period_ms, translated };
         let (id, answer) = self.agree(responder, peer, &psk, now).ok_or(Refusal::Full)?;
         self.recent.insert(ephemeral, id);
         self.send_answer(id, Box::new(HalfOpen { answer, through: parent, back: None, answers: 0 }));
@@ -149,13 +154,15 @@ impl Server {
         psk: &[u8; 32],
         now: Reading,
     ) -> Option<(SessionId, Vec<u8>)> {
-        let Asking { client, end: remote, translated } = asking;
-        let tunnel = self.clients.get(client)?.tunnel;
+        let Asking { client, end: remote, wish, translated } = asking;
+        let registered = self.clients.get(client)?;
+        let tunnel = registered.tunnel;
+        let period = self.period(registered.period, wish);
         let local = fresh_end(self.settings.network, &mut self.random);
         let response = Response {
             mode: self.settings.mode as u8,
             end: local,
-            period_ms: (self.settings.period / MILLISECOND) as u32,
+            period_ms: (period / MILLISECOND) as u32,
             rekey_after: self.settings.rekey_after,
             expire_after: self.settings.expire_after,
             inner_mtu: self.settings.inner_mtu,
@@ -165,7 +172,7 @@ impl Server {
         };
         let (answer, secrets) = responder.answer(psk, &response.encode()).ok()?;
         let terms = Terms {
-            period: self.settings.period,
+            period,
             mode: self.settings.mode,
             until: now.wall.0.saturating_add(u64::from(self.settings.expire_after) * SECOND),
         };
@@ -193,6 +200,13 @@ impl Server {
         self.sessions.insert(id, Box::new(Active::new(*client, session, translated, now)));
         self.limit_half_open(client);
         Some((id, answer))
+    }
+
+    /// The slot length of a new session in ns: what is set for this client, or what it wishes (in ms; 0: nothing), within
+    /// bounds.
+    fn period(&self, set: Option<u64>, wish: u32) -> u64 {
+        let (shortest, longest) = (self.settings.period, self.settings.longest_period);
+        set.unwrap_or_else(|| (u64::from(wish) * MILLISECOND).clamp(shortest, longest.max(shortest)))
     }
 
     /// A client that begins many handshakes and opens no session has room for a few.
@@ -269,6 +283,8 @@ struct Asking<'a> {
     client: &'a PublicKey,
     /// Its end of the session.
     end: End,
+    /// The slot length that it wishes, in ms; 0: none.
+    wish: u32,
     /// A router translates its addresses.
     translated: bool,
 }

@@ -38,7 +38,7 @@ fn a_removed_client_is_out_at_once() {
     assert_eq!(world.phase(2), Phase::Open);
     // And in again.
     let now = world.hosts[0].now(world.boot);
-    world.server().register(client, crate::proto::model::tunnel(2), now);
+    world.server().register(Admission::new(client, crate::proto::model::tunnel(2)), now);
     world.act(0);
     world.run(60 * SECOND);
     assert_eq!(world.phase(1), Phase::Open);

@@ -7,7 +7,7 @@ use ipnet::{IpNet, Ipv6Net};
 use crate::keys::PublicKey;
 use crate::keys::section::{PUBLIC_KEY, public_key};
 use crate::rendezvous::section as rendezvous;
-use crate::schema::common::{LOCAL_PREFIX, NAME};
+use crate::schema::common::{LOCAL_PREFIX, NAME, SLOT};
 use crate::schema::{self, Facts, Key, Kind, Located, Part, Problems, Schema, Section, unlocated, value};
 
 /// Shortest and longest time between packets of an idle client.
@@ -45,6 +45,16 @@ pub const SERVER: Schema = Schema {
             "Time without a packet from the server after which it is asked for one. With more than the server's idle_timeout, a \
              session without traffic ends and is made anew, and the server cannot reach this host meanwhile.",
         ),
+        Key::required(
+            "slot",
+            SLOT,
+            r#""30s""#,
+            "Slot length to ask the server for: with longer ones, a router with a firewall or address translation in front of \
+             this host has fewer entries to keep. The server decides, within its bounds; one that knows of no such wishes \
+             does not answer.",
+        )
+        .otherwise("what the server has")
+        .from_requirement("MT-04"),
         Key::required("window", rendezvous::WINDOW, r#""15m""#, "The server's rendezvous window in whole seconds.")
             .otherwise("that of [rendezvous]")
             .from_requirement("MT-21"),
@@ -66,6 +76,8 @@ pub struct Server {
     pub allowed_ips: Vec<IpNet>,
     /// Longest time without a packet from the server before it is asked for one.
     pub keepalive: Duration,
+    /// Slot length that the server is asked for; `None`: what it has.
+    pub slot: Option<Duration>,
     /// The server's rendezvous window, whole seconds within [`rendezvous::WINDOW_RANGE`].
     pub window: Duration,
 }
@@ -79,6 +91,7 @@ pub struct ServerFields {
     local_prefix: Option<Located<Ipv6Net>>,
     allowed_ips: Vec<Located<IpNet>>,
     keepalive: Option<Duration>,
+    slot: Option<Duration>,
     window: Option<Duration>,
 }
 
@@ -92,6 +105,7 @@ impl ServerFields {
             local_prefix: table.optional("local_prefix", problems, schema::prefix),
             allowed_ips: table.optional_list("allowed_ips", problems, schema::inner_network),
             keepalive: value(table.duration("keepalive", problems)),
+            slot: value(table.duration("slot", problems)),
             window: value(table.optional("window", problems, rendezvous::window)),
         }
     }
@@ -104,6 +118,7 @@ impl ServerFields {
             local_prefix: value(self.local_prefix).or(facts.default_prefix()),
             allowed_ips: self.allowed_ips.into_iter().map(unlocated).collect(),
             keepalive: self.keepalive.unwrap_or(DEFAULT_KEEPALIVE),
+            slot: self.slot,
             window: self.window.unwrap_or(facts.window),
         })
     }

@@ -23,7 +23,7 @@ use super::*;
 use crate::keys::{PublicKey, SecretKey};
 use crate::model::{Guard, LinkMode, SessionIndex, TunnelAddresses, UnixNs};
 use crate::proto::messages::{Control, Reason};
-use crate::proto::server::{self, Server};
+use crate::proto::server::{self, Admission, Server};
 use crate::status::SessionState;
 
 const SECOND: u64 = 1_000_000_000;
@@ -261,6 +261,7 @@ fn server(clock: &Hands) -> Server {
         introduction_slot: 30 * SECOND,
         grace: 60 * SECOND,
         period: 3 * SECOND,
+        longest_period: 30 * SECOND,
         mode: MODE_ENCRYPT,
         idle: 600 * SECOND,
         rekey_after: 120,
@@ -271,7 +272,7 @@ fn server(clock: &Hands) -> Server {
         handshakes_per_client: 10,
     };
     let mut server = Server::new(settings, random, 0);
-    assert!(server.register(PublicKey::from_bytes(CLIENT), tunnel(9), clock.read()));
+    assert!(server.register(Admission::new(PublicKey::from_bytes(CLIENT), tunnel(9)), clock.read()));
     server
 }
 

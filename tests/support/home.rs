@@ -1,0 +1,184 @@
+//! A home network: its hosts have local addresses only (RFC 4193), and the router translates them on the way out, and lets in
+//! what answers packets from inside.
+
+use std::io::Write as _;
+use std::net::{IpAddr, Ipv6Addr};
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::process::Stdio;
+
+use anyhow::{Context as _, Result, ensure};
+use ipnet::{IpNet, Ipv6Net};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, socket,
+};
+
+use crate::netns::Netns;
+use crate::topology::{Host, Topology};
+
+/// The network behind the router: the router is `::1`, the host `::2`.
+const INSIDE: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x6d74, 0xc, 0, 0, 0, 0, 0);
+
+/// What [`Translation::Prefix`] makes of it.
+const OUTSIDE: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xcc, 0, 0, 0, 0, 0);
+
+/// Further addresses that the router can have for what it translates.
+const SECOND: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xce, 0, 0, 0, 0, 1);
+
+/// What the router does to packets of the network behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Translation {
+    /// Nothing.
+    None,
+    /// All hosts get the router's address, and keep their ports where those are free (NAT66).
+    Masquerade,
+    /// All hosts get the router's address, and random ports.
+    Ports,
+    /// All hosts get another address of the router, and random ports.
+    SecondAddress,
+    /// The prefix is exchanged, without a table (as RFC 6296 does).
+    Prefix,
+}
+
+/// The router of a home network.
+#[derive(Debug)]
+pub struct HomeRouter<'a> {
+    router: &'a Netns,
+    /// Its interface towards the host.
+    inside: String,
+    /// Its interface towards the server.
+    outside: String,
+}
+
+impl<'a> HomeRouter<'a> {
+    /// The router of a host, which keeps its addresses.
+    pub fn of(topology: &'a Topology, host: &Host) -> Self {
+        let (inside, outside) = (host.gateway_ifname.clone(), topology.server.gateway_ifname.clone());
+        Self { router: &topology.router, inside, outside }
+    }
+
+    /// Gives a host local addresses only, and makes its router translate.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn move_in(topology: &'a Topology, host: &Host, translation: Translation) -> Result<Self> {
+        let home = Self::of(topology, host);
+        let net = |last: u16| {
+            let address = Ipv6Addr::from(u128::from(INSIDE) + u128::from(last));
+            IpNet::V6(Ipv6Net::new_assert(address, 64))
+        };
+        let old = |address: Ipv6Addr| format!("{address}/64");
+        home.router.run(&["-6", "address", "del", &old(host.gateway), "dev", &home.inside])?;
+        home.router.add_address(&home.inside, net(1))?;
+        host.netns.run(&["-6", "address", "del", &old(host.address), "dev", &host.ifname])?;
+        host.netns.add_address(&host.ifname, net(2))?;
+        host.netns.run(&["-6", "route", "replace", "default", "via", &net(1).addr().to_string()])?;
+        home.router.add_address("lo", IpNet::V6(Ipv6Net::new_assert(SECOND, 128)))?;
+        home.set(translation)?;
+        host.netns.wait_reachable(IpAddr::V6(topology.server.address), std::time::Duration::from_secs(10))?;
+        Ok(home)
+    }
+
+    /// Makes the router translate otherwise, from the next flow on.
+    ///
+    /// # Errors
+    /// When `nft` refuses.
+    pub fn set(&self, translation: Translation) -> Result<()> {
+        let outside = &self.outside;
+        let from = format!("ip6 saddr {INSIDE}/64 oifname \"{outside}\"");
+        let source = match translation {
+            Translation::None | Translation::Prefix => String::new(),
+            Translation::Masquerade => format!("{from} masquerade"),
+            Translation::Ports => format!("meta l4proto udp {from} masquerade to :20000-40000 random\n{from} masquerade"),
+            Translation::SecondAddress => {
+                format!("meta l4proto udp {from} snat to [{SECOND}]:40001-60000 random\n{from} snat to {SECOND}")
+            }
+        };
+        let host_bits = "::ffff:ffff:ffff:ffff";
+        let (out, back) = if translation == Translation::Prefix {
+            (
+                format!("{from} ip6 saddr set ip6 saddr & {host_bits} | {OUTSIDE}"),
+                format!("ip6 daddr {OUTSIDE}/64 ip6 daddr set ip6 daddr & {host_bits} | {INSIDE}"),
+            )
+        } else {
+            (String::new(), String::new())
+        };
+        self.nft(&format!(
+            "table ip6 home\ndelete table ip6 home\ntable ip6 home {{
+              chain translate {{ type nat hook postrouting priority srcnat; {source}\n }}
+              chain out {{ type filter hook postrouting priority 300; {out}\n }}
+              chain back {{ type filter hook prerouting priority raw; {back}\n }}
+            }}\n"
+        ))
+    }
+
+    /// Lets in only what answers packets from inside.
+    ///
+    /// # Errors
+    /// When `nft` refuses.
+    pub fn let_in_answers_only(&self) -> Result<()> {
+        let inside = &self.inside;
+        self.nft(&format!(
+            "table ip6 firewall {{ chain forward {{ type filter hook forward priority filter;
+              oifname \"{inside}\" ct state established,related accept
+              oifname \"{inside}\" counter drop
+            }} }}\n"
+        ))
+    }
+
+    /// Sets after how many seconds without a packet the router forgets a flow of UDP: one without an answer, and one with.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn set_timeouts(&self, unanswered: u32, answered: u32) -> Result<()> {
+        self.router.set_sysctl("net/netfilter/nf_conntrack_udp_timeout", &unanswered.to_string())?;
+        self.router.set_sysctl("net/netfilter/nf_conntrack_udp_timeout_stream", &answered.to_string())
+    }
+
+    /// Number of flows in the router's table.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn flows(&self) -> Result<u32> {
+        Ok(self.router.sysctl("net/netfilter/nf_conntrack_count")?.parse()?)
+    }
+
+    /// Makes the router forget all flows, as a restart does.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn forget_flows(&self) -> Result<()> {
+        self.router.enter(flush)?.context("the router's table cannot be emptied")
+    }
+
+    fn nft(&self, rules: &str) -> Result<()> {
+        let mut nft = self.router.command("nft")?;
+        let mut child = nft.args(["-f", "-"]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        child.stdin.take().context("no standard input")?.write_all(rules.as_bytes())?;
+        let output = child.wait_with_output()?;
+        ensure!(output.status.success(), "nft: {}\n{rules}", String::from_utf8_lossy(&output.stderr));
+        Ok(())
+    }
+}
+
+/// Deletes all entries of the connection table of this namespace (`ctnetlink`, `IPCTNL_MSG_CT_DELETE` without a filter).
+fn flush() -> Result<()> {
+    /// `NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_DELETE`.
+    const DELETE: u16 = 1 << 8 | 2;
+    const REQUEST: u16 = libc::NLM_F_REQUEST as u16 | libc::NLM_F_ACK as u16;
+    let socket: OwnedFd = socket(
+        AddressFamily::Netlink,
+        SockType::Raw,
+        SockFlag::SOCK_CLOEXEC,
+        SockProtocol::NetlinkNetFilter,
+    )?;
+    let mut message = 20_u32.to_ne_bytes().to_vec();
+    message.extend([DELETE.to_ne_bytes(), REQUEST.to_ne_bytes()].concat());
+    // Sequence number and port; then family, version and resource, all unspecified.
+    message.extend([0; 12]);
+    sendto(socket.as_raw_fd(), &message, &NetlinkAddr::new(0, 0), MsgFlags::empty())?;
+    let mut answer = [0; 256];
+    let length = recv(socket.as_raw_fd(), &mut answer, MsgFlags::empty())?;
+    let error = answer[..length].get(16..20).and_then(|bytes| bytes.try_into().ok()).map(i32::from_ne_bytes);
+    ensure!(error == Some(0), "the kernel answers {error:?}");
+    Ok(())
+}
