@@ -37,6 +37,8 @@ pub trait Word {
     fn load(&self) -> u64;
     /// Reads it, ordered after all earlier reads and before all later ones.
     fn load_in_order(&self) -> u64;
+    /// Writes it, in one step, in no order.
+    fn store(&self, value: u64);
     /// Replaces `current` by `new` in one step; returns the word found, which is `current` on success. In order, on success.
     fn compare_exchange(&self, current: u64, new: u64) -> u64;
 }
@@ -49,6 +51,10 @@ impl Word for core::sync::atomic::AtomicU64 {
 
     fn load_in_order(&self) -> u64 {
         self.fetch_add(0, core::sync::atomic::Ordering::SeqCst)
+    }
+
+    fn store(&self, value: u64) {
+        self.store(value, core::sync::atomic::Ordering::Relaxed);
     }
 
     fn compare_exchange(&self, current: u64, new: u64) -> u64 {

@@ -17,13 +17,6 @@ impl Shared {
         Self(pointer)
     }
 
-    /// Writes it. Aligned eight-byte writes are not torn.
-    #[inline(always)]
-    pub(crate) fn store(self, value: u64) {
-        // SAFETY: valid and aligned by the contract of `new`; volatile, since others read it at the same time.
-        unsafe { self.0.write_volatile(value) }
-    }
-
     /// Adds to it, and returns what it was before.
     #[inline(always)]
     pub(crate) fn fetch_add(self, amount: u64) -> u64 {
@@ -60,6 +53,13 @@ impl Word for Shared {
     fn load_in_order(&self) -> u64 {
         // The kernel gives an addition that returns the old value full ordering; before 6.15, BPF has no load with ordering.
         self.fetch_add(0)
+    }
+
+    /// Aligned eight-byte writes are not torn.
+    #[inline(always)]
+    fn store(&self, value: u64) {
+        // SAFETY: valid and aligned by the contract of `new`; volatile, since others read it at the same time.
+        unsafe { self.0.write_volatile(value) }
     }
 
     #[inline(always)]

@@ -20,6 +20,10 @@ pub(crate) struct Job {
     pub(crate) generation: u32,
     /// Place of the slot's addresses in `SLOTS`.
     pub(crate) place: u32,
+    /// To be sent: halves of the outer destination.
+    pub(crate) remote: [[u8; 8]; 2],
+    /// To be sent: outer destination port, network order.
+    pub(crate) remote_port: [u8; 2],
     /// To be sent: ECN codepoint of the inner packet.
     pub(crate) ecn: u8,
     /// To be sent: IP version of the inner packet.

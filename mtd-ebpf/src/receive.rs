@@ -11,7 +11,7 @@ use crate::job::Job;
 use crate::layout::{IP, PAYLOAD};
 use crate::steer::{self, Stage, Turn};
 use crate::tunnel::find::{self, Found, Header};
-use crate::tunnel::{control, deliver, inspect, open, replay};
+use crate::tunnel::{control, deliver, heard, inspect, open, replay};
 use crate::verdict::{Action, pass};
 use crate::{ahead, count, introduction, lookup, neighbour, settings, too_big, vlan};
 
@@ -100,6 +100,7 @@ fn open(
     open::open(frame, found, header.tag, job)?;
     inspect::inspect(frame, found.session, job)?;
     mark.set(state)?;
+    heard::note(frame, state, found.slot.slot, header.sequence);
     if job.control {
         state.count_received(header.length, now);
         control::divert(frame, state, job, now)?;

@@ -8,7 +8,7 @@ use mtd::dataplane::Capacity;
 use crate::harness::load;
 
 /// Bytes that a session takes, beside its slots: element of the table, state with the window.
-const SESSION_BYTES: u64 = 192 + 448;
+const SESSION_BYTES: u64 = 192 + 576;
 /// Bytes of a slot's addresses.
 const SLOT_BYTES: u64 = 32;
 /// Bytes of a bucket of the table of addresses, and of its part of the filter.

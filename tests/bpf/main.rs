@@ -16,6 +16,7 @@ mod ecn;
 mod events;
 mod flips;
 mod harness;
+mod heard;
 mod inner;
 mod inner_source;
 mod introduction;

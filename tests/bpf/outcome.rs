@@ -156,6 +156,11 @@ impl Outcome {
         ensure!((self.time.0..=self.time.1).contains(&state.rx_last_valid), "time of the last valid packet");
         if let Some(sequence) = sequence {
             mark(state, sequence);
+            // What it is, the tests of `heard` say.
+            let heard = after[session as usize].heard;
+            let changed = state.heard.iter().zip(&heard).filter(|(before, after)| before != after);
+            ensure!(changed.count() <= 1, "heard in several slots: {heard:?}");
+            state.heard = heard;
             if metered {
                 // The run took place between two points of time; the limit moved on by 50 ms.
                 let (began, ended) = self.time;

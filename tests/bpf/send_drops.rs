@@ -104,7 +104,7 @@ pub(crate) fn fixtures() -> Vec<SendFixture> {
         name: "a control message with another mark",
         reason: SendControl,
         frame: framed(&control),
-        context: Some(marked(CONTROL_MARK ^ 1)),
+        context: Some(marked(CONTROL_MARK ^ 4)),
     });
     list.push(SendFixture {
         name: "a packet to be segmented",

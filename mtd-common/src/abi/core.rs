@@ -4,13 +4,14 @@ use core::mem::{offset_of, size_of};
 
 use super::Steering;
 use crate::bytes::part_mut;
+use crate::heard;
 use crate::meter::Meter;
 use crate::table::Layout;
 use crate::window::WINDOW_WORDS;
 
 /// Version of the layouts in this module, of [`super::session_note`] and of [`crate::table`]. Up to 5, one version stood for
 /// the layouts of all groups.
-pub const VERSION: u32 = 6;
+pub const VERSION: u32 = 7;
 
 /// Most protected prefixes that one data plane serves.
 pub const MAX_PREFIXES: usize = 4;
@@ -130,7 +131,7 @@ pub struct Session {
     /// Number of the peer, the same in all sessions with it, so that packets of an old session pass when routes already name
     /// the new one. 0: no peer; only the inner sources of `peer_tunnel` are allowed.
     pub peer: u32,
-    /// [`FLAG_ANYBODY`].
+    /// [`FLAG_ANYBODY`], [`FLAG_HEARD`].
     pub flags: u32,
     /// Session time in ns = `CLOCK_BOOTTIME` in ns + this (wrapping).
     pub clock_offset: u64,
@@ -156,6 +157,10 @@ pub struct Session {
 /// [`Session::flags`]: any address and any port may send (the server's end of an introduction, which does not know its
 /// clients' prefixes).
 pub const FLAG_ANYBODY: u32 = 1;
+
+/// [`Session::flags`]: the peer asks to be answered where it was heard ([`crate::heard`]), since something on its side lets in
+/// only answers. Packets go out in the newest slot up to the present one in which it was heard, at most one back.
+pub const FLAG_HEARD: u32 = 2;
 
 /// [`Session::mode`]: inner packets are encrypted and authenticated.
 pub const MODE_ENCRYPT: u32 = 1;
@@ -208,6 +213,8 @@ pub struct SessionState {
     pub steering: Steering,
     /// Fills the cache line.
     pub reserved: u64,
+    /// In which slots the peer was heard, and where from.
+    pub heard: heard::Ring,
 }
 
 /// Limit on the control messages of one session that reach the controller: 20 a second, 40 at once. A client that keeps to
@@ -235,6 +242,7 @@ impl Default for SessionState {
             window: [0; WINDOW_WORDS],
             steering: Steering::default(),
             reserved: 0,
+            heard: heard::Ring::default(),
         }
     }
 }
@@ -289,7 +297,7 @@ const _: () = {
     assert!(offset_of!(Session, rx) == 64);
     assert!(offset_of!(Session, tx) == 112);
     assert!(offset_of!(Session, peer_tunnel) == 160);
-    assert!(size_of::<SessionState>() == 448);
+    assert!(size_of::<SessionState>() == 576);
     assert!(offset_of!(SessionState, tx_lane) == 24);
     assert!(offset_of!(SessionState, rx_packets) == 64);
     assert!(offset_of!(SessionState, rx_control) == 96);
@@ -298,6 +306,7 @@ const _: () = {
     assert!(offset_of!(SessionState, rx_lane) == 120);
     assert!(offset_of!(SessionState, window) == 128);
     assert!(offset_of!(SessionState, steering) == 392);
+    assert!(offset_of!(SessionState, heard) == 448);
     assert!(size_of::<Route>() == 16);
     assert!(offset_of!(Route, peer) == 8);
 };

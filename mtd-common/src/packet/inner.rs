@@ -34,6 +34,20 @@ pub const NEXT_CONTROL: u8 = 254;
 /// the peer would take them for messages of this controller.
 pub const CONTROL_MARK: u32 = 0x6d74_6401;
 
+/// As [`CONTROL_MARK`], for a message that goes out in the present slot, wherever the peer was heard: it opens the way back
+/// through a middlebox on this side.
+pub const OPENER_MARK: u32 = 0x6d74_6402;
+
+/// As [`CONTROL_MARK`], for a message that goes out in the slot after the present one, in which the peer has sent nothing
+/// yet: it arrives only if nothing on the peer's side holds back what was not asked for.
+pub const PROBE_MARK: u32 = 0x6d74_6403;
+
+/// Whether a packet with this mark comes from the controller.
+#[inline(always)]
+pub const fn is_controllers(mark: u32) -> bool {
+    matches!(mark, CONTROL_MARK | OPENER_MARK | PROBE_MARK)
+}
+
 impl Inner {
     /// Whether the packet is a control message between the controllers.
     #[inline(always)]

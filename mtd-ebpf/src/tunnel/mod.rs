@@ -3,6 +3,7 @@
 pub(crate) mod control;
 pub(crate) mod deliver;
 pub(crate) mod find;
+pub(crate) mod heard;
 pub(crate) mod inspect;
 mod maps;
 pub(crate) mod open;

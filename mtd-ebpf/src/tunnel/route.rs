@@ -1,10 +1,10 @@
 //! Sending: where a packet from the tunnel device goes, and from which slot.
 
 use mtd_common::packet::ETHERNET;
-use mtd_common::packet::inner::CONTROL_MARK;
+use mtd_common::packet::inner::is_controllers;
 use mtd_common::{DropReason, aead, slot};
 
-use super::maps;
+use super::{heard, maps};
 use crate::frame::SkbFrame;
 use crate::job::Job;
 use crate::{clock, inner, lookup, session, settings};
@@ -22,7 +22,8 @@ pub(crate) fn choose(frame: &SkbFrame, job: &mut Job) -> Result<(), DropReason> 
         return Err(DropReason::SendTooBig);
     }
     let facts = inner::read(frame, length)?;
-    if facts.is_control() && frame.mark() != CONTROL_MARK {
+    let mark = if facts.is_control() { Some(frame.mark()) } else { None };
+    if mark.is_some_and(|mark| !is_controllers(mark)) {
         return Err(DropReason::SendControl);
     }
     let route = maps::route(facts.version, &facts.destination).ok_or(DropReason::SendNoPeer)?;
@@ -32,11 +33,17 @@ pub(crate) fn choose(frame: &SkbFrame, job: &mut Job) -> Result<(), DropReason> 
     }
     job.now = clock::boot_time();
     let time = job.now.wrapping_add(session.clock_offset);
-    let number = slot::number(time, session.phase, session.period);
+    let state = session::state(route.session).ok_or(DropReason::SendNoPeer)?;
+    let present = slot::number(time, session.phase, session.period);
+    let (number, is_heard) = heard::choose(session, state, present, mark, job);
     let place = slot::place(route.session, number, dataplane.ring_bits);
     let found = lookup::slot(place).ok_or(DropReason::SendNoSlot)?;
     if found.slot != number || found.generation != route.generation {
         return Err(DropReason::SendNoSlot);
+    }
+    if !is_heard {
+        job.remote = [session.peer_high, found.peer_low];
+        job.remote_port = found.peer_port;
     }
     job.session = route.session;
     job.generation = route.generation;

@@ -53,9 +53,9 @@ pub(crate) fn write_headers(
     let headers = frame.get_mut::<[u8; OVERHEAD]>(ETHERNET).ok_or(DropReason::SendFailed)?;
     outer::Send {
         local: [&session.local_high, &slot.local_low],
-        peer: [&session.peer_high, &slot.peer_low],
+        peer: [&job.remote[0], &job.remote[1]],
         local_port: slot.local_port,
-        peer_port: slot.peer_port,
+        peer_port: job.remote_port,
         mask: &session.tx.mask,
         sequence,
         tag: job.sums.tag,

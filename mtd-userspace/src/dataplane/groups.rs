@@ -1,6 +1,6 @@
 //! The groups of pinned maps (`mtd_common::abi`), and the decision whether those of an earlier controller are taken over.
 //!
-//! The pins of all groups are in one folder, and their names tell them apart: `maps/core-6-SESSIONS` is the map `SESSIONS`
+//! The pins of all groups are in one folder, and their names tell them apart: `maps/core-7-SESSIONS` is the map `SESSIONS`
 //! of the group `core` in version 6 of its layout. A folder for each group would read better, but the versions of mtd before
 //! groups can remove a folder of pins only if it contains no folder: after a downgrade to one of those, something would be
 //! left.
