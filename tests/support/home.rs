@@ -41,39 +41,41 @@ pub enum Translation {
 
 /// The router of a home network.
 #[derive(Debug)]
-pub struct HomeRouter<'a> {
-    router: &'a Netns,
+pub struct HomeRouter {
     /// Its interface towards the host.
     inside: String,
     /// Its interface towards the server.
     outside: String,
+    /// What it translates.
+    network: Ipv6Net,
 }
 
-impl<'a> HomeRouter<'a> {
-    /// The router of a host, which keeps its addresses.
-    pub fn of(topology: &'a Topology, host: &Host) -> Self {
+impl HomeRouter {
+    /// The router of a host, which keeps its addresses, and its protected prefix, which can be translated.
+    pub fn of(topology: &Topology, host: &Host) -> Self {
         let (inside, outside) = (host.gateway_ifname.clone(), topology.server.gateway_ifname.clone());
-        Self { router: &topology.router, inside, outside }
+        Self { inside, outside, network: host.prefix }
     }
 
     /// Gives a host local addresses only, and makes its router translate.
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn move_in(topology: &'a Topology, host: &Host, translation: Translation) -> Result<Self> {
-        let home = Self::of(topology, host);
+    pub fn move_in(topology: &Topology, host: &Host, translation: Translation) -> Result<Self> {
+        let network = Ipv6Net::new_assert(INSIDE, 64);
+        let (home, router) = (Self { network, ..Self::of(topology, host) }, &topology.router);
         let net = |last: u16| {
             let address = Ipv6Addr::from(u128::from(INSIDE) + u128::from(last));
             IpNet::V6(Ipv6Net::new_assert(address, 64))
         };
         let old = |address: Ipv6Addr| format!("{address}/64");
-        home.router.run(&["-6", "address", "del", &old(host.gateway), "dev", &home.inside])?;
-        home.router.add_address(&home.inside, net(1))?;
+        router.run(&["-6", "address", "del", &old(host.gateway), "dev", &home.inside])?;
+        router.add_address(&home.inside, net(1))?;
         host.netns.run(&["-6", "address", "del", &old(host.address), "dev", &host.ifname])?;
         host.netns.add_address(&host.ifname, net(2))?;
         host.netns.run(&["-6", "route", "replace", "default", "via", &net(1).addr().to_string()])?;
-        home.router.add_address("lo", IpNet::V6(Ipv6Net::new_assert(SECOND, 128)))?;
-        home.set(translation)?;
+        router.add_address("lo", IpNet::V6(Ipv6Net::new_assert(SECOND, 128)))?;
+        home.set(router, translation)?;
         host.netns.wait_reachable(IpAddr::V6(topology.server.address), std::time::Duration::from_secs(10))?;
         Ok(home)
     }
@@ -82,82 +84,111 @@ impl<'a> HomeRouter<'a> {
     ///
     /// # Errors
     /// When `nft` refuses.
-    pub fn set(&self, translation: Translation) -> Result<()> {
+    pub fn set(&self, router: &Netns, translation: Translation) -> Result<()> {
         let outside = &self.outside;
-        let from = format!("ip6 saddr {INSIDE}/64 oifname \"{outside}\"");
+        let from = format!("ip6 saddr {} oifname \"{outside}\"", self.network);
         let source = match translation {
             Translation::None | Translation::Prefix => String::new(),
             Translation::Masquerade => format!("{from} masquerade"),
-            Translation::Ports => format!("meta l4proto udp {from} masquerade to :20000-40000 random\n{from} masquerade"),
+            Translation::Ports => {
+                format!("meta l4proto udp {from} masquerade to :20000-40000 random\n{from} masquerade")
+            }
             Translation::SecondAddress => {
-                format!("meta l4proto udp {from} snat to [{SECOND}]:40001-60000 random\n{from} snat to {SECOND}")
+                format!(
+                    "meta l4proto udp {from} snat to [{SECOND}]:40001-60000 random\n{from} snat to {SECOND}"
+                )
             }
         };
         let host_bits = "::ffff:ffff:ffff:ffff";
         let (out, back) = if translation == Translation::Prefix {
             (
                 format!("{from} ip6 saddr set ip6 saddr & {host_bits} | {OUTSIDE}"),
-                format!("ip6 daddr {OUTSIDE}/64 ip6 daddr set ip6 daddr & {host_bits} | {INSIDE}"),
+                format!(
+                    "ip6 daddr {OUTSIDE}/64 ip6 daddr set ip6 daddr & {host_bits} | {}",
+                    self.network.addr()
+                ),
             )
         } else {
             (String::new(), String::new())
         };
-        self.nft(&format!(
-            "table ip6 home\ndelete table ip6 home\ntable ip6 home {{
+        nft(
+            router,
+            &format!(
+                "table ip6 home\ndelete table ip6 home\ntable ip6 home {{
               chain translate {{ type nat hook postrouting priority srcnat; {source}\n }}
               chain out {{ type filter hook postrouting priority 300; {out}\n }}
               chain back {{ type filter hook prerouting priority raw; {back}\n }}
             }}\n"
-        ))
+            ),
+        )
+    }
+
+    /// Holds back all that hosts behind it send, or lets it go.
+    ///
+    /// # Errors
+    /// When `nft` refuses.
+    pub fn hold_back(&self, router: &Netns, held: bool) -> Result<()> {
+        let rule = if held { format!("iifname \"{}\" drop", self.inside) } else { String::new() };
+        nft(
+            router,
+            &format!(
+                "table ip6 held\ndelete table ip6 held\ntable ip6 held {{
+              chain forward {{ type filter hook forward priority -10; {rule}\n }}
+            }}\n"
+            ),
+        )
     }
 
     /// Lets in only what answers packets from inside.
     ///
     /// # Errors
     /// When `nft` refuses.
-    pub fn let_in_answers_only(&self) -> Result<()> {
+    pub fn let_in_answers_only(&self, router: &Netns) -> Result<()> {
         let inside = &self.inside;
-        self.nft(&format!(
-            "table ip6 firewall {{ chain forward {{ type filter hook forward priority filter;
+        nft(
+            router,
+            &format!(
+                "table ip6 firewall {{ chain forward {{ type filter hook forward priority filter;
               oifname \"{inside}\" ct state established,related accept
               oifname \"{inside}\" counter drop
             }} }}\n"
-        ))
+            ),
+        )
     }
+}
 
-    /// Sets after how many seconds without a packet the router forgets a flow of UDP: one without an answer, and one with.
-    ///
-    /// # Errors
-    /// When the kernel refuses.
-    pub fn set_timeouts(&self, unanswered: u32, answered: u32) -> Result<()> {
-        self.router.set_sysctl("net/netfilter/nf_conntrack_udp_timeout", &unanswered.to_string())?;
-        self.router.set_sysctl("net/netfilter/nf_conntrack_udp_timeout_stream", &answered.to_string())
-    }
+/// Sets after how many seconds without a packet a router forgets a flow of UDP: one without an answer, and one with.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn set_timeouts(router: &Netns, unanswered: u32, answered: u32) -> Result<()> {
+    router.set_sysctl("net/netfilter/nf_conntrack_udp_timeout", &unanswered.to_string())?;
+    router.set_sysctl("net/netfilter/nf_conntrack_udp_timeout_stream", &answered.to_string())
+}
 
-    /// Number of flows in the router's table.
-    ///
-    /// # Errors
-    /// When it cannot be read.
-    pub fn flows(&self) -> Result<u32> {
-        Ok(self.router.sysctl("net/netfilter/nf_conntrack_count")?.parse()?)
-    }
+/// Number of flows in a router's table.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn flows(router: &Netns) -> Result<u32> {
+    Ok(router.sysctl("net/netfilter/nf_conntrack_count")?.parse()?)
+}
 
-    /// Makes the router forget all flows, as a restart does.
-    ///
-    /// # Errors
-    /// When the kernel refuses.
-    pub fn forget_flows(&self) -> Result<()> {
-        self.router.enter(flush)?.context("the router's table cannot be emptied")
-    }
+/// Makes a router forget all flows, as a restart does.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn forget_flows(router: &Netns) -> Result<()> {
+    router.enter(flush)?.context("the router's table cannot be emptied")
+}
 
-    fn nft(&self, rules: &str) -> Result<()> {
-        let mut nft = self.router.command("nft")?;
-        let mut child = nft.args(["-f", "-"]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
-        child.stdin.take().context("no standard input")?.write_all(rules.as_bytes())?;
-        let output = child.wait_with_output()?;
-        ensure!(output.status.success(), "nft: {}\n{rules}", String::from_utf8_lossy(&output.stderr));
-        Ok(())
-    }
+fn nft(router: &Netns, rules: &str) -> Result<()> {
+    let mut nft = router.command("nft")?;
+    let mut child = nft.args(["-f", "-"]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    child.stdin.take().context("no standard input")?.write_all(rules.as_bytes())?;
+    let output = child.wait_with_output()?;
+    ensure!(output.status.success(), "nft: {}\n{rules}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
 }
 
 /// Deletes all entries of the connection table of this namespace (`ctnetlink`, `IPCTNL_MSG_CT_DELETE` without a filter).

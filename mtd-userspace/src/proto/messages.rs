@@ -25,7 +25,7 @@ const RESPONSE: u8 = 1;
 const TEARDOWN: u8 = 2;
 const PING: u8 = 3;
 const PONG: u8 = 4;
-const TRANSLATED: u8 = 5;
+const TRANSLATED: u8 = 8;
 
 /// A control message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

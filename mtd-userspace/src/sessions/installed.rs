@@ -105,7 +105,7 @@ impl Installed {
         let generation = if self.resting { 0 } else { self.place().generation };
         let mut element = self.session.element(generation, self.offset.0, self.peer.0, self.remote);
         if self.translated {
-            element.flags |= abi::FLAG_ANYBODY;
+            element.flags |= abi::FLAG_ANYBODY | abi::FLAG_HEARD;
         }
         element
     }

@@ -31,10 +31,7 @@ impl<M: Maps> Sessions<M> {
         let received = Received {
             id,
             slot: record.slot,
-            source: Endpoint {
-                address: record.source,
-                port: u16::from_be_bytes(record.source_port),
-            },
+            source: Endpoint { address: record.source, port: u16::from_be_bytes(record.source_port) },
             inner_source: record.inner_source,
             message: record.message(),
         };

@@ -263,7 +263,8 @@ impl Swarm {
         member.machine.handle_valid(id, now.boot, now);
         match packet::control_message(&inner) {
             Some(message) => {
-                let inner_source = inner.get(8..24).and_then(|bytes| bytes.try_into().ok()).unwrap_or_default();
+                let inner_source =
+                    inner.get(8..24).and_then(|bytes| bytes.try_into().ok()).unwrap_or_default();
                 member.machine.handle_control(Received { id, slot, source, inner_source, message }, now);
             }
             None => member.echo.receive(&inner, member.machine.tunnel()),

@@ -125,7 +125,8 @@ impl Client {
         let Some(attempt) = &mut self.attempt else { return };
         attempt.sent += 1;
         let message = Control::Request(&attempt.request);
-        let packet = introduce(&attempt.session, &attempt.path, attempt.path.remote, message, &mut self.random);
+        let packet =
+            introduce(&attempt.session, &attempt.path, attempt.path.remote, message, &mut self.random);
         if let Some(packet) = packet {
             self.actions.push_back(Action::Transmit { id: attempt.id, packet });
         }

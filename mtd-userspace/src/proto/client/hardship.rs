@@ -1,8 +1,8 @@
 //! Outages, clocks and adversaries that once kept a client from its server.
 
 use super::*;
-use crate::proto::server::Admission;
 use crate::proto::model::{MILLISECOND, Machine, Tables, World, network};
+use crate::proto::server::Admission;
 
 fn start(world: &mut World, n: usize, keepalive: u64) {
     let settings = Settings {

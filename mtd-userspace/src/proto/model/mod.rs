@@ -196,7 +196,9 @@ impl World {
         let mut server = Server::new(self.settings(), random, self.published());
         let now = self.hosts[0].now(self.boot);
         for n in 1..self.hosts.len() {
-            assert!(server.register(Admission::new(self.hosts[n].identity.public(), tunnel(n as u8 + 1)), now));
+            assert!(
+                server.register(Admission::new(self.hosts[n].identity.public(), tunnel(n as u8 + 1)), now)
+            );
         }
         server.poll(now);
         self.hosts[0].tables = Tables::default();
@@ -210,7 +212,9 @@ impl World {
         let mut server = Server::new(self.settings(), random, self.published());
         let (boot, now) = (self.boot, self.hosts[0].now(self.boot));
         for &n in registered {
-            assert!(server.register(Admission::new(self.hosts[n].identity.public(), tunnel(n as u8 + 1)), now));
+            assert!(
+                server.register(Admission::new(self.hosts[n].identity.public(), tunnel(n as u8 + 1)), now)
+            );
         }
         let tables = &mut self.hosts[0].tables;
         let left = std::mem::take(&mut tables.entries);

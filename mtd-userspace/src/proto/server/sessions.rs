@@ -86,8 +86,7 @@ impl Server {
         let began = |id: &SessionId| sessions.get(id).map_or(started, |active| active.started);
         registered.sessions.sort_by_key(began);
         let (retires, half_open) = (None, None);
-        let active =
-            Active { client, session, offset, started, last_valid, retires, half_open, translated };
+        let active = Active { client, session, offset, started, last_valid, retires, half_open, translated };
         self.sessions.insert(id, Box::new(active));
         Some(id)
     }

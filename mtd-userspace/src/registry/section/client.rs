@@ -104,7 +104,8 @@ impl ClientFields {
         let listen = facts.slots.iter().find(|slots| slots.whose == LISTEN.header);
         if let Some(shortest) = listen.filter(|listen| slot.value < listen.period) {
             let shortest = format_duration(shortest.period);
-            let what = format!("{} is shorter than period of [listen] ({shortest})", format_duration(slot.value));
+            let what =
+                format!("{} is shorter than period of [listen] ({shortest})", format_duration(slot.value));
             problems.add(slot.at, "client.slot", Fault::new(what, format!("write at least \"{shortest}\"")));
         }
     }
@@ -161,7 +162,11 @@ impl Part for Clients {
             let key = client.public_key.iter().map(|key| key.clone().map(|key| *key.as_bytes()));
             facts.public_keys.extend(key.map(|key| ("client.public_key", key)));
             let slot = client.slot.iter();
-            facts.slots.extend(slot.map(|slot| Slots { period: slot.value, whose: CLIENT.header, at: slot.at }));
+            facts.slots.extend(slot.map(|slot| Slots {
+                period: slot.value,
+                whose: CLIENT.header,
+                at: slot.at,
+            }));
         }
         facts.sessions += self.clients.len();
     }

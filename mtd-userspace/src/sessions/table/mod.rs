@@ -172,7 +172,8 @@ impl<M: Maps> Table<M> {
         reserved: Option<&[IpNet]>,
         now: Reading,
     ) -> anyhow::Result<()> {
-        let NewSession { id, session, offset, started, peer, local, remote, networks, state, translated } = new;
+        let NewSession { id, session, offset, started, peer, local, remote, networks, state, translated } =
+            new;
         let (number, role) = match peer {
             Peer::Configured(number) => (number, None),
             Peer::Negotiated(role, key) => (self.peer_number(key), Some(role)),
