@@ -151,7 +151,8 @@ impl HomeRouter {
                 "table ip6 firewall {{ chain forward {{ type filter hook forward priority filter;
               oifname \"{inside}\" ct state established,related accept
               oifname \"{inside}\" counter drop
-            }} }}\n"
+            }}
+            }}\n"
             ),
         )
     }

@@ -258,9 +258,15 @@ fn handshakes(server: &Server) -> status::Handshakes {
     }
 }
 
+/// A hint for a client whose own addresses lead nowhere on the Internet.
+const TRANSLATION: &str = "the server's introduction was found, but nobody answers there; this host's addresses are local ones \
+    (fc00::/7), so a router has to translate them (NAT66): does it, does it let answers in, and is the server's mtd as new \
+    as this one?";
+
 fn hint(machine: &Client) -> Option<String> {
     let text = match (machine.phase(), machine.trouble()) {
         (Phase::NoPrefix, _) => "the interface has no global IPv6 prefix of 64 bits to take addresses from",
+        (Phase::Connecting, None) if machine.is_local_only() && machine.is_unanswered() => TRANSLATION,
         (Phase::Open, _) | (_, None) => return None,
         (_, Some(Trouble::NetworkUnreachable)) => {
             "the DHT is out of reach: does UDP over IPv4 get out of this host, and are the bootstrap nodes up?"
@@ -269,11 +275,7 @@ fn hint(machine: &Client) -> Option<String> {
             "the server has published nothing for this client: does it run, is this client's public key registered \
              there, is the server's public key right here, and do both use the same window?"
         }
-        (_, Some(Trouble::NoAnswer)) if machine.is_local_only() => {
-            "the server's introduction was found, but nobody answers there; this host's addresses are local ones \
-             (fc00::/7), so a router has to translate them (NAT66): does it, does it let answers in, and is the server's \
-             mtd as new as this one?"
-        }
+        (_, Some(Trouble::NoAnswer)) if machine.is_local_only() => TRANSLATION,
         (_, Some(Trouble::NoAnswer)) => {
             "the server's introduction was found, but nobody answers there: does the network deliver the server's \
              prefix to it, and this host's prefix to this host, and is the clock right to a quarter of an hour?"

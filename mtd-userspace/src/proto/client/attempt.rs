@@ -51,6 +51,11 @@ impl Attempt {
         self.window
     }
 
+    /// How many times have been tried before.
+    pub(super) const fn step(&self) -> u32 {
+        self.step
+    }
+
     pub(super) const fn id(&self) -> SessionId {
         self.id
     }

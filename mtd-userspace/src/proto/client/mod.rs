@@ -255,6 +255,11 @@ impl Client {
         self.network.is_some_and(|network| Ipv6Addr::from(network.prefix).is_unique_local())
     }
 
+    /// Whether nobody has answered a request at the time that the own clock shows.
+    pub fn is_unanswered(&self) -> bool {
+        self.attempt.as_ref().is_some_and(|attempt| attempt.step() > 0)
+    }
+
     /// Own and the server's tunnel addresses.
     pub const fn tunnel(&self) -> Option<(Tunnel, Tunnel)> {
         self.tunnel

@@ -71,7 +71,9 @@ fn a_router_that_begins_to_translate_is_no_end() -> Result<()> {
 #[test]
 fn renewed_keys_and_killed_controllers_keep_it() -> Result<()> {
     let (mut world, _) = at_home(Translation::Ports)?;
-    world.setup_mut(Who::Server).keys.insert("rekey_after", quoted("4s"));
+    // A controller that goes on with a session expects new keys at two thirds of its life.
+    let server = world.setup_mut(Who::Server);
+    server.keys.extend([("rekey_after", quoted("4s")), ("expire_after", quoted("9s"))]);
     world.open_all()?;
     let load = world.load(Who::Alice, Inner::V6)?;
     for who in [Who::Server, Who::Alice] {

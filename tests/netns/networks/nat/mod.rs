@@ -86,7 +86,11 @@ fn a_client_behind_a_router_that_translates_reaches_its_server_and_is_reached() 
         // Nothing is lost over many slots, although the client sends nothing by itself.
         let report = one_way(&world, 8)?;
         println!("{translation:?}: {report:?}");
-        ensure!(report.lost == 0 && report.duplicated == 0, "{translation:?}: {report:?}\n{}", world.explain());
+        ensure!(
+            report.lost == 0 && report.duplicated == 0,
+            "{translation:?}: {report:?}\n{}",
+            world.explain()
+        );
         thread::sleep(3 * SLOT);
         let first = first_packet(&world).with_context(|| world.explain())?;
         println!("{translation:?}: {first:?} to an idle client");
@@ -107,15 +111,15 @@ fn a_client_that_is_not_translated_is_taken_at_its_own_addresses_only() -> Resul
     Ok(())
 }
 
-/// What a client says whose router translates, and lets no answers in.
 #[test]
 fn a_client_with_local_addresses_that_nobody_answers_is_told_of_translation() -> Result<()> {
-    let (mut world, home) = at_home(Translation::None)?;
+    let (mut world, home) = at_home(Translation::Masquerade)?;
+    home.hold_back(&world.topology().router, true)?;
     world.start_all()?;
     wait_until("the client to name the cause", PATIENCE, || {
         Ok(world.session(Who::Alice)?.hint.is_some_and(|hint| hint.contains("NAT66")))
     })
     .with_context(|| world.explain())?;
-    home.set(&world.topology().router, Translation::Masquerade)?;
+    home.hold_back(&world.topology().router, false)?;
     world.wait_open(Who::Alice)
 }
