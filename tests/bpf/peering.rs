@@ -2,7 +2,7 @@
 
 use std::net::{Ipv6Addr, SocketAddrV6};
 
-use mtd_common::abi::{self, DirectionKeys, FLAG_ANYBODY, Slot};
+use mtd_common::abi::{self, DirectionKeys, FLAG_ANYBODY, FLAG_HEARD, Slot};
 use mtd_common::bytes::part;
 use sha2::{Digest as _, Sha256};
 
@@ -39,7 +39,7 @@ pub(crate) struct Peering {
     pub(crate) peer: u32,
     /// Whether it is an introduction.
     pub(crate) introduction: bool,
-    /// Whether anybody may send, and not only the peer.
+    /// Whether anybody may send, and not only the peer: an introduction, or a session whose peer a router translates.
     pub(crate) anybody: bool,
     pub(crate) mode: Mode,
     /// What the peer seals with.
@@ -151,7 +151,11 @@ impl Peering {
             peer_high: *part::<0, 8, 16>(&self.remote(CURRENT).ip().octets()),
             peer_tunnel: self.peer_tunnel,
             peer: self.peer,
-            flags: if self.anybody { FLAG_ANYBODY } else { 0 },
+            flags: match (self.anybody, self.introduction) {
+                (false, _) => 0,
+                (true, true) => FLAG_ANYBODY,
+                (true, false) => FLAG_ANYBODY | FLAG_HEARD,
+            },
         }
     }
 

@@ -25,7 +25,13 @@ const RESPONSE: u8 = 1;
 const TEARDOWN: u8 = 2;
 const PING: u8 = 3;
 const PONG: u8 = 4;
+const OPENER: u8 = 5;
+const PROBE_REQUEST: u8 = 6;
+const PROBE: u8 = 7;
 const TRANSLATED: u8 = 8;
+
+/// Flag of an opener: answer where you hear this end.
+const WHERE_HEARD: u8 = 1;
 
 /// A control message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +56,21 @@ pub enum Control<'a> {
     },
     /// The server sees the client at other addresses than its own: a router translates them.
     Translated,
+    /// Opens the slot that it is sent in, on the sender's side.
+    Opener {
+        /// The sender is to be answered only in slots in which it was heard.
+        where_heard: bool,
+    },
+    /// Send probes: in the next slot, and where this end can be answered.
+    ProbeRequest {
+        /// The sender's own time, to be sent back.
+        stamp: u64,
+    },
+    /// The answer to a request for probes.
+    Probe {
+        /// The stamp of the request.
+        stamp: u64,
+    },
 }
 
 /// Why a session was torn down.
@@ -102,6 +123,13 @@ impl<'a> Control<'a> {
                 [head(PONG), stamp.to_be_bytes().to_vec(), time.to_be_bytes().to_vec()].concat()
             }
             Self::Translated => head(TRANSLATED),
+            Self::Opener { where_heard } => {
+                let flags = if *where_heard { WHERE_HEARD } else { 0 };
+                // As long as a ping and a probe.
+                [head(OPENER), vec![flags, 0, 0, 0, 0, 0, 0, 0]].concat()
+            }
+            Self::ProbeRequest { stamp } => [head(PROBE_REQUEST), stamp.to_be_bytes().to_vec()].concat(),
+            Self::Probe { stamp } => [head(PROBE), stamp.to_be_bytes().to_vec()].concat(),
         }
     }
 
@@ -119,6 +147,10 @@ impl<'a> Control<'a> {
             (PING, 8) => Some(Self::Ping { stamp: number(0)? }),
             (PONG, 16) => Some(Self::Pong { stamp: number(0)?, time: number(8)? }),
             (TRANSLATED, 0) => Some(Self::Translated),
+            // Other flags are of later versions.
+            (OPENER, 8) => Some(Self::Opener { where_heard: body[0] & WHERE_HEARD != 0 }),
+            (PROBE_REQUEST, 8) => Some(Self::ProbeRequest { stamp: number(0)? }),
+            (PROBE, 8) => Some(Self::Probe { stamp: number(0)? }),
             _ => None,
         }
     }
@@ -319,6 +351,10 @@ mod tests {
             Control::Ping { stamp: 5 },
             Control::Pong { stamp: 5, time: u64::MAX },
             Control::Translated,
+            Control::Opener { where_heard: true },
+            Control::Opener { where_heard: false },
+            Control::ProbeRequest { stamp: 6 },
+            Control::Probe { stamp: 7 },
         ] {
             assert_eq!(Control::decode(&message.encode()), Some(message));
         }
@@ -353,6 +389,9 @@ mod tests {
             assert_eq!(Request::decode(&Request { end, tunnel: [0; 16], period_ms }.encode()), None);
         }
         assert_eq!(Control::decode(&[9, 1, 0, 0]), None);
+        let opener = Control::decode(&[5, 1, 0, 0, 0xff, 1, 2, 3, 4, 5, 6, 7]);
+        assert_eq!(opener, Some(Control::Opener { where_heard: true }), "with what a later version may add");
+        assert_eq!(Control::decode(&[5, 1, 0, 0, 1, 0, 0, 0]), None);
         assert_eq!(Control::decode(&[3, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]), None);
     }
 

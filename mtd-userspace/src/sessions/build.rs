@@ -91,6 +91,7 @@ fn connections(config: &Config, prefixes: &[Ipv6Net]) -> anyhow::Result<Vec<Conn
             keepalive: nanoseconds(server.keepalive),
             period_ms: server.slot.map_or(0, |slot| slot.as_millis() as u32),
             allowed: server.allowed_ips.clone(),
+            middlebox: server.middlebox,
         };
         let machine = Client::new(settings, random());
         let mut machine = machine

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::Endpoint;
+use super::{Endpoint, Middlebox};
 use crate::model::Traffic;
 
 /// Handshakes that clients have begun.
@@ -59,6 +59,12 @@ pub struct Session {
     /// Whether a router on the way translates the client's addresses: the server answers where it hears the client.
     #[serde(default)]
     pub translated: bool,
+    /// As [`super::Peer::middlebox`]; absent at the server's end.
+    #[serde(default)]
+    pub middlebox: Option<Middlebox>,
+    /// As [`super::Peer::answered_where_heard`].
+    #[serde(default)]
+    pub answered_where_heard: bool,
     /// Inner packets and bytes received.
     pub received: Traffic,
     /// Inner packets and bytes sent.
@@ -87,6 +93,8 @@ impl Session {
             rekeyed_seconds: None,
             path_mtu: None,
             translated: false,
+            middlebox: None,
+            answered_where_heard: false,
             received: Traffic::default(),
             sent: Traffic::default(),
             hint: None,

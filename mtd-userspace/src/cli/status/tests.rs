@@ -7,8 +7,8 @@ use super::*;
 use crate::control::tests::{Running, sample};
 use crate::model::{MapFill, Program, Traffic};
 use crate::status::{
-    Endpoint, Guard, Handshakes, Network, Peer, PeerState, Rendezvous, RendezvousRole, Session, SessionRole,
-    SessionState, Slots, Tunnel, WallClock,
+    Endpoint, Guard, Handshakes, Middlebox, Network, Peer, PeerState, Rendezvous, RendezvousRole, Session,
+    SessionRole, SessionState, Slots, Tunnel, WallClock,
 };
 
 #[derive(Parser)]
@@ -39,6 +39,8 @@ pub(crate) fn office() -> Peer {
         received: Traffic { packets: 1_000, bytes: 1_572_864 },
         sent: Traffic { packets: 1, bytes: 60 },
         path_mtu: None,
+        middlebox: Some(Middlebox::Found),
+        answered_where_heard: false,
         dropped_from_prefix: BTreeMap::new(),
         hint: None,
     }
@@ -65,6 +67,8 @@ pub(crate) fn session() -> Session {
         rekeyed_seconds: Some(30.0),
         path_mtu: Some(1400),
         translated: true,
+        middlebox: None,
+        answered_where_heard: true,
         received: Traffic { packets: 1_000, bytes: 1_572_864 },
         sent: Traffic { packets: 1, bytes: 60 },
         hint: None,

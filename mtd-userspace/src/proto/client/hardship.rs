@@ -12,6 +12,7 @@ fn start(world: &mut World, n: usize, keepalive: u64) {
         keepalive,
         period_ms: 0,
         allowed: Vec::new(),
+        middlebox: world.middlebox,
     };
     let random = world.dice.source();
     let mut client = Client::new(settings, random).unwrap();

@@ -12,8 +12,11 @@
 
 mod attempt;
 #[cfg(test)]
+mod firewall;
+#[cfg(test)]
 mod hardship;
 mod keeping;
+mod opening;
 mod search;
 #[cfg(test)]
 mod tests;
@@ -31,10 +34,11 @@ use self::search::Search;
 use super::clock::Reading;
 use super::exchange::{Action, Adopted, Random, Received, SECOND, SessionId, random_u64};
 use super::messages::{Control, Reason, Tunnel};
+use super::middlebox::{Middlebox, Opener};
 use super::rendezvous::{Introduction, Shared};
 use super::session::Session;
 use crate::keys::{PublicKey, SecretKey};
-use crate::model::{BootNs, ClockOffset};
+use crate::model::{BootNs, ClockOffset, MiddleboxChoice};
 
 /// Longest wait between two tries, in ns.
 const MAX_BACKOFF: u64 = 30 * SECOND;
@@ -53,6 +57,8 @@ pub struct Settings {
     pub period_ms: u32,
     /// Inner networks in which the server may have addresses, in addition to private ones.
     pub allowed: Vec<IpNet>,
+    /// Whether something on this side lets in only answers.
+    pub middlebox: MiddleboxChoice,
 }
 
 /// The result of a fetch.
@@ -108,6 +114,7 @@ struct Active {
     retires: Option<BootNs>,
     /// The server sees this host at other addresses than its own.
     translated: bool,
+    opener: Opener,
 }
 
 /// The client's machine: one for each server.
@@ -130,6 +137,7 @@ pub struct Client {
     last_ping: BootNs,
     last_refresh: BootNs,
     silent: bool,
+    middlebox: Middlebox,
     actions: VecDeque<Action>,
     ids: u64,
     trouble: Option<Trouble>,
@@ -158,6 +166,7 @@ impl Client {
         let shared = Shared::new(&settings.identity, &settings.server)?;
         Some(Self {
             public: settings.identity.public(),
+            middlebox: Middlebox::new(settings.middlebox),
             settings,
             shared,
             random,
@@ -181,7 +190,7 @@ impl Client {
 
     /// Goes on with a session that an earlier controller left.
     pub fn adopt(&mut self, adopted: Adopted, tunnel: (Tunnel, Tunnel)) -> SessionId {
-        let Adopted { session, offset, started, last_valid, translated } = adopted;
+        let Adopted { session, offset, started, last_valid, translated, .. } = adopted;
         let id = self.new_id();
         let lifetime = session.until.saturating_sub(offset.session(started).0);
         self.sessions.push(Active {
@@ -196,6 +205,7 @@ impl Client {
             last_valid,
             retires: None,
             translated,
+            opener: Opener::default(),
         });
         // In the order in which they began: the newest is the one that traffic goes through.
         self.sessions.sort_by_key(|active| active.started);
@@ -278,6 +288,7 @@ impl Client {
         self.network = network;
         self.abandon_attempt();
         self.rekey = None;
+        self.middlebox.reset();
         self.known.values_mut().for_each(|known| known.failed = false);
         // Nothing reaches other addresses any more; and no packet may leave here with a source that reveals where this host
         // was before.
@@ -298,6 +309,7 @@ impl Client {
             return;
         }
         self.keep(now);
+        self.keep_open(now);
         self.continue_attempt(now);
         if self.wants_session(now) && self.attempt.is_none() && now.boot >= self.next_try {
             self.connect(now);
@@ -317,9 +329,10 @@ impl Client {
             Control::Teardown(reason) => self.handle_teardown(received.id, reason, now),
             Control::Pong { stamp, time } => self.handle_pong(received.id, stamp, time, now),
             Control::Ping { stamp } => self.answer_ping(received.id, stamp, now),
-            // A client answers no requests.
-            Control::Request(_) => {}
             Control::Translated => self.handle_translated(received.id),
+            Control::Probe { stamp } => self.handle_probe(&received, stamp, now),
+            // A client answers no requests, and a server needs no openers.
+            Control::Request(_) | Control::ProbeRequest { .. } | Control::Opener { .. } => {}
         }
     }
 

@@ -1,6 +1,7 @@
 //! Both ends of a rendezvous in one process, in virtual time, over a network that loses, delays, duplicates and
 //! re-orders, with a data plane and a DHT that do what the real ones do: for the tests of both machines.
 
+mod firewall;
 mod tables;
 mod translation;
 
@@ -9,17 +10,18 @@ use std::collections::{BTreeMap, HashMap};
 use mtd_common::abi;
 use mtd_common::address::{Endpoint, Network};
 
+pub(super) use self::firewall::Firewall;
 pub(super) use self::tables::Tables;
 pub(super) use self::translation::Translation;
 use super::client::{self, Client, Fetched, Phase};
 use super::clock::Reading;
-use super::exchange::{Action, Received, SECOND};
+use super::exchange::{Action, Received, SECOND, SendSlot, SessionId};
 use super::messages::Tunnel;
 use super::packet::{self};
 use super::rendezvous::Introduction;
 use super::server::{self, Admission, Server};
 use crate::keys::SecretKey;
-use crate::model::{BootNs, UnixNs};
+use crate::model::{BootNs, MiddleboxChoice, UnixNs};
 
 pub(super) const MILLISECOND: u64 = 1_000_000;
 /// Time between two steps of the world.
@@ -74,6 +76,8 @@ pub(super) struct Host {
     pub(super) delivered: Vec<Vec<u8>>,
     /// The router in front of it.
     pub(super) router: Option<Translation>,
+    /// A stateful firewall in front of it.
+    pub(super) firewall: Option<Firewall>,
 }
 
 impl Host {
@@ -114,6 +118,8 @@ pub(super) struct World {
     /// Every packet that was sent, for eavesdroppers.
     pub(super) heard: Vec<Vec<u8>>,
     pub(super) window: u64,
+    /// What clients are configured to do about a middlebox.
+    pub(super) middlebox: MiddleboxChoice,
 }
 
 enum Event {
@@ -141,6 +147,7 @@ impl World {
             identity: SecretKey::from_bytes([n + 1; 32]),
             delivered: Vec::new(),
             router: None,
+            firewall: None,
         };
         Self {
             boot: 1000 * SECOND,
@@ -152,6 +159,7 @@ impl World {
             dht: HashMap::new(),
             heard: Vec::new(),
             window: 900,
+            middlebox: MiddleboxChoice::Auto,
         }
     }
 
@@ -267,6 +275,7 @@ impl World {
             keepalive: 10 * SECOND,
             period_ms: 0,
             allowed: Vec::new(),
+            middlebox: self.middlebox,
         };
         let random = self.dice.source();
         Client::new(settings, random).unwrap()
@@ -324,7 +333,7 @@ impl World {
         let boot = self.boot;
         let tables = &mut self.hosts[from].tables;
         let Some(id) = tables.routes.get(&destination).copied() else { return false };
-        let Some(packet) = tables.seal(id, &inner, boot) else { return false };
+        let Some(packet) = tables.seal(id, None, &inner, boot) else { return false };
         self.transmit(&packet);
         true
     }
@@ -336,6 +345,9 @@ impl World {
             _ => packet.to_vec(),
         };
         self.heard.push(packet.to_vec());
+        if let Some(firewall) = self.host_at(&packet[8..16]).and_then(|n| self.hosts[n].firewall.as_mut()) {
+            firewall.out(packet, self.boot);
+        }
         let copies = if self.dice.below(1000) < self.faults.duplication { 2 } else { 1 };
         for _ in 0..copies {
             if self.dice.below(1000) >= self.faults.loss {
@@ -363,6 +375,11 @@ impl World {
         }
     }
 
+    /// The host whose prefix begins with these bytes.
+    fn host_at(&self, high: &[u8]) -> Option<usize> {
+        self.hosts.iter().position(|host| host.network.is_some_and(|network| network.prefix[..8] == *high))
+    }
+
     /// Delivers a packet at once.
     pub(super) fn deliver(&mut self, packet: &[u8]) {
         let packet = &*self
@@ -370,12 +387,11 @@ impl World {
             .iter()
             .find_map(|host| host.router.as_ref()?.inwards(packet))
             .unwrap_or_else(|| packet.to_vec());
-        let destination = &packet[24..32];
-        let to = self
-            .hosts
-            .iter()
-            .position(|host| host.network.is_some_and(|network| network.prefix[..8] == *destination));
-        let Some(n) = to else { return };
+        let Some(n) = self.host_at(&packet[24..32]) else { return };
+        let passes = |firewall: &mut Firewall| firewall.passes(packet, self.boot);
+        if !self.hosts[n].firewall.as_mut().is_none_or(passes) {
+            return;
+        }
         let (boot, now) = (self.boot, self.hosts[n].now(self.boot));
         let host = &mut self.hosts[n];
         let (id, slot, inner) = match host.tables.receive(packet, boot) {
@@ -406,7 +422,12 @@ impl World {
         for (id, entry) in &host.tables.entries {
             if entry.last_valid.happened() {
                 match &mut host.machine {
-                    Some(Machine::Client(client)) => client.handle_valid(*id, entry.last_valid, now),
+                    Some(Machine::Client(client)) => {
+                        client.handle_valid(*id, entry.last_valid, now);
+                        if let Some(slot) = entry.heard.last_key_value() {
+                            client.handle_heard(*id, *slot.0);
+                        }
+                    }
                     Some(Machine::Server(server)) => server.handle_valid(*id, entry.last_valid, now),
                     None => {}
                 }
@@ -438,6 +459,16 @@ impl World {
         }
     }
 
+    fn send_control(&mut self, n: usize, id: SessionId, slot: Option<SendSlot>, message: &[u8]) {
+        let (boot, tables) = (self.boot, &mut self.hosts[n].tables);
+        let Some(entry) = tables.entries.get(&id) else { return };
+        let (from, to) = (entry.local.to_map()[0], entry.remote.to_map()[0]);
+        let inner = packet::control(from, to, message);
+        if let Some(packet) = tables.seal(id, slot, &inner, boot) {
+            self.transmit(&packet);
+        }
+    }
+
     fn carry_out(&mut self, n: usize, action: Action) {
         let boot = self.boot;
         let tables = &mut self.hosts[n].tables;
@@ -464,14 +495,14 @@ impl World {
             }
             Action::Transmit { packet, .. } => self.transmit(&packet),
             Action::Control { id, about, message } => {
-                if !tables.entries.contains_key(&about) {
-                    return;
+                if tables.entries.contains_key(&about) {
+                    self.send_control(n, id, None, &message);
                 }
-                let Some(entry) = tables.entries.get(&id) else { return };
-                let (from, to) = (entry.local.to_map()[0], entry.remote.to_map()[0]);
-                let inner = packet::control(from, to, &message);
-                if let Some(packet) = tables.seal(id, &inner, boot) {
-                    self.transmit(&packet);
+            }
+            Action::ControlIn { id, slot, message } => self.send_control(n, id, Some(slot), &message),
+            Action::Answer { id, where_heard } => {
+                if let Some(entry) = tables.entries.get_mut(&id) {
+                    entry.where_heard = where_heard;
                 }
             }
             Action::Publish(publication) => {

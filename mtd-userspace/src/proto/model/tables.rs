@@ -8,27 +8,29 @@ use mtd_common::{DropReason, abi, slot};
 
 use crate::keys::PublicKey;
 use crate::model::{BootNs, ClockOffset};
-use crate::proto::exchange::{Adopted, Install, SessionId};
+use crate::proto::exchange::{Adopted, Install, SendSlot, SessionId};
 use crate::proto::messages::Tunnel;
 use crate::proto::packet::{self, Path};
 use crate::proto::session::Session;
 
 /// A session in the tables.
-pub(super) struct Entry {
+pub(in crate::proto) struct Entry {
     pub(super) session: Arc<Session>,
-    pub(super) offset: ClockOffset,
+    pub(in crate::proto) offset: ClockOffset,
     pub(super) sequence: u64,
     pub(super) used: BTreeSet<u64>,
     pub(super) tags: BTreeSet<Vec<u8>>,
     pub(super) remote: Tunnel,
     pub(super) local: Tunnel,
     pub(super) last_valid: BootNs,
+    /// The slots in which the peer was heard: the highest number in each, and where its packet came from.
+    pub(super) heard: BTreeMap<u64, (u64, Endpoint)>,
+    /// It is answered there.
+    pub(in crate::proto) where_heard: bool,
     pub(super) peer: PublicKey,
     pub(super) started: BootNs,
     /// A router translates the peer's addresses.
     pub(super) translated: bool,
-    /// The highest number received; and the slot and the source of its packet.
-    heard: Option<(u64, u64, Endpoint)>,
 }
 
 impl Entry {
@@ -39,6 +41,7 @@ impl Entry {
             started: self.started,
             last_valid: self.last_valid,
             translated: self.translated,
+            where_heard: self.where_heard,
         }
     }
 }
@@ -46,7 +49,7 @@ impl Entry {
 /// The maps and programs of one host.
 #[derive(Default)]
 pub(in crate::proto) struct Tables {
-    pub(super) entries: BTreeMap<SessionId, Entry>,
+    pub(in crate::proto) entries: BTreeMap<SessionId, Entry>,
     /// Session that traffic for this peer tunnel address goes through.
     pub(super) routes: HashMap<Tunnel, SessionId>,
     /// Packets dropped, by reason.
@@ -69,10 +72,11 @@ impl Tables {
                 remote: install.remote,
                 local: install.local,
                 last_valid: BootNs::NEVER,
+                heard: BTreeMap::new(),
+                where_heard: false,
                 peer: install.peer,
                 started: install.started,
                 translated: install.translated,
-                heard: None,
             },
         );
     }
@@ -83,17 +87,25 @@ impl Tables {
     }
 
     /// Seals an inner packet as the send program does.
-    pub(super) fn seal(&mut self, id: SessionId, inner: &[u8], boot: u64) -> Option<Vec<u8>> {
+    pub(super) fn seal(
+        &mut self,
+        id: SessionId,
+        chosen: Option<SendSlot>,
+        inner: &[u8],
+        boot: u64,
+    ) -> Option<Vec<u8>> {
         let entry = self.entries.get_mut(&id)?;
         let time = entry.offset.session(BootNs(boot)).0;
-        let number = slot::number(time, entry.session.phase, entry.session.period);
-        // A translated peer is answered where it was heard.
-        let (number, heard) = match entry.heard {
-            Some((_, slot, source)) if entry.translated => (slot, Some(source)),
-            _ => (number, None),
+        let present = slot::number(time, entry.session.phase, entry.session.period);
+        let number = match chosen {
+            Some(SendSlot::Present) if !entry.translated => present,
+            Some(SendSlot::Next) if !entry.translated => present + 1,
+            _ if !(entry.where_heard || entry.translated) || entry.heard.contains_key(&present) => present,
+            _ if entry.heard.contains_key(&(present - 1)) => present - 1,
+            _ => present,
         };
         let (local, remote) = entry.session.endpoints(number);
-        let remote = heard.unwrap_or(remote);
+        let remote = if entry.translated { entry.heard.get(&number)?.1 } else { remote };
         entry.sequence += 1;
         let nonce = (entry.session.tx.0.seal, number, entry.sequence);
         assert!(self.nonces.insert(nonce), "a nonce is used twice");
@@ -137,8 +149,9 @@ impl Tables {
                             return Err(DropReason::Replayed);
                         }
                         entry.last_valid = BootNs(boot);
-                        if entry.heard.is_none_or(|(highest, ..)| highest < sequence) {
-                            entry.heard = Some((sequence, number, source));
+                        let newest = entry.heard.get(&number).is_none_or(|(highest, _)| *highest < sequence);
+                        if newest {
+                            entry.heard.insert(number, (sequence, source));
                         }
                         return Ok((*id, number as u32, inner));
                     }

@@ -6,8 +6,9 @@ use ipnet::{IpNet, Ipv6Net};
 
 use crate::keys::PublicKey;
 use crate::keys::section::{PUBLIC_KEY, public_key};
+use crate::model::MiddleboxChoice;
 use crate::rendezvous::section as rendezvous;
-use crate::schema::common::{LOCAL_PREFIX, NAME, SLOT};
+use crate::schema::common::{LOCAL_PREFIX, MIDDLEBOX, NAME, SLOT};
 use crate::schema::{self, Facts, Key, Kind, Located, Part, Problems, Schema, Section, unlocated, value};
 
 /// Shortest and longest time between packets of an idle client.
@@ -55,6 +56,7 @@ pub const SERVER: Schema = Schema {
         )
         .otherwise("what the server has")
         .from_requirement("MT-04"),
+        MIDDLEBOX,
         Key::required("window", rendezvous::WINDOW, r#""15m""#, "The server's rendezvous window in whole seconds.")
             .otherwise("that of [rendezvous]")
             .from_requirement("MT-21"),
@@ -80,6 +82,8 @@ pub struct Server {
     pub slot: Option<Duration>,
     /// The server's rendezvous window, whole seconds within [`rendezvous::WINDOW_RANGE`].
     pub window: Duration,
+    /// Whether something on this side lets in only answers.
+    pub middlebox: MiddleboxChoice,
 }
 
 /// The settings of one `[[server]]`.
@@ -93,6 +97,7 @@ pub struct ServerFields {
     keepalive: Option<Duration>,
     slot: Option<Duration>,
     window: Option<Duration>,
+    middlebox: MiddleboxChoice,
 }
 
 impl ServerFields {
@@ -107,6 +112,7 @@ impl ServerFields {
             keepalive: value(table.duration("keepalive", problems)),
             slot: value(table.duration("slot", problems)),
             window: value(table.optional("window", problems, rendezvous::window)),
+            middlebox: table.choice("middlebox", problems, MiddleboxChoice::CHOICES).unwrap_or_default(),
         }
     }
 
@@ -120,6 +126,7 @@ impl ServerFields {
             keepalive: self.keepalive.unwrap_or(DEFAULT_KEEPALIVE),
             slot: self.slot,
             window: self.window.unwrap_or(facts.window),
+            middlebox: self.middlebox,
         })
     }
 }

@@ -22,6 +22,7 @@ use super::wire::Wire;
 use super::*;
 use crate::keys::{PublicKey, SecretKey};
 use crate::model::{Guard, LinkMode, SessionIndex, TunnelAddresses, UnixNs};
+use crate::proto::exchange::SendSlot;
 use crate::proto::messages::{Control, Reason};
 use crate::proto::server::{self, Admission, Server};
 use crate::status::SessionState;
@@ -66,7 +67,7 @@ impl Wire for Silence {
         Ok(())
     }
 
-    fn inject(&self, _: &[u8]) -> io::Result<()> {
+    fn inject(&self, _: &[u8], _: Option<SendSlot>) -> io::Result<()> {
         Ok(())
     }
 }

@@ -34,6 +34,7 @@ pub struct Exported {
     remote: Inner,
     networks: Option<Arc<[IpNet]>>,
     translated: bool,
+    where_heard: bool,
 }
 
 impl fmt::Debug for Exported {
@@ -70,6 +71,7 @@ impl<M: Maps> Table<M> {
             remote: installed.remote,
             networks: installed.networks.clone(),
             translated: installed.translated,
+            where_heard: installed.where_heard,
         };
         self.resting.retain(|(resting, _)| *resting != key);
         self.remove(key, now);
@@ -97,6 +99,7 @@ impl<M: Maps> Table<M> {
             rx_not_before: old.rx_not_before,
             rx_highest: old.rx_highest,
             window: old.window,
+            heard: old.heard,
             ..SessionState::default()
         };
         let new = NewSession {
@@ -112,6 +115,7 @@ impl<M: Maps> Table<M> {
             translated: exported.translated,
         };
         self.install(origin, new, None, now)?;
+        self.answer(key, exported.where_heard)?;
         Ok(self.route(key)?)
     }
 
