@@ -4,6 +4,7 @@ use ipnet::Ipv6Net;
 use mtd_common::DropReason;
 use mtd_common::abi::{MODE_ENCRYPT, SessionState as Kept};
 use mtd_common::address::Endpoint;
+use mtd_common::heard::{self, Source};
 use mtd_common::slot;
 use tracing::warn;
 
@@ -141,7 +142,7 @@ impl<M: Maps> Sessions<M> {
             period_seconds: Some(session.period as f64 / 1e9),
             slot: Some(number),
             local: Some(local),
-            remote: Some(remote),
+            remote: Some(outside(&state).filter(|_| installed.translated).unwrap_or(remote)),
             prefix: Ipv6Net::new(network.prefix.into(), network.length).ok().map(Into::into),
             last_valid_seconds: last_valid(&state, now),
             clock_offset_seconds: Some(clock::difference(*offset, now) as f64 / 1e9),
@@ -190,6 +191,15 @@ fn ends(session: &Session, installed: &Installed, now: Reading) -> (u64, status:
     let (local, remote) = session.endpoints(number);
     let endpoint = |end: Endpoint| status::Endpoint { address: end.address.into(), port: end.port };
     (number, endpoint(local), endpoint(remote))
+}
+
+/// Where a translated peer was last heard.
+fn outside(state: &Kept) -> Option<status::Endpoint> {
+    let (_, Source { address: [high, low], port }) = heard::newest_source(&state.heard)?;
+    let mut address = [0; 16];
+    address[..8].copy_from_slice(&high.to_ne_bytes());
+    address[8..].copy_from_slice(&low.to_ne_bytes());
+    Some(status::Endpoint { address: address.into(), port: u16::from_be_bytes(port.to_ne_bytes()) })
 }
 
 /// Seconds since the last valid packet.

@@ -207,7 +207,7 @@ impl Server {
 
     /// The slot length of a new session in ns: what is set for this client, or what it wishes (in ms; 0: nothing), within
     /// bounds.
-    fn period(&self, set: Option<u64>, wish: u32) -> u64 {
+    pub(super) fn period(&self, set: Option<u64>, wish: u32) -> u64 {
         let (shortest, longest) = (self.settings.period, self.settings.longest_period);
         set.unwrap_or_else(|| (u64::from(wish) * MILLISECOND).clamp(shortest, longest.max(shortest)))
     }

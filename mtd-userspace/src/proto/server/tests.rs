@@ -165,3 +165,33 @@ fn a_copy_that_comes_first_is_of_no_use() {
         assert_eq!(world.hosts[1].delivered, [b"still to the client"]);
     }
 }
+
+#[test]
+fn slots_are_what_is_set_or_what_is_wished_within_bounds() {
+    let mut world = World::new(1, 9);
+    world.start_server();
+    let server = world.server();
+    for (set, wish, expected) in [
+        (None, 0, 3),
+        (None, 1_000, 3),
+        (None, 10_000, 10),
+        (None, 30_000, 30),
+        (None, 3_600_000, 30),
+        (Some(90 * SECOND), 0, 90),
+        (Some(90 * SECOND), 10_000, 90),
+    ] {
+        assert_eq!(server.period(set, wish), expected * SECOND, "{set:?}, {wish}");
+    }
+    server.settings.longest_period = SECOND;
+    assert_eq!(server.period(None, 10_000), 3 * SECOND, "no wish is granted");
+    // From the next session on.
+    let client = world.hosts[1].identity.public();
+    let now = world.hosts[0].now(world.boot);
+    let admission =
+        Admission { period: Some(7 * SECOND), ..Admission::new(client, crate::proto::model::tunnel(2)) };
+    world.server().register(admission, now);
+    world.start_client(1);
+    world.run(SECOND);
+    assert!(world.server().sessions().all(|view| view.session.period == 7 * SECOND));
+    assert_eq!(world.phase(1), Phase::Open);
+}
