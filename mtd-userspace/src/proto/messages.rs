@@ -32,6 +32,8 @@ const TRANSLATED: u8 = 8;
 
 /// Flag of an opener: answer where you hear this end.
 const WHERE_HEARD: u8 = 1;
+/// Flag of an opener: this end has heard you in this slot.
+const HEARD: u8 = 2;
 
 /// A control message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +62,8 @@ pub enum Control<'a> {
     Opener {
         /// The sender is to be answered only in slots in which it was heard.
         where_heard: bool,
+        /// The sender has heard the receiver in this slot.
+        heard: bool,
     },
     /// Send probes: in the next slot, and where this end can be answered.
     ProbeRequest {
@@ -123,8 +127,9 @@ impl<'a> Control<'a> {
                 [head(PONG), stamp.to_be_bytes().to_vec(), time.to_be_bytes().to_vec()].concat()
             }
             Self::Translated => head(TRANSLATED),
-            Self::Opener { where_heard } => {
-                let flags = if *where_heard { WHERE_HEARD } else { 0 };
+            Self::Opener { where_heard, heard } => {
+                let flags = [(*where_heard, WHERE_HEARD), (*heard, HEARD)];
+                let flags = flags.iter().filter(|(set, _)| *set).map(|(_, flag)| flag).sum();
                 // As long as a ping and a probe.
                 [head(OPENER), vec![flags, 0, 0, 0, 0, 0, 0, 0]].concat()
             }
@@ -148,7 +153,9 @@ impl<'a> Control<'a> {
             (PONG, 16) => Some(Self::Pong { stamp: number(0)?, time: number(8)? }),
             (TRANSLATED, 0) => Some(Self::Translated),
             // Other flags are of later versions.
-            (OPENER, 8) => Some(Self::Opener { where_heard: body[0] & WHERE_HEARD != 0 }),
+            (OPENER, 8) => {
+                Some(Self::Opener { where_heard: body[0] & WHERE_HEARD != 0, heard: body[0] & HEARD != 0 })
+            }
             (PROBE_REQUEST, 8) => Some(Self::ProbeRequest { stamp: number(0)? }),
             (PROBE, 8) => Some(Self::Probe { stamp: number(0)? }),
             _ => None,
@@ -351,8 +358,8 @@ mod tests {
             Control::Ping { stamp: 5 },
             Control::Pong { stamp: 5, time: u64::MAX },
             Control::Translated,
-            Control::Opener { where_heard: true },
-            Control::Opener { where_heard: false },
+            Control::Opener { where_heard: true, heard: false },
+            Control::Opener { where_heard: false, heard: true },
             Control::ProbeRequest { stamp: 6 },
             Control::Probe { stamp: 7 },
         ] {
@@ -390,7 +397,11 @@ mod tests {
         }
         assert_eq!(Control::decode(&[9, 1, 0, 0]), None);
         let opener = Control::decode(&[5, 1, 0, 0, 0xff, 1, 2, 3, 4, 5, 6, 7]);
-        assert_eq!(opener, Some(Control::Opener { where_heard: true }), "with what a later version may add");
+        assert_eq!(
+            opener,
+            Some(Control::Opener { where_heard: true, heard: true }),
+            "with what a later version may add"
+        );
         assert_eq!(Control::decode(&[5, 1, 0, 0, 1, 0, 0, 0]), None);
         assert_eq!(Control::decode(&[3, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]), None);
     }

@@ -244,8 +244,12 @@ impl Origin for Configured {
         let Some(peer) = self.peer(id) else { return };
         let moment = peer.moment(now);
         match Control::decode(received.message) {
-            Some(Control::Opener { where_heard }) => {
+            Some(Control::Opener { where_heard, heard }) => {
+                peer.opener.handle_opener(slot, heard, moment);
+                let messages: Vec<_> = peer.open(now).collect();
                 self.requests.push_back(Request::Answer { id, where_heard });
+                let openers = messages.iter().map(|message| in_slot(id, SendSlot::Present, message));
+                self.requests.extend(openers);
             }
             Some(Control::ProbeRequest { stamp }) => {
                 peer.opener.handle_probed(moment);

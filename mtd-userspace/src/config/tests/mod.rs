@@ -234,7 +234,7 @@ fn missing_keys() {
     ]);
     let found = errors(&format!("{BASE}[[peer]]\n"));
     for key in ["name", "prefix", "key_file", "seed", "peer_seed", "allowed_ips"] {
-        let start = format!("mtd.toml:23:1: peer.{key}: is missing; add a line such as {key} = ");
+        let start = format!("mtd.toml:24:1: peer.{key}: is missing; add a line such as {key} = ");
         assert_eq!(found.lines().filter(|line| line.starts_with(&start)).count(), 1, "{key}: {found}");
     }
     assert_eq!(found.lines().count(), 6, "{found}");

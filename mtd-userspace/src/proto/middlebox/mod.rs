@@ -13,8 +13,9 @@ use super::messages::Control;
 use super::session::Session;
 use crate::model::{BootNs, ClockOffset, MiddleboxChoice};
 
-/// An opener is repeated after this part of a slot …
-const REPEAT_PART: u64 = 3;
+/// An opener is repeated after this part of a slot (where both ends send openers, the other one may begin its slot later by
+/// nearly as much, and answers) …
+const REPEAT_PART: u64 = 2;
 /// … but after this many ns at most, if the peer was not heard in the slot.
 const REPEAT_AT_MOST: u64 = 5 * SECOND;
 /// Common middleboxes forget a flow of UDP after 30 s (RFC 4787 wants two minutes). In slots longer than that, openers …
@@ -58,6 +59,8 @@ pub struct Opener {
     slot: u64,
     /// Openers in this slot.
     sent: u32,
+    /// The peer opens this slot, too, and has not heard this end in it: the first opener came before the peer's side was open.
+    missed: bool,
     last: BootNs,
     /// The newest slot in which the peer was heard.
     heard: u64,
@@ -71,6 +74,12 @@ impl Opener {
     /// The peer was heard in this slot.
     pub fn handle_heard(&mut self, slot: u64) {
         self.heard = self.heard.max(slot);
+    }
+
+    /// An opener of the peer has come in a packet of the slot with these low 32 bits; `heard`: the peer has heard this end in
+    /// that slot.
+    pub fn handle_opener(&mut self, low: u32, heard: bool, moment: Moment) {
+        self.missed = !heard && low == moment.slot as u32 && low == self.slot as u32;
     }
 
     /// Whether the peer was heard in the present slot or the one before.
@@ -89,7 +98,8 @@ impl Opener {
         // After a step of the clock, a slot may come again.
         self.sent = if wanted && self.slot == moment.slot { self.sent + 1 } else { 1 };
         (self.slot, self.last, self.told) = (moment.slot, moment.boot, Some(wanted));
-        Some(Control::Opener { where_heard: wanted })
+        self.missed = false;
+        Some(Control::Opener { where_heard: wanted, heard: self.heard == moment.slot })
     }
 
     fn is_due(&self, moment: Moment) -> bool {
@@ -98,7 +108,7 @@ impl Opener {
             return true;
         }
         let repeat = (period / REPEAT_PART).min(REPEAT_AT_MOST);
-        let again = self.sent == 1 && elapsed >= repeat && self.heard < slot;
+        let again = self.sent == 1 && (self.missed || (elapsed >= repeat && self.heard < slot));
         again || (period > FORGETS && boot.since(self.last) >= REFRESH)
     }
 

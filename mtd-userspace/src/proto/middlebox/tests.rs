@@ -15,7 +15,8 @@ fn openers(opener: &mut Opener, period: u64, slots: u64, heard: impl Fn(u64) -> 
     for slot in FIRST..FIRST + slots {
         for elapsed in (37 * MILLISECOND..period).step_by(100_000_000) {
             if let Some(message) = opener.next(true, at(slot, elapsed, period)) {
-                assert_eq!(message, Control::Opener { where_heard: true });
+                let heard = opener.heard == slot;
+                assert_eq!(message, Control::Opener { where_heard: true, heard });
                 sent.push((slot - FIRST, elapsed / MILLISECOND));
             }
             if heard(slot - FIRST) {
@@ -29,7 +30,7 @@ fn openers(opener: &mut Opener, period: u64, slots: u64, heard: impl Fn(u64) -> 
 #[test]
 fn each_slot_is_opened_and_opened_again_if_nobody_is_heard() {
     let sent = openers(&mut Opener::default(), 3 * SECOND, 3, |slot| slot == 1);
-    assert_eq!(sent, [(0, 37), (0, 1_037), (1, 37), (2, 37), (2, 1_037)]);
+    assert_eq!(sent, [(0, 37), (0, 1_537), (1, 37), (2, 37), (2, 1_537)]);
     let sent = openers(&mut Opener::default(), 30 * SECOND, 2, |_| false);
     assert_eq!(sent, [(0, 37), (0, 5_037), (1, 37), (1, 5_037)]);
 }
@@ -46,12 +47,32 @@ fn a_long_slot_is_kept_open() {
 fn the_peer_is_told_once_that_it_can_send_as_it_likes() {
     let mut opener = Opener::default();
     assert!(opener.next(true, at(FIRST, 0, SECOND)).is_some());
-    let plain = Some(Control::Opener { where_heard: false });
+    let plain = Some(Control::Opener { where_heard: false, heard: false });
     assert_eq!(opener.next(false, at(FIRST, 1, SECOND)), plain);
     assert_eq!(opener.next(false, at(FIRST + 5, 0, SECOND)), None);
     opener.tell_again();
     assert_eq!(opener.next(false, at(FIRST + 6, 0, SECOND)), plain);
     assert!(opener.next(true, at(FIRST + 6, 1, SECOND)).is_some(), "a middlebox has come");
+}
+
+/// Both ends open: the first opener of the faster one was held back on the other side.
+#[test]
+fn an_opener_that_came_too_early_is_sent_again_when_the_other_end_opens() {
+    let moment = |ms: u64| at(FIRST, ms * MILLISECOND, SECOND);
+    let mut opener = Opener::default();
+    assert!(opener.next(true, moment(0)).is_some());
+    opener.handle_heard(FIRST);
+    opener.handle_opener(FIRST as u32 - 1, false, moment(20));
+    assert_eq!(opener.next(true, moment(20)), None, "of the slot before");
+    opener.handle_opener(FIRST as u32, false, moment(30));
+    assert_eq!(opener.next(true, moment(30)), Some(Control::Opener { where_heard: true, heard: true }));
+    opener.handle_opener(FIRST as u32, false, moment(40));
+    assert_eq!(opener.next(true, moment(40)), None, "two in a slot at most");
+    let mut opener = Opener::default();
+    assert!(opener.next(true, moment(0)).is_some());
+    opener.handle_heard(FIRST);
+    opener.handle_opener(FIRST as u32, true, moment(30));
+    assert_eq!(opener.next(true, moment(30)), None, "it has heard this end");
 }
 
 /// Asks in each slot, and lets `answer` answer with the slots of the probes; returns when questions were asked.

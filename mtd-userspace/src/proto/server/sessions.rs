@@ -166,7 +166,7 @@ impl Server {
                     self.actions.push_back(Action::Control { id, about: id, message: message.encode() });
                 }
             }
-            Control::Opener { where_heard } => {
+            Control::Opener { where_heard, .. } => {
                 // Sessions to come begin with it: their first packets may be answers already.
                 if let Some(client) = self.clients.get_mut(&active.client) {
                     client.where_heard = where_heard;
