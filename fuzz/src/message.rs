@@ -6,11 +6,22 @@ use mtd_common::address::End;
 /// A control message: one form for each.
 pub fn control_message(data: &[u8]) -> bool {
     let Some(message) = Control::decode(data) else { return false };
+    if let Control::Opener { .. } = message {
+        // Later versions may say more in it.
+        let encoded = message.encode();
+        assert_eq!((encoded.len(), Control::decode(&encoded)), (data.len(), Some(message)));
+        return true;
+    }
     assert_eq!(message.encode(), data, "a second form of the same message");
     match message {
         Control::Request(body) | Control::Response(body) => assert_eq!(body, &data[4..]),
         Control::Teardown(Reason::Other(number)) => assert!(!(1..=4).contains(&number)),
-        Control::Teardown(_) | Control::Ping { .. } | Control::Pong { .. } => {}
+        Control::Teardown(_)
+        | Control::Ping { .. }
+        | Control::Pong { .. }
+        | Control::Opener { .. }
+        | Control::ProbeRequest { .. }
+        | Control::Probe { .. } => {}
     }
     true
 }

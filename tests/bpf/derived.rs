@@ -52,6 +52,7 @@ fn configured(end: usize, mode: Mode) -> Session {
         period: peer.period,
         mode: peer.mode,
         allowed_ips: peer.allowed_ips,
+        middlebox: mtd::model::MiddleboxChoice::Off,
     })
 }
 

@@ -12,6 +12,7 @@ pub mod capture;
 pub mod cleanup;
 pub mod controller;
 pub mod dht;
+pub mod firewall;
 pub mod inject;
 pub mod link;
 pub mod netns;

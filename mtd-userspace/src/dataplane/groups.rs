@@ -256,10 +256,10 @@ mod tests {
         assert_eq!(any_settings(folder.path()), Some(folder.path().join(DATAPLANE)));
         let misfits = misfits(folder.path(), capacity);
         assert_eq!(misfits.len(), Group::ALL.len());
-        assert_eq!(misfits[0], (Group::Core, "layout version 5 or earlier instead of 6".to_owned()));
+        assert_eq!(misfits[0], (Group::Core, "layout version 5 or earlier instead of 7".to_owned()));
         // A map pinned by a later version has the version in its name.
         fs::write(folder.path().join("core-77-DATAPLANE"), "").unwrap();
-        assert_eq!(self::misfits(folder.path(), capacity)[0].1, "layout version 77 instead of 6");
+        assert_eq!(self::misfits(folder.path(), capacity)[0].1, "layout version 77 instead of 7");
         assert_eq!(any_settings(folder.path()), Some(folder.path().join("core-77-DATAPLANE")));
     }
 }

@@ -110,3 +110,16 @@ choice! {
         Ports = "ports",
     }
 }
+
+choice! {
+    /// Whether a stateful firewall or an address translator on this side lets in only answers.
+    MiddleboxChoice {
+        /// Until the peer has shown that there is none.
+        #[default]
+        Auto = "auto",
+        /// There is one.
+        On = "on",
+        /// There is none.
+        Off = "off",
+    }
+}

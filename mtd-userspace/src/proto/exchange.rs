@@ -57,6 +57,22 @@ pub enum Action {
         /// The message.
         message: Vec<u8>,
     },
+    /// Send this control message through a session in a slot that it names itself.
+    ControlIn {
+        /// The session.
+        id: SessionId,
+        /// The slot.
+        slot: SendSlot,
+        /// The message.
+        message: Vec<u8>,
+    },
+    /// From now on, send in a session where its peer was heard, or in the present slot.
+    Answer {
+        /// The session.
+        id: SessionId,
+        /// Where the peer was heard.
+        where_heard: bool,
+    },
     /// Look for the server's message of the window that starts at this Unix time in s.
     Fetch {
         /// Start of the window.
@@ -64,6 +80,15 @@ pub enum Action {
     },
     /// Publish an introduction.
     Publish(Publication),
+}
+
+/// The slot that a control message is sent in, wherever the peer was heard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SendSlot {
+    /// The present one.
+    Present,
+    /// The one after it.
+    Next,
 }
 
 /// An introduction to be published.
@@ -110,6 +135,8 @@ pub struct Adopted {
     pub started: BootNs,
     /// When the last valid packet came.
     pub last_valid: BootNs,
+    /// The peer is answered where it was heard.
+    pub where_heard: bool,
 }
 
 /// A control message as the receive program handed it over.

@@ -25,6 +25,14 @@ const RESPONSE: u8 = 1;
 const TEARDOWN: u8 = 2;
 const PING: u8 = 3;
 const PONG: u8 = 4;
+const OPENER: u8 = 5;
+const PROBE_REQUEST: u8 = 6;
+const PROBE: u8 = 7;
+
+/// Flag of an opener: answer where you hear this end.
+const WHERE_HEARD: u8 = 1;
+/// Flag of an opener: this end has heard you in this slot.
+const HEARD: u8 = 2;
 
 /// A control message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +54,23 @@ pub enum Control<'a> {
         stamp: u64,
         /// Session time in ns at which it was answered.
         time: u64,
+    },
+    /// Opens the slot that it is sent in, on the sender's side.
+    Opener {
+        /// The sender is to be answered only in slots in which it was heard.
+        where_heard: bool,
+        /// The sender has heard the receiver in this slot.
+        heard: bool,
+    },
+    /// Send probes: in the next slot, and where this end can be answered.
+    ProbeRequest {
+        /// The sender's own time, to be sent back.
+        stamp: u64,
+    },
+    /// The answer to a request for probes.
+    Probe {
+        /// The stamp of the request.
+        stamp: u64,
     },
 }
 
@@ -98,6 +123,14 @@ impl<'a> Control<'a> {
             Self::Pong { stamp, time } => {
                 [head(PONG), stamp.to_be_bytes().to_vec(), time.to_be_bytes().to_vec()].concat()
             }
+            Self::Opener { where_heard, heard } => {
+                let flags = [(*where_heard, WHERE_HEARD), (*heard, HEARD)];
+                let flags = flags.iter().filter(|(set, _)| *set).map(|(_, flag)| flag).sum();
+                // As long as a ping and a probe.
+                [head(OPENER), vec![flags, 0, 0, 0, 0, 0, 0, 0]].concat()
+            }
+            Self::ProbeRequest { stamp } => [head(PROBE_REQUEST), stamp.to_be_bytes().to_vec()].concat(),
+            Self::Probe { stamp } => [head(PROBE), stamp.to_be_bytes().to_vec()].concat(),
         }
     }
 
@@ -114,6 +147,12 @@ impl<'a> Control<'a> {
             (TEARDOWN, 4) if body[1..] == [0, 0, 0] => Some(Self::Teardown(Reason::from_number(body[0]))),
             (PING, 8) => Some(Self::Ping { stamp: number(0)? }),
             (PONG, 16) => Some(Self::Pong { stamp: number(0)?, time: number(8)? }),
+            // Other flags are of later versions.
+            (OPENER, 8) => {
+                Some(Self::Opener { where_heard: body[0] & WHERE_HEARD != 0, heard: body[0] & HEARD != 0 })
+            }
+            (PROBE_REQUEST, 8) => Some(Self::ProbeRequest { stamp: number(0)? }),
+            (PROBE, 8) => Some(Self::Probe { stamp: number(0)? }),
             _ => None,
         }
     }
@@ -306,6 +345,10 @@ mod tests {
             Control::Teardown(Reason::Other(77)),
             Control::Ping { stamp: 5 },
             Control::Pong { stamp: 5, time: u64::MAX },
+            Control::Opener { where_heard: true, heard: false },
+            Control::Opener { where_heard: false, heard: true },
+            Control::ProbeRequest { stamp: 6 },
+            Control::Probe { stamp: 7 },
         ] {
             assert_eq!(Control::decode(&message.encode()), Some(message));
         }
@@ -336,6 +379,13 @@ mod tests {
         host_bits.network.prefix[15] = 1;
         assert_eq!(Request::decode(&Request { end: host_bits, tunnel: [0; 16] }.encode()), None);
         assert_eq!(Control::decode(&[9, 1, 0, 0]), None);
+        let opener = Control::decode(&[5, 1, 0, 0, 0xff, 1, 2, 3, 4, 5, 6, 7]);
+        assert_eq!(
+            opener,
+            Some(Control::Opener { where_heard: true, heard: true }),
+            "with what a later version may add"
+        );
+        assert_eq!(Control::decode(&[5, 1, 0, 0, 1, 0, 0, 0]), None);
         assert_eq!(Control::decode(&[3, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]), None);
     }
 

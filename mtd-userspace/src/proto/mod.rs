@@ -5,6 +5,7 @@ pub mod client;
 pub mod clock;
 pub mod exchange;
 pub mod messages;
+pub mod middlebox;
 #[cfg(test)]
 mod model;
 pub mod noise;

@@ -1,7 +1,7 @@
 //! Keys that several tables share.
 
 use super::{Key, Kind};
-use crate::model::{Mode, PERIOD_RANGE};
+use crate::model::{MiddleboxChoice, Mode, PERIOD_RANGE};
 
 /// The values of a name, in all tables that have one.
 pub const NAME: Kind = Kind::Text("1 to 32 letters, digits, \".\", \"_\" and \"-\", in ASCII");
@@ -31,3 +31,13 @@ pub const LOCAL_PREFIX: Key = Key::required(
     "Which own prefix is used.",
 )
 .otherwise("the first prefix");
+
+/// What is done about a middlebox on this side, in all tables with this key.
+pub const MIDDLEBOX: Key = Key::preset(
+    "middlebox",
+    Kind::Choice(MiddleboxChoice::WORDS),
+    r#""auto""#,
+    "Whether a stateful firewall or an address translator on this side lets in only answers. If so, this end opens each slot by up \
+     to two small packets, and the other end answers only where it has heard this one. \"auto\" asks the other end now and then, \
+     and does so until it is shown that nothing is in between.",
+);

@@ -3,13 +3,12 @@
 use tracing::{debug, error, warn};
 
 use super::effect::Effect;
-use super::installed::Installed;
 use super::origin::{Origin, OriginId, Request, Seen};
 use super::store::{Note, Store};
 use super::{Maps, Sessions};
 use crate::model::TunnelAddresses;
 use crate::proto::clock::Reading;
-use crate::proto::exchange::SessionId;
+use crate::proto::exchange::{SendSlot, SessionId};
 use crate::proto::packet;
 
 /// Number of ticks in which all sessions that are not watched closely are checked once: a second.
@@ -129,9 +128,16 @@ impl<M: Maps> Sessions<M> {
             }
             Request::Control { id, about, message } => {
                 if self.table.get((origin, about)).is_some() {
-                    self.send_control(origin, id, &message);
+                    self.send_control(origin, id, None, &message);
                 }
                 Ok(())
+            }
+            Request::ControlIn { id, slot, message } => {
+                self.send_control(origin, id, Some(slot), &message);
+                Ok(())
+            }
+            Request::Answer { id, where_heard } => {
+                self.table.answer((origin, id), where_heard).map_err(Into::into)
             }
             Request::Publish(publication) => {
                 self.write(Note::Publishing(Box::new(publication)));
@@ -175,12 +181,10 @@ impl<M: Maps> Sessions<M> {
         }
     }
 
-    fn send_control(&self, origin: OriginId, id: SessionId, message: &[u8]) {
-        let installed = self.table.get((origin, id));
-        let Some([source, destination]) = installed.and_then(Installed::control_addresses) else {
-            return;
-        };
-        if let Err(error) = self.wire.inject(&packet::control(source, destination, message)) {
+    fn send_control(&self, origin: OriginId, id: SessionId, slot: Option<SendSlot>, message: &[u8]) {
+        let Some(installed) = self.table.get((origin, id)) else { return };
+        let [source, destination] = installed.control_addresses();
+        if let Err(error) = self.wire.inject(&packet::control(source, destination, message), slot) {
             debug!("sending a control message: {error}");
         }
     }

@@ -91,6 +91,7 @@ fn connections(config: &Config, prefixes: &[Ipv6Net]) -> anyhow::Result<Vec<Conn
             window: server.window.as_secs(),
             keepalive: nanoseconds(server.keepalive),
             allowed: server.allowed_ips.clone(),
+            middlebox: server.middlebox,
         };
         let machine = Client::new(settings, random());
         let mut machine = machine

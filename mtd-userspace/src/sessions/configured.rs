@@ -19,7 +19,9 @@ use super::origin::{Origin, Request, Seen};
 use crate::config;
 use crate::model::{BootNs, ClockOffset, PeerNumber};
 use crate::proto::clock::{self, Reading};
-use crate::proto::exchange::SessionId;
+use crate::proto::exchange::{Received, SendSlot, SessionId};
+use crate::proto::messages::Control;
+use crate::proto::middlebox::{Middlebox, Moment, Opener};
 use crate::proto::session::Session;
 use crate::state::Past;
 
@@ -35,6 +37,8 @@ pub(super) struct ConfiguredPeer {
     heard: BootNs,
     numbers: Numbers,
     condition: Condition,
+    pub(super) middlebox: Middlebox,
+    opener: Opener,
 }
 
 /// Whether the session of a peer is in use.
@@ -60,6 +64,8 @@ impl ConfiguredPeer {
             heard: BootNs::NEVER,
             numbers: Numbers::new(0),
             condition: Condition::Absent,
+            middlebox: Middlebox::new(config.middlebox),
+            opener: Opener::default(),
             config,
         }
     }
@@ -79,6 +85,19 @@ impl ConfiguredPeer {
         self.heard = now.boot;
         self.numbers = Numbers::new(sequence);
         self.condition = Condition::Live;
+    }
+
+    /// Where its session is in time.
+    fn moment(&self, now: Reading) -> Moment {
+        Moment::of(&self.session, self.offset, now.boot)
+    }
+
+    /// The opener that is due, and the question whether openers are needed.
+    fn open(&mut self, now: Reading) -> impl Iterator<Item = Control<'static>> + use<> {
+        let moment = self.moment(now);
+        let opener = self.opener.next(self.middlebox.wants_openers(), moment);
+        let question = self.middlebox.next(self.opener.hears(moment), Some(self.session.is_first()), moment);
+        opener.into_iter().chain(question)
     }
 
     /// The state in which a session with this past starts.
@@ -210,12 +229,50 @@ impl Origin for Configured {
         }
         self.reserve();
         self.resume(now);
+        for (position, peer) in self.peers.iter_mut().enumerate() {
+            if peer.condition == Condition::Live {
+                let messages =
+                    peer.open(now).map(|message| in_slot(id(position), SendSlot::Present, &message));
+                self.requests.extend(messages);
+            }
+        }
+    }
+
+    fn handle_control(&mut self, received: Received<'_>, now: Reading) {
+        let (id, slot) = (received.id, received.slot);
+        let Some(peer) = self.peer(id) else { return };
+        let moment = peer.moment(now);
+        match Control::decode(received.message) {
+            Some(Control::Opener { where_heard, heard }) => {
+                peer.opener.handle_opener(slot, heard, moment);
+                let messages: Vec<_> = peer.open(now).collect();
+                self.requests.push_back(Request::Answer { id, where_heard });
+                let openers = messages.iter().map(|message| in_slot(id, SendSlot::Present, message));
+                self.requests.extend(openers);
+            }
+            Some(Control::ProbeRequest { stamp }) => {
+                peer.opener.handle_probed(moment);
+                let message = Control::Probe { stamp };
+                self.requests.push_back(in_slot(id, SendSlot::Next, &message));
+                self.requests.push_back(Request::Control { id, about: id, message: message.encode() });
+            }
+            Some(Control::Probe { stamp })
+                if peer.middlebox.handle_probe(stamp, slot, &peer.opener, moment) =>
+            {
+                peer.opener.tell_again();
+            }
+            // What is negotiated elsewhere is configured here.
+            _ => {}
+        }
     }
 
     fn handle_valid(&mut self, id: SessionId, seen: Seen, _now: Reading) {
         let Some(peer) = self.peer(id) else { return };
         peer.numbers.note_sent(seen.sequence);
         peer.heard = peer.heard.max(seen.last_valid);
+        if let Some(slot) = seen.heard {
+            peer.opener.handle_heard(slot);
+        }
     }
 
     fn handle_not_installed(&mut self, id: SessionId, _now: Reading) {
@@ -280,6 +337,11 @@ impl Origin for Configured {
 /// The number of a peer: its position in the configuration, from 1 on.
 const fn number(position: usize) -> PeerNumber {
     PeerNumber(position as u32 + 1)
+}
+
+/// A message in a slot that it names itself.
+fn in_slot(id: SessionId, slot: SendSlot, message: &Control<'_>) -> Request {
+    Request::ControlIn { id, slot, message: message.encode() }
 }
 
 const fn id(position: usize) -> SessionId {

@@ -74,13 +74,15 @@ pub(super) struct Installed {
     pub(super) offset: ClockOffset,
     pub(super) started: BootNs,
     pub(super) peer: PeerNumber,
-    /// `None`: the session was not negotiated, and has no control messages.
+    /// `None`: the session was not negotiated.
     pub(super) role: Option<Role>,
     pub(super) local: Inner,
     pub(super) remote: Inner,
     pub(super) networks: Option<Arc<[IpNet]>>,
     /// Out of use for a while: no packet passes.
     pub(super) resting: bool,
+    /// The peer is answered where it was heard.
+    pub(super) where_heard: bool,
 }
 
 impl Installed {
@@ -99,17 +101,23 @@ impl Installed {
     /// The element of the session table.
     pub(super) fn element(&self) -> abi::Session {
         let generation = if self.resting { 0 } else { self.place().generation };
-        self.session.element(generation, self.offset.0, self.peer.0, self.remote)
+        let mut element = self.session.element(generation, self.offset.0, self.peer.0, self.remote);
+        if self.where_heard {
+            element.flags |= abi::FLAG_HEARD;
+        }
+        element
     }
 
     /// The inner addresses of control messages, own and the peer's. They belong to this session alone, so that a message
     /// takes this session, whichever one carries the traffic.
-    pub(super) fn control_addresses(&self) -> Option<[[u8; 16]; 2]> {
+    pub(super) fn control_addresses(&self) -> [[u8; 16]; 2] {
         let [client, server] = self.session.control_addresses();
-        Some(match self.role? {
-            Role::Client => [client, server],
-            Role::Server => [server, client],
-        })
+        let from_client = match self.role {
+            Some(role) => role == Role::Client,
+            // Not negotiated: the first end is in the client's place.
+            None => self.session.is_first(),
+        };
+        if from_client { [client, server] } else { [server, client] }
     }
 
     pub(super) const fn route(&self) -> Route {
@@ -118,9 +126,9 @@ impl Installed {
     }
 
     /// The route of control messages.
-    pub(super) fn control_route(&self) -> Option<Destination> {
-        let [_, remote] = self.control_addresses()?;
-        Some((abi::ROUTE_KEY_FAMILY_BITS + 128, abi::route_key(6, &remote)))
+    pub(super) fn control_route(&self) -> Destination {
+        let [_, remote] = self.control_addresses();
+        (abi::ROUTE_KEY_FAMILY_BITS + 128, abi::route_key(6, &remote))
     }
 
     /// The inner networks of the peer: traffic to them goes to it.

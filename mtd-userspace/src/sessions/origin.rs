@@ -6,8 +6,9 @@
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use mtd_common::abi::SessionState;
+use mtd_common::abi::{FLAG_HEARD, SessionState};
 use mtd_common::address::Network;
+use mtd_common::heard;
 
 use super::configured::Configured;
 use super::effect::Effect;
@@ -16,7 +17,7 @@ use crate::config;
 use crate::model::{BootNs, ClientId, ClockOffset, TunnelAddresses};
 use crate::proto::client::Client;
 use crate::proto::clock::Reading;
-use crate::proto::exchange::{Action, Adopted, Install, Publication, Received, SessionId};
+use crate::proto::exchange::{Action, Adopted, Install, Publication, Received, SendSlot, SessionId};
 use crate::proto::server::Server;
 use crate::proto::session::Role;
 
@@ -38,11 +39,17 @@ pub(super) struct Seen {
     pub(super) last_valid: BootNs,
     /// The next number to send.
     pub(super) sequence: u64,
+    /// The newest slot in which the peer was heard.
+    pub(super) heard: Option<u64>,
 }
 
 impl Seen {
-    pub(super) const fn of(state: &SessionState) -> Self {
-        Self { last_valid: BootNs(state.rx_last_valid), sequence: state.tx_sequence }
+    pub(super) fn of(state: &SessionState) -> Self {
+        Self {
+            last_valid: BootNs(state.rx_last_valid),
+            sequence: state.tx_sequence,
+            heard: heard::newest(&state.heard),
+        }
     }
 }
 
@@ -60,6 +67,10 @@ pub(super) enum Request {
     Transmit(SessionId, Vec<u8>),
     /// Send this control message through a session, if the session that the message is about is installed.
     Control { id: SessionId, about: SessionId, message: Vec<u8> },
+    /// Send this control message through a session, in this slot wherever the peer was heard.
+    ControlIn { id: SessionId, slot: SendSlot, message: Vec<u8> },
+    /// Send in a session where its peer was heard (`where_heard`), or in the present slot.
+    Answer { id: SessionId, where_heard: bool },
     /// Publish this introduction, once that is noted in the state file.
     Publish(Publication),
     /// Work outside of the table.
@@ -162,6 +173,8 @@ impl Request {
             Action::Remove(id) => Self::Remove(id),
             Action::Transmit { id, packet } => Self::Transmit(id, packet),
             Action::Control { id, about, message } => Self::Control { id, about, message },
+            Action::ControlIn { id, slot, message } => Self::ControlIn { id, slot, message },
+            Action::Answer { id, where_heard } => Self::Answer { id, where_heard },
             Action::Fetch { window } => Self::Effect(fetch(window)?),
             Action::Publish(publication) => Self::Publish(publication),
         })
@@ -251,6 +264,9 @@ impl Origin for Connection {
 
     fn handle_valid(&mut self, id: SessionId, seen: Seen, now: Reading) {
         self.machine.handle_valid(id, seen.last_valid, now);
+        if let Some(slot) = seen.heard {
+            self.machine.handle_heard(id, slot);
+        }
     }
 
     fn handle_installed(&mut self, local: TunnelAddresses, remote: TunnelAddresses) {
@@ -308,6 +324,7 @@ fn adopted(left: &Left, session: &Arc<crate::proto::session::Session>) -> Adopte
         offset: ClockOffset(left.element.clock_offset),
         started: BootNs(left.note.started),
         last_valid: BootNs(left.state.rx_last_valid),
+        where_heard: left.element.flags & FLAG_HEARD != 0,
     }
 }
 

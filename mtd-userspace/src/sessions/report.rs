@@ -20,7 +20,7 @@ use crate::proto::exchange::SessionId;
 use crate::proto::messages::Reason;
 use crate::proto::server::{Server, View};
 use crate::proto::session::Session;
-use crate::status::{self, PeerState, SCHEMA, SessionRole, SessionState, Status};
+use crate::status::{self, Middlebox, PeerState, SCHEMA, SessionRole, SessionState, Status};
 
 impl<M: Maps> Sessions<M> {
     /// The document of the control socket. `name_of` knows the names of registered clients.
@@ -94,6 +94,10 @@ impl<M: Maps> Sessions<M> {
             state: client_state(machine),
             tunnel: tunnel(machine.tunnel()),
             hint: hint(machine),
+            middlebox: {
+                let (choice, finding) = machine.middlebox();
+                Some(Middlebox::of(choice, finding))
+            },
             ..status::Session::unknown()
         };
         match machine.session() {
@@ -141,6 +145,7 @@ impl<M: Maps> Sessions<M> {
             clock_offset_seconds: Some(clock::difference(*offset, now) as f64 / 1e9),
             rekeyed_seconds: Some(now.boot.since(*started) as f64 / 1e9),
             path_mtu: self.path_mtu(installed.peer),
+            answered_where_heard: installed.where_heard,
             received: Traffic { packets: state.rx_packets, bytes: state.rx_bytes },
             sent: Traffic { packets: state.tx_packets, bytes: state.tx_bytes },
             ..base
@@ -168,6 +173,8 @@ impl<M: Maps> Sessions<M> {
             received: Traffic { packets: state.rx_packets, bytes: state.rx_bytes },
             sent: Traffic { packets: state.tx_packets, bytes: state.tx_bytes },
             path_mtu: self.path_mtu(installed.peer),
+            middlebox: Some(Middlebox::of(peer.middlebox.choice(), peer.middlebox.finding())),
+            answered_where_heard: installed.where_heard,
             dropped_from_prefix: peer.dropped.iter().map(|(r, n)| (r.name().to_owned(), *n)).collect(),
             hint: peer_hint(peer, seen, loaded.start > number),
         })

@@ -34,8 +34,9 @@ impl<M: Maps> Sessions<M> {
             message: record.message(),
         };
         if let Some(origin) = self.origins.get(origin) {
-            let sequence = self.table.maps.state(index).map_or(0, |state| state.tx_sequence);
-            origin.handle_valid(id, Seen { last_valid: BootNs(record.time), sequence }, now);
+            let seen =
+                self.table.maps.state(index).map_or_else(|_| Seen::default(), |state| Seen::of(&state));
+            origin.handle_valid(id, Seen { last_valid: BootNs(record.time), ..seen }, now);
             origin.handle_control(received, now);
         }
         self.act(now);

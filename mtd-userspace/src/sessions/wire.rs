@@ -7,18 +7,19 @@ use std::mem::size_of;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use mtd_common::packet::ETHERTYPE_IPV6;
-use mtd_common::packet::inner::CONTROL_MARK;
+use mtd_common::packet::inner::{CONTROL_MARK, OPENER_MARK, PROBE_MARK};
 use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::device::TunnelInfo;
+use crate::proto::exchange::SendSlot;
 
 /// The packets that the controller sends itself.
 pub(super) trait Wire: Send {
     /// Sends a packet, which begins with its IPv6 header, on the underlay.
     fn transmit(&self, packet: &[u8]) -> io::Result<()>;
 
-    /// Sends an inner packet into the tunnel device.
-    fn inject(&self, inner: &[u8]) -> io::Result<()>;
+    /// Sends an inner packet, a control message, into the tunnel device; in this slot, or like any other packet.
+    fn inject(&self, inner: &[u8], slot: Option<SendSlot>) -> io::Result<()>;
 }
 
 /// The sockets.
@@ -26,6 +27,9 @@ pub(super) trait Wire: Send {
 pub(super) struct Sockets {
     network: OwnedFd,
     tunnel: OwnedFd,
+    /// Two more of that kind, whose packets go out in the present and in the next slot.
+    present: OwnedFd,
+    next: OwnedFd,
     tunnel_ifindex: u32,
     tunnel_mac: [u8; 6],
 }
@@ -37,13 +41,11 @@ impl Sockets {
         // The packet includes its header, and the kernel does not check it: any source address is possible.
         let network = socket(libc::AF_INET6, libc::SOCK_RAW, libc::IPPROTO_RAW)?;
         setsockopt(&network, sockopt::BindToDevice, &OsString::from(underlay))?;
-        let tunnel = socket(libc::AF_PACKET, libc::SOCK_RAW, 0)?;
-        // Hosts behind this one must not send in the controller's name: the send program checks for this mark.
-        setsockopt(&tunnel, sockopt::Mark, &CONTROL_MARK)?;
         Ok(Self {
             network,
-            // Made for protocol 0, so that it receives nothing.
-            tunnel,
+            tunnel: marked(CONTROL_MARK)?,
+            present: marked(OPENER_MARK)?,
+            next: marked(PROBE_MARK)?,
             tunnel_ifindex: device.ifindex,
             tunnel_mac: device.mac,
         })
@@ -61,7 +63,12 @@ impl Wire for Sockets {
         send(&self.network, packet, &address)
     }
 
-    fn inject(&self, inner: &[u8]) -> io::Result<()> {
+    fn inject(&self, inner: &[u8], slot: Option<SendSlot>) -> io::Result<()> {
+        let socket = match slot {
+            None => &self.tunnel,
+            Some(SendSlot::Present) => &self.present,
+            Some(SendSlot::Next) => &self.next,
+        };
         let mut frame = Vec::with_capacity(14 + inner.len());
         frame.extend(self.tunnel_mac);
         frame.extend(self.tunnel_mac);
@@ -73,8 +80,17 @@ impl Wire for Sockets {
         address.sll_protocol = ETHERTYPE_IPV6.to_be();
         address.sll_ifindex = self.tunnel_ifindex.cast_signed();
         address.sll_halen = 6;
-        send(&self.tunnel, &frame, &address)
+        send(socket, &frame, &address)
     }
+}
+
+/// A socket for packets with a mark. Hosts behind this one must not send in the controller's name: the send program checks
+/// the mark.
+fn marked(mark: u32) -> io::Result<OwnedFd> {
+    // Made for protocol 0, so that it receives nothing.
+    let socket = socket(libc::AF_PACKET, libc::SOCK_RAW, 0)?;
+    setsockopt(&socket, sockopt::Mark, &mark)?;
+    Ok(socket)
 }
 
 fn socket(family: i32, kind: i32, protocol: i32) -> io::Result<OwnedFd> {

@@ -25,7 +25,7 @@ pub use events::{
     ConfigurationEvent, EventDocument, EventLine, PathEvent, RegistrationEvent, SessionEvent, TaskEvent,
 };
 pub use health::{Paths, SessionCount, Slots, WallClock, Warning, WarningCode};
-pub use peers::{Endpoint, Peer, PeerState};
+pub use peers::{Endpoint, Middlebox, Peer, PeerState};
 pub use registered::{Client, Registered, Reload, Setting};
 pub use rendezvous::{Network, Rendezvous, RendezvousRole};
 pub use sessions::{Handshakes, Session, SessionRole, SessionState, Tunnel};

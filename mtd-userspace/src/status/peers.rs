@@ -5,7 +5,8 @@ use std::net::Ipv6Addr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::Traffic;
+use crate::model::{MiddleboxChoice, Traffic};
+use crate::proto::middlebox::Finding;
 
 /// State of the session with one peer.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -38,6 +39,12 @@ pub struct Peer {
     /// carries.
     #[serde(default)]
     pub path_mtu: Option<u32>,
+    /// What is known of a middlebox on this side; `None`: not reported by this version.
+    #[serde(default)]
+    pub middlebox: Option<Middlebox>,
+    /// The other end asks to be answered only where it was heard, because of a middlebox on its side.
+    #[serde(default)]
+    pub answered_where_heard: bool,
     /// Packets from the peer's own prefix that were dropped, by reason, as far as they were sampled: they tell a wrong
     /// configuration from an absent peer.
     pub dropped_from_prefix: BTreeMap<String, u64>,
@@ -64,6 +71,46 @@ impl PeerState {
             Self::Waiting => "waiting",
             Self::Open => "open",
             Self::Silent => "silent",
+        }
+    }
+}
+
+/// See [`Peer::middlebox`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Middlebox {
+    /// There may be one: this end opens each slot.
+    Assumed,
+    /// There is one: this end opens each slot.
+    Found,
+    /// The other end has shown that there is none.
+    None,
+    /// `middlebox = "on"`: this end opens each slot.
+    On,
+    /// `middlebox = "off"`.
+    Off,
+}
+
+impl Middlebox {
+    /// What is configured, and what was found out.
+    pub const fn of(choice: MiddleboxChoice, finding: Finding) -> Self {
+        match (choice, finding) {
+            (MiddleboxChoice::On, _) => Self::On,
+            (MiddleboxChoice::Off, _) => Self::Off,
+            (MiddleboxChoice::Auto, Finding::Assumed) => Self::Assumed,
+            (MiddleboxChoice::Auto, Finding::Found) => Self::Found,
+            (MiddleboxChoice::Auto, Finding::Absent) => Self::None,
+        }
+    }
+
+    /// The word in the documents.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Assumed => "assumed",
+            Self::Found => "found",
+            Self::None => "none",
+            Self::On => "on",
+            Self::Off => "off",
         }
     }
 }

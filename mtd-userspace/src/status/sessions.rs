@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::Endpoint;
+use super::{Endpoint, Middlebox};
 use crate::model::Traffic;
 
 /// Handshakes that clients have begun.
@@ -56,6 +56,12 @@ pub struct Session {
     /// As [`super::Peer::path_mtu`].
     #[serde(default)]
     pub path_mtu: Option<u32>,
+    /// As [`super::Peer::middlebox`]; absent at the server's end.
+    #[serde(default)]
+    pub middlebox: Option<Middlebox>,
+    /// As [`super::Peer::answered_where_heard`].
+    #[serde(default)]
+    pub answered_where_heard: bool,
     /// Inner packets and bytes received.
     pub received: Traffic,
     /// Inner packets and bytes sent.
@@ -83,6 +89,8 @@ impl Session {
             clock_offset_seconds: None,
             rekeyed_seconds: None,
             path_mtu: None,
+            middlebox: None,
+            answered_where_heard: false,
             received: Traffic::default(),
             sent: Traffic::default(),
             hint: None,

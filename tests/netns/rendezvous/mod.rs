@@ -17,10 +17,10 @@ mod steady;
 mod strangers;
 mod sybils;
 mod torture;
-mod watch;
+pub(crate) mod watch;
 mod web;
 mod windows;
-mod world;
+pub(crate) mod world;
 
 use std::time::Duration;
 

@@ -16,21 +16,21 @@ use mtd_tests::traffic::Load;
 use mtd_tests::wait_until;
 
 use super::PATIENCE;
-pub(super) use crate::world::Inner;
+pub(crate) use crate::world::Inner;
 use crate::world::{self, Name};
 
 /// Nodes of the DHT.
 const NODES: u32 = 7;
 
 /// Age at which keys are renewed.
-pub(super) const REKEY: Duration = Duration::from_secs(4);
+pub(crate) const REKEY: Duration = Duration::from_secs(4);
 
 /// Slot length of introductions.
-pub(super) const INTRODUCTION_SLOT: Duration = Duration::from_secs(5);
+pub(crate) const INTRODUCTION_SLOT: Duration = Duration::from_secs(5);
 
 /// A host of the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Who {
+pub(crate) enum Who {
     /// The server, which has both clients registered.
     Server,
     /// The first client.
@@ -41,7 +41,7 @@ pub(super) enum Who {
 
 impl Who {
     /// The name that the server has for a client.
-    pub(super) const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Server => "server",
             Self::Alice => "alice",
@@ -64,19 +64,19 @@ impl Name for Who {
 
 /// What hosts that meet by a rendezvous need besides their configurations.
 #[derive(Debug)]
-pub(super) struct Surroundings {
+pub(crate) struct Surroundings {
     /// The DHT.
-    pub(super) dht: PrivateDht,
+    pub(crate) dht: PrivateDht,
     /// By how much the clocks of the hosts are ahead, in ns.
     clock_offset: i64,
 }
 
 /// A server and its registered clients, which know nothing of each other but public keys.
-pub(super) type World = world::World<Who, Member, Surroundings>;
+pub(crate) type World = world::World<Who, Member, Surroundings>;
 
 impl World {
     /// Builds network and DHT, and configurations with short times; starts no controller.
-    pub(super) fn new(options: &TopologyOptions) -> Result<Self> {
+    pub(crate) fn new(options: &TopologyOptions) -> Result<Self> {
         mtd_tests::require_root();
         let topology = Topology::standard(options)?;
         let dht = dht(&topology, NODES)?;
@@ -103,26 +103,26 @@ impl World {
     }
 
     /// The same, with every controller started and every session open.
-    pub(super) fn open(options: &TopologyOptions) -> Result<Self> {
+    pub(crate) fn open(options: &TopologyOptions) -> Result<Self> {
         let mut world = Self::new(options)?;
         world.open_all()?;
         Ok(world)
     }
 
     /// Starts the server and then the clients, and waits until all sessions are open.
-    pub(super) fn open_all(&mut self) -> Result<()> {
+    pub(crate) fn open_all(&mut self) -> Result<()> {
         self.start_all()?;
         self.clients().into_iter().try_for_each(|client| self.wait_open(client))
     }
 
     /// A host's public key.
-    pub(super) fn public(&self, who: Who) -> PublicKey {
+    pub(crate) fn public(&self, who: Who) -> PublicKey {
         self.setup(who).public()
     }
 
     /// Sets the clocks of all hosts so that `elapsed` of a window of `window` is over, and gives them windows of this
     /// length. To be called before any controller starts.
-    pub(super) fn begin_in_window(&mut self, window: Duration, elapsed: Duration) -> Result<()> {
+    pub(crate) fn begin_in_window(&mut self, window: Duration, elapsed: Duration) -> Result<()> {
         let past = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos() % window.as_nanos();
         self.extra.clock_offset = (elapsed.as_nanos().cast_signed() - past.cast_signed()) as i64;
         for who in self.hosts() {
@@ -135,36 +135,36 @@ impl World {
     }
 
     /// Length of a window.
-    pub(super) fn window(&self) -> Result<Duration> {
+    pub(crate) fn window(&self) -> Result<Duration> {
         Ok(humantime::parse_duration(&self.setup(Who::Server).window)?)
     }
 
     /// Makes a host's clock wrong by `error` ns.
-    pub(super) fn set_clock_error(&self, who: Who, error: i64) -> Result<()> {
+    pub(crate) fn set_clock_error(&self, who: Who, error: i64) -> Result<()> {
         self.setup(who).set_clock(self.extra.clock_offset + error)
     }
 
     /// The Unix time by the clocks of the hosts, in ns.
-    pub(super) fn now(&self) -> Result<u64> {
+    pub(crate) fn now(&self) -> Result<u64> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos().cast_signed();
         Ok(u64::try_from(now + i128::from(self.extra.clock_offset))?)
     }
 
     /// Sleeps until `elapsed` of the present period of this length is over on the hosts' clocks.
-    pub(super) fn sleep_into(&self, period: Duration, elapsed: Duration) -> Result<()> {
+    pub(crate) fn sleep_into(&self, period: Duration, elapsed: Duration) -> Result<()> {
         let (length, past) = (period.as_nanos() as u64, self.now()? % period.as_nanos() as u64);
         thread::sleep(Duration::from_nanos((length + elapsed.as_nanos() as u64 - past) % length));
         Ok(())
     }
 
     /// The router between all hosts.
-    pub(super) fn router(&self) -> &Netns {
+    pub(crate) fn router(&self) -> &Netns {
         &self.topology().router
     }
 
     /// Starts a client's controller; returns the time from before its start to the first inner packet of the client's
     /// that the server has received.
-    pub(super) fn start_timed(&mut self, client: Who) -> Result<Duration> {
+    pub(crate) fn start_timed(&mut self, client: Who) -> Result<Duration> {
         let inbox = self.netns(Who::Server).enter(|| UdpSocket::bind((SERVER_V6, 0)))??;
         inbox.set_read_timeout(Some(PATIENCE))?;
         let to = inbox.local_addr()?;
@@ -186,39 +186,39 @@ impl World {
     }
 
     /// Runs `mtd ARGS…` for a host's controller, which must succeed, and returns what it prints.
-    pub(super) fn mtd(&self, who: Who, args: &[&str]) -> Result<String> {
+    pub(crate) fn mtd(&self, who: Who, args: &[&str]) -> Result<String> {
         let output = self.controller(who)?.command(self.netns(who), args)?;
         ensure!(output.status.success(), "mtd {args:?} on {who:?}: {output:?}");
         Ok(String::from_utf8(output.stdout)?)
     }
 
     /// The server's handshakes so far.
-    pub(super) fn handshakes(&self) -> Result<Handshakes> {
+    pub(crate) fn handshakes(&self) -> Result<Handshakes> {
         self.status(Who::Server)?.handshakes.context("the server tells nothing about handshakes")
     }
 
     /// Waits until the server has published `count` introductions, one for each client and window.
-    pub(super) fn wait_published(&self, count: u64) -> Result<()> {
+    pub(crate) fn wait_published(&self, count: u64) -> Result<()> {
         let published = || Ok(self.status(Who::Server)?.rendezvous.is_some_and(|it| it.published >= count));
         wait_until("the introductions to be published", PATIENCE, published).with_context(|| self.explain())
     }
 
     /// A client's session, as its own `mtd sessions --json` has it.
-    pub(super) fn session(&self, client: Who) -> Result<Session> {
+    pub(crate) fn session(&self, client: Who) -> Result<Session> {
         let sessions = self.controller(client)?.sessions(self.netns(client))?;
         ensure!(sessions.len() == 1, "{client:?} has one server, not {sessions:?}");
         Ok(sessions.into_iter().next().expect("one"))
     }
 
     /// The sessions with a client, as the server's `mtd sessions --json` has them.
-    pub(super) fn sessions_with(&self, client: Who) -> Result<Vec<Session>> {
+    pub(crate) fn sessions_with(&self, client: Who) -> Result<Vec<Session>> {
         let mut sessions = self.controller(Who::Server)?.sessions(self.netns(Who::Server))?;
         sessions.retain(|session| session.name == client.name());
         Ok(sessions)
     }
 
     /// Whether both ends say that a client's session is open.
-    pub(super) fn is_open(&self, client: Who) -> Result<bool> {
+    pub(crate) fn is_open(&self, client: Who) -> Result<bool> {
         let open = |session: &Session| session.state == SessionState::Open && session.hint.is_none();
         let far = self.sessions_with(client)?;
         Ok(open(&self.session(client)?) && !far.is_empty() && far.iter().all(open))
@@ -226,7 +226,7 @@ impl World {
 
     /// Waits until both ends say that a client's session is open, and the client reaches the server in both IP
     /// versions.
-    pub(super) fn wait_open(&self, client: Who) -> Result<()> {
+    pub(crate) fn wait_open(&self, client: Who) -> Result<()> {
         wait_until("the session to open", PATIENCE, || self.is_open(client))
             .and_then(|()| {
                 let addresses: [IpAddr; 2] = [SERVER_V6.into(), SERVER_V4.into()];
@@ -236,14 +236,14 @@ impl World {
     }
 
     /// A client's own address in the tunnel.
-    pub(super) fn address(&self, client: Who, inner: Inner) -> Result<IpAddr> {
+    pub(crate) fn address(&self, client: Who, inner: Inner) -> Result<IpAddr> {
         let addresses = self.session(client)?.tunnel.local;
         let found = addresses.iter().find(|address| address.is_ipv6() == (inner == Inner::V6));
         found.copied().with_context(|| format!("{client:?} has no {inner:?} address, but {addresses:?}"))
     }
 
     /// Starts traffic between a client and the server, as [`World::load_between`] does.
-    pub(super) fn load(&self, client: Who, inner: Inner) -> Result<Load> {
+    pub(crate) fn load(&self, client: Who, inner: Inner) -> Result<Load> {
         self.load_between(client, inner, |who, inner| match (who, inner) {
             (Who::Server, Inner::V4) => Ok(SERVER_V4.into()),
             (Who::Server, Inner::V6) => Ok(SERVER_V6.into()),
@@ -253,7 +253,7 @@ impl World {
 }
 
 /// A TOML string.
-pub(super) fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     format!("{text:?}")
 }
 

@@ -15,7 +15,7 @@ mod torture;
 mod two;
 mod upgrade;
 mod web;
-mod world;
+pub(crate) mod world;
 mod wrong;
 
 use std::time::Duration;

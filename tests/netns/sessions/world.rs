@@ -14,12 +14,12 @@ use mtd_tests::topology::{Host, Topology, TopologyOptions};
 use mtd_tests::traffic::Load;
 
 use super::PATIENCE;
-pub(super) use crate::world::Inner;
+pub(crate) use crate::world::Inner;
 use crate::world::{self, Name};
 
 /// A host of the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Role {
+pub(crate) enum Role {
     /// The client.
     Client,
     /// The second client.
@@ -41,11 +41,11 @@ impl Name for Role {
 }
 
 /// A server with a static session to each client.
-pub(super) type World = world::World<Role, Setup>;
+pub(crate) type World = world::World<Role, Setup>;
 
 impl World {
     /// Builds the network and correct configurations for a session between the server and each client; starts nothing.
-    pub(super) fn new(mode: &str, options: &TopologyOptions) -> Result<Self> {
+    pub(crate) fn new(mode: &str, options: &TopologyOptions) -> Result<Self> {
         mtd_tests::require_root();
         let topology = Topology::standard(options)?;
         let server = End::new(1, &topology.server);
@@ -65,7 +65,7 @@ impl World {
     }
 
     /// The same, with every controller started and every session open.
-    pub(super) fn open(mode: &str, options: &TopologyOptions) -> Result<Self> {
+    pub(crate) fn open(mode: &str, options: &TopologyOptions) -> Result<Self> {
         let mut world = Self::new(mode, options)?;
         world.start_all()?;
         world.wait_open()?;
@@ -73,12 +73,12 @@ impl World {
     }
 
     /// The tunnel end of a host.
-    pub(super) fn end(&self, role: Role) -> &End {
+    pub(crate) fn end(&self, role: Role) -> &End {
         &self.setup(role).local
     }
 
     /// The tunnel address of a host in an IP version.
-    pub(super) fn address(&self, role: Role, inner: Inner) -> IpAddr {
+    pub(crate) fn address(&self, role: Role, inner: Inner) -> IpAddr {
         match inner {
             Inner::V4 => self.end(role).v4.into(),
             Inner::V6 => self.end(role).v6.into(),
@@ -86,20 +86,20 @@ impl World {
     }
 
     /// The names of what mtd keeps for a host.
-    pub(super) fn instance(&self, role: Role) -> Result<Instance> {
+    pub(crate) fn instance(&self, role: Role) -> Result<Instance> {
         let host = self.host(role);
         Ok(host.netns.enter(|| Instance::of(&host.ifname))??)
     }
 
     /// Starts a controller and kills it after `time`, however far it has come by then.
-    pub(super) fn start_and_kill(&self, role: Role, time: Duration) -> Result<()> {
+    pub(crate) fn start_and_kill(&self, role: Role, time: Duration) -> Result<()> {
         let mut controller = self.setup(role).spawn(self.netns(role))?;
         thread::sleep(time);
         controller.process.kill().with_context(|| controller.process.log()).map(drop)
     }
 
     /// Runs `mtd detach` for a host without a controller, and checks that nothing of mtd is left.
-    pub(super) fn detach(&self, role: Role) -> Result<()> {
+    pub(crate) fn detach(&self, role: Role) -> Result<()> {
         let host = self.host(role);
         let mut command = host.netns.command(mtd_program()?)?;
         let output = command.args(["detach", &host.ifname]).output()?;
@@ -118,7 +118,7 @@ impl World {
     }
 
     /// Waits until every client and the server reach each other in both IP versions, and all sessions say they are open.
-    pub(super) fn wait_open(&self) -> Result<()> {
+    pub(crate) fn wait_open(&self) -> Result<()> {
         for role in self.clients() {
             for address in self.end(Role::Server).addresses() {
                 self.netns(role).wait_reachable(address, PATIENCE).with_context(|| self.explain())?;
@@ -133,25 +133,25 @@ impl World {
     }
 
     /// What the controller of a host has said since its start.
-    pub(super) fn log(&self, role: Role) -> Result<String> {
+    pub(crate) fn log(&self, role: Role) -> Result<String> {
         Ok(self.controller(role)?.process.log())
     }
 
     /// The session of a client, or the first one of the server.
-    pub(super) fn peer(&self, role: Role) -> Result<status::Peer> {
+    pub(crate) fn peer(&self, role: Role) -> Result<status::Peer> {
         let peers = self.status(role)?.peers;
         peers.into_iter().next().with_context(|| format!("{role:?} has no peer"))
     }
 
     /// What `mtd status` prints for people on a host.
-    pub(super) fn status_text(&self, role: Role) -> Result<String> {
+    pub(crate) fn status_text(&self, role: Role) -> Result<String> {
         let output = self.controller(role)?.command(self.netns(role), &["status"])?;
         ensure!(answered(&output), "mtd status failed: {output:?}");
         Ok(String::from_utf8(output.stdout)?)
     }
 
     /// Waits until the first session of a host is in `slot` or beyond, as mtd itself reports.
-    pub(super) fn wait_for_slot(&self, role: Role, slot: u64) -> Result<()> {
+    pub(crate) fn wait_for_slot(&self, role: Role, slot: u64) -> Result<()> {
         let period = Duration::from_secs_f64(self.peer(role)?.period_seconds);
         let deadline = Instant::now() + PATIENCE + period * 60;
         while self.peer(role)?.slot < slot {
@@ -162,12 +162,12 @@ impl World {
     }
 
     /// Starts traffic between a client and the server, as [`World::load_between`] does.
-    pub(super) fn load(&self, client: Role, inner: Inner) -> Result<Load> {
+    pub(crate) fn load(&self, client: Role, inner: Inner) -> Result<Load> {
         self.load_between(client, inner, |role, inner| Ok(self.address(role, inner)))
     }
 
     /// Where connections between the client and the server can go: opened by either, in both IP versions.
-    pub(super) fn ways(&self) -> Vec<(&Netns, &Netns, IpAddr)> {
+    pub(crate) fn ways(&self) -> Vec<(&Netns, &Netns, IpAddr)> {
         let ends = [(Role::Client, Role::Server), (Role::Server, Role::Client)];
         let ways = ends.map(|(from, to)| {
             self.end(to).addresses().map(|address| (self.netns(from), self.netns(to), address))

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use ipnet::Ipv6Net;
 use mtd::keys::{PublicKey, SecretKey};
-use mtd::model::{BootNs, ClockOffset, Reading, UnixNs};
+use mtd::model::{BootNs, ClockOffset, MiddleboxChoice, Reading, UnixNs};
 use mtd::proto::client::{Client, Fetched, Phase, Settings, Trouble};
 use mtd::proto::exchange::{Action, Install, Random, Received, SessionId};
 use mtd::proto::packet;
@@ -146,6 +146,8 @@ impl Swarm {
                 window: window.as_secs(),
                 keepalive: Duration::from_secs(10).as_nanos() as u64,
                 allowed: Vec::new(),
+                // Nothing is between them and the server.
+                middlebox: MiddleboxChoice::Off,
             };
             let mut machine = Client::new(settings, random()).context("a key is of no use")?;
             machine.begin_in(Some(network(site, n)));
@@ -290,7 +292,8 @@ impl Swarm {
                     tables.route = tables.route.filter(|route| *route != id);
                 }
                 Action::Transmit { packet, .. } => transmit(&self.socket, &packet)?,
-                Action::Control { id, message, .. } => {
+                // All is sent in the present slot, as openers are.
+                Action::Control { id, message, .. } | Action::ControlIn { id, message, .. } => {
                     let Some(entry) = tables.entries.get_mut(&id) else { continue };
                     let [from, to] = entry.session.control_addresses();
                     let sealed = entry.seal(&packet::control(from, to, &message), now);
@@ -302,6 +305,7 @@ impl Swarm {
                     member.machine.handle_fetched(window, fetched, now);
                 }
                 Action::Publish(_) => bail!("a client publishes nothing"),
+                Action::Answer { .. } => bail!("a server opens no slots"),
             }
         }
         if let Some(trouble) = member.machine.trouble()

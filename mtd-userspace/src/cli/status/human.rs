@@ -10,8 +10,8 @@ use super::guard::{self, would_be_dropped};
 use crate::cli::output::{self, Section, Style};
 use crate::model::{Frames, Traffic};
 use crate::status::{
-    Endpoint, Handshakes, Network, Peer, PeerState, Rendezvous, RendezvousRole, Session, SessionRole,
-    SessionState, Status,
+    Endpoint, Handshakes, Middlebox, Network, Peer, PeerState, Rendezvous, RendezvousRole, Session,
+    SessionRole, SessionState, Status,
 };
 
 /// Most sessions that are shown; of the others, only their number.
@@ -117,6 +117,7 @@ fn peer_section(peer: &Peer, style: Style) -> Section {
     section.row("remote", endpoint(peer.remote));
     section.row("clock offset", format!("{:+.3} s", peer.clock_offset_seconds));
     path_row(&mut section, peer.path_mtu);
+    middlebox_rows(&mut section, peer.middlebox, peer.answered_where_heard);
     section.row("received", traffic(peer.received));
     section.row("sent", traffic(peer.sent));
     if !peer.dropped_from_prefix.is_empty() {
@@ -233,9 +234,29 @@ fn session_section(session: &Session, style: Style) -> Section {
         section.row("clock offset", format!("{offset:+.3} s"));
     }
     path_row(&mut section, session.path_mtu);
+    middlebox_rows(&mut section, session.middlebox, session.answered_where_heard);
     section.row("received", traffic(session.received));
     section.row("sent", traffic(session.sent));
     section
+}
+
+/// Middleboxes on this side, and on the other one.
+fn middlebox_rows(section: &mut Section, found: Option<Middlebox>, answered_where_heard: bool) {
+    if let Some(found) = found {
+        section.row(
+            "middlebox here",
+            match found {
+                Middlebox::Assumed => "assumed: each slot is opened from here",
+                Middlebox::Found => "found: each slot is opened from here",
+                Middlebox::On => "configured: each slot is opened from here",
+                Middlebox::None => "none",
+                Middlebox::Off => "off: not looked for",
+            },
+        );
+    }
+    if answered_where_heard {
+        section.row("middlebox there", "the other end is answered where it was heard");
+    }
 }
 
 fn frames_section(frames: &Frames, style: Style) -> Section {

@@ -7,8 +7,8 @@ use super::*;
 use crate::control::tests::{Running, sample};
 use crate::model::{MapFill, Program, Traffic};
 use crate::status::{
-    Endpoint, Guard, Handshakes, Network, Peer, PeerState, Rendezvous, RendezvousRole, Session, SessionRole,
-    SessionState, Slots, Tunnel, WallClock,
+    Endpoint, Guard, Handshakes, Middlebox, Network, Peer, PeerState, Rendezvous, RendezvousRole, Session,
+    SessionRole, SessionState, Slots, Tunnel, WallClock,
 };
 
 #[derive(Parser)]
@@ -39,6 +39,8 @@ pub(crate) fn office() -> Peer {
         received: Traffic { packets: 1_000, bytes: 1_572_864 },
         sent: Traffic { packets: 1, bytes: 60 },
         path_mtu: None,
+        middlebox: Some(Middlebox::Found),
+        answered_where_heard: false,
         dropped_from_prefix: BTreeMap::new(),
         hint: None,
     }
@@ -64,6 +66,8 @@ pub(crate) fn session() -> Session {
         clock_offset_seconds: Some(-0.0123),
         rekeyed_seconds: Some(30.0),
         path_mtu: Some(1400),
+        middlebox: None,
+        answered_where_heard: true,
         received: Traffic { packets: 1_000, bytes: 1_572_864 },
         sent: Traffic { packets: 1, bytes: 60 },
         hint: None,
@@ -113,6 +117,7 @@ fn people_see_sections_with_aligned_values() {
         "  local:             [2001:db8:1::1234]:4000",
         "  remote:            [2001:db8:2::5678]:50000",
         "  clock offset:      -0.012 s",
+        "  middlebox here:    found: each slot is opened from here",
         "  received:          1.50 MiB in 1000 packets",
         "  sent:              60 B in 1 packet",
         "",
@@ -251,6 +256,7 @@ fn a_server_shows_rendezvous_clients_and_sessions() {
         "  keys:              30 s old",
         "  clock offset:      -0.012 s",
         "  path:              carries packets of up to 1400 B, says a router",
+        "  middlebox there:   the other end is answered where it was heard",
         "  received:          1.50 MiB in 1000 packets",
         "  sent:              60 B in 1 packet",
         "",

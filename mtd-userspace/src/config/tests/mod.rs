@@ -15,7 +15,7 @@ use ipnet::Ipv6Net;
 
 use super::*;
 use crate::keys::SecretKey;
-use crate::model::{KeyStreamChoice, LinkMode, Mode, Policy, SteeringChoice, XdpChoice};
+use crate::model::{KeyStreamChoice, LinkMode, MiddleboxChoice, Mode, Policy, SteeringChoice, XdpChoice};
 
 const EXAMPLE: &str = include_str!("../../../../packaging/mtd.toml.example");
 
@@ -42,6 +42,7 @@ peer_seed = "0000:0000:0000:0002"
 period = "1500ms"
 mode = "authenticate"
 allowed_ips = "fd00:6d74::3/128"
+middlebox = "on"
 "#;
 
 fn errors(text: &str) -> String {
@@ -92,6 +93,7 @@ fn every_value_arrives() {
         period: Duration::from_millis(1500),
         mode: Mode::Authenticate,
         allowed_ips: vec![ip("fd00:6d74::3/128")],
+        middlebox: MiddleboxChoice::On,
     };
     assert_eq!(config.peers[1], expected);
     assert_eq!(config.peers[0].seed, [0x00, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77]);
@@ -232,7 +234,7 @@ fn missing_keys() {
     ]);
     let found = errors(&format!("{BASE}[[peer]]\n"));
     for key in ["name", "prefix", "key_file", "seed", "peer_seed", "allowed_ips"] {
-        let start = format!("mtd.toml:23:1: peer.{key}: is missing; add a line such as {key} = ");
+        let start = format!("mtd.toml:24:1: peer.{key}: is missing; add a line such as {key} = ");
         assert_eq!(found.lines().filter(|line| line.starts_with(&start)).count(), 1, "{key}: {found}");
     }
     assert_eq!(found.lines().count(), 6, "{found}");

@@ -15,6 +15,7 @@ use crate::proto::exchange::{
     random_bytes, random_u64,
 };
 use crate::proto::messages::{Control, Request, Response, Tunnel};
+use crate::proto::middlebox::Opener;
 use crate::proto::noise::{Ephemeral, Initiator, Secrets};
 use crate::proto::packet::Path;
 use crate::proto::session::{Ends, Role, Session, Terms};
@@ -222,9 +223,12 @@ impl Client {
             expires_at: now.boot + expire_after,
             last_valid: BootNs::NEVER,
             retires: None,
+            opener: Opener::default(),
         });
         self.search = None;
         self.silent = false;
+        // First, so that the answer to the ping can be sent where this end was heard.
+        self.keep_open(now);
         // The server counts the session as open from the first valid packet on.
         self.ping(now);
     }

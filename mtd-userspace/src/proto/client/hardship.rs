@@ -10,6 +10,7 @@ fn start(world: &mut World, n: usize, keepalive: u64) {
         window: world.window,
         keepalive,
         allowed: Vec::new(),
+        middlebox: world.middlebox,
     };
     let random = world.dice.source();
     let mut client = Client::new(settings, random).unwrap();

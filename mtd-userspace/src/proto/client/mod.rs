@@ -12,8 +12,11 @@
 
 mod attempt;
 #[cfg(test)]
+mod firewall;
+#[cfg(test)]
 mod hardship;
 mod keeping;
+mod opening;
 mod search;
 #[cfg(test)]
 mod tests;
@@ -30,10 +33,11 @@ use self::search::Search;
 use super::clock::Reading;
 use super::exchange::{Action, Adopted, Random, Received, SECOND, SessionId, random_u64};
 use super::messages::{Control, Reason, Tunnel};
+use super::middlebox::{Middlebox, Opener};
 use super::rendezvous::{Introduction, Shared};
 use super::session::Session;
 use crate::keys::{PublicKey, SecretKey};
-use crate::model::{BootNs, ClockOffset};
+use crate::model::{BootNs, ClockOffset, MiddleboxChoice};
 
 /// Longest wait between two tries, in ns.
 const MAX_BACKOFF: u64 = 30 * SECOND;
@@ -50,6 +54,8 @@ pub struct Settings {
     pub keepalive: u64,
     /// Inner networks in which the server may have addresses, in addition to private ones.
     pub allowed: Vec<IpNet>,
+    /// Whether something on this side lets in only answers.
+    pub middlebox: MiddleboxChoice,
 }
 
 /// The result of a fetch.
@@ -103,6 +109,7 @@ struct Active {
     last_valid: BootNs,
     /// Boot time at which it is removed, since another session has replaced it.
     retires: Option<BootNs>,
+    opener: Opener,
 }
 
 /// The client's machine: one for each server.
@@ -125,6 +132,7 @@ pub struct Client {
     last_ping: BootNs,
     last_refresh: BootNs,
     silent: bool,
+    middlebox: Middlebox,
     actions: VecDeque<Action>,
     ids: u64,
     trouble: Option<Trouble>,
@@ -153,6 +161,7 @@ impl Client {
         let shared = Shared::new(&settings.identity, &settings.server)?;
         Some(Self {
             public: settings.identity.public(),
+            middlebox: Middlebox::new(settings.middlebox),
             settings,
             shared,
             random,
@@ -176,7 +185,7 @@ impl Client {
 
     /// Goes on with a session that an earlier controller left.
     pub fn adopt(&mut self, adopted: Adopted, tunnel: (Tunnel, Tunnel)) -> SessionId {
-        let Adopted { session, offset, started, last_valid } = adopted;
+        let Adopted { session, offset, started, last_valid, .. } = adopted;
         let id = self.new_id();
         let lifetime = session.until.saturating_sub(offset.session(started).0);
         self.sessions.push(Active {
@@ -190,6 +199,7 @@ impl Client {
             expires_at: started + lifetime,
             last_valid,
             retires: None,
+            opener: Opener::default(),
         });
         // In the order in which they began: the newest is the one that traffic goes through.
         self.sessions.sort_by_key(|active| active.started);
@@ -257,6 +267,7 @@ impl Client {
         self.network = network;
         self.abandon_attempt();
         self.rekey = None;
+        self.middlebox.reset();
         self.known.values_mut().for_each(|known| known.failed = false);
         // Nothing reaches other addresses any more; and no packet may leave here with a source that reveals where this host
         // was before.
@@ -277,6 +288,7 @@ impl Client {
             return;
         }
         self.keep(now);
+        self.keep_open(now);
         self.continue_attempt(now);
         if self.wants_session(now) && self.attempt.is_none() && now.boot >= self.next_try {
             self.connect(now);
@@ -296,8 +308,9 @@ impl Client {
             Control::Teardown(reason) => self.handle_teardown(received.id, reason, now),
             Control::Pong { stamp, time } => self.handle_pong(received.id, stamp, time, now),
             Control::Ping { stamp } => self.answer_ping(received.id, stamp, now),
-            // A client answers no requests.
-            Control::Request(_) => {}
+            Control::Probe { stamp } => self.handle_probe(&received, stamp, now),
+            // A client answers no requests, and a server needs no openers.
+            Control::Request(_) | Control::ProbeRequest { .. } | Control::Opener { .. } => {}
         }
     }
 

@@ -1,6 +1,7 @@
 //! Both ends of a rendezvous in one process, in virtual time, over a network that loses, delays, duplicates and
 //! re-orders, with a data plane and a DHT that do what the real ones do: for the tests of both machines.
 
+mod firewall;
 mod tables;
 
 use std::collections::{BTreeMap, HashMap};
@@ -8,16 +9,17 @@ use std::collections::{BTreeMap, HashMap};
 use mtd_common::abi;
 use mtd_common::address::Network;
 
+pub(super) use self::firewall::Firewall;
 pub(super) use self::tables::Tables;
 use super::client::{self, Client, Fetched, Phase};
 use super::clock::Reading;
-use super::exchange::{Action, Received, SECOND};
+use super::exchange::{Action, Received, SECOND, SendSlot, SessionId};
 use super::messages::Tunnel;
 use super::packet::{self};
 use super::rendezvous::Introduction;
 use super::server::{self, Server};
 use crate::keys::SecretKey;
-use crate::model::{BootNs, UnixNs};
+use crate::model::{BootNs, MiddleboxChoice, UnixNs};
 
 pub(super) const MILLISECOND: u64 = 1_000_000;
 /// Time between two steps of the world.
@@ -70,6 +72,8 @@ pub(super) struct Host {
     pub(super) identity: SecretKey,
     /// Application data that arrived.
     pub(super) delivered: Vec<Vec<u8>>,
+    /// A stateful firewall in front of it.
+    pub(super) firewall: Option<Firewall>,
 }
 
 impl Host {
@@ -106,6 +110,8 @@ pub(super) struct World {
     /// Every packet that was sent, for eavesdroppers.
     pub(super) heard: Vec<Vec<u8>>,
     pub(super) window: u64,
+    /// What clients are configured to do about a middlebox.
+    pub(super) middlebox: MiddleboxChoice,
 }
 
 enum Event {
@@ -132,6 +138,7 @@ impl World {
             network: Some(network(u16::from(n) + 1)),
             identity: SecretKey::from_bytes([n + 1; 32]),
             delivered: Vec::new(),
+            firewall: None,
         };
         Self {
             boot: 1000 * SECOND,
@@ -143,6 +150,7 @@ impl World {
             dht: HashMap::new(),
             heard: Vec::new(),
             window: 900,
+            middlebox: MiddleboxChoice::Auto,
         }
     }
 
@@ -252,6 +260,7 @@ impl World {
             window: self.window,
             keepalive: 10 * SECOND,
             allowed: Vec::new(),
+            middlebox: self.middlebox,
         };
         let random = self.dice.source();
         Client::new(settings, random).unwrap()
@@ -309,7 +318,7 @@ impl World {
         let boot = self.boot;
         let tables = &mut self.hosts[from].tables;
         let Some(id) = tables.routes.get(&destination).copied() else { return false };
-        let Some(packet) = tables.seal(id, &inner, boot) else { return false };
+        let Some(packet) = tables.seal(id, None, &inner, boot) else { return false };
         self.transmit(&packet);
         true
     }
@@ -317,6 +326,9 @@ impl World {
     /// Puts a packet onto the network.
     pub(super) fn transmit(&mut self, packet: &[u8]) {
         self.heard.push(packet.to_vec());
+        if let Some(firewall) = self.host_at(&packet[8..16]).and_then(|n| self.hosts[n].firewall.as_mut()) {
+            firewall.out(packet, self.boot);
+        }
         let copies = if self.dice.below(1000) < self.faults.duplication { 2 } else { 1 };
         for _ in 0..copies {
             if self.dice.below(1000) >= self.faults.loss {
@@ -344,13 +356,17 @@ impl World {
         }
     }
 
+    /// The host whose prefix begins with these bytes.
+    fn host_at(&self, high: &[u8]) -> Option<usize> {
+        self.hosts.iter().position(|host| host.network.is_some_and(|network| network.prefix[..8] == *high))
+    }
+
     fn deliver(&mut self, packet: &[u8]) {
-        let destination = &packet[24..32];
-        let to = self
-            .hosts
-            .iter()
-            .position(|host| host.network.is_some_and(|network| network.prefix[..8] == *destination));
-        let Some(n) = to else { return };
+        let Some(n) = self.host_at(&packet[24..32]) else { return };
+        let passes = |firewall: &mut Firewall| firewall.passes(packet, self.boot);
+        if !self.hosts[n].firewall.as_mut().is_none_or(passes) {
+            return;
+        }
         let (boot, now) = (self.boot, self.hosts[n].now(self.boot));
         let host = &mut self.hosts[n];
         let (id, slot, inner) = match host.tables.receive(packet, boot) {
@@ -380,7 +396,12 @@ impl World {
         for (id, entry) in &host.tables.entries {
             if entry.last_valid.happened() {
                 match &mut host.machine {
-                    Some(Machine::Client(client)) => client.handle_valid(*id, entry.last_valid, now),
+                    Some(Machine::Client(client)) => {
+                        client.handle_valid(*id, entry.last_valid, now);
+                        if let Some(slot) = entry.heard.last() {
+                            client.handle_heard(*id, *slot);
+                        }
+                    }
                     Some(Machine::Server(server)) => server.handle_valid(*id, entry.last_valid, now),
                     None => {}
                 }
@@ -412,6 +433,16 @@ impl World {
         }
     }
 
+    fn send_control(&mut self, n: usize, id: SessionId, slot: Option<SendSlot>, message: &[u8]) {
+        let (boot, tables) = (self.boot, &mut self.hosts[n].tables);
+        let Some(entry) = tables.entries.get(&id) else { return };
+        let (from, to) = (entry.local.to_map()[0], entry.remote.to_map()[0]);
+        let inner = packet::control(from, to, message);
+        if let Some(packet) = tables.seal(id, slot, &inner, boot) {
+            self.transmit(&packet);
+        }
+    }
+
     fn carry_out(&mut self, n: usize, action: Action) {
         let boot = self.boot;
         let tables = &mut self.hosts[n].tables;
@@ -433,14 +464,14 @@ impl World {
             }
             Action::Transmit { packet, .. } => self.transmit(&packet),
             Action::Control { id, about, message } => {
-                if !tables.entries.contains_key(&about) {
-                    return;
+                if tables.entries.contains_key(&about) {
+                    self.send_control(n, id, None, &message);
                 }
-                let Some(entry) = tables.entries.get(&id) else { return };
-                let (from, to) = (entry.local.to_map()[0], entry.remote.to_map()[0]);
-                let inner = packet::control(from, to, &message);
-                if let Some(packet) = tables.seal(id, &inner, boot) {
-                    self.transmit(&packet);
+            }
+            Action::ControlIn { id, slot, message } => self.send_control(n, id, Some(slot), &message),
+            Action::Answer { id, where_heard } => {
+                if let Some(entry) = tables.entries.get_mut(&id) {
+                    entry.where_heard = where_heard;
                 }
             }
             Action::Publish(publication) => {

@@ -8,21 +8,25 @@ use mtd_common::{DropReason, abi, slot};
 
 use crate::keys::PublicKey;
 use crate::model::{BootNs, ClockOffset};
-use crate::proto::exchange::{Adopted, Install, SessionId};
+use crate::proto::exchange::{Adopted, Install, SendSlot, SessionId};
 use crate::proto::messages::Tunnel;
 use crate::proto::packet::{self, Path};
 use crate::proto::session::Session;
 
 /// A session in the tables.
-pub(super) struct Entry {
+pub(in crate::proto) struct Entry {
     pub(super) session: Arc<Session>,
-    pub(super) offset: ClockOffset,
+    pub(in crate::proto) offset: ClockOffset,
     pub(super) sequence: u64,
     pub(super) used: BTreeSet<u64>,
     pub(super) tags: BTreeSet<Vec<u8>>,
     pub(super) remote: Tunnel,
     pub(super) local: Tunnel,
     pub(super) last_valid: BootNs,
+    /// The slots in which the peer was heard.
+    pub(super) heard: BTreeSet<u64>,
+    /// It is answered there.
+    pub(in crate::proto) where_heard: bool,
     pub(super) peer: PublicKey,
     pub(super) started: BootNs,
 }
@@ -34,6 +38,7 @@ impl Entry {
             offset: self.offset,
             started: self.started,
             last_valid: self.last_valid,
+            where_heard: self.where_heard,
         }
     }
 }
@@ -41,7 +46,7 @@ impl Entry {
 /// The maps and programs of one host.
 #[derive(Default)]
 pub(in crate::proto) struct Tables {
-    pub(super) entries: BTreeMap<SessionId, Entry>,
+    pub(in crate::proto) entries: BTreeMap<SessionId, Entry>,
     /// Session that traffic for this peer tunnel address goes through.
     pub(super) routes: HashMap<Tunnel, SessionId>,
     /// Packets dropped, by reason.
@@ -64,6 +69,8 @@ impl Tables {
                 remote: install.remote,
                 local: install.local,
                 last_valid: BootNs::NEVER,
+                heard: BTreeSet::new(),
+                where_heard: false,
                 peer: install.peer,
                 started: install.started,
             },
@@ -76,10 +83,23 @@ impl Tables {
     }
 
     /// Seals an inner packet as the send program does.
-    pub(super) fn seal(&mut self, id: SessionId, inner: &[u8], boot: u64) -> Option<Vec<u8>> {
+    pub(super) fn seal(
+        &mut self,
+        id: SessionId,
+        chosen: Option<SendSlot>,
+        inner: &[u8],
+        boot: u64,
+    ) -> Option<Vec<u8>> {
         let entry = self.entries.get_mut(&id)?;
         let time = entry.offset.session(BootNs(boot)).0;
-        let number = slot::number(time, entry.session.phase, entry.session.period);
+        let present = slot::number(time, entry.session.phase, entry.session.period);
+        let number = match chosen {
+            Some(SendSlot::Next) => present + 1,
+            None if entry.where_heard && !entry.heard.contains(&present) => {
+                if entry.heard.contains(&(present - 1)) { present - 1 } else { present }
+            }
+            Some(SendSlot::Present) | None => present,
+        };
         let (local, remote) = entry.session.endpoints(number);
         entry.sequence += 1;
         let nonce = (entry.session.tx.0.seal, number, entry.sequence);
@@ -120,6 +140,7 @@ impl Tables {
                             return Err(DropReason::Replayed);
                         }
                         entry.last_valid = BootNs(boot);
+                        entry.heard.insert(number);
                         return Ok((*id, number as u32, inner));
                     }
                     Err(why) => reason = why,

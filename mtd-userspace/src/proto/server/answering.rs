@@ -178,6 +178,9 @@ impl Server {
             remote: tunnel,
         })));
         let registered = self.clients.get_mut(client)?;
+        if registered.where_heard {
+            self.actions.push_back(Action::Answer { id, where_heard: true });
+        }
         // Where there is no older session, the first packet's answer must find its way.
         if registered.sessions.is_empty() {
             self.actions.push_back(Action::Route(id));

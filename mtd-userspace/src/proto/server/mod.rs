@@ -127,6 +127,8 @@ struct Registered {
     /// Its sessions, the newest last.
     sessions: Vec<SessionId>,
     limit: Bucket,
+    /// It is to be answered where it was heard.
+    where_heard: bool,
 }
 
 /// An introduction that is open.
@@ -231,7 +233,8 @@ impl Server {
         let per_minute = u64::from(self.settings.handshakes_per_client.max(1));
         let limit = Bucket::new(60 * SECOND / per_minute, per_minute.min(10));
         self.identity.remember(client, shared.clone());
-        self.clients.insert(client, Registered { shared, tunnel, sessions: Vec::new(), limit });
+        self.clients
+            .insert(client, Registered { shared, tunnel, sessions: Vec::new(), limit, where_heard: false });
         // The introductions published so far do not include this client.
         for open in 0..self.introductions.len() {
             if self.introductions[open].closes.is_none() {

@@ -6,7 +6,7 @@ use super::Server;
 use crate::keys::PublicKey;
 use crate::model::{BootNs, ClockOffset};
 use crate::proto::clock::Reading;
-use crate::proto::exchange::{Action, Adopted, SECOND, SessionId};
+use crate::proto::exchange::{Action, Adopted, SECOND, SendSlot, SessionId};
 use crate::proto::messages::{Control, Reason, Tunnel};
 use crate::proto::packet::Path;
 use crate::proto::session::Session;
@@ -48,11 +48,12 @@ impl Server {
     /// Goes on with a session that an earlier controller left. `None`: its client is not registered any more, or has
     /// other tunnel addresses.
     pub fn adopt(&mut self, client: PublicKey, tunnel: Tunnel, adopted: Adopted) -> Option<SessionId> {
-        let Adopted { session, offset, started, last_valid } = adopted;
+        let Adopted { session, offset, started, last_valid, where_heard } = adopted;
         let id = self.new_id();
         // If its addresses may have been given to another client, the session is not continued.
         let registered = self.clients.get_mut(&client).filter(|registered| registered.tunnel == tunnel)?;
         registered.sessions.push(id);
+        registered.where_heard |= where_heard;
         // In the order in which they began: the newest is the one that traffic goes through.
         let sessions = &self.sessions;
         let began = |id: &SessionId| sessions.get(id).map_or(started, |active| active.started);
@@ -133,8 +134,21 @@ impl Server {
                 let message = Control::Pong { stamp, time }.encode();
                 self.actions.push_back(Action::Control { id, about: id, message });
             }
-            // A server does not send requests.
-            Control::Pong { .. } | Control::Request(_) | Control::Response(_) => {}
+            Control::Opener { where_heard, .. } => {
+                // Sessions to come begin with it: their first packets may be answers already.
+                if let Some(client) = self.clients.get_mut(&active.client) {
+                    client.where_heard = where_heard;
+                }
+                self.actions.push_back(Action::Answer { id, where_heard });
+            }
+            Control::ProbeRequest { stamp } => {
+                let message = Control::Probe { stamp }.encode();
+                let slot = SendSlot::Next;
+                self.actions.push_back(Action::ControlIn { id, slot, message: message.clone() });
+                self.actions.push_back(Action::Control { id, about: id, message });
+            }
+            // A server does not send requests, and needs no openers.
+            Control::Pong { .. } | Control::Request(_) | Control::Response(_) | Control::Probe { .. } => {}
         }
     }
 

@@ -207,12 +207,18 @@ impl Session {
         endpoints(&self.local, client, &self.address_key, slot).1
     }
 
+    /// Whether this end is the first one.
+    pub fn is_first(&self) -> bool {
+        self.order != Order::RemoteFirst
+    }
+
     /// The key of the addresses, for the next controller.
     pub const fn address_key(&self) -> &[u8; 32] {
         &self.address_key
     }
 
-    /// Inner addresses of control messages, the client's and the server's: in
+    /// Inner addresses of control messages, the client's and the server's (of a static session, the first and the second
+    /// end's): in
     /// `fd6d:7464::/32`, the rest from the key of the addresses.
     pub fn control_addresses(&self) -> [[u8; 16]; 2] {
         DIRECTIONS.map(|from| {

@@ -7,9 +7,9 @@ use ipnet::{IpNet, Ipv6Net};
 
 use crate::keys::SecretKey;
 use crate::keys::section::key_file;
-use crate::model::{DEFAULT_PERIOD, Fault, LinkMode, Mode, shown};
+use crate::model::{DEFAULT_PERIOD, Fault, LinkMode, MiddleboxChoice, Mode, shown};
 use crate::proto::session::{self, Static};
-use crate::schema::common::{LOCAL_PREFIX, MODE, NAME, PERIOD};
+use crate::schema::common::{LOCAL_PREFIX, MIDDLEBOX, MODE, NAME, PERIOD};
 use crate::schema::{
     self, Facts, Key, Kind, Located, Part, Problems, Schema, Section, Slots, each_once, unlocated, value,
 };
@@ -62,6 +62,7 @@ pub const PEER: Schema = Schema {
             r#"["fd00:6d74::2/128", "10.66.0.2/32"]"#,
             "Inner addresses and networks of the peer: what is sent to it, and what it may send from.",
         ),
+        MIDDLEBOX,
     ]],
 };
 
@@ -89,6 +90,8 @@ pub struct Peer<K = SecretKey> {
     pub mode: Mode,
     /// Inner networks of the peer, host bits zero; at least one, and none of them at two peers.
     pub allowed_ips: Vec<IpNet>,
+    /// Whether something on this side lets in only answers.
+    pub middlebox: MiddleboxChoice,
 }
 
 impl<K> Peer<K> {
@@ -105,6 +108,7 @@ impl<K> Peer<K> {
             period: self.period,
             mode: self.mode,
             allowed_ips: self.allowed_ips,
+            middlebox: self.middlebox,
         }
     }
 }
@@ -134,6 +138,7 @@ struct PeerFields {
     period: Option<Duration>,
     mode: Mode,
     allowed_ips: Vec<Located<IpNet>>,
+    middlebox: MiddleboxChoice,
 }
 
 impl PeerFields {
@@ -149,6 +154,7 @@ impl PeerFields {
             period: value(table.duration("period", problems)),
             mode: table.choice("mode", problems, Mode::CHOICES).unwrap_or_default(),
             allowed_ips: table.list("allowed_ips", problems, schema::inner_network),
+            middlebox: table.choice("middlebox", problems, MiddleboxChoice::CHOICES).unwrap_or_default(),
         }
     }
 
@@ -165,6 +171,7 @@ impl PeerFields {
             period: self.period.unwrap_or(DEFAULT_PERIOD),
             mode: self.mode,
             allowed_ips: self.allowed_ips.into_iter().map(unlocated).collect(),
+            middlebox: self.middlebox,
         };
         Some((peer, key_file.at))
     }

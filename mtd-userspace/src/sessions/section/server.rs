@@ -6,8 +6,9 @@ use ipnet::{IpNet, Ipv6Net};
 
 use crate::keys::PublicKey;
 use crate::keys::section::{PUBLIC_KEY, public_key};
+use crate::model::MiddleboxChoice;
 use crate::rendezvous::section as rendezvous;
-use crate::schema::common::{LOCAL_PREFIX, NAME};
+use crate::schema::common::{LOCAL_PREFIX, MIDDLEBOX, NAME};
 use crate::schema::{self, Facts, Key, Kind, Located, Part, Problems, Schema, Section, unlocated, value};
 
 /// Shortest and longest time between packets of an idle client.
@@ -45,6 +46,7 @@ pub const SERVER: Schema = Schema {
             "Time without a packet from the server after which it is asked for one. With more than the server's idle_timeout, a \
              session without traffic ends and is made anew, and the server cannot reach this host meanwhile.",
         ),
+        MIDDLEBOX,
         Key::required("window", rendezvous::WINDOW, r#""15m""#, "The server's rendezvous window in whole seconds.")
             .otherwise("that of [rendezvous]")
             .from_requirement("MT-21"),
@@ -68,6 +70,8 @@ pub struct Server {
     pub keepalive: Duration,
     /// The server's rendezvous window, whole seconds within [`rendezvous::WINDOW_RANGE`].
     pub window: Duration,
+    /// Whether something on this side lets in only answers.
+    pub middlebox: MiddleboxChoice,
 }
 
 /// The settings of one `[[server]]`.
@@ -80,6 +84,7 @@ pub struct ServerFields {
     allowed_ips: Vec<Located<IpNet>>,
     keepalive: Option<Duration>,
     window: Option<Duration>,
+    middlebox: MiddleboxChoice,
 }
 
 impl ServerFields {
@@ -93,6 +98,7 @@ impl ServerFields {
             allowed_ips: table.optional_list("allowed_ips", problems, schema::inner_network),
             keepalive: value(table.duration("keepalive", problems)),
             window: value(table.optional("window", problems, rendezvous::window)),
+            middlebox: table.choice("middlebox", problems, MiddleboxChoice::CHOICES).unwrap_or_default(),
         }
     }
 
@@ -105,6 +111,7 @@ impl ServerFields {
             allowed_ips: self.allowed_ips.into_iter().map(unlocated).collect(),
             keepalive: self.keepalive.unwrap_or(DEFAULT_KEEPALIVE),
             window: self.window.unwrap_or(facts.window),
+            middlebox: self.middlebox,
         })
     }
 }

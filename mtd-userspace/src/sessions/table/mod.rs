@@ -10,7 +10,7 @@ use std::collections::HashMap;
 
 use anyhow::Context as _;
 use ipnet::IpNet;
-use mtd_common::abi::SessionState;
+use mtd_common::abi::{self, SessionState};
 use mtd_common::slot;
 
 use self::indexes::Indexes;
@@ -132,6 +132,7 @@ impl<M: Maps> Table<M> {
             remote,
             networks,
             resting: false,
+            where_heard: left.element.flags & abi::FLAG_HEARD != 0,
         };
         if installed.element() != left.element {
             self.maps.set_session(left.index, installed.element())?;
@@ -201,6 +202,7 @@ impl<M: Maps> Table<M> {
             remote,
             networks,
             resting: false,
+            where_heard: false,
         };
         let note =
             if let Peer::Negotiated(role, key) = peer { Some(installed.note(role, &key)) } else { None };
@@ -210,7 +212,7 @@ impl<M: Maps> Table<M> {
             self.maps.set_state(index, state)?;
             note.map_or(Ok(()), |note| self.maps.set_note(index, &note))?;
             self.maps.set_session(index, element)?;
-            control.map_or(Ok(()), |destination| self.set_route(destination, route))?;
+            self.set_route(control, route)?;
             self.load(index, now)
         })();
         done.inspect_err(|_| self.remove(key, now))?;
@@ -283,6 +285,20 @@ impl<M: Maps> Table<M> {
         let Some(index) = self.index(key) else { return Ok(()) };
         let Some(installed) = self.installed[index.position()].as_mut() else { return Ok(()) };
         installed.offset = offset;
+        self.maps.set_session(index, installed.element())
+    }
+
+    /// Lets a session's packets go to where its peer was heard, or to where the peer is in the present slot.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub(super) fn answer(&mut self, key: Key, where_heard: bool) -> Result<(), Error> {
+        let Some(index) = self.index(key) else { return Ok(()) };
+        let Some(installed) = self.installed[index.position()].as_mut() else { return Ok(()) };
+        // Peers say it again in each slot.
+        if std::mem::replace(&mut installed.where_heard, where_heard) == where_heard {
+            return Ok(());
+        }
         self.maps.set_session(index, installed.element())
     }
 

@@ -29,8 +29,7 @@ impl<M: Maps> Table<M> {
                 *found = (rank, installed);
             }
         }
-        let control =
-            self.iter().filter_map(|installed| Some((installed.control_route()?, installed.route())));
+        let control = self.iter().map(|installed| (installed.control_route(), installed.route()));
         let mut routes: Vec<(Destination, Route)> = control.collect();
         for (_, installed) in best.into_values() {
             let route = installed.route();
@@ -54,7 +53,7 @@ impl<M: Maps> Table<M> {
     pub(crate) fn route(&mut self, key: Key) -> Result<(), Error> {
         let Some(installed) = self.get(key) else { return Ok(()) };
         let (route, mut destinations) = (installed.route(), installed.destinations());
-        destinations.extend(installed.control_route());
+        destinations.push(installed.control_route());
         for destination in destinations {
             self.set_route(destination, route).inspect_err(|_| self.unrouted.push(key))?;
         }
@@ -83,8 +82,7 @@ impl<M: Maps> Table<M> {
     /// traffic from now on.
     pub(super) fn unroute(&mut self, over: &Installed) -> Result<(), Error> {
         let generation = over.place().generation;
-        let control: Vec<_> = over.control_route().into_iter().collect();
-        self.remove_routes(&control, generation)?;
+        self.remove_routes(&[over.control_route()], generation)?;
         let destinations = over.destinations();
         if destinations.iter().any(|destination| self.leads_to(*destination, generation)) {
             match self.other(over) {

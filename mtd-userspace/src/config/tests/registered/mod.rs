@@ -4,7 +4,7 @@ mod load;
 mod together;
 
 use super::*;
-use crate::model::{Encoding, Pool, TunnelAddresses};
+use crate::model::{Encoding, MiddleboxChoice, Pool, TunnelAddresses};
 
 const KEYS: [&str; 2] =
     ["vZ3S8pPLIoDKZPWkgW1i4pwP/JQZnQxsK1U0Ff9dgzY=", "5Uj0lNkzaZnWLgVD2Bd3r9ev2n1HbBFDr7V0yrcqpyY="];
@@ -48,6 +48,7 @@ public_key = "5Uj0lNkzaZnWLgVD2Bd3r9ev2n1HbBFDr7V0yrcqpyY="
 local_prefix = "2001:db8:3::/80"
 allowed_ips = "10.20.0.0/16"
 keepalive = "40s"
+middlebox = "off"
 window = "1h"
 "#;
 
@@ -107,6 +108,7 @@ fn every_value_arrives() {
         allowed_ips: vec![ip("10.20.0.0/16")],
         keepalive: Duration::from_secs(40),
         window: Duration::from_hours(1),
+        middlebox: MiddleboxChoice::Off,
     };
     assert_eq!(config.servers, [office]);
 }

@@ -140,7 +140,7 @@ fn clients_without_a_server_and_beside_a_peer() {
     assert_eq!(
         errors(&with_peer),
         "mtd.toml:31:28: client.address: 10.66.0.77 is an address of a peer; write another address\n\
-         mtd.toml:46:53: peer.allowed_ips: 10.20.0.0/16 is in line 37 already; leave it with the one whose packets may come \
+         mtd.toml:47:53: peer.allowed_ips: 10.20.0.0/16 is in line 37 already; leave it with the one whose packets may come \
          from there"
     );
 }

@@ -33,6 +33,7 @@ pub struct Exported {
     local: Inner,
     remote: Inner,
     networks: Option<Arc<[IpNet]>>,
+    where_heard: bool,
 }
 
 impl fmt::Debug for Exported {
@@ -68,6 +69,7 @@ impl<M: Maps> Table<M> {
             local: installed.local,
             remote: installed.remote,
             networks: installed.networks.clone(),
+            where_heard: installed.where_heard,
         };
         self.resting.retain(|(resting, _)| *resting != key);
         self.remove(key, now);
@@ -95,6 +97,7 @@ impl<M: Maps> Table<M> {
             rx_not_before: old.rx_not_before,
             rx_highest: old.rx_highest,
             window: old.window,
+            heard: old.heard,
             ..SessionState::default()
         };
         let new = NewSession {
@@ -109,6 +112,7 @@ impl<M: Maps> Table<M> {
             state: Some(Box::new(state)),
         };
         self.install(origin, new, None, now)?;
+        self.answer(key, exported.where_heard)?;
         Ok(self.route(key)?)
     }
 
