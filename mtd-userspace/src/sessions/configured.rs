@@ -39,6 +39,8 @@ pub(super) struct ConfiguredPeer {
     condition: Condition,
     pub(super) middlebox: Middlebox,
     opener: Opener,
+    /// Slots before this one are not loaded.
+    not_before: u64,
 }
 
 /// Whether the session of a peer is in use.
@@ -66,6 +68,7 @@ impl ConfiguredPeer {
             condition: Condition::Absent,
             middlebox: Middlebox::new(config.middlebox),
             opener: Opener::default(),
+            not_before: 0,
             config,
         }
     }
@@ -80,8 +83,10 @@ impl ConfiguredPeer {
         inner
     }
 
-    fn begin(&mut self, offset: ClockOffset, sequence: u64, now: Reading) {
+    fn begin(&mut self, offset: ClockOffset, state: &SessionState, now: Reading) {
+        let sequence = state.tx_sequence;
         self.offset = offset;
+        self.not_before = state.rx_not_before;
         self.heard = now.boot;
         self.numbers = Numbers::new(sequence);
         self.condition = Condition::Live;
@@ -95,9 +100,14 @@ impl ConfiguredPeer {
     /// The opener that is due, and the question whether openers are needed.
     fn open(&mut self, now: Reading) -> impl Iterator<Item = Control<'static>> + use<> {
         let moment = self.moment(now);
-        let opener = self.opener.next(self.middlebox.wants_openers(), moment);
-        let question = self.middlebox.next(self.opener.hears(moment), Some(self.session.is_first()), moment);
-        opener.into_iter().chain(question)
+        let messages = if moment.slot() < self.not_before || self.condition != Condition::Live {
+            [None, None]
+        } else {
+            let (hears, even) = (self.opener.hears(moment), Some(self.session.is_first()));
+            let opener = self.opener.next(self.middlebox.wants_openers(), moment);
+            [opener, self.middlebox.next(hears, even, moment)]
+        };
+        messages.into_iter().flatten()
     }
 
     /// The state in which a session with this past starts.
@@ -150,7 +160,7 @@ impl Configured {
                 continue;
             }
             let state = peer.state(past(&peer.session.fingerprint()), now);
-            peer.begin(now.offset(), state.tx_sequence, now);
+            peer.begin(now.offset(), &state, now);
             info!("session with {} starts", peer.config.name);
             let id = id(position);
             self.requests.push_back(Request::Install(Box::new(NewSession {
@@ -231,11 +241,8 @@ impl Origin for Configured {
         self.reserve();
         self.resume(now);
         for (position, peer) in self.peers.iter_mut().enumerate() {
-            if peer.condition == Condition::Live {
-                let messages =
-                    peer.open(now).map(|message| in_slot(id(position), SendSlot::Present, &message));
-                self.requests.extend(messages);
-            }
+            let messages = peer.open(now).map(|message| in_slot(id(position), SendSlot::Present, &message));
+            self.requests.extend(messages);
         }
     }
 
@@ -318,7 +325,7 @@ impl Origin for Configured {
         let position = self.peers.iter().position(same)?;
         let peer = &mut self.peers[position];
         info!("session with {} goes on", peer.config.name);
-        peer.begin(ClockOffset(left.element.clock_offset), left.state.tx_sequence, now);
+        peer.begin(ClockOffset(left.element.clock_offset), &left.state, now);
         Some(Adoption {
             id: id(position),
             session: Arc::clone(&peer.session),

@@ -32,8 +32,10 @@ impl Client {
         }
         let Some(current) = self.sessions.last().filter(|active| active.retires.is_none()) else { return };
         let (id, moment) = (current.id, Moment::of(&current.session, current.offset, now.boot));
-        let open = current.last_valid.happened() && !self.silent;
-        if let Some(message) = self.middlebox.next(open, None, moment) {
+        if !current.last_valid.happened() || self.silent {
+            return;
+        }
+        if let Some(message) = self.middlebox.next(true, None, moment) {
             let message = message.encode();
             self.actions.push_back(Action::ControlIn { id, slot: SendSlot::Present, message });
         }

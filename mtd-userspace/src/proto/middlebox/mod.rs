@@ -50,6 +50,11 @@ impl Moment {
         let slot = slot::number(time, phase, period);
         Self { slot, elapsed: time.wrapping_add(phase) - slot * period, period, boot }
     }
+
+    /// The present slot.
+    pub const fn slot(self) -> u64 {
+        self.slot
+    }
 }
 
 /// When a session's slots are opened from this end.
@@ -153,12 +158,21 @@ pub struct Middlebox {
     unproved: u32,
     /// When to ask again.
     ask_at: BootNs,
+    /// The peer was heard lately.
+    heard: bool,
 }
 
 impl Middlebox {
     /// Nothing is known yet.
     pub const fn new(choice: MiddleboxChoice) -> Self {
-        Self { choice, finding: Finding::Assumed, question: None, unproved: 0, ask_at: BootNs::NEVER }
+        Self {
+            choice,
+            finding: Finding::Assumed,
+            question: None,
+            unproved: 0,
+            ask_at: BootNs::NEVER,
+            heard: false,
+        }
     }
 
     /// What is known; what was configured is not questioned.
@@ -185,8 +199,8 @@ impl Middlebox {
         }
     }
 
-    /// The question for the peer, if one is due. `hears`: the peer was heard lately, so that it pays to ask it.
-    /// `even` are the slots in which this end asks, where both ends do: a probe that one of them sends opens a slot of its
+    /// The question for the peer, if one is due. `hears`: the peer was heard lately; one that was not heard before, and did not
+    /// answer, is asked at once. `even` are the slots in which this end asks, where both ends do: a probe that one of them sends opens a slot of its
     /// own side, in which then nothing is proved.
     pub fn next(&mut self, hears: bool, even: Option<bool>, moment: Moment) -> Option<Control<'static>> {
         let Moment { slot, elapsed, period, boot } = moment;
@@ -198,7 +212,11 @@ impl Middlebox {
         {
             self.conclude(&question, boot);
         }
-        let now = self.question.is_none() && hears && boot >= self.ask_at;
+        let before = std::mem::replace(&mut self.heard, hears);
+        if hears && !before && self.finding == Finding::Assumed {
+            self.ask_at = BootNs::NEVER;
+        }
+        let now = self.question.is_none() && boot >= self.ask_at;
         let mine = even.is_none_or(|even| slot.is_multiple_of(2) == even);
         if !now || !mine || !ASKING.contains(&(elapsed * 100 / period)) {
             return None;

@@ -122,7 +122,9 @@ fn a_peer_that_does_not_answer_proves_nothing() {
     let mut middlebox = Middlebox::new(MiddleboxChoice::Auto);
     assert_eq!(ask(&mut middlebox, 80, |_| Vec::new()), [0, 1, 2, 63, 64, 65]);
     assert_eq!((middlebox.finding(), middlebox.wants_openers()), (Finding::Assumed, true));
-    assert_eq!(middlebox.next(false, None, at(FIRST + 200, SECOND / 2, SECOND)), None, "it is not heard");
+    let moment = |slot| at(FIRST + slot, SECOND / 2, SECOND);
+    assert_eq!(middlebox.next(false, None, moment(81)), None, "not before a minute is over");
+    assert!(middlebox.next(true, None, moment(82)).is_some(), "it is there now");
 }
 
 #[test]
