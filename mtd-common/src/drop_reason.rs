@@ -12,7 +12,7 @@ enum Monitor {
     /// It may: as far as was checked, it comes from a stranger, and it is unchanged.
     MayPass,
     /// It never does: a packet that matches a session's addresses, ports and sequence number belongs to mtd alone, and may
-    /// have been decrypted in place.
+    /// have been decrypted in place. Nor does a solicitation over the rate limit, which would be answered behind this check.
     Never,
 }
 
@@ -191,7 +191,7 @@ NeighbourDead = 25, "neighbour_dead", Receive, MayPass, 0,
 NeighbourMalformed = 26, "neighbour_malformed", Receive, MayPass, 0,
     "Neighbour solicitation that breaks the rules of RFC 4861.",
     "Nothing to do: no peer sends such a packet.";
-NeighbourLimited = 27, "neighbour_limited", Receive, MayPass, 0,
+NeighbourLimited = 27, "neighbour_limited", Receive, Never, 0,
     "Neighbour solicitation for a live address over the rate limit.",
     "Nothing to do against a scan; a router asks again after a second.";
 ReceiveFailed = 28, "receive_failed", Receive, Never, 0,
@@ -285,10 +285,12 @@ mod tests {
 
     #[test]
     fn what_a_session_may_have_touched_never_passes() {
-        use DropReason::{BadTag, InvalidSequence, NeighbourDead, NeighbourLimited, SessionEnded, Truncated};
+        use DropReason::{
+            BadTag, InvalidSequence, NeighbourDead, NeighbourMalformed, SessionEnded, Truncated,
+        };
         for reason in DropReason::ALL {
             let strangers = (Truncated..=SessionEnded).contains(reason)
-                || (NeighbourDead..=NeighbourLimited).contains(reason);
+                || (NeighbourDead..=NeighbourMalformed).contains(reason);
             assert_eq!(reason.may_pass(), strangers, "{}", reason.name());
         }
         assert!(!InvalidSequence.may_pass() && !BadTag.may_pass());

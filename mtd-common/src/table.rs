@@ -145,6 +145,16 @@ impl Hash {
     }
 }
 
+/// What stands for bytes 8–15 of an address in the hash where ports alone move: all sessions have the same address, so its
+/// port (network order) tells them apart.
+#[inline(always)]
+pub const fn with_port(low: &[u8; 8], port: [u8; 2]) -> [u8; 8] {
+    let mut mixed = *low;
+    mixed[0] ^= port[0];
+    mixed[1] ^= port[1];
+    mixed
+}
+
 /// The place of an entry if it has this fingerprint.
 #[inline(always)]
 pub const fn place(entry: u64, fingerprint: u32) -> Option<u32> {

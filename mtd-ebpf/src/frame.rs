@@ -2,9 +2,10 @@
 
 use core::mem::offset_of;
 
-use aya_ebpf::bindings::{__sk_buff, xdp_md};
+use aya_ebpf::bindings::{__sk_buff, BPF_F_RECOMPUTE_CSUM, xdp_md};
 use aya_ebpf::helpers::generated::{
-    bpf_skb_load_bytes, bpf_skb_store_bytes, bpf_xdp_adjust_head, bpf_xdp_load_bytes, bpf_xdp_store_bytes,
+    bpf_clone_redirect, bpf_skb_load_bytes, bpf_skb_store_bytes, bpf_xdp_adjust_head, bpf_xdp_load_bytes,
+    bpf_xdp_store_bytes,
 };
 use mtd_common::aead::{BLOCK, Text};
 use mtd_common::opaque;
@@ -254,6 +255,38 @@ impl SkbFrame {
     pub(crate) fn ifindex(&self) -> u32 {
         // SAFETY: see `len`.
         unsafe { (&raw const self.0.ifindex).read_volatile() }
+    }
+
+    /// Whether it had a VLAN tag that the kernel has taken off.
+    #[inline(always)]
+    pub(crate) fn has_vlan_tag(&self) -> bool {
+        // SAFETY: see `len`.
+        unsafe { (&raw const self.0.vlan_present).read_volatile() != 0 }
+    }
+
+    /// Copies its first bytes; `None` where it ends before.
+    #[inline(always)]
+    pub(crate) fn load_start<const N: usize>(&self, bytes: &mut [u8; N]) -> Option<()> {
+        let (skb, to) = (self.context().cast_const().cast(), bytes.as_mut_ptr().cast());
+        // SAFETY: `bytes` is N bytes long; the helper checks the packet's bounds.
+        let result = unsafe { bpf_skb_load_bytes(skb, 0, to, N as u32) };
+        (result == 0).then_some(())
+    }
+
+    /// Writes its first bytes, and keeps a checksum right that the network card has made; `None` where it ends before.
+    #[inline(always)]
+    pub(crate) fn store_start<const N: usize>(&mut self, bytes: &[u8; N]) -> Option<()> {
+        let (from, flags) = (bytes.as_ptr().cast_mut().cast(), u64::from(BPF_F_RECOMPUTE_CSUM));
+        // SAFETY: `bytes` is N bytes long, and the helper only reads it; it checks the packet's bounds.
+        let result = unsafe { bpf_skb_store_bytes(self.context(), 0, from, N as u32, flags) };
+        (result == 0).then_some(())
+    }
+
+    /// Sends a copy of it out of the interface that it came by. Returns whether the interface took it.
+    #[inline(always)]
+    pub(crate) fn send_back(&mut self) -> bool {
+        // SAFETY: the program's own context; no reference into the packet is alive (exclusive borrow).
+        unsafe { bpf_clone_redirect(self.context(), self.ifindex(), 0) == 0 }
     }
 }
 

@@ -54,8 +54,18 @@ pub(crate) fn slot(place: u32) -> Option<&'static Slot> {
 
 /// The hash of an address in a protected prefix.
 #[inline(always)]
-pub(crate) fn hash(dataplane: &Dataplane, address: &[u8; 16]) -> Hash {
+fn hash_of_address(dataplane: &Dataplane, address: &[u8; 16]) -> Hash {
     dataplane.table.hash(part::<8, 8, 16>(address))
+}
+
+/// The hash of an address and a port (network order) in a protected prefix.
+#[inline(always)]
+pub(crate) fn hash(dataplane: &Dataplane, address: &[u8; 16], port: [u8; 2]) -> Hash {
+    if dataplane.has_single_addresses() {
+        dataplane.table.hash(&table::with_port(part::<8, 8, 16>(address), port))
+    } else {
+        hash_of_address(dataplane, address)
+    }
 }
 
 /// Finds the place in `SLOTS` of a session that has the address of this hash and `suits`. If several sessions have the
@@ -128,10 +138,12 @@ once! {
 }
 
 once! {
-    /// Whether some session has this address now.
+    /// Whether some session has this address now; never where ports alone move.
     pub(crate) fn is_live = lookup_is_live(dataplane: &Dataplane, address: &[u8; 16]) -> bool {
-        let hash = hash(dataplane, address);
-        may_be_ours(hash.mark()) && find(hash, |place| suits(dataplane, place, address)).is_ok()
+        let hash = hash_of_address(dataplane, address);
+        !dataplane.has_single_addresses()
+            && may_be_ours(hash.mark())
+            && find(hash, |place| suits(dataplane, place, address)).is_ok()
     }
 }
 
@@ -139,4 +151,11 @@ once! {
 #[inline(always)]
 pub(crate) const fn is_dead(reason: DropReason) -> bool {
     matches!(reason, DropReason::UnknownAddress | DropReason::StaleSlot | DropReason::SessionEnded)
+}
+
+/// Whether a packet for which [`find`] returns this reason may belong to somebody else: an ordinary host in a shared prefix,
+/// or a socket of this host where ports alone move.
+#[inline(always)]
+pub(crate) const fn may_be_anothers(dataplane: &Dataplane, reason: DropReason) -> bool {
+    dataplane.is_shared() && (is_dead(reason) || dataplane.has_single_addresses())
 }

@@ -33,7 +33,7 @@ mod tunnel;
 mod verdict;
 mod vlan;
 
-use aya_ebpf::bindings::TC_ACT_SHOT;
+use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_STOLEN, TC_ACT_UNSPEC};
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
 
@@ -59,6 +59,15 @@ pub fn mtd_take(ctx: XdpContext) -> u32 {
         Ok(action) => action as u32,
         Err(reason) => guard::refuse(frame, reason),
     }
+}
+
+/// On the underlay, behind `mtd_receive` and in front of the kernel: answers the neighbour solicitations for live addresses, and
+/// leaves the rest alone. Attached only where the link needs it.
+#[classifier]
+pub fn mtd_advertise(ctx: TcContext) -> i32 {
+    // SAFETY: the program's own context, used by nobody else.
+    let frame = unsafe { SkbFrame::of(ctx.skb.skb) };
+    if neighbour::advertised(frame) { TC_ACT_STOLEN } else { TC_ACT_UNSPEC }
 }
 
 /// On the inside end of the tunnel device: seals each packet and sends it from this slot's address.

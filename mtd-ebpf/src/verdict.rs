@@ -16,8 +16,6 @@ pub(crate) enum Action {
     Consume = xdp_action::XDP_DROP as u8,
     /// To the kernel.
     Pass = xdp_action::XDP_PASS as u8,
-    /// Back where it came from.
-    Transmit = xdp_action::XDP_TX as u8,
     /// To the tunnel device.
     Redirect = xdp_action::XDP_REDIRECT as u8,
 }

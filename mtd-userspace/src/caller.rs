@@ -23,9 +23,9 @@ pub(crate) struct SshConnection {
     port: u16,
 }
 
-/// The SSH connection over which this process was started: from its environment, else from its nearest ancestor that knows
-/// one, by that one's environment (sudo hides the variable from its children) or, if it is an SSH server, by its sockets.
-/// `None`: none, or not over IPv6.
+/// The SSH connection over which this process was started. It is read from this process's environment, or else from the
+/// nearest ancestor that has one: from its environment (sudo hides the variable from its children) or, if it is an SSH
+/// server, from its sockets. `None` if there is no connection, or it is not over IPv6.
 pub(crate) fn ssh_connection() -> Option<SshConnection> {
     if let Ok(text) = std::env::var(VARIABLE) {
         return parse(&text);
@@ -38,23 +38,24 @@ pub(crate) fn ssh_connection() -> Option<SshConnection> {
     ancestors().find_map(|id| told(&id)).flatten()
 }
 
-/// The ids of the processes that led to this one, the nearest first.
+/// The ids of this process's ancestors, its parent first.
 fn ancestors() -> impl Iterator<Item = String> {
     let above = |id: &String| parent(&fs::read_to_string(format!("/proc/{id}/stat")).ok()?);
     std::iter::successors(above(&"self".to_owned()), above).take(MAX_ANCESTORS)
 }
 
-/// Also `None` if the environment cannot be read: the process has parents all the same.
+/// The variable in a process's environment. `None` also if the environment cannot be read: the search then goes on with
+/// the process's parent.
 fn of_environment(id: &str) -> Option<String> {
     variable(&fs::read(format!("/proc/{id}/environ")).ok()?)
 }
 
-/// OpenSSH: `sshd`, `sshd-session`.
+/// Whether the process is one of OpenSSH's: `sshd` or `sshd-session`.
 fn is_ssh_server(id: &str) -> bool {
     fs::read_to_string(format!("/proc/{id}/comm")).is_ok_and(|name| name.starts_with("sshd"))
 }
 
-/// The first of a process's sockets that is an established TCP connection over IPv6.
+/// The first established TCP connection over IPv6 among a process's sockets.
 fn of_sockets(id: &str) -> Option<SshConnection> {
     let descriptors = fs::read_dir(format!("/proc/{id}/fd")).ok()?;
     let targets = descriptors.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
@@ -86,7 +87,7 @@ fn place(text: &str) -> Option<(Ipv6Addr, u16)> {
     Some((octets.into(), u16::from_str_radix(port, 16).ok()?))
 }
 
-/// The parent's id in the text of `/proc/PID/stat`. The name, in brackets, may contain anything.
+/// The parent's id in the text of `/proc/PID/stat`. The process's name, in brackets, may contain anything.
 fn parent(stat: &str) -> Option<String> {
     let (_, fields) = stat.rsplit_once(')')?;
     fields.split_whitespace().nth(1).filter(|&id| id != "0").map(str::to_owned)
@@ -113,10 +114,10 @@ fn parse(text: &str) -> Option<SshConnection> {
 }
 
 impl SshConnection {
-    /// Checks that it goes on when `prefixes` are dark and the rules of `allow` pass.
+    /// Checks that the connection survives when `prefixes` are dark except for what the rules in `allow` let pass.
     ///
     /// # Errors
-    /// When it does not; the error includes the remedy.
+    /// When the connection would be cut; the error includes the remedy.
     pub(crate) fn require_open(&self, prefixes: &[Ipv6Net], allow: &[Allow]) -> anyhow::Result<()> {
         let Self { client, server, port } = *self;
         let Some(prefix) = prefixes.iter().find(|prefix| prefix.contains(&server)) else { return Ok(()) };

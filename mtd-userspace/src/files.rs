@@ -1,14 +1,14 @@
-//! Files that are complete or absent, even after a loss of power.
+//! Writing files so that they are complete or absent, even after a loss of power.
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-/// Writes a file with this mode, in place of one that may be there. Its folder must exist.
+/// Writes a file with this mode, and replaces an existing one. Its folder must exist.
 ///
 /// # Errors
-/// Those of the file system; an existing file stays as it was then.
+/// Those of the file system; an existing file then stays as it was.
 pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     let draft = draft(path)?;
     write(&draft, content, mode)
@@ -47,7 +47,7 @@ fn draft(path: &Path) -> io::Result<PathBuf> {
 
 fn write(draft: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(draft)?;
-    // Independent of the umask, and of leftovers of an earlier attempt.
+    // The mode must not depend on the umask, nor on a draft that an earlier attempt left.
     file.set_permissions(Permissions::from_mode(mode))?;
     file.write_all(content)?;
     file.sync_all()
@@ -59,7 +59,7 @@ fn discard(draft: &Path, error: io::Error) -> io::Error {
     error
 }
 
-/// The folder is synced too, so that the name outlives a loss of power.
+/// Syncs the folder of `path`, so that the name of a file outlives a loss of power too.
 fn sync_folder(path: &Path) -> io::Result<()> {
     match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => File::open(folder)?.sync_all(),

@@ -10,6 +10,9 @@ pub const RUN_DIR: &str = "/run/mtd";
 /// Suffix of the files that contain the link to a web view.
 pub const WEB_SUFFIX: &str = ".web";
 
+/// Suffix of the links to notes of enforcements that nobody has confirmed; the notes need not be there.
+pub const NOTE_SUFFIX: &str = ".note";
+
 /// One attached interface of one network namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Instance {
@@ -29,7 +32,7 @@ impl Instance {
         })
     }
 
-    /// The name: file name of everything that belongs to the instance.
+    /// The instance's name, after which everything that belongs to it is named.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -53,6 +56,16 @@ impl Instance {
     /// The link to the web view.
     pub fn web_link(&self) -> PathBuf {
         Path::new(RUN_DIR).join(format!("{}{WEB_SUFFIX}", self.name))
+    }
+
+    /// The note of an enforcement that nobody has confirmed, inside the configured folder for state.
+    pub fn unconfirmed(&self, state_dir: &Path) -> PathBuf {
+        state_dir.join(format!("{}.unconfirmed", self.name))
+    }
+
+    /// The link to that note while something is attached.
+    pub fn note_link(&self) -> PathBuf {
+        Path::new(RUN_DIR).join(format!("{}{NOTE_SUFFIX}", self.name))
     }
 
     /// The state that outlives a clean stop, inside the configured folder for state.

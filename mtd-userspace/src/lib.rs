@@ -4,6 +4,7 @@
 //! [`cli`] face people. `ARCHITECTURE.md` says how the pieces work together.
 
 mod caller;
+pub mod claims;
 pub mod cli;
 pub mod config;
 pub mod control;
@@ -34,4 +35,5 @@ pub mod sessions;
 pub mod state;
 pub mod status;
 pub mod subsystem;
+pub mod upkeep;
 pub mod web;

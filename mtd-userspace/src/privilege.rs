@@ -1,8 +1,8 @@
 //! Dropping privileges that are no longer needed, in every thread of the process.
 //!
-//! Linux keeps capabilities for each thread, and by the time they are no longer needed there are many threads: those of the
-//! runtime and of libraries. Each is sent a signal whose handler drops the thread's own capabilities, as the C library does
-//! for `setuid`. The result is read from `/proc`, not taken on trust.
+//! On Linux each thread has capabilities of its own, and by the time they are no longer needed, the runtime and libraries
+//! have started many threads. Each thread is sent a signal whose handler drops the thread's own capabilities, as the C
+//! library does for `setuid`. Whether it worked is read from `/proc`.
 
 use std::fs;
 use std::io;
@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use tracing::warn;
 
-/// `CAP_NET_ADMIN`: addresses and routes of the tunnel device, marked packets.
+/// `CAP_NET_ADMIN`: needed for addresses and routes of the tunnel device, and to mark packets.
 pub const NET_ADMIN: u64 = 1 << 12;
 
 /// Highest number of a capability that a kernel may have.
@@ -23,13 +23,13 @@ const LAST_CAPABILITY: libc::c_ulong = 63;
 /// `_LINUX_CAPABILITY_VERSION_3`: two words for each set.
 const VERSION: u32 = 0x2008_0522;
 
-/// Number of rounds; each signals every thread.
+/// Maximum number of rounds; each sends the signal to all threads that still have capabilities to drop.
 const ROUNDS: u32 = 100;
 
-/// Time for the threads to handle their signal.
+/// How long each round waits for the threads to handle the signal.
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// The capabilities that the signal handler keeps. There is no other way to pass them to it.
+/// The capabilities that the signal handler keeps. A static, because a signal handler takes no other arguments.
 static KEEP: AtomicU64 = AtomicU64::new(0);
 
 /// Errno of a thread that could not drop its capabilities.
@@ -51,7 +51,7 @@ struct Sets {
     inheritable: u32,
 }
 
-/// The privileges of a thread, as in `/proc`.
+/// The privileges of a thread, as `/proc` shows them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Privileges {
     permitted: u64,
@@ -77,8 +77,8 @@ impl Privileges {
     }
 }
 
-/// Drops all capabilities except those of `keep`, in every thread and in all that they start later, without a way to regain
-/// them (`no_new_privs`).
+/// Drops all capabilities except those in `keep`, in every thread and in everything that the threads start later. They
+/// cannot be regained (`no_new_privs`).
 ///
 /// # Errors
 /// When the kernel refuses, or a thread does not answer.
@@ -108,7 +108,7 @@ fn ask_until_done(signal: i32, keep: u64) -> io::Result<()> {
         if errno != 0 {
             return Err(io::Error::from_raw_os_error(errno));
         }
-        // Twice: a thread that was not signalled yet may have started another one after the listing.
+        // Only after two clean rounds: a thread that had its capabilities may have started another one after the listing.
         clean = if left == 0 { clean + 1 } else { 0 };
         if clean == 2 {
             return Ok(());
@@ -120,15 +120,16 @@ fn ask_until_done(signal: i32, keep: u64) -> io::Result<()> {
 
 fn ask(thread: &str, signal: i32) -> io::Result<()> {
     let thread: libc::pid_t = thread.parse().map_err(io::Error::other)?;
-    // SAFETY: takes numbers; a thread of this process that has a handler for the signal.
+    // SAFETY: takes only numbers; the thread is one of this process, which has a handler for the signal.
     let sent = unsafe { libc::syscall(libc::SYS_tgkill, process::id(), thread, signal) };
     let error = io::Error::last_os_error();
     if sent == 0 || error.raw_os_error() == Some(libc::ESRCH) { Ok(()) } else { Err(error) }
 }
 
-/// The signal handler of each thread. Only system calls: nothing else is allowed in a handler.
+/// The signal handler, which runs in each thread. It makes only system calls, since nothing else is allowed in a handler.
 extern "C" fn give_up_in_this_thread(_signal: libc::c_int) {
-    // SAFETY: the address of this thread's errno, which the interrupted code may be about to read.
+    // Saved and restored, since the interrupted code may be about to read it.
+    // SAFETY: the address of this thread's errno.
     let errno = unsafe { *libc::__errno_location() };
     let failed = give_up();
     if failed != 0 {
@@ -138,12 +139,12 @@ extern "C" fn give_up_in_this_thread(_signal: libc::c_int) {
     unsafe { *libc::__errno_location() = errno };
 }
 
-/// Errno, or 0.
+/// Drops the capabilities of the current thread. Returns 0, or the errno of the call that failed.
 fn give_up() -> i32 {
     // SAFETY: the address of this thread's errno.
     let errno = || unsafe { *libc::__errno_location() };
-    // Fails without CAP_SETPCAP and for numbers above the last capability of this kernel; it is not needed then, since the
-    // calls below forbid the rest.
+    // This fails without CAP_SETPCAP, and for numbers above the last capability of this kernel. Neither matters, since the
+    // calls below make sure that nothing can be regained.
     for capability in 0..=LAST_CAPABILITY {
         if KEEP.load(Ordering::SeqCst) & (1 << capability) == 0 {
             // SAFETY: takes numbers.
@@ -156,7 +157,7 @@ fn give_up() -> i32 {
     }
     let mut header = Header { version: VERSION, pid: 0 };
     let mut sets = [Sets { effective: 0, permitted: 0, inheritable: 0 }; 2];
-    // SAFETY: both pointers lead to what the call writes, for this version of it.
+    // SAFETY: both pointers lead to structures as this version of the call reads and writes them.
     if unsafe { libc::syscall(libc::SYS_capget, &raw mut header, sets.as_mut_ptr()) } != 0 {
         return errno();
     }
@@ -166,7 +167,7 @@ fn give_up() -> i32 {
         set.effective &= keep;
         set.inheritable = 0;
     }
-    // SAFETY: both pointers lead to what the call reads.
+    // SAFETY: both pointers lead to structures as this version of the call reads them.
     if unsafe { libc::syscall(libc::SYS_capset, &raw const header, sets.as_ptr()) } != 0 {
         return errno();
     }
@@ -184,7 +185,7 @@ fn install(signal: i32, handler: extern "C" fn(libc::c_int)) -> io::Result<libc:
     if unsafe { libc::sigaction(signal, &raw const action, before.as_mut_ptr()) } != 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the call has filled it.
+    // SAFETY: the call succeeded and has therefore filled it.
     Ok(unsafe { before.assume_init() })
 }
 

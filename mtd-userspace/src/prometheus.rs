@@ -6,13 +6,13 @@ use std::fmt::{Display, Write as _};
 /// The type of a metric.
 #[derive(Clone, Copy, Debug)]
 pub enum Kind {
-    /// It only grows, and restarts at 0.
+    /// A value that only grows, and begins at 0 when the process starts.
     Counter,
-    /// It goes up and down.
+    /// A value that goes up and down.
     Gauge,
 }
 
-/// A text that grows family by family.
+/// The text of an exposition, to which families of samples are added.
 #[derive(Default)]
 pub struct Text(String);
 
@@ -39,7 +39,7 @@ impl Text {
         self.family(name, kind, help).sample(&[], value);
     }
 
-    /// A counter by reason. The reasons are names in the code, never data from the network.
+    /// A counter with a sample for each reason. The reasons are names in the code, never data from the network.
     pub fn by_reason(&mut self, name: &'static str, help: &str, counts: &BTreeMap<String, u64>) {
         let mut family = self.family(name, Kind::Counter, help);
         for (reason, count) in counts {

@@ -1,5 +1,5 @@
-//! The state that outlives a stop of the controller: the used sequence numbers, so that no packet is accepted twice and no
-//! nonce is used twice. No keys.
+//! The state that outlives a stop of the controller: the sequence numbers that were used, so that no packet is accepted
+//! twice and no nonce is used twice. It contains no keys.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::files;
 
-/// Version of the file.
+/// Version of the file's format.
 const VERSION: u32 = 2;
 
 /// Longest file that is read, in bytes: enough for 100,000 sessions.
@@ -63,27 +63,27 @@ enum Entry {
     },
 }
 
-/// The past of a session, on which its start depends.
+/// What is known of a session's earlier run, on which its start depends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Past {
-    /// It never ran here: no packet can have been accepted before.
+    /// The session never ran here: no packet can have been accepted before.
     None,
-    /// It ended cleanly: it goes on from there.
+    /// The session ended cleanly: it continues from the saved state.
     Known(Box<SessionState>),
-    /// It ended without saving its memory: slots that may have been live then must not be used again.
+    /// The session ended without saving its state: slots that may have been live then must not be used again.
     Lost {
         /// Sequence numbers below this one may have been sent.
         reserved: u64,
     },
 }
 
-/// The file cannot be used.
+/// The state file cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {doing} the state file {}: {cause}; check state_dir in the configuration", path.display())]
 pub struct StateError {
     doing: &'static str,
     path: PathBuf,
-    /// Not marked as a source, since the text contains it already.
+    /// Not marked as a source, since the message contains it already.
     cause: io::Error,
 }
 
@@ -142,7 +142,7 @@ impl State {
         }
     }
 
-    /// Notes that a session runs and sends only sequence numbers below `reserved` until more are noted.
+    /// Notes that a session runs, and that it sends only sequence numbers below `reserved` until a higher limit is noted.
     pub fn begin(&mut self, fingerprint: String, reserved: u64) {
         self.sessions.insert(fingerprint, Entry::Unclean { reserved });
     }

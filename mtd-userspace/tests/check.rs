@@ -31,7 +31,7 @@ fn a_good_configuration_is_told_what_it_is() {
     let output = check(folder.path(), GOOD, &[], None);
     assert!(output.status.success(), "{output:?}");
     let said = text(&output.stdout);
-    assert!(said.contains("good (lo: nobody may come)"), "{said}");
+    assert!(said.contains("good (lo: nobody may connect)"), "{said}");
     assert!(said.contains("warning: neither [listen] nor [[server]] nor [[peer]]"), "{said}");
 
     let missing = check(folder.path(), &GOOD.replace("\"lo\"", "\"nosuch0\""), &["--json"], None);

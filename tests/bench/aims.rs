@@ -1,4 +1,4 @@
-//! Targets for the figures, and whether they are reached.
+//! The aims: what the benchmarks' figures should reach.
 
 use serde_json::Value;
 
@@ -8,13 +8,13 @@ pub(crate) struct Aim {
     pub(crate) benchmark: &'static str,
     /// What is compared.
     pub(crate) what: &'static str,
-    /// How much it should be.
+    /// The bound for the figure.
     pub(crate) bound: Bound,
-    /// The figure, of the results as they are written to a file; `None` where it was not measured.
+    /// Finds the figure in the results, as they are written to a file; `None` if it was not measured.
     pub(crate) figure: fn(&Value) -> Option<f64>,
 }
 
-/// How much a figure should be.
+/// The bound for a figure.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Bound {
     AtLeast(f64),
@@ -127,7 +127,7 @@ pub(crate) const AIMS: &[Aim] = &[
     aim("publish", "clients of 15,000 not published for", AtMost(0.0), |all| at(all, "/publish/15k/failed")),
 ];
 
-/// A figure of the results.
+/// The figure at this place in the results.
 fn at(results: &Value, pointer: &str) -> Option<f64> {
     results.pointer(pointer)?.as_f64()
 }
@@ -136,7 +136,7 @@ fn quotient(results: &Value, figure: &str, base: &str) -> Option<f64> {
     Some(at(results, figure)? / at(results, base)?)
 }
 
-/// The rate of the fastest peer that ran, of the cases with this ending.
+/// The rate of the fastest other tunnel in user space, among the measured cases whose name has this ending.
 fn best_peer(results: &Value, ending: &str) -> Option<f64> {
     let peers = ["wireguard_go", "boringtun", "openvpn", "nebula"];
     let rates = peers.iter().filter_map(|peer| at(results, &format!("/tunnel/{peer}{ending}/gbps")));

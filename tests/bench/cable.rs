@@ -1,4 +1,4 @@
-//! A veth cable on which frames are dropped, and how fast they are.
+//! A veth cable at whose end frames are dropped, and measuring the rate at which they are.
 
 use std::net::Ipv6Addr;
 use std::time::Duration;
@@ -12,10 +12,10 @@ use mtd_tests::netns::Netns;
 
 use crate::generator::Generator;
 
-/// How long frames are sent before each measurement, to fill caches.
+/// How long frames are sent before each measurement, to warm the caches.
 const WARM_UP: Duration = Duration::from_millis(20);
 
-/// The share of frames that may get lost between generator and receiver.
+/// The part of the frames that may get lost between generator and receiver.
 const LOST: f64 = 0.01;
 
 /// The protected /64 prefix at the right end, and an address in it that no session has.
@@ -23,7 +23,7 @@ pub(crate) const PREFIX: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xa, 0, 0, 0, 0
 const TARGET: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xa, 0, 0x1234, 0x5678, 0x9abc, 0xdef0);
 const STRANGER: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xf, 0, 0, 0, 0, 1);
 
-/// Headers of a frame, as far as cases differ.
+/// The header fields in which the frames of the cases differ.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Headers {
     /// Source address and UDP port.
@@ -35,11 +35,11 @@ pub(crate) struct Headers {
 }
 
 impl Headers {
-    /// From a stranger to an address that nobody has, or to random ones of its prefix.
+    /// A frame of a stranger to an address that no session has. The destination can be made random.
     pub(crate) const STRANGER: Self =
         Self { source: (STRANGER, 40_000), destination: (TARGET, 50_000), mtd: [0x5a; MTD] };
 
-    /// The shortest frame that looks like one of mtd's, between interfaces with these MAC addresses.
+    /// The shortest frame that has the form of an mtd packet, between interfaces with these MAC addresses.
     ///
     /// # Errors
     /// Never with headers of these lengths.
@@ -56,7 +56,7 @@ impl Headers {
     }
 }
 
-/// A veth cable between two namespaces: frames go in at the left, and are dropped at the right.
+/// A veth cable between two namespaces: frames are sent at the left end, and dropped at the right.
 #[derive(Debug)]
 pub(crate) struct Cable {
     pub(crate) sender: Netns,
@@ -69,14 +69,14 @@ impl Cable {
         let (sender, receiver) = (Netns::new(&format!("{tag}-from"))?, Netns::new(&format!("{tag}-to"))?);
         let veth = Veth::connect((&sender, "gen"), (&receiver, "recv"), 1500)?;
         for (netns, ifname) in [(&sender, &veth.left), (&receiver, &veth.right)] {
-            // No traffic but the generator's.
+            // There must be no traffic other than the generator's.
             netns.set_sysctl(&format!("net/ipv6/conf/{ifname}/disable_ipv6"), "1")?;
             netns.set_up(ifname)?;
         }
         Ok(Self { sender, receiver, veth })
     }
 
-    /// The frame with these headers that goes in at the left.
+    /// The frame with these headers, as sent at the left end.
     pub(crate) fn frame(&self, headers: &Headers) -> Result<Vec<u8>> {
         let to = Interface::resolve(&self.receiver, &self.veth.right)?;
         headers.frame(&Interface::resolve(&self.sender, &self.veth.left)?, &to)
@@ -88,10 +88,10 @@ impl Cable {
     }
 }
 
-/// Millions of frames that are dropped in a second, as `dropped` counts them, over `sample` at least.
+/// Millions of frames a second that are dropped, as `dropped` counts them, measured for at least `sample`.
 ///
 /// # Errors
-/// When too many frames get lost on the way: the rate would be the generator's.
+/// When too many frames get lost on the way, so that the rate of drops cannot be measured.
 pub(crate) fn rate(
     generator: &Generator<'_>,
     sample: Duration,
@@ -112,7 +112,7 @@ pub(crate) fn rate(
     bail!("{told}; let the machine be idle")
 }
 
-/// How often a sample is taken in which frames get lost: something else had the CPU.
+/// How often a sample is repeated in which frames got lost, because something else used the CPU.
 const TRIES: u32 = 5;
 
 /// Frames that the XDP program of a veth end has dropped since it was made, as the driver counted them.

@@ -1,5 +1,5 @@
-//! What sealing and opening cost by themselves: in the programs, with and without key stream made ahead, and in the thread that
-//! makes it.
+//! The cost of sealing and opening alone: in the programs, with and without key stream made ahead, and in the thread that
+//! makes the key stream.
 
 use std::time::Instant;
 
@@ -24,18 +24,18 @@ use crate::fleet::{boot_time, session};
 use crate::measure::{Case, Extent, Section, in_turn};
 
 pub(crate) const ABOUT: &str = "\
-One packet of 1,428 bytes goes through the receive program over and over (`BPF_PROG_TEST_RUN`), and is dropped for its tag
-when all of it has been worked on; `ns` is the time for one. `before` is a packet whose sequence number is refused, which
-ends just before the cipher: `cipher_ns` is what the others take beyond that. `plain` is decrypted by the cipher in BPF,
-`ahead` with key stream made ahead, `authenticate` belongs to a session that authenticates only. `made` is how long the
-thread of the controller takes for the key stream of one packet.";
+One packet of 1,428 bytes passes through the receive program again and again (`BPF_PROG_TEST_RUN`), and is dropped for its
+wrong tag after all of it was processed; `ns` is the time for one packet. `before` is a packet whose sequence number is
+refused, which ends just before the cipher; `cipher_ns` is what the other cases take beyond that. `plain` is decrypted by the
+cipher in BPF, `ahead` with key stream made ahead; `authenticate` belongs to a session that only authenticates. `made` is how
+long the controller's thread takes to make the key stream of one packet.";
 
 /// Runs of one sample.
 const RUNS: u32 = 50_000;
 
 const GENERATION: u32 = 1;
 
-/// A data plane with one session, and a packet for it that all is done to and that is not valid.
+/// A data plane with one session, and a packet for it that passes through all stages and then turns out to be invalid.
 struct Subject {
     plane: Plane,
     maker: Maker,
@@ -65,7 +65,7 @@ impl Subject {
         Ok(Self { known: Known::of(&session)?, plane, maker, session })
     }
 
-    /// Makes the key stream of the packet, and of those behind it.
+    /// Makes the key stream of the packet, and of later ones.
     fn make_ahead(&mut self) {
         let time = self.known.time;
         self.maker.ask(Wanted {
@@ -77,7 +77,7 @@ impl Subject {
         });
     }
 
-    /// Ns for one packet that is refused for `reason`.
+    /// The time for one packet that is refused for `reason`, in ns.
     fn measure(&mut self, mtd: [u8; MTD], reason: DropReason) -> Result<f64> {
         let ends = self.known.with(mtd);
         let path = Path::new([2; 6], [2, 0, 0, 0, 0, 2], ends.source.0, ends.destination.0);
@@ -124,7 +124,7 @@ pub(crate) fn run(extent: Extent) -> Result<Section> {
         (
             "made",
             Box::new(|| {
-                // Of another place each time, so that all is made anew.
+                // For another place each time, so that all key stream is computed again.
                 turn += 1;
                 made.known.time += turn << 20;
                 let began = Instant::now();

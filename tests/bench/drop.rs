@@ -1,5 +1,5 @@
-//! How fast packets from strangers are dropped: by mtd's receive program with many sessions loaded, by nftables, and
-//! by a program that drops everything.
+//! How fast packets from strangers are dropped: by mtd's receive program with many sessions loaded, by nftables, and by a
+//! program that drops everything.
 
 use std::cell::RefCell;
 use std::io::Write as _;
@@ -23,37 +23,38 @@ use crate::measure::{Case, Extent, Samples, Section, in_turn};
 pub(crate) const ABOUT: &str = "\
 Frames of 106 bytes go into one end of a veth cable as fast as the kernel makes them (`BPF_PROG_TEST_RUN` with live
 frames), and are dropped at the other end, on the same CPU. The generator and the cable are part of every rate, so all
-ratios are nearer to 1 than those of the programs alone; `added_ns` is the time per frame beyond that of `bare`, in which
-neither is. `bare` is a program of two instructions that drops everything. `unauthorised_1k` and `unauthorised_1m` are
-strangers' frames to random addresses of the protected prefix, with so many sessions loaded; `_fixed` are frames to one
-address, which the caches know. `bad_sequence` and `bad_tag` need what only an observer has, the live addresses and ports
-of a session, and `bad_tag` the key of its sequence mask too, which nobody else has: it stands for the most expensive
-packet that is not accepted. `nft` is a rule of nftables' ingress hook that drops and counts what is for the prefix, random
-addresses too. Ratios are to `bare`, for random frames to `bare_random`: random bytes cost the generator time. Spreads are
-those of three times as many, shorter samples as in other benchmarks. After each sample mtd's counters must say that every
-frame was dropped for the intended reason.";
+ratios are nearer to 1 than those of the programs alone would be; `added_ns` is the time per frame beyond that of `bare`,
+which contains neither. `bare` is a program of two instructions that drops everything. `unauthorised_1k` and
+`unauthorised_1m` are strangers' frames to random addresses of the protected prefix, with that many sessions loaded;
+`_fixed` are frames to a single address, which stays in the caches. `bad_sequence` and `bad_tag` need the live addresses and
+ports of a session, which only an observer has. `bad_tag` also needs the key of its sequence mask, which nobody else has: it
+stands for the most expensive packet that is not accepted. `nft` is a rule in nftables' ingress hook that drops and counts
+packets for the prefix, also to random addresses. Ratios are to `bare`, for random frames to `bare_random`, because random
+bytes cost the generator time. This benchmark takes three times as many, shorter samples as the others, and spreads are
+those of these samples. After each sample mtd's counters must show that every frame was dropped for the intended reason.";
 
-/// Number of parts of a sample.
+/// The number of shorter samples that replace one sample of other benchmarks.
 const PARTS: u32 = 3;
 
 const THOUSAND: u32 = 1_000;
 const MILLION: u32 = 1_000_000;
 
-/// How far ahead slots are loaded: as by default, and for very many sessions the shortest that can be configured.
+/// How far ahead slots are loaded: the default, and for very many sessions the least that can be configured.
 const HORIZON: Duration = Duration::from_mins(1);
 const SHORTEST_HORIZON: Duration = PERIOD.saturating_mul(3);
 
-/// Slot length of the session whose live addresses are known to the attacker: they are to last.
+/// Slot length of the session whose live addresses the attacker knows. It is long, so that the addresses stay live.
 pub(crate) const LASTING: Duration = Duration::from_hours(1);
 
-/// A random sequence number is possible once in 2^29 frames, and is then refused for its tag.
+/// The tolerated part of frames dropped for another reason. A random sequence number is possible once in 2^29 frames; the
+/// frame is then dropped for its tag.
 const POSSIBLE: f64 = 1e-6;
 
 /// The section `drop` of the results.
 ///
 /// # Errors
-/// When something cannot be set up, frames get lost on the way so that the rate would be the generator's, or are dropped
-/// for another reason than the intended one.
+/// When something cannot be set up, too many frames get lost on the way, or frames are dropped for another reason than the
+/// intended one.
 pub(crate) fn run(extent: Extent) -> Result<Section> {
     let bare = Cable::new("bare")?;
     let _drop = ConstantXdp::attach(&bare.receiver, &bare.veth.right, Verdict::Drop)?;
@@ -66,7 +67,7 @@ pub(crate) fn run(extent: Extent) -> Result<Section> {
     let stranger = Headers::STRANGER;
     let known = Known::of(&thousand.known)?;
     let (bad_sequence, bad_tag) = (known.with([0x5a; MTD]), known.with_possible_sequence());
-    // Many short samples rather than a few long ones: cases that are compared are nearer to each other in time.
+    // Many short samples rather than a few long ones, so that cases that are compared are nearer to each other in time.
     let (sample, rounds) = (extent.sample() / PARTS, extent.rounds * PARTS);
     let mut cases: Vec<Case<'_>> = Vec::new();
     for (name, random) in [("bare", Random::Nothing), ("bare_random", Random::DESTINATION)] {
@@ -115,10 +116,10 @@ fn generator<'a>(cable: &'a Cable, headers: &Headers, random: Random) -> Result<
     Generator::new(&cable.sender, &cable.veth.left, &cable.frame(headers)?, random)
 }
 
-/// A cable with mtd at its end.
+/// A cable with mtd's receive program at its end.
 struct Guarded {
     fleet: RefCell<Fleet>,
-    /// The session whose addresses the attacker knows, one of those that are loaded.
+    /// The session whose addresses the attacker knows. It is one of the loaded ones.
     known: Session,
     cable: Cable,
 }
@@ -132,7 +133,7 @@ impl Guarded {
         Ok(Self { fleet: RefCell::new(Fleet::new(&cable, all, horizon)?), known, cable })
     }
 
-    /// Millions of frames dropped in a second, all for `reason`, with the slots loaded that a controller would have now.
+    /// Millions of frames a second that are dropped, all for `reason`, with the slots loaded that a controller would load.
     fn rate(&self, generator: &Generator<'_>, sample: Duration, reason: DropReason) -> Result<f64> {
         let mut fleet = self.fleet.borrow_mut();
         fleet.keep_up()?;
@@ -159,7 +160,7 @@ pub(crate) struct Known {
 }
 
 impl Known {
-    /// Of a session, now.
+    /// What an observer of the session knows now.
     ///
     /// # Errors
     /// When the clock cannot be read.
@@ -171,12 +172,13 @@ impl Known {
         Ok(Self { headers, mask: session.rx.0.mask, time })
     }
 
-    /// The headers of a packet to the session, with this one of mtd.
+    /// The headers of a packet to the session, with this masked sequence number and tag.
     pub(crate) fn with(&self, mtd: [u8; MTD]) -> Headers {
         Headers { mtd, ..self.headers }
     }
 
-    /// A sequence number that an honest peer could send now, masked as it would be with a tag that is wrong.
+    /// The headers of a packet with a sequence number that an honest peer could send now, and a wrong tag. The sequence
+    /// number is masked accordingly.
     pub(crate) fn with_possible_sequence(&self) -> Headers {
         let tag = [0x5a5a_5a5a_5a5a_5a5a; 2];
         let masked = slot::sequence_seed(self.time) ^ siphash::hash16(&self.mask, tag);
@@ -186,10 +188,10 @@ impl Known {
     }
 }
 
-/// Lets nftables drop the prefix in its ingress hook, and count.
+/// Makes nftables drop and count packets for the prefix in its ingress hook.
 fn filter(cable: &Cable) -> Result<()> {
     let ifname = &cable.veth.right;
-    // Without a program at this end, only GRO makes the driver take frames that were redirected to it.
+    // Without a program at this end, the driver accepts redirected frames only if GRO is on.
     cable.receiver.set_offload(ifname, "gro", true)?;
     let rules = format!(
         "add table netdev bench\n\

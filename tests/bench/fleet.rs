@@ -1,4 +1,4 @@
-//! A data plane with very many sessions, their slots loaded ahead as a controller does it.
+//! A data plane with very many sessions, whose slots are loaded ahead as by a controller.
 
 use std::net::Ipv6Addr;
 use std::ops::AddAssign;
@@ -35,21 +35,22 @@ pub(crate) struct Fleet {
     sessions: Vec<(Session, Loader)>,
     /// How far ahead slots are loaded, in ns.
     horizon: u64,
-    /// The time up to which what was due is loaded.
+    /// The time up to which slots that were due are loaded.
     advanced: u64,
 }
 
-/// When the entries of one [`Fleet::advance`] went live.
+/// How punctually the entries of one [`Fleet::advance`] were loaded.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Loaded {
-    /// Entries that went live when their slot had begun.
+    /// Entries that went live only after their slot had begun.
     pub(crate) late: u64,
-    /// The longest time in ns after the beginning of an entry's slot; negative: so long before it. `None`: no entries.
+    /// The longest time, in ns, from the beginning of an entry's slot until the entry went live; negative if it was live
+    /// before. `None` if there were no entries.
     pub(crate) lag: Option<i64>,
 }
 
 impl Loaded {
-    /// Of none.
+    /// The value for no entries.
     pub(crate) const NOTHING: Self = Self { late: 0, lag: None };
 }
 
@@ -95,7 +96,7 @@ impl Fleet {
         Ok(fleet)
     }
 
-    /// Loads and unloads what is due now, if that was not done within the last slot length.
+    /// Loads and unloads the slots that are due now, unless that was done less than one slot length ago.
     ///
     /// # Errors
     /// As [`Fleet::advance`].
@@ -107,7 +108,7 @@ impl Fleet {
         Ok(())
     }
 
-    /// Loads and unloads what is due at `now` (boot time in ns, which is the session time here).
+    /// Loads and unloads the slots that are due at `now` (boot time in ns, which is the session time here).
     ///
     /// # Errors
     /// When the kernel refuses, or a signal asks to stop.
@@ -146,8 +147,8 @@ pub(crate) fn boot_time() -> Result<u64> {
     Ok(nanoseconds(Duration::from(clock_gettime(ClockId::CLOCK_BOOTTIME)?)))
 }
 
-/// Session number `index`: keys and phase follow from the number, since those of a handshake take too long for a
-/// million. To the programs, and to the loader, they are like any others.
+/// Session number `index`. Keys and phase are derived from the number, because a million handshakes would take too long. For
+/// the programs and the loader they are like any others.
 ///
 /// # Errors
 /// Never with these prefixes.

@@ -1,5 +1,5 @@
-//! What is left of a peer's traffic while strangers flood: TCP requests and responses through the tunnel of two real
-//! controllers, against the rate of frames that arrive at the server beside them.
+//! How much of a peer's traffic is left while strangers flood the server: TCP requests and responses through the tunnel of
+//! two real controllers, by the rate of strangers' frames that arrive at the server.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
@@ -20,16 +20,16 @@ use crate::generator::{Generator, Random};
 use crate::measure::{Extent, Samples, Section, pin, require_uninterrupted};
 
 pub(crate) const ABOUT: &str = "\
-One TCP connection through the tunnel (encrypted, slots of 3 s) asks and answers 100 bytes at a time, while frames from
-strangers to random addresses of the server's prefix come in through the server's own interface. `curve` has the frames
-that arrived at the receive program, in Mpps, and the transactions per second. Both ends of the connection run on one CPU,
-the frames are made on another (where there is one), which then also does what the ring of the server's virtual cable has
-for it: packets of the connection wait there behind strangers' frames. `beside` shows what the generator alone costs: the
-same rates, into another cable that has nothing to do with mtd, with a program of two instructions at its end.
-`half_at_mpps` is the rate at which the
-transactions fall to half of those without a flood, by straight lines between the points; no number: they never do.";
+One TCP connection through the tunnel (encrypted, slots of 3 s) exchanges requests and responses of 100 bytes, while
+strangers' frames to random addresses of the server's prefix come in through the server's own interface. `curve` lists the
+rate of frames that arrived at the receive program, in Mpps, and the transactions per second. Both ends of the connection run
+on one CPU. The frames are made on another one (if there is one), which then also serves the ring of the server's virtual
+cable, in which packets of the connection wait behind strangers' frames. `beside` shows the cost of the generator alone: the
+same rates into another cable that is not connected with mtd, with a program of two instructions at its end. `half_at_mpps`
+is the rate at which the transactions fall to half of those without a flood, interpolated linearly between the points; there
+is no number if they never do.";
 
-/// Frames a second that are sent: none, some, as many as can be made.
+/// Frames a second that are sent: none, some, as many as possible.
 const RATES: [Option<u32>; 8] = [
     Some(0),
     Some(100_000),
@@ -44,8 +44,8 @@ const RATES: [Option<u32>; 8] = [
 /// Bytes of a request, and of its response.
 const MESSAGE: usize = 100;
 
-/// The strangers' frames are made on one CPU, both ends of the connection run on the next one: left to itself, the
-/// scheduler joins or parts the ends as it likes, which is worth a factor of five.
+/// The strangers' frames are made on one CPU, and both ends of the connection run on the next one. Without this, the
+/// scheduler places the two ends on one CPU or on two at random, which changes the rate by a factor of five.
 const STRANGERS_CPU: usize = 0;
 const PEERS_CPU: usize = 1;
 
@@ -92,7 +92,7 @@ pub(crate) fn run(extent: Extent) -> Result<Section> {
     Ok(vec![("flood", values)])
 }
 
-/// What becomes of the transactions while one generator sends, rate by rate.
+/// The transactions that remain while one generator sends, for each of its rates.
 struct Curve<'a> {
     name: &'static str,
     generator: &'a Generator<'a>,
@@ -154,7 +154,7 @@ impl std::fmt::Display for Curve<'_> {
     }
 }
 
-/// The rate at which a curve falls to half of where it begins; `None`: it never does.
+/// The rate at which a curve falls to half of its first value; `None` if it never does.
 fn half_at(curve: &[[f64; 2]]) -> Option<f64> {
     let half = curve.first()?[1] / 2.0;
     let mut pairs = curve.iter().zip(curve.iter().skip(1));
@@ -163,7 +163,7 @@ fn half_at(curve: &[[f64; 2]]) -> Option<f64> {
     Some(above[0] + part * (below[0] - above[0]))
 }
 
-/// Client and server with a tunnel. Fields are dropped in order: what runs first, where it runs last.
+/// Client and server with a tunnel. Fields are dropped in order: processes first, the network last.
 struct Scene {
     _controllers: [Controller; 2],
     server: IpAddr,
@@ -184,7 +184,7 @@ impl Scene {
         Ok(Self { _controllers: controllers, server: far.v6.into(), topology })
     }
 
-    /// Frames out of the router's end of the server's cable, to random addresses of the server's prefix.
+    /// A generator of frames to random addresses of the server's prefix, sent from the router's end of the server's cable.
     fn strangers(&self) -> Result<Generator<'_>> {
         let (router, server) = (&self.topology.router, &self.topology.server);
         let from = Interface::resolve(router, &server.tap_ifname)?;
@@ -195,7 +195,7 @@ impl Scene {
     }
 }
 
-/// A connection on which one end asks and the other one answers.
+/// A connection on which one end sends requests and the other one responds.
 struct Exchange {
     stream: TcpStream,
 }
@@ -205,7 +205,7 @@ impl Exchange {
         let (client, server) = (&scene.topology.client.netns, &scene.topology.server.netns);
         let listener = server.enter(|| TcpListener::bind(SocketAddr::new(scene.server, 0)))??;
         let address = listener.local_addr()?;
-        // It ends with the connection.
+        // The thread ends with the connection.
         thread::spawn(move || answer(&listener));
         let stream = client.enter(|| TcpStream::connect_timeout(&address, PATIENCE))??;
         stream.set_nodelay(true)?;

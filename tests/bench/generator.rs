@@ -1,12 +1,12 @@
-//! Frames at millions a second: the kernel's live-frame test runs, out of one end of a veth cable.
+//! A generator of millions of frames a second, by the kernel's test runs with live frames, out of one end of a veth cable.
 //!
-//! `BPF_PROG_TEST_RUN` with `BPF_F_TEST_XDP_LIVE_FRAMES` makes real frames, runs a program over each, and does what it
-//! says. The program here says `XDP_TX`, which sends the frame out of the interface that it is said to have come from;
-//! so the other end of the cable receives it, in a softirq of the same CPU.
+//! `BPF_PROG_TEST_RUN` with `BPF_F_TEST_XDP_LIVE_FRAMES` makes real frames, runs a program on each, and obeys the program's
+//! verdict. Here that is `XDP_TX`, which sends the frame out of the interface on which it is claimed to have arrived. The
+//! other end of the cable therefore receives it, in a softirq on the same CPU.
 //!
-//! Each test run enters its program into the kernel's XDP dispatcher and takes it out again, and waits for RCU both times:
-//! tens of milliseconds, as long as the run itself. A program that is attached somewhere is in there already, so while it
-//! runs this one is attached to the loopback interface, where nothing comes by.
+//! Each test run adds its program to the kernel's XDP dispatcher, removes it again, and waits for RCU both times, which
+//! takes tens of milliseconds, as long as the run itself. A program that is attached somewhere is in the dispatcher already.
+//! Therefore the generator attaches its program to the loopback interface, where no frames come, while it runs.
 
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -28,10 +28,10 @@ const CHUNK: u32 = 20_000;
 
 const REFUSED: &str = "cannot send live frames (Linux 5.18 or later can)";
 
-/// What is random in every frame.
+/// The part of every frame that is random.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Random {
-    /// Nothing: all frames are alike.
+    /// Nothing: all frames are the same.
     Nothing,
     /// Eight bytes from this offset on.
     At(u8),
@@ -54,7 +54,7 @@ pub(crate) struct Generator<'a> {
 }
 
 impl<'a> Generator<'a> {
-    /// Loads the generating program for `frame` (at least as long as what is random in it) out of an interface.
+    /// Loads the program that sends `frame` out of an interface. The frame must contain the random bytes.
     ///
     /// # Errors
     /// When there is no such interface, or the kernel refuses.
@@ -64,7 +64,8 @@ impl<'a> Generator<'a> {
         Ok(Self { netns, ifindex, program, frame: frame.to_vec() })
     }
 
-    /// Sends as fast as it goes, for `time` at least; returns how many frames in how long, all received or lost.
+    /// Sends as fast as possible for at least `time`. Returns the number of frames and the time that they took. By then all
+    /// of them have been received or lost.
     ///
     /// # Errors
     /// When the kernel refuses (live frames need Linux 5.18), or a signal came.
@@ -82,8 +83,8 @@ impl<'a> Generator<'a> {
         self.netns.enter(send)?.context(REFUSED)
     }
 
-    /// Sends until `stop` is set, on the CPU of this number: as fast as it goes, or `rate` frames a second in bursts of a
-    /// millisecond's share.
+    /// Sends until `stop` is set, on this CPU: as fast as possible or, with `rate`, that many frames a second, in one burst
+    /// each millisecond.
     ///
     /// # Errors
     /// As [`Generator::send`].
@@ -97,7 +98,7 @@ impl<'a> Generator<'a> {
             while !stop.load(Ordering::Relaxed) {
                 self.test_run(burst)?;
                 if rate.is_some() {
-                    // After an interval that was too long the rate is lower, not made up for by a larger burst.
+                    // If an interval was too long, the rate is lower: no larger burst makes up for it.
                     next = (next + INTERVAL).max(Instant::now());
                     thread::sleep(next.saturating_duration_since(Instant::now()));
                 }

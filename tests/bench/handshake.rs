@@ -1,4 +1,4 @@
-//! Handshakes of many clients with one server, and the memory that their sessions take.
+//! Handshakes of many clients with one server, and the memory that their sessions need.
 
 use anyhow::Result;
 use mtd::config::{DEFAULT_HORIZON_OF_MANY, DEFAULT_PERIOD, MAX_SESSIONS};
@@ -10,16 +10,17 @@ use serde_json::{Map, Value};
 use crate::measure::Section;
 
 pub(crate) const ABOUT: &str = "\
-1,000 clients, simulated above the wire in one process, connect to one real server at once; each then has a session and
-exchanges a packet. Measured once. `per_second_core` is handshakes by processor time of the server's process, `per_second` by
-wall time, with the clients on the same CPUs. `kernel_bytes_per_session` is the memory of all maps that grow with the number of
-sessions, by the number that there is room for, with the default horizon of 20 slots (`max_sessions` up to 4,096);
-`kernel_bytes_of_many` the same for a server with room for 1,000,000 and the default horizon of 4 slots that goes with it;
-`kernel_bytes_fixed` that of the other maps. `controller_bytes_per_session` is what the server's own memory grew by.";
+1,000 clients, simulated in one process but with real packets, connect to one real server at once; each then has a session
+and exchanges a packet. Measured once. `per_second_core` is the number of handshakes per second of processor time of the
+server's process, `per_second` per second of wall time, with the clients on the same CPUs. `kernel_bytes_per_session` is the
+memory of all maps that grow with the number of sessions, divided by the number for which there is room, with the default
+horizon of 20 slots (`max_sessions` up to 4,096). `kernel_bytes_of_many` is the same for a server with room for 1,000,000
+sessions and their default horizon of 4 slots. `kernel_bytes_fixed` is the memory of the other maps.
+`controller_bytes_per_session` is the growth of the server's own memory.";
 
 const CLIENTS: usize = 1000;
 
-/// Memory of the maps for each session, in bytes, where there is room for very many.
+/// Memory of the maps for each session, in bytes, if there is room for very many sessions.
 fn kernel_bytes_of_many() -> Result<f64> {
     let horizon = DEFAULT_HORIZON_OF_MANY.as_nanos().try_into()?;
     let slots = most_loaded(horizon, DEFAULT_PERIOD.as_nanos().try_into()?);
@@ -29,7 +30,7 @@ fn kernel_bytes_of_many() -> Result<f64> {
     Ok(bytes)
 }
 
-/// The section `handshake` of the results: one case, measured once. It is the mean over so many handshakes already.
+/// The section `handshake` of the results: one case, measured once, since it is already the mean of many handshakes.
 ///
 /// # Errors
 /// When something cannot be set up, or one handshake fails.

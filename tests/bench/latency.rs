@@ -1,5 +1,4 @@
-//! Round trips of small UDP packets: over bare veth, through mtd, and through other tunnels; and near the edges of
-//! slots.
+//! Round trips of small UDP packets: over bare veth, through mtd and through other tunnels, and near the edges of slots.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,30 +16,30 @@ use crate::ways::{BORINGTUN, WIREGUARD_GO, Way, or_left_out};
 
 pub(crate) const ABOUT: &str = "\
 Round trips of UDP packets with 64 bytes of payload, one after the other, between two ordinary sockets on a veth cable
-between two network namespaces. `mtd_encrypt_edge` are those exchanges of `mtd_encrypt` that began within 50 ms of the
-beginning of a slot, `mtd_encrypt_away` the others.";
+between two network namespaces. `mtd_encrypt_edge` are the exchanges of `mtd_encrypt` that began within 50 ms of the
+beginning of a slot, `mtd_encrypt_away` all others.";
 
 const PAYLOAD: usize = 64;
 
-/// Exchanges before each measurement that do not count.
+/// Number of exchanges before each measurement, which do not count.
 const WARM_UP: u32 = 500;
 
 /// Length of one measurement.
 const SAMPLE: Duration = Duration::from_secs(1);
 
-/// Length of one measurement of mtd in its usual mode: two slots, so that it meets two of their edges.
+/// Length of one measurement of mtd in its usual mode: two slots, so that it contains two slot edges.
 const TWO_SLOTS: Duration = Duration::from_secs(6);
 
-/// How near to the beginning of a slot an exchange counts as one at its edge.
+/// An exchange counts as one at a slot edge if it begins within this time of the beginning of a slot.
 const EDGE: Duration = Duration::from_millis(50);
 
 /// How long an answer may take before the packet counts as lost.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// What the others are compared with.
+/// The case with which the others are compared.
 const BASE: &str = "veth";
 
-/// The way whose exchanges are looked at near slot edges and away from them.
+/// The way whose exchanges near slot edges are compared with those away from them.
 const ENCRYPT: &str = "mtd_encrypt";
 
 /// The section `latency` of the results.
@@ -84,11 +83,11 @@ pub(crate) fn run(rounds: u32) -> Result<Section> {
     Ok(all.iter().map(|(name, exchanges)| (*name, exchanges.values(base))).collect())
 }
 
-/// What the exchanges of one case took, in µs.
+/// The times of the exchanges of one case, in µs.
 #[derive(Default)]
 struct Exchanges {
     times: Vec<f64>,
-    /// Of each round.
+    /// The median of each round.
     medians: Vec<f64>,
 }
 
@@ -121,7 +120,7 @@ impl Exchanges {
     }
 }
 
-/// The value that the given number of thousandths of the sorted values do not exceed.
+/// The value that this number of thousandths of the sorted values do not exceed.
 fn percentile(sorted: &[f64], thousandths: usize) -> f64 {
     let place = (sorted.len() * thousandths).div_ceil(1_000);
     sorted.get(place.max(1) - 1).copied().unwrap_or(f64::NAN)
@@ -146,7 +145,7 @@ impl Echo {
             let mut buffer = [0; 2 * PAYLOAD];
             while !stopped.load(Ordering::Relaxed) {
                 if let Ok((length, from)) = socket.recv_from(&mut buffer) {
-                    // What cannot be sent back is missed at the other end.
+                    // If sending fails, the other end notices that the packet is missing.
                     let _ = socket.send_to(&buffer[..length], from);
                 }
             }
@@ -154,7 +153,7 @@ impl Echo {
         Ok(Self { stop, thread: Some(thread), to })
     }
 
-    /// One exchange after the other for `length`: when each began (since 1970), and how long it took.
+    /// Makes one exchange after the other for `length`. Returns when each began (since 1970), and how long it took.
     fn exchange(&self, way: &Way, length: Duration) -> Result<Vec<(Duration, Duration)>> {
         let socket = way.left.netns.enter(|| UdpSocket::bind("[::]:0"))??;
         socket.connect(self.to)?;
@@ -172,7 +171,7 @@ impl Echo {
     }
 }
 
-/// One packet there and back; how long that took.
+/// Sends one packet and waits for the answer. Returns the time of the round trip.
 fn exchange(socket: &UdpSocket, number: u32) -> Result<Duration> {
     let mut packet = [0x5a; PAYLOAD];
     packet[..4].copy_from_slice(&number.to_be_bytes());
@@ -193,7 +192,7 @@ impl Drop for Echo {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
-            // A panic in it has been printed.
+            // If the thread panicked, that has been printed already.
             let _ = thread.join();
         }
     }

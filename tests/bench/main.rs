@@ -1,7 +1,7 @@
-//! `mtd-bench`: how fast mtd is, as ratios to what the same kernel does without it in the same run.
+//! `mtd-bench`: how fast mtd is, as ratios to what the same kernel does without mtd in the same run.
 //!
-//! Everything happens in network namespaces that it makes and removes. `cargo xtask bench` builds and starts it. To add a
-//! benchmark: a module, a line in [`BENCHMARKS`], and its aims in [`aims`].
+//! Everything happens in network namespaces that the program makes and removes. `cargo xtask bench` builds and starts it.
+//! To add a benchmark, write a module, an entry in [`BENCHMARKS`], and aims in [`aims`].
 
 mod aims;
 mod cable;
@@ -39,7 +39,7 @@ use crate::report::Circumstances;
 #[command(
     name = "mtd-bench",
     bin_name = "cargo xtask bench",
-    after_help = "Figures depend on the machine, and on what else it does: compare ratios of one run, not figures of two."
+    after_help = "Figures depend on the machine and on its other load: compare ratios within one run, not figures of two."
 )]
 struct Options {
     /// What to measure [default: everything].
@@ -51,26 +51,26 @@ struct Options {
     /// Also write the results to this file, as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Also write a page to this file, in Markdown: results, what they mean, which aims they reach.
+    /// Also write a page to this file, in Markdown: the results, what they mean, and which aims they reach.
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
-    /// `drop`, `rotate` and `flood`: one round of everything with little of it. The figures mean nothing.
+    /// For `drop`, `rotate` and `flood`: only one short round with few sessions. The figures mean nothing.
     #[arg(long)]
     quick: bool,
-    /// The commit that is measured, for the results.
+    /// The commit that is measured, to be named in the results.
     #[arg(long, hide = true)]
     commit: Option<String>,
 }
 
-/// Something that is measured.
+/// A benchmark.
 pub(crate) struct Benchmark {
     /// Its name on the command line and in the results.
     name: &'static str,
     /// One line of help.
     help: &'static str,
-    /// What its figures are, for the page; Markdown.
+    /// Explanation of its figures, for the page, in Markdown.
     about: &'static str,
-    /// Whether the results have cases with names.
+    /// Whether the results have several cases with names.
     cases: bool,
     run: fn(Extent) -> Result<Section>,
 }
@@ -79,14 +79,14 @@ pub(crate) struct Benchmark {
 const BENCHMARKS: &[Benchmark] = &[
     Benchmark {
         name: "drop",
-        help: "Frames from strangers: how fast mtd drops them, and nftables, and a program that does nothing else",
+        help: "Frames from strangers: how fast mtd drops them, compared with nftables and with a program that only drops",
         about: drop::ABOUT,
         cases: true,
         run: drop::run,
     },
     Benchmark {
         name: "cipher",
-        help: "Opening one packet in the program: with the cipher in BPF, with key stream made ahead, authenticating only",
+        help: "Opening one packet in the program: with the cipher in BPF, with key stream made ahead, only authenticating",
         about: cipher::ABOUT,
         cases: true,
         run: cipher::run,
@@ -100,7 +100,7 @@ const BENCHMARKS: &[Benchmark] = &[
     },
     Benchmark {
         name: "latency",
-        help: "Round trips of small packets over the same ways, and at slot edges",
+        help: "Round trips of small packets over the same ways as `tunnel`, and at slot edges",
         about: latency::ABOUT,
         cases: true,
         run: |extent| latency::run(extent.rounds),
@@ -122,7 +122,7 @@ const BENCHMARKS: &[Benchmark] = &[
     Benchmark {
         name: "publish",
         help: "Introductions for 1,000 and 15,000 clients, published in a DHT; measured once, whatever the rounds",
-        about: "Introductions for so many clients, published in a private DHT of real nodes; measured once.",
+        about: "A real server publishes introductions for this number of clients in a private DHT of real nodes. Measured once.",
         cases: true,
         run: |_| publish::run(),
     },
@@ -141,7 +141,7 @@ fn names() -> PossibleValuesParser {
 }
 
 impl Benchmark {
-    /// The results in the form that they are written in: what has one case only needs no name for it.
+    /// The results as they are written to a file. A benchmark with a single case has no name for it.
     fn document(&self, section: &Section) -> Value {
         let mut cases = section.iter().map(|(case, values)| (*case, Value::Object(values.clone())));
         if self.cases {

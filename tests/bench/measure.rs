@@ -1,4 +1,4 @@
-//! Repeated measurements: taken in turn, so that what else the machine does meets all cases alike.
+//! Repeated measurements. The cases take turns, so that other load on the machine affects all of them alike.
 
 use std::time::Duration;
 
@@ -13,17 +13,17 @@ use serde_json::{Map, Value};
 pub(crate) struct Extent {
     /// Repetitions of each measurement.
     pub(crate) rounds: u32,
-    /// Everything tiny: the figures mean nothing, but every line has run.
+    /// Measure everything only briefly: the figures mean nothing, but every line of code has run.
     pub(crate) quick: bool,
 }
 
 impl Extent {
-    /// How long one measurement takes at least.
+    /// Minimum length of one measurement.
     pub(crate) const fn sample(self) -> Duration {
         if self.quick { Duration::from_millis(20) } else { Duration::from_secs(1) }
     }
 
-    /// `number` of whatever there are many of; a few of them where it must be quick.
+    /// `number`, or far fewer in a quick run.
     pub(crate) fn scaled(self, number: u32) -> u32 {
         const FEW: u32 = 50;
         if self.quick { number.min(FEW) } else { number }
@@ -35,7 +35,7 @@ impl Extent {
 pub(crate) struct Samples(Vec<f64>);
 
 impl Samples {
-    /// The middle one.
+    /// The median.
     pub(crate) fn median(&self) -> f64 {
         let mut sorted = self.0.clone();
         sorted.sort_by(f64::total_cmp);
@@ -47,17 +47,17 @@ impl Samples {
         }
     }
 
-    /// One more.
+    /// Adds a sample.
     pub(crate) fn push(&mut self, value: f64) {
         self.0.push(value);
     }
 
-    /// Each one divided by that of `base` in the same round, in which the machine was as busy with other things.
+    /// Each sample divided by that of `base` in the same round, in which the other load on the machine was similar.
     pub(crate) fn over(&self, base: &Self) -> Self {
         Self(self.0.iter().zip(&base.0).map(|(value, base)| value / base).collect())
     }
 
-    /// Largest less smallest one, as a part of the median.
+    /// The difference between the largest and the smallest sample, as a part of the median.
     pub(crate) fn spread(&self) -> f64 {
         let (least, most) =
             self.0.iter().fold((f64::MAX, f64::MIN), |(least, most), &x| (least.min(x), most.max(x)));
@@ -71,10 +71,10 @@ pub(crate) type Case<'a> = (&'static str, Box<dyn FnMut() -> Result<f64> + 'a>);
 /// The results of a benchmark, case by case.
 pub(crate) type Section = Vec<(&'static str, Map<String, Value>)>;
 
-/// Measures every case `rounds` times, a-b-c-a-b-c, and says each result.
+/// Measures every case `rounds` times, in the order a-b-c-a-b-c, and prints each result.
 ///
 /// # Errors
-/// The first one of a measurement; a signal that asks to stop.
+/// The first error of a measurement; a signal that asks to stop.
 pub(crate) fn in_turn(
     cases: &mut [Case<'_>],
     rounds: u32,
@@ -92,7 +92,7 @@ pub(crate) fn in_turn(
     Ok(all)
 }
 
-/// To be asked now and then by what takes long.
+/// To be called occasionally during work that takes long.
 ///
 /// # Errors
 /// When a signal has asked to stop.
@@ -101,7 +101,7 @@ pub(crate) fn require_uninterrupted() -> Result<()> {
     Ok(())
 }
 
-/// Keeps the calling thread on one of the CPUs that it may use: the one of this number, counted around.
+/// Pins the calling thread to one of the CPUs that it may use: to the one with this number, modulo the number of CPUs.
 ///
 /// # Errors
 /// When the kernel refuses.

@@ -15,14 +15,14 @@ use crate::ways::{Processes, Way, cable};
 
 const PORT: &str = "1194";
 const CIPHER: &str = "AES-256-GCM";
-/// What it leaves of 1500 bytes over IPv6.
+/// The MTU inside the tunnel, if that outside over IPv6 is 1500.
 const MTU: &str = "1428";
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The way through `openvpn`, from the package of that name in Debian.
 ///
 /// # Errors
-/// When the tunnel does not come up: a program is not there, or cannot run here.
+/// When the tunnel does not come up, for example because a program is not installed or cannot run here.
 pub(crate) fn way() -> Result<Way> {
     let (left, right) = cable("ovpn")?;
     let folder = tempfile::Builder::new().prefix("mtdt-").tempdir()?;
@@ -35,7 +35,7 @@ pub(crate) fn way() -> Result<Way> {
     Ok(Way::through(client.address, (left, right), Processes { _running: processes, _folders: vec![folder] }))
 }
 
-/// One end: its key, a certificate that it has signed itself, and its address inside.
+/// One end: its key, a self-signed certificate, and its address inside the tunnel.
 struct End {
     key: PathBuf,
     certificate: PathBuf,
@@ -59,7 +59,7 @@ impl End {
     }
 }
 
-/// Runs a command of openssl; returns what it printed.
+/// Runs a command of openssl. Returns its output.
 fn openssl(command: &mut Command) -> Result<String> {
     let output =
         command.output().context("could not start openssl: `cargo xtask setup --bench` installs it")?;

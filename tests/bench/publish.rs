@@ -8,8 +8,8 @@ use serde_json::{Map, Value};
 
 use crate::measure::Section;
 
-/// A case: so many clients; so many nodes of the DHT gone without a word, each of which costs every publication a time-out
-/// of 2 s; how long it may take.
+/// A case: the number of clients, the number of DHT nodes that have died (each costs every publication a time-out of 2 s),
+/// and how long publishing may take.
 struct Case {
     name: &'static str,
     clients: usize,
@@ -28,11 +28,11 @@ const CASES: [Case; 3] = [
     Case { name: "15k", clients: 15_000, gone: 0, timeout: Duration::from_mins(4) },
 ];
 
-/// The section `publish` of the results: each case measured once. It is the mean over so many publications already.
+/// The section `publish` of the results: each case measured once, since it is already the mean of many publications.
 ///
 /// A server that has just started publishes as fast as it can; later it spreads the work over a sixth of the window.
-/// `seconds` is what the first takes, nodes and server sharing the machine; `core_share` is what the server's process
-/// worked for it, its start included, as a part of the window.
+/// `seconds` is the time of the first publication, while nodes and server share the machine. `core_share` is the processor
+/// time of the server's process for it, including the start, as a part of the window.
 ///
 /// # Errors
 /// When something cannot be set up, or publication is not complete in time.

@@ -1,4 +1,4 @@
-//! The results as people read them: tables on the terminal, and a page for `docs/`.
+//! The results for people: tables on the terminal, and a page for `docs/`.
 
 use std::fmt::Write as _;
 
@@ -14,7 +14,7 @@ use crate::measure::{Extent, Section};
 /// A benchmark and its results.
 pub(crate) type Measured<'a> = (&'a Benchmark, Section);
 
-/// What the page says besides results.
+/// What the page says about the run, besides results.
 pub(crate) struct Circumstances<'a> {
     /// Processor, CPUs, kernel.
     pub(crate) machine: &'a str,
@@ -24,7 +24,7 @@ pub(crate) struct Circumstances<'a> {
     pub(crate) extent: Extent,
 }
 
-/// One line a case: its name, and its numbers under their keys.
+/// A table with one line for each case: its name, and its numbers below their keys.
 pub(crate) fn table(name: &str, section: &Section) -> String {
     let mut text = String::new();
     for (first, cells) in rows(name, section) {
@@ -41,7 +41,7 @@ pub(crate) fn table(name: &str, section: &Section) -> String {
 /// The page, in Markdown. It has no date, so that the same figures make the same page.
 ///
 /// # Errors
-/// When the programs cannot be loaded, to say what that costs.
+/// When the programs cannot be loaded for the part about the verifier.
 pub(crate) fn page(about: &Circumstances<'_>, measured: &[Measured<'_>], results: &Value) -> Result<String> {
     let names: Vec<&str> = measured.iter().map(|(benchmark, _)| benchmark.name).collect();
     let mut page = format!(
@@ -88,7 +88,7 @@ fn aims(names: &[&str], results: &Value) -> String {
     [head.to_owned()].into_iter().chain(lines).collect()
 }
 
-/// The section as Markdown tables: one of the cases, and one for every list of points.
+/// The section as Markdown tables: one with the cases, and one for every list of points.
 fn markdown(name: &str, section: &Section) -> String {
     let mut text = String::new();
     for (n, (first, cells)) in rows(name, section).into_iter().enumerate() {
@@ -129,7 +129,7 @@ fn cell(value: &Value) -> String {
     value.as_f64().map_or_else(|| "-".to_owned(), number)
 }
 
-/// Whole numbers as they are, small ones with three digits behind the point, large ones with fewer.
+/// A number as text: whole numbers in full, small ones with three digits after the point, large ones with fewer.
 fn number(number: f64) -> String {
     let digits = match number.abs() {
         _ if number.fract() == 0.0 => 0,

@@ -1,4 +1,4 @@
-//! Slot turn-over: what it costs to load the next slot of very many sessions, and whether it is there in time.
+//! Slot turn-over: the cost of loading the next slot of very many sessions, and whether it is loaded in time.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -15,13 +15,13 @@ use crate::generator::{Generator, Random};
 use crate::measure::{Extent, Samples, Section, require_uninterrupted};
 
 pub(crate) const ABOUT: &str = "\
-Sessions have slots of 3 s. Once in 3 s of real time the next slot of every session is loaded into the maps and the last
-one unloaded, by the controller's own code, addresses derived; three slots are loaded ahead, the least that can be
-configured. `slot_ms` is how long that takes, `core_share` the processor time for it (kernel included) as a part of 3 s,
-`late` the entries that went live when their slot had begun already, `lag_ms` the largest time between the beginning of an
-entry's slot and its going live (negative: so long before). `lookups_mpps` are strangers' frames to random addresses that
-the receive program drops on another CPU when nothing is loaded, `lookups_while_turning` the part of that which is left
-while slots are turned over without a pause.";
+Sessions have slots of 3 s. Every 3 s of real time, the controller's own code derives the next slot of every session, loads
+it into the maps and unloads the last one; three slots are loaded ahead, the least that can be configured. `slot_ms` is how
+long that takes, `core_share` its processor time (including the kernel's) as a part of 3 s, `late` the number of entries that
+went live after their slot had begun, and `lag_ms` the longest time from the beginning of an entry's slot until the entry
+went live (negative if it was live before). `lookups_mpps` is the rate of strangers' frames to random addresses that the
+receive program drops on another CPU while nothing is loaded, `lookups_while_turning` the part of that rate that is left
+while slots are loaded without a pause.";
 
 const SIZES: [(&str, u32); 4] = [("1k", 1_000), ("16k", 16_000), ("100k", 100_000), ("1m", 1_000_000)];
 
@@ -43,7 +43,7 @@ fn measure(name: &str, size: u32, extent: Extent) -> Result<Map<String, serde_js
 
     let (mut wall, mut share) = (Samples::default(), Samples::default());
     let mut all = Loaded::NOTHING;
-    // Where it must be quick, only the few sessions whose slot ends in that time have something to load.
+    // In a quick run, only the few sessions whose slot ends in that time have something to load.
     let pause = if extent.quick { extent.sample() } else { PERIOD };
     let mut next = Instant::now();
     for round in 1..=extent.rounds {
@@ -71,7 +71,7 @@ fn measure(name: &str, size: u32, extent: Extent) -> Result<Map<String, serde_js
     Ok(values)
 }
 
-/// Mpps of strangers' frames that are dropped, first while nothing is loaded, then while slot after slot is.
+/// Mpps of strangers' frames that are dropped, first while nothing is loaded, then while slot after slot is loaded.
 fn lookups(cable: &Cable, fleet: &mut Fleet, sample: Duration) -> Result<(f64, f64)> {
     let frame = cable.frame(&Headers::STRANGER)?;
     let generator = Generator::new(&cable.sender, &cable.veth.left, &frame, Random::DESTINATION)?;
@@ -83,7 +83,7 @@ fn lookups(cable: &Cable, fleet: &mut Fleet, sample: Duration) -> Result<(f64, f
             done.store(true, Ordering::Relaxed);
             mpps
         });
-        // Slots far in the future: they are loaded like those of the present.
+        // These slots are far in the future, but are loaded like those of the present.
         let mut now = boot_time()?;
         while !done.load(Ordering::Relaxed) {
             now += nanoseconds(PERIOD);

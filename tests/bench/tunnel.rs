@@ -1,4 +1,4 @@
-//! TCP through the tunnel, against the same veth cable without it, and against other tunnels in user space.
+//! TCP through the tunnel, compared with the same veth cable without a tunnel and with other tunnels in user space.
 
 use std::net::Ipv6Addr;
 use std::time::Duration;
@@ -14,22 +14,22 @@ use crate::ways::{BORINGTUN, WIREGUARD_GO, Way, or_left_out};
 
 pub(crate) const ABOUT: &str = "\
 iperf3, one TCP connection and four (`_4`), between two network namespaces on a veth cable with an MTU of 1500, for 3 s
-after one that does not count. `veth_gso` is the bare cable, `veth_nogso` the same without segmentation offload at both
-ends, so that each packet is one as it is in a tunnel; `mtd_encrypt` and `mtd_authenticate` go through two controllers with
-slots of 3 s; the others are tunnels in user space, one process at each end. Both ends, and iperf3 itself, share the
-machine's CPUs. Ratios are to `veth_nogso` with as many connections.";
+after one that does not count. `veth_gso` is the bare cable; `veth_nogso` is the same without segmentation offload at both
+ends, so that packets are handled one by one, as in a tunnel. `mtd_encrypt` and `mtd_authenticate` go through two controllers
+with slots of 3 s; the others are tunnels in user space, with one process at each end. Both ends, and iperf3 itself, share
+the machine's CPUs. Ratios are to `veth_nogso` with the same number of connections.";
 
-/// Seconds of one measurement, and those before it that do not count.
+/// Seconds of one measurement, and seconds before it that do not count.
 const SECONDS: &str = "3";
 const WARM_UP: &str = "1";
 
 const PORT: &str = "5201";
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A way, and the names of its cases: one flow and four.
+/// The names of a way's two cases: with one flow and with four.
 type Names = (&'static str, &'static str);
 
-/// What the others are compared with.
+/// The cases with which the others are compared.
 const BASE: Names = ("veth_nogso", "veth_nogso_4");
 
 /// The section `tunnel` of the results.

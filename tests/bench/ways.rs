@@ -1,4 +1,4 @@
-//! Ways from one host to another over a cable: bare, and through a tunnel of mtd's or another's.
+//! Ways from one host to another over a cable: the bare cable, or a tunnel of mtd or of another program.
 
 use std::fs;
 use std::io::Write as _;
@@ -19,12 +19,12 @@ use tempfile::TempDir;
 const MTU: u32 = 1500;
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Two hosts, and how packets get from the left one to the right one. Fields are dropped in order: what runs first,
-/// where it runs last.
+/// Two hosts, and the way of packets from the left one to the right one. Fields are dropped in order: processes first, the
+/// namespaces last.
 pub(crate) struct Way {
-    /// Address of the right host that leads this way.
+    /// The address of the right host to which packets take this way.
     pub(crate) address: Ipv6Addr,
-    /// The slots of the session, where mtd is in between.
+    /// The slots of the session, if this way is a tunnel of mtd.
     pub(crate) slots: Option<Slots>,
     _controllers: Vec<Controller>,
     _processes: Option<Processes>,
@@ -40,7 +40,7 @@ pub(crate) struct Slots {
 }
 
 impl Slots {
-    /// Distance to the nearest beginning of a slot, at a time since 1970.
+    /// The distance from `time` (since 1970) to the nearest beginning of a slot.
     pub(crate) fn distance_to_edge(self, time: Duration) -> Duration {
         let time = time.as_nanos() as u64;
         let since = time.wrapping_add(self.phase) % self.period;
@@ -49,20 +49,20 @@ impl Slots {
 }
 
 impl Way {
-    /// The cable alone.
+    /// The bare cable.
     ///
     /// # Errors
-    /// When it cannot be laid.
+    /// When it cannot be made.
     pub(crate) fn bare(tag: &str) -> Result<Self> {
         let (left, right) = cable(tag)?;
         let address = right.address;
         Ok(Self { address, slots: None, _controllers: Vec::new(), _processes: None, left, right })
     }
 
-    /// The cable alone, without segmentation offload and without merging: what every packet costs by itself.
+    /// The bare cable, without segmentation offload and without merging, so that every packet is handled by itself.
     ///
     /// # Errors
-    /// When it cannot be laid, or the driver refuses.
+    /// When it cannot be made, or the driver refuses.
     pub(crate) fn bare_without_offload(tag: &str) -> Result<Self> {
         let way = Self::bare(tag)?;
         for host in [&way.left, &way.right] {
@@ -96,7 +96,7 @@ impl Way {
         })
     }
 
-    /// A tunnel of others' programs between the hosts of a cable, of which the right one is at `address`.
+    /// A tunnel of other programs between the hosts of a cable. The right host has `address` in the tunnel.
     pub(crate) fn through(address: Ipv6Addr, (left, right): (Host, Host), processes: Processes) -> Self {
         Self { address, slots: None, _controllers: Vec::new(), _processes: Some(processes), left, right }
     }
@@ -104,7 +104,7 @@ impl Way {
     /// A user-space implementation of WireGuard at both ends.
     ///
     /// # Errors
-    /// When the tunnel does not come up: the program is not there, or cannot run here.
+    /// When the tunnel does not come up, for example because the program is not installed or cannot run here.
     pub(crate) fn wireguard(program: WireGuard) -> Result<Self> {
         let (left, right) = cable(program.tag)?;
         let addresses = [1, 2].map(|n| Ipv6Addr::new(0xfd00, 0x7767, 0, 0, 0, 0, 0, n));
@@ -121,7 +121,7 @@ impl Way {
     }
 }
 
-/// The programs at both ends of a tunnel, and the files that they read.
+/// The processes at both ends of a tunnel, and the files that they read.
 pub(crate) struct Processes {
     pub(crate) _running: [Running; 2],
     pub(crate) _folders: Vec<TempDir>,
@@ -146,7 +146,7 @@ pub(crate) fn cable(tag: &str) -> Result<(Host, Host)> {
     Ok((left, right))
 }
 
-/// Host 1 or 2 of a cable; the other one is its gateway.
+/// Host 1 or 2 of a cable. Each is the other's gateway.
 fn host(netns: Netns, ifname: String, number: u16, other_ifname: String) -> Result<Host> {
     let address = |number| Ipv6Addr::new(0x2001, 0xdb8, 0xe, 0, 0, 0, 0, number);
     let gateway = address(3 - number);
@@ -164,7 +164,7 @@ fn host(netns: Netns, ifname: String, number: u16, other_ifname: String) -> Resu
     })
 }
 
-/// A program that is WireGuard in user space.
+/// An implementation of WireGuard in user space.
 #[derive(Clone, Copy)]
 pub(crate) struct WireGuard {
     tag: &'static str,
@@ -172,11 +172,11 @@ pub(crate) struct WireGuard {
     arguments: &'static [&'static str],
 }
 
-/// In Go, from Debian's package of that name.
+/// The one in Go, from Debian's package of that name.
 pub(crate) const WIREGUARD_GO: WireGuard =
     WireGuard { tag: "wggo", program: "wireguard-go", arguments: &["--foreground"] };
 
-/// In Rust, from crates.io.
+/// The one in Rust, from crates.io.
 pub(crate) const BORINGTUN: WireGuard = WireGuard {
     tag: "boring",
     program: "boringtun-cli",
@@ -184,7 +184,7 @@ pub(crate) const BORINGTUN: WireGuard = WireGuard {
 };
 
 const WG_PORT: &str = "51820";
-/// What WireGuard leaves of 1500 bytes over IPv6.
+/// The MTU inside a WireGuard tunnel, if that outside over IPv6 is 1500.
 const WG_MTU: &str = "1420";
 
 /// One end of a WireGuard tunnel.
@@ -230,7 +230,7 @@ impl Peer {
     }
 }
 
-/// Runs `wg ARGUMENTS` on a host, with `input`; returns what it printed.
+/// Runs `wg ARGUMENTS` on a host, with `input`. Returns its output.
 fn wg(host: &Host, arguments: &[&str], input: &str) -> Result<String> {
     let mut command = host.netns.command("wg")?;
     command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -241,7 +241,7 @@ fn wg(host: &Host, arguments: &[&str], input: &str) -> Result<String> {
     Ok(String::from_utf8(output.stdout)?)
 }
 
-/// A way that may not be possible here: what is missing is said, and the case is left out.
+/// Handles a way that may not be possible here: prints what is missing, and leaves the case out.
 pub(crate) fn or_left_out(name: &str, way: Result<Way>) -> Option<Way> {
     way.inspect_err(|error| eprintln!("left out: {name}: {error:#}")).ok()
 }

@@ -1,4 +1,4 @@
-//! Sessions that derived the same address (requirement MT-07): told apart by the peer's address and the ports.
+//! Sessions that derived the same address (requirement MT-07), which are distinguished by the peer's address and the ports.
 
 use std::net::Ipv6Addr;
 
@@ -72,7 +72,7 @@ fn whichever_goes_the_others_stay() {
                 let name = format!("{} without {gone}", peering.index);
                 let packet = packet(peering, 0);
                 if peering.index as usize == gone {
-                    // The address is there, with ports of others.
+                    // Other sessions still have the address, but with other ports.
                     Fixture::drop(name, DropReason::WrongPort, packet.frame())
                 } else {
                     Fixture::accept(name, peering, &packet)
@@ -80,7 +80,7 @@ fn whichever_goes_the_others_stay() {
             })
             .collect();
         bench.run_all(&list);
-        // It comes back, and everybody is there again.
+        // The slot is loaded again, and all sessions can be reached again.
         bench.load(&crowd[gone], CURRENT);
         list = crowd
             .iter()
@@ -123,7 +123,7 @@ fn a_slot_loaded_twice_is_loaded_once() {
     ]);
 }
 
-/// What is counted where no session fits: the reason of the one that came closest, wherever it is in the chain.
+/// If no session matches, the reason of the one that came closest is counted, wherever it is in the chain.
 #[test]
 fn the_closest_session_gives_the_reason() {
     #[derive(Clone, Copy, Debug, PartialEq)]
@@ -143,7 +143,7 @@ fn the_closest_session_gives_the_reason() {
         (&[OtherPort, Stale], DropReason::WrongPort),
         (&[OtherPeer, OtherPort, Stale], DropReason::WrongPeer),
         (&[Stale, OtherPort, OtherPeer], DropReason::WrongPeer),
-        // A live session whose port is wrong is closer than one that is not there any more.
+        // A live session with another port is closer than one that has ended.
         (&[Ended, OtherPort], DropReason::WrongPort),
         (&[OtherPort, Ended], DropReason::WrongPort),
         (&[Ended, OtherPeer], DropReason::WrongPeer),

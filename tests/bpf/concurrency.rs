@@ -1,4 +1,4 @@
-//! Two CPUs that receive for one session at the same time.
+//! Two CPUs that receive or send for one session at the same time.
 
 use std::collections::BTreeMap;
 use std::sync::Barrier;
@@ -15,14 +15,14 @@ use crate::harness::{Bench, SEQUENCE, XDP_DROP, XDP_REDIRECT};
 use crate::inner::Version;
 use crate::peering::CURRENT;
 
-/// Numbers that both threads work on between two barriers: fewer than the window is wide.
+/// How many numbers both threads use between two barriers: fewer than the window is wide.
 const LAP: u64 = 512;
 const LAPS: u64 = 60;
 
-/// Which frame a CPU takes: its number, its turn, how many frames there are.
+/// Chooses the frame that a CPU takes, by its number, its turn, and the number of frames.
 type Order = fn(usize, usize, usize) -> usize;
 
-/// Binds this thread to the `nth` CPU that it may use.
+/// Pins this thread to the `nth` CPU that it may use.
 pub(crate) fn pin(nth: usize) {
     let allowed = sched_getaffinity(Pid::from_raw(0)).expect("the affinity");
     let cpus: Vec<usize> = (0..CpuSet::count()).filter(|&cpu| allowed.is_set(cpu).unwrap_or(false)).collect();
@@ -32,7 +32,7 @@ pub(crate) fn pin(nth: usize) {
     sched_setaffinity(Pid::from_raw(0), &only).expect("a CPU that is allowed");
 }
 
-/// Does something on one CPU, so that limits and counters of each CPU are those of one.
+/// Runs `work` on one CPU, so that limits and counters that each CPU has for itself are those of this one.
 pub(crate) fn on_one_cpu<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     thread::scope(|scope| {
         let thread = scope.spawn(|| {
@@ -43,7 +43,7 @@ pub(crate) fn on_one_cpu<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     })
 }
 
-/// The verdict of one run of the receive program, nothing else looked at.
+/// The verdict of one run of the receive program, without looking at anything else.
 pub(crate) fn verdict(program: &Xdp, frame: &[u8]) -> u32 {
     let mut buffer = [0; 2048];
     let options =
@@ -51,7 +51,7 @@ pub(crate) fn verdict(program: &Xdp, frame: &[u8]) -> u32 {
     program.test_run(options).expect("a test run").return_value
 }
 
-/// Offers the frames of each lap to two CPUs, to each in an order of its own; returns how often each was accepted.
+/// Gives the frames of each lap to two CPUs, to each in its own order. Returns how often each frame was accepted.
 fn race(program: &Xdp, laps: &[Vec<Vec<u8>>], order: Order) -> Vec<u32> {
     let barrier = Barrier::new(2);
     let accepted = thread::scope(|scope| {
@@ -94,7 +94,7 @@ fn two_cpus_accept_each_number_exactly_once() {
     let rounds: [(&str, Order); 3] = [
         ("the same order", |_, turn, _| turn),
         ("opposite orders", |cpu, turn, count| if cpu == 0 { turn } else { count - 1 - turn }),
-        // 5 and 512 have no common factor: every number comes, its neighbours in its word far apart.
+        // 5 and 512 have no common factor, so every number comes, and numbers in the same word of the window come far apart.
         ("interleaved", |cpu, turn, count| (turn * 5 + cpu) % count),
     ];
     let mut total = 0;

@@ -1,4 +1,4 @@
-//! Control messages inside sessions: opened like any packet, and handed to the controller instead of the tunnel.
+//! Control messages inside sessions: opened like any packet, but handed to the controller instead of the tunnel.
 
 use std::collections::BTreeMap;
 
@@ -113,7 +113,7 @@ fn a_message_that_fails_a_check_uses_up_no_number() {
     bench.run_all(&list);
 }
 
-/// What was marked on the way, and can say so, says so; the message is the same.
+/// A packet with a congestion mark is accepted if its inner packet can carry the mark. The message is the same.
 #[test]
 fn a_congestion_mark_does_not_harm_a_message_that_can_carry_it() {
     let (mut bench, peering) = Bench::with_session();
@@ -150,10 +150,10 @@ fn a_full_ring_buffer_costs_messages_only() {
     assert_eq!(counts.drops, BTreeMap::from([(ControlFull, 1), (Replayed, 1)]));
 }
 
-/// One session floods; another's messages, data and introductions pass all the same, and the CPU's limit is untouched.
+/// While one session floods, another's messages, data and introductions still pass, and the CPU's limit is untouched.
 #[test]
 fn a_flood_of_one_session_takes_nothing_from_another() {
-    /// More than one CPU lets through of all sessions together. No more than the window remembers at a time.
+    /// More messages than one CPU lets through for all sessions together, but no more than fit into the window.
     const FLOOD: u64 = 2 * BURST;
     let (mut bench, peering) = Bench::with_session();
     let other = Peering::new(1, Mode::Encrypt);
@@ -186,7 +186,7 @@ fn a_flood_of_one_session_takes_nothing_from_another() {
     let counts = bench.plane.counts().expect("the counters");
     assert_eq!(counts.drops, BTreeMap::from([(ControlLimited, FLOOD - records)]));
     let state = bench.plane.session_state(0).expect("a state");
-    // Numbers are used up, also of messages over the limit: the packets were valid.
+    // Messages over the limit use up their numbers too, since the packets were valid.
     assert_eq!(state.rx_packets, FLOOD + 2);
 }
 
@@ -194,7 +194,7 @@ fn a_flood_of_one_session_takes_nothing_from_another() {
 #[test]
 fn messages_of_all_sessions_together_are_limited() {
     const MESSAGES: u64 = 7_000;
-    /// No more than the window remembers.
+    /// No more than fit into the window.
     const AGAIN: usize = 1_000;
     let (mut bench, peering) = Bench::with_session();
     let introduction = Peering::introduction(1);
@@ -205,7 +205,7 @@ fn messages_of_all_sessions_together_are_limited() {
     let began = boot_time();
     let records = on_one_cpu(|| {
         let mut records = 0;
-        // One session stands for as many as it takes: it is as rested as a new one each time.
+        // One session stands for many, because its own limit is reset each time.
         for batch in frames.chunks(SESSION_BURST as usize) {
             bench.rest(&peering);
             let program = bench.plane.receive_program().expect("a program");
@@ -214,7 +214,7 @@ fn messages_of_all_sessions_together_are_limited() {
         }
         let drops = bench.plane.counts().expect("the counters").drops;
         assert!(drops.contains_key(&ControlLimited), "{drops:?}");
-        // Their numbers are used up, also of those over the limit, which most of the last ones were.
+        // All of them have used up their numbers, including those over the limit, as most of the last ones were.
         let program = bench.plane.receive_program().expect("a program");
         assert!(frames.iter().rev().take(AGAIN).all(|frame| verdict(program, frame) == XDP_DROP));
         bench.events();

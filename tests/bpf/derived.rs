@@ -1,5 +1,5 @@
-//! Sessions as the controller makes them, from configurations: keys and addresses against a second derivation, and both
-//! ends against each other through both programs.
+//! Sessions as the controller makes them from configurations. Keys and addresses are compared with a second, independent
+//! derivation, and the two ends exchange packets through both programs.
 
 use std::net::{Ipv6Addr, SocketAddrV6};
 
@@ -18,13 +18,13 @@ use crate::peering::{PREFIXES, Peering};
 use crate::wire::{Keys, Mode, Packet};
 
 const KEY: [u8; 32] = [0x42; 32];
-/// A wall clock in ns, slots long enough not to end during a test.
+/// A time of the wall clock in ns, and a slot length so long that no slot ends during a test.
 const NOW: u64 = 1_800_000_000_123_456_789;
 const PERIOD: u64 = 3_600_000_000_000;
 /// The ends; the first one has the lower seed.
 const SEEDS: [u64; 2] = [0x1111_2222_3333_4444, 0xaaaa_bbbb_cccc_dddd];
 
-/// The configuration of one end: 0 is at [`PREFIXES`]' first, 1 at its second.
+/// The configuration of one end: end 0 has the first prefix of [`PREFIXES`], end 1 the second.
 fn configured(end: usize, mode: Mode) -> Session {
     let other = 1 - end;
     let mode = if mode == Mode::Encrypt { "encrypt" } else { "authenticate" };
@@ -56,7 +56,7 @@ fn configured(end: usize, mode: Mode) -> Session {
     })
 }
 
-/// The second derivation: everything a packet from end `from` in a slot needs.
+/// The second derivation: everything that a packet from end `from` in a slot needs.
 struct Derivation {
     hkdf: Hkdf<Sha256>,
     context: Vec<u8>,

@@ -1,4 +1,4 @@
-//! One fixture at least for every reason for which the receive program drops, and proof that no reason is forgotten.
+//! At least one fixture for every reason for which the receive program drops, and a check that no reason is missing.
 
 use std::collections::BTreeSet;
 
@@ -17,7 +17,7 @@ use crate::wire::{Keys, Mode, Packet, ROUTER_MAC, with_right_checksum};
 
 use mtd::model::LinkMode;
 
-/// Reasons that have tests of their own, because one frame alone does not bring them about.
+/// Reasons that have tests of their own, because a single frame cannot cause them.
 const ELSEWHERE: [(DropReason, &str); 10] = [
     (DropReason::NeighbourLimited, "neighbour::answers_are_rate_limited needs hundreds of frames"),
     (DropReason::IntroductionLimited, "introduction::they_are_rate_limited needs thousands of frames"),
@@ -34,7 +34,7 @@ const ELSEWHERE: [(DropReason, &str); 10] = [
     (DropReason::TooBigLimited, "too_big::messages_are_rate_limited"),
 ];
 
-/// Reasons that no frame brings about.
+/// Reasons that no frame can cause.
 const UNREACHABLE: [(DropReason, &str); 2] = [
     (
         DropReason::ReceiveFailed,
@@ -54,7 +54,7 @@ fn with_next_header(frame: &[u8], next: u8) -> Vec<u8> {
     changed
 }
 
-/// The sessions and settings that [`fixtures`] are about.
+/// A data plane with the sessions and settings that [`fixtures`] need.
 pub(crate) fn bench() -> (Bench, Peering) {
     let (mut bench, peering) = Bench::with_session();
     bench.configure(|settings| settings.link = LinkMode::OnLink);
@@ -94,7 +94,7 @@ impl<'a> Origin<'a> {
         changed.frame()
     }
 
-    /// The frame with another bit at a byte.
+    /// The frame with one bit of a byte flipped.
     fn flipped(&self, at: usize) -> Vec<u8> {
         let mut frame = self.frame.clone();
         frame[at] ^= 1;
@@ -116,7 +116,7 @@ pub(crate) fn fixtures(peering: &Peering) -> Vec<Fixture> {
     .into_iter()
     .flatten()
     .collect();
-    // After all that, the packet that the fixtures were made from gets through: its number was not burnt.
+    // After all that, the packet from which the fixtures were made is accepted, so its number is still unused.
     list.push(Fixture::accept("the valid packet", peering, &origin.packet));
     list.push(Fixture::drop("the valid packet again", DropReason::Replayed, origin.frame));
     list
@@ -185,7 +185,7 @@ fn of_numbers_and_tags(origin: &Origin) -> Vec<Fixture> {
     vec![
         Fixture::drop("a number of the far future", InvalidSequence, origin.with(|p| p.sequence = u64::MAX)),
         Fixture::drop("a tag of zero", BadTag, {
-            // The number must stay a possible one, or that is what is seen first.
+            // The number must stay a possible one, since that is checked before the tag.
             let sequence = SEQUENCE.to_le_bytes();
             let mut header = [sequence.as_slice(), &[0; 16]].concat();
             let masked = peering.rx.sequence(&[&[0; 62], header.as_slice()].concat());

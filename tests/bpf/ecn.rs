@@ -13,7 +13,7 @@ const ECT_1: u8 = 1;
 const ECT_0: u8 = 2;
 const CE: u8 = 3;
 
-/// RFC 6040, figure 4: the inner packet's codepoint, the outer header's, what comes out (`None`: dropped).
+/// RFC 6040, figure 4: the codepoint of the inner packet, that of the outer header, and the result (`None`: dropped).
 const DECAPSULATION: [(u8, u8, Option<u8>); 16] = [
     (NOT_ECT, NOT_ECT, Some(NOT_ECT)),
     (NOT_ECT, ECT_0, Some(NOT_ECT)),
@@ -33,7 +33,7 @@ const DECAPSULATION: [(u8, u8, Option<u8>); 16] = [
     (CE, CE, Some(CE)),
 ];
 
-/// With a DSCP of its own, which must stay, inside and outside.
+/// Inner packet and outer header each have a DSCP of their own; that of the inner packet must be kept.
 #[test]
 fn marks_are_carried_into_the_inner_packet() {
     const DSCP_INSIDE: u8 = 46 << 2;
@@ -63,7 +63,7 @@ fn marks_are_carried_into_the_inner_packet() {
     }
 }
 
-/// The mended checksum must be right whatever it was before, also where it was or becomes 0 or 0xffff.
+/// The updated checksum must be correct for every earlier value, even if it was or becomes 0 or 0xffff.
 #[test]
 fn the_ipv4_checksum_stays_right() {
     let (mut bench, peering) = Bench::with_session();
@@ -87,7 +87,7 @@ fn the_ipv4_checksum_stays_right() {
     assert!(seen.len() > 65, "{} checked", seen.len());
 }
 
-/// Normal mode: the mark is copied. The DSCP is not, or it would tell flows apart.
+/// Normal mode: the mark is copied to the outer header. The DSCP is not, because it would distinguish flows.
 #[test]
 fn marks_are_copied_to_the_outer_header() {
     let (mut bench, peering) = Bench::with_session();

@@ -1,4 +1,4 @@
-//! Drop events: what they say, and that there are never too many of them.
+//! Drop events: their contents, and their rate limit.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +22,7 @@ const LOOPBACK: u32 = 1;
 const BURST: u64 = 200;
 const INTERVAL: u64 = 10_000_000;
 
-/// The one event of one run, its time left out.
+/// The only event of one run, without its time.
 fn event(bench: &mut Bench, frame: &[u8], reason: DropReason) -> DropEvent {
     let outcome = bench.receive(frame);
     outcome.dropped(XDP_DROP, frame, reason).unwrap_or_else(|error| panic!("{reason:?}: {error:#}"));
@@ -60,7 +60,7 @@ fn an_event_says_what_the_headers_say() {
         (DropReason::Tcp, tcp_syn(&path, 40_000, 22, 1), 6, Some((40_000, 22)), addresses),
         (DropReason::Icmpv6, echo_request(&path, 3, 4, b""), 58, None, addresses),
         (DropReason::ExtensionHeader, with_extension_header(&valid, HOP_BY_HOP), 0, None, addresses),
-        // A header that could not be read, or was not looked for, is zero.
+        // The fields of a header that could not be read, or was not looked for, are zero.
         (DropReason::Truncated, valid[..53].to_vec(), 0, None, base),
         (DropReason::Truncated, valid[..14].to_vec(), 0, None, base),
         (DropReason::Truncated, valid[..54].to_vec(), 17, None, addresses),
@@ -72,7 +72,7 @@ fn an_event_says_what_the_headers_say() {
     }
 }
 
-/// A packet that was opened in place before it was dropped: the event shows the outer headers all the same.
+/// The event shows the outer headers even if the packet was opened in place before it was dropped.
 #[test]
 fn an_event_shows_no_plaintext() {
     let (mut bench, peering) = Bench::with_session();
@@ -137,7 +137,7 @@ fn a_flood_makes_few_events_and_loses_no_count() {
     assert!(events.is_sorted_by_key(|(event, _)| event.time), "in the order of the drops");
 }
 
-/// The rate limit opens again, and a reader that is away for long costs events, never counts.
+/// The rate limit recovers, and while a reader is away for long, events are lost but counts are not.
 #[test]
 fn a_full_ring_buffer_costs_events_only() {
     /// Bytes of the ring buffer, and of an event with its header there.
@@ -147,7 +147,7 @@ fn a_full_ring_buffer_costs_events_only() {
     let mut drops = 0;
     on_one_cpu(|| {
         while drops < 2 * CAPACITY {
-            // As if the limit had had time to fill up again.
+            // Set the limit as if it had had time to recover.
             let local = bench.plane.ebpf_mut().map_mut("LOCAL").expect("a map");
             let mut local = PerCpuArray::<_, Local>::try_from(local).expect("with the limit");
             let empty = PerCpuValues::try_from(vec![Local::default(); nr_cpus().expect("CPUs")]);

@@ -8,18 +8,18 @@ use crate::inner::Version;
 use crate::peering::{BEGIN, CURRENT, Peering};
 use crate::wire::{INNER_AT, Mode, Packet};
 
-/// A minute behind the clock, so that no flipped bit brings it to the very limit of what is possible.
+/// A sequence number a minute behind the clock, so that no flipped bit comes near the limit of possible numbers.
 const NUMBER: u64 = SEQUENCE - (1 << 30);
 
-/// What must become of a packet whose bit `bit` (0: the lowest) of byte `at` was flipped, as the wire format has it.
+/// The result that the wire format requires for a packet with bit `bit` (0: the lowest) of byte `at` flipped.
 #[expect(clippy::match_same_arms, reason = "a table in the order of the bytes")]
 fn verdict(peering: &Peering, packet: &Packet, at: usize, bit: u8) -> Expect {
     use DropReason::*;
     let untouched = Expect::Accept(peering.index, packet.sequence, packet.inner.clone());
     match at {
-        // Link-layer addresses are not looked at: what the kernel would take is in its hands before.
+        // The programs do not check link-layer addresses.
         0..12 => untouched,
-        // Another EtherType: not IPv6 any more.
+        // With another EtherType, the packet is not IPv6 any more.
         12..14 => Expect::Pass,
         // Version, then the traffic class, which routers may change.
         14 if bit >= 4 => Expect::Drop(LengthMismatch),
@@ -28,7 +28,7 @@ fn verdict(peering: &Peering, packet: &Packet, at: usize, bit: u8) -> Expect {
         15..18 => Expect::Drop(FlowLabel),
         18..20 => Expect::Drop(LengthMismatch),
         20 => Expect::Drop(OtherProtocol),
-        // The hop limit: routers change it.
+        // The hop limit, which routers change.
         21 => untouched,
         22..38 => Expect::Drop(WrongPeer),
         38..46 => Expect::Pass,
@@ -38,8 +38,8 @@ fn verdict(peering: &Peering, packet: &Packet, at: usize, bit: u8) -> Expect {
         58..60 => Expect::Drop(LengthMismatch),
         60..62 => Expect::Drop(BadChecksum),
         62..INNER_AT => {
-            // Another tag makes another mask, so another number. One that is more than 2^34 ahead of the clock is
-            // impossible; any other is unused, so that the tag decides.
+            // Another tag makes another mask, and therefore another number. A number more than 2^34 ahead of the clock is
+            // impossible; any other is unused, so the tag decides.
             let sequence = peering.rx.sequence(&flipped(packet, at, bit));
             let possible = sequence <= BEGIN / 64 + (1 << 34);
             Expect::Drop(if possible { BadTag } else { InvalidSequence })
@@ -54,8 +54,8 @@ fn flipped(packet: &Packet, at: usize, bit: u8) -> Vec<u8> {
     frame
 }
 
-/// Flips each bit of the bytes `range` of a packet, then sends the packet unchanged: it must get through, if the flipped
-/// one did not.
+/// Flips each bit in the bytes `range` of a packet, then sends the packet unchanged, which must be accepted unless the
+/// changed one was.
 fn flip_all(range: &(impl Iterator<Item = usize> + Clone)) {
     for mode in Mode::BOTH {
         for version in Version::BOTH {
@@ -89,7 +89,8 @@ fn no_bit_of_udp_ports_and_length_burns_a_number() {
     flip_all(&(54..60));
 }
 
-/// Everybody on the way can send a copy with another checksum ahead of the packet: it must not count as the packet.
+/// Anybody on the way can send a copy with another checksum ahead of the packet. The copy must not use up the packet's
+/// number.
 #[test]
 fn no_bit_of_the_udp_checksum_burns_a_number() {
     flip_all(&(60..62));

@@ -1,4 +1,4 @@
-//! A loaded data plane, single runs of its programs, and what a run moved.
+//! A loaded data plane, single runs of its programs, and the changes that a run makes.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -25,12 +25,14 @@ use crate::wire::{Packet, UNDERLAY_MAC};
 
 pub(crate) const XDP_DROP: u32 = 1;
 pub(crate) const XDP_PASS: u32 = 2;
-pub(crate) const XDP_TX: u32 = 3;
 pub(crate) const XDP_REDIRECT: u32 = 4;
 pub(crate) const TC_ACT_SHOT: u32 = 2;
+pub(crate) const TC_ACT_STOLEN: u32 = 4;
 pub(crate) const TC_ACT_REDIRECT: u32 = 7;
+/// As the kernel returns −1.
+pub(crate) const TC_ACT_UNSPEC: u32 = u32::MAX;
 
-/// What the tests load: room for so many sessions, with so many slots each.
+/// The capacity of the maps in the tests: number of sessions, and of slots for each.
 pub(crate) const SESSIONS: u32 = 8;
 pub(crate) const SLOTS: u32 = 8;
 /// Longest inner packet in bytes.
@@ -40,17 +42,17 @@ pub(crate) const TUNNEL_MAC: [u8; 6] = [0x02, 0, 0, 0, 0xbb, 0x01];
 /// The first sequence number that an honest sender uses at [`BEGIN`].
 pub(crate) const SEQUENCE: u64 = BEGIN / 64;
 
-/// A frame for the receive program, and what must become of it.
+/// A frame for the receive program, and the expected result.
 pub(crate) struct Fixture {
     pub(crate) name: String,
     pub(crate) frame: Vec<u8>,
     pub(crate) expect: Expect,
 }
 
-/// What must become of a frame, beside what no run may do.
+/// The expected result for a frame. In addition, no run may change anything else.
 #[derive(Clone, Debug)]
 pub(crate) enum Expect {
-    /// Handed to the kernel, not a byte changed.
+    /// Passed to the kernel unchanged.
     Pass,
     /// Dropped for this reason.
     Drop(DropReason),
@@ -58,7 +60,7 @@ pub(crate) enum Expect {
     Accept(u32, u64, Vec<u8>),
     /// Opened, and handed to the controller.
     Divert(Message),
-    /// Opened and counted to its session, but dropped for this reason.
+    /// Opened and counted for its session, but dropped for this reason.
     Lose(DropReason, Message),
 }
 
@@ -71,19 +73,19 @@ impl Fixture {
         Self { name: name.into(), frame, expect: Expect::Drop(reason) }
     }
 
-    /// `packet`, which comes out as it went in.
+    /// `packet`, whose inner packet must come out.
     pub(crate) fn accept(name: impl Into<String>, peering: &Peering, packet: &Packet) -> Self {
         let expect = Expect::Accept(peering.index, packet.sequence, packet.inner.clone());
         Self { name: name.into(), frame: packet.frame(), expect }
     }
 
-    /// `packet`, a control message that reaches the controller.
+    /// `packet`, a control message that must reach the controller.
     pub(crate) fn divert(name: impl Into<String>, peering: &Peering, packet: &Packet) -> Self {
         let expect = Expect::Divert(Message::new(peering, packet));
         Self { name: name.into(), frame: packet.frame(), expect }
     }
 
-    /// `packet`, a control message that is valid, but does not reach the controller.
+    /// `packet`, a control message that is valid but must not reach the controller.
     pub(crate) fn lose(
         name: impl Into<String>,
         reason: DropReason,
@@ -95,8 +97,8 @@ impl Fixture {
     }
 }
 
-/// Loads programs and maps: those of the object that `MTD_EBPF_OBJECT` names, so that a change of the programs needs no new
-/// test program, else the built-in ones.
+/// Loads programs and maps: from the object that `MTD_EBPF_OBJECT` names, so that the test program need not be built again
+/// after a change of the BPF programs, otherwise the built-in ones.
 pub(crate) fn load(capacity: Capacity) -> Plane {
     match std::env::var_os("MTD_EBPF_OBJECT") {
         Some(path) => Plane::load_object(&std::fs::read(path).expect("the object"), capacity),
@@ -105,7 +107,7 @@ pub(crate) fn load(capacity: Capacity) -> Plane {
     .expect("the programs load")
 }
 
-/// A data plane without interfaces, on its own maps.
+/// A data plane without interfaces, with maps of its own.
 pub(crate) struct Bench {
     pub(crate) plane: Plane,
     pub(crate) settings: Settings,
@@ -166,7 +168,7 @@ impl Bench {
         self.plane.set_session_state(peering.index, SessionState::default()).expect("room for its state");
     }
 
-    /// Makes the limit on a session's control messages as good as unused.
+    /// Resets the limit on a session's control messages.
     pub(crate) fn rest(&mut self, peering: &Peering) {
         let state = self.plane.session_state(peering.index).expect("a state");
         let rested = SessionState { rx_control: 0, ..state };
@@ -200,10 +202,18 @@ impl Bench {
         boot_time().wrapping_add(self.clock_offset)
     }
 
-    /// One run of the receive program.
+    /// Runs the receive program once.
     pub(crate) fn receive(&mut self, frame: &[u8]) -> Outcome {
         self.run(frame, |plane, options| {
             let program = plane.receive_program()?;
+            Ok(program.test_run(options)?.into())
+        })
+    }
+
+    /// One run of the program that answers solicitations.
+    pub(crate) fn advertise(&mut self, frame: &[u8]) -> Outcome {
+        self.run(frame, |plane, options| {
+            let program = plane.advertise_program()?;
             Ok(program.test_run(options)?.into())
         })
     }
@@ -213,7 +223,7 @@ impl Bench {
         self.send_with(frame, None)
     }
 
-    /// One run of the send program, with a `__sk_buff` of one's own.
+    /// Runs the send program once, with a given `__sk_buff`.
     pub(crate) fn send_with(&mut self, frame: &[u8], context: Option<&[u8]>) -> Outcome {
         self.run(frame, |plane, options| {
             let program = plane.send_program()?;
@@ -279,7 +289,7 @@ impl Bench {
     /// Runs a fixture through the receive program.
     ///
     /// # Errors
-    /// What was not as expected.
+    /// When something was not as expected.
     pub(crate) fn try_fixture(&mut self, fixture: &Fixture) -> Result<()> {
         let outcome = self.receive(&fixture.frame);
         match &fixture.expect {
@@ -294,7 +304,7 @@ impl Bench {
     /// Runs fixtures one after the other.
     ///
     /// # Panics
-    /// With the names of those that did not come out as expected.
+    /// When results are not as expected, with the names of those fixtures.
     pub(crate) fn run_all(&mut self, fixtures: &[Fixture]) {
         let mut failures = Vec::new();
         for fixture in fixtures {
@@ -310,13 +320,13 @@ impl Bench {
     /// Runs one fixture.
     ///
     /// # Panics
-    /// When it does not come out as expected.
+    /// When the result is not as expected.
     pub(crate) fn check(&mut self, fixture: &Fixture) {
         self.run_all(std::slice::from_ref(fixture));
     }
 }
 
-/// What was counted since `before`.
+/// The drops that were counted since `before`.
 fn added(before: &BTreeMap<DropReason, u64>, now: BTreeMap<DropReason, u64>) -> BTreeMap<DropReason, u64> {
     let earlier = |reason| before.get(&reason).copied().unwrap_or(0);
     let added = now.into_iter().map(|(reason, count)| (reason, count - earlier(reason)));

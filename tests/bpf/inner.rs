@@ -7,7 +7,7 @@ pub(crate) const IPV4_LEN: usize = 20;
 /// Bytes of an IPv6 header.
 pub(crate) const IPV6_LEN: usize = 40;
 
-/// Inner addresses: the peer's, and our own.
+/// Inner addresses: the peer's, and those of this end.
 pub(crate) const PEER4: Ipv4Addr = Ipv4Addr::new(10, 66, 0, 2);
 pub(crate) const OWN4: Ipv4Addr = Ipv4Addr::new(10, 66, 0, 1);
 pub(crate) const PEER6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x66, 0, 0, 0, 0, 0, 2);
@@ -31,7 +31,7 @@ impl Version {
         }
     }
 
-    /// A packet of `length` bytes from the peer to us, with this traffic class.
+    /// A packet of `length` bytes from the peer to this end, with this traffic class.
     pub(crate) fn received(self, traffic_class: u8, length: usize) -> Vec<u8> {
         match self {
             Self::V4 => ipv4(PEER4, OWN4, traffic_class, length),
@@ -39,7 +39,7 @@ impl Version {
         }
     }
 
-    /// A packet of `length` bytes from us to the peer, with this traffic class.
+    /// A packet of `length` bytes from this end to the peer, with this traffic class.
     pub(crate) fn sent(self, traffic_class: u8, length: usize) -> Vec<u8> {
         match self {
             Self::V4 => ipv4(OWN4, PEER4, traffic_class, length),
@@ -48,7 +48,7 @@ impl Version {
     }
 }
 
-/// An IPv4 packet of `length` bytes in all, its checksum right, its payload a pattern.
+/// An IPv4 packet with a total length of `length` bytes, a correct checksum, and a pattern as payload.
 pub(crate) fn ipv4(source: Ipv4Addr, destination: Ipv4Addr, traffic_class: u8, length: usize) -> Vec<u8> {
     let [l0, l1] = (length as u16).to_be_bytes();
     let mut packet = vec![0x45, traffic_class, l0, l1, 0x12, 0x34, 0x40, 0, 61, 17, 0, 0];
@@ -59,7 +59,7 @@ pub(crate) fn ipv4(source: Ipv4Addr, destination: Ipv4Addr, traffic_class: u8, l
     packet
 }
 
-/// An IPv6 packet of `length` bytes in all, its payload a pattern.
+/// An IPv6 packet with a total length of `length` bytes and a pattern as payload.
 pub(crate) fn ipv6(source: Ipv6Addr, destination: Ipv6Addr, traffic_class: u8, length: usize) -> Vec<u8> {
     let first_word = 6 << 28 | u32::from(traffic_class) << 20 | 0x5_4321;
     let mut packet = first_word.to_be_bytes().to_vec();
@@ -91,7 +91,7 @@ pub(crate) fn ones_complement_sum(bytes: &[u8]) -> u16 {
     sum as u16
 }
 
-/// The packet with another traffic class, the IPv4 checksum right again.
+/// The packet with another traffic class, and a correct IPv4 checksum.
 pub(crate) fn with_traffic_class(packet: &[u8], traffic_class: u8) -> Vec<u8> {
     let mut packet = packet.to_vec();
     if packet[0] >> 4 == 4 {
@@ -109,12 +109,12 @@ pub(crate) fn ethertype(packet: &[u8]) -> [u8; 2] {
     if packet[0] >> 4 == 4 { [0x08, 0x00] } else { [0x86, 0xdd] }
 }
 
-/// An inner packet as it comes into the tunnel device.
+/// An inner packet in an Ethernet frame, as it enters the tunnel device.
 pub(crate) fn framed(packet: &[u8]) -> Vec<u8> {
     framed_as(ethertype(packet), packet)
 }
 
-/// The same with an EtherType of one's own.
+/// The same with a given EtherType.
 pub(crate) fn framed_as(ethertype: [u8; 2], packet: &[u8]) -> Vec<u8> {
     [&[0x02, 0, 0, 0, 0xbb, 0x02], [0x02, 0, 0, 0, 0xbb, 0x01].as_slice(), &ethertype, packet].concat()
 }

@@ -1,4 +1,4 @@
-//! What an authentic packet may carry: IP, of the right length, from the peer's own inner addresses.
+//! The inner packet of an authentic packet: it must be IP, have the right length, and come from the peer's inner addresses.
 
 use std::net::Ipv6Addr;
 
@@ -13,7 +13,7 @@ fn v6(text: &str) -> Ipv6Addr {
     text.parse().expect("an address")
 }
 
-/// Sends the packets one after the other, each with a number of its own: `None` is to be accepted.
+/// Sends the packets one after the other, each with its own number. Those with `None` must be accepted.
 fn run(bench: &mut Bench, peering: &Peering, table: Vec<(&str, Option<mtd_common::DropReason>, Vec<u8>)>) {
     let list: Vec<_> = table
         .into_iter()
@@ -64,7 +64,7 @@ fn only_the_peers_inner_addresses_may_be_sources() {
         ("multicast, IPv6", Some(InnerSource), from6("ff02::1")),
     ];
     run(&mut bench, &peering, table);
-    // The other session has no address but by its routes.
+    // The other session has only the addresses of its routes.
     let table = vec![
         ("its own network, IPv4", None, from4([10, 70, 5, 9])),
         ("its own network, IPv6", None, from6("fd00:70:5::9")),
@@ -94,7 +94,7 @@ fn a_default_route_of_one_family_lets_no_source_of_the_other_in() {
     }
 }
 
-/// While the old session of a peer still receives, routes name its new one already.
+/// The old session of a peer still receives while routes already name the peer's new session.
 #[test]
 fn a_route_lets_in_all_sessions_with_its_peer() {
     let mut bench = Bench::new();
@@ -111,7 +111,7 @@ fn a_route_lets_in_all_sessions_with_its_peer() {
     run(&mut bench, &old, table(None));
     run(&mut bench, &new, table(None));
     run(&mut bench, &other, table(Some(InnerSource)));
-    // It ends: nothing of it passes, and the new one goes on.
+    // The old session ends: its packets do not pass any more, and the new session continues.
     bench.plane.set_session(old.index, mtd_common::abi::Session::default()).expect("a session");
     let late = old.packet(CURRENT, SEQUENCE + 50, ipv6(PEER6, OWN6, 0, 60));
     bench.run_all(&[

@@ -1,4 +1,4 @@
-//! Introductions: one message of anybody who knows the window's key, handed to the controller once.
+//! Introductions: anybody who knows the window's key can send a message, which is handed to the controller once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv6Addr, SocketAddrV6};
@@ -25,12 +25,12 @@ fn bench() -> (Bench, Peering) {
     (bench, peering)
 }
 
-/// Numbers are random: any 64 bits, in no order.
+/// Sequence numbers in introductions are random: any 64 bits, in no order.
 fn random(nth: u64) -> u64 {
     nth.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
-/// Ends that nobody told the server of.
+/// Addresses and ports of ends that the server does not know.
 fn stranger(nth: u64) -> SocketAddrV6 {
     let address = Ipv6Addr::from(0x2001_0db8_0000_0000_0000_0000_0000_0001 | u128::from(random(nth)) << 32);
     SocketAddrV6::new(address, random(nth) as u16 | 1, 0, 0)
@@ -61,7 +61,7 @@ fn no_number_is_too_high_too_low_or_used() {
     bench.run_all(&list);
 }
 
-/// A client's end: it knows the server's address and ports, and takes nothing from elsewhere.
+/// A client's end: it knows the server's address and ports, and accepts nothing from elsewhere.
 #[test]
 fn the_clients_end_takes_what_its_server_sends() {
     let mut bench = Bench::new();
@@ -123,7 +123,7 @@ fn a_captured_packet_counts_once_from_elsewhere_and_once_as_it_was_sent() {
     ]);
 }
 
-/// Packets to an introduction that are no introductions: what is wrong with them, the reason, and the frame.
+/// Invalid packets to an introduction: a description of the fault, the drop reason, and the frame.
 fn no_introductions(peering: &Peering, right: &Packet) -> Vec<(&'static str, DropReason, Vec<u8>)> {
     let (client, server) = (*right.from.ip(), *right.to.ip());
     let path = right.path();
@@ -228,7 +228,7 @@ fn they_are_rate_limited() {
     let began = boot_time();
     let records = on_one_cpu(|| {
         let mut records = 0;
-        // As many at a time as the ring buffer has room for.
+        // At most as many at a time as fit into the ring buffer.
         for batch in frames.chunks(1_000) {
             let program = bench.plane.receive_program().expect("a program");
             assert!(batch.iter().all(|frame| verdict(program, frame) == XDP_DROP));
@@ -236,7 +236,7 @@ fn they_are_rate_limited() {
         }
         let drops = bench.plane.counts().expect("the counters").drops;
         assert!(drops.contains_key(&IntroductionLimited), "{drops:?}");
-        // All that are valid are remembered, also those over the limit, which most of the last ones were.
+        // All valid ones are remembered, including those over the limit, as most of the last ones were.
         let program = bench.plane.receive_program().expect("a program");
         assert!(frames.iter().rev().take(AGAIN).all(|frame| verdict(program, frame) == XDP_DROP));
         assert!(bench.records().is_empty(), "a replay");
@@ -271,7 +271,7 @@ fn two_cpus_take_each_introduction_exactly_once() {
         }
     });
     let records = bench.records();
-    // Behind the time: session, slot, ends and message, different for each.
+    // After the time: session, slot, ends and message, which differ for each.
     let different: BTreeSet<_> = records.iter().map(|record| &record[8..]).collect();
     assert_eq!((records.len() as u64, different.len() as u64), (PACKETS, PACKETS));
     let counts = bench.plane.counts().expect("the counters");

@@ -1,5 +1,5 @@
-//! Key stream made ahead (`docs/keystream.md`): with it, packets are the same as without, and none is ever sealed with another
-//! one's.
+//! Key stream made ahead (`docs/keystream.md`): packets are the same with it as without, and no packet is ever sealed with
+//! the key stream of another.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,7 +21,7 @@ use crate::peering::{CURRENT, PERIOD, Peering};
 use crate::send::sealed;
 use crate::wire::{Mode, open};
 
-/// A data plane with a session that is routed to, and what makes key stream for it.
+/// A data plane with a session that has a route, and the maker of key stream.
 fn bench() -> (Bench, Peering, Maker) {
     let (mut bench, peering) = Bench::with_session();
     bench.route("fd00:66::2/128", &peering);
@@ -30,7 +30,7 @@ fn bench() -> (Bench, Peering, Maker) {
     (bench, peering, maker)
 }
 
-/// A record of a packet of the session.
+/// The record by which the programs ask for key stream behind a packet of the session.
 fn wanted(peering: &Peering, direction: Direction, slot: u64, sequence: u64) -> Wanted {
     Wanted {
         sequence,
@@ -47,7 +47,7 @@ fn change_state(bench: &mut Bench, index: u32, change: impl FnOnce(&mut SessionS
     bench.plane.set_session_state(index, state).expect("a state");
 }
 
-/// Sends a packet, opens it with the reference; whether it was sealed with key stream made ahead.
+/// Sends a packet and opens it with the reference. Returns whether it was sealed with key stream made ahead.
 fn send(bench: &mut Bench, peering: &Peering, slot: u64, inner: &[u8]) -> bool {
     let outcome = bench.send(&framed(inner));
     let sealed =
@@ -56,7 +56,7 @@ fn send(bench: &mut Bench, peering: &Peering, slot: u64, inner: &[u8]) -> bool {
     outcome.frames.sealed_ahead == 1
 }
 
-/// Receives a packet; whether it was opened with key stream made ahead.
+/// Receives a packet. Returns whether it was opened with key stream made ahead.
 fn receive(bench: &mut Bench, peering: &Peering, sequence: u64, inner: &[u8]) -> bool {
     let packet = peering.packet(CURRENT, sequence, inner.to_vec());
     let outcome = bench.receive(&packet.frame());
@@ -77,7 +77,7 @@ fn every_length_is_sealed_as_without() {
         if sequence % AHEAD == 0 {
             maker.ask(wanted(&peering, Direction::Send, CURRENT, sequence));
         }
-        // Made for numbers behind the one that was asked for.
+        // Key stream is made for the numbers after the one in the record.
         assert_eq!(send(&mut bench, &peering, CURRENT, &inner), sequence > 0, "number {sequence}");
     }
 }
@@ -126,11 +126,11 @@ fn a_changed_packet_is_dropped_as_without() {
     assert!(receive(&mut bench, &peering, SEQUENCE + 1, &Version::V6.received(0, 500)));
 }
 
-/// The programs ask once in 64 packets, of a session that is busy, for what is behind the last packet.
+/// For a busy session the programs ask once in 64 packets for key stream of the packets after the last one.
 #[test]
 fn a_busy_session_gets_key_stream_and_a_quiet_one_none() {
     let inner = Version::V6.sent(0, 1000);
-    // A turn yet to come is one just now, however long the test takes.
+    // With a turn in the future, the session counts as busy however long the test takes.
     let now = boot_time();
     for (turn, busy) in [(now + 60_000_000_000, true), (now - 1_000_000_000, false)] {
         let (mut bench, peering, mut maker) = bench();
@@ -143,14 +143,14 @@ fn a_busy_session_gets_key_stream_and_a_quiet_one_none() {
                 send(&mut bench, &peering, CURRENT, &inner),
                 receive(&mut bench, &peering, SEQUENCE + nth, &Version::V6.received(0, 1000)),
             );
-            // The second packet asks.
+            // The second packet asks for key stream.
             assert_eq!((sent, received), (busy && nth > 1, busy && nth > 1), "packet {nth}");
             maker.work();
         }
     }
 }
 
-/// Key stream for another slot, session, generation, direction or number, or none any more: the cipher seals.
+/// If there is only key stream for another slot, session, generation, direction or number, the cipher seals.
 #[test]
 fn what_was_made_for_another_packet_is_not_used() {
     let inner = Version::V6.sent(0, 300);
@@ -202,7 +202,7 @@ fn what_was_made_for_another_packet_is_not_used() {
     assert!(!send(&mut bench, &peering, CURRENT, &inner), "zeroed");
 }
 
-/// A session that authenticates only, an introduction, and one that has ended get none.
+/// No key stream is made for a session that only authenticates, for an introduction, or for a session that has ended.
 #[test]
 fn nothing_is_made_for_a_session_that_needs_none() {
     for (mode, generation) in [(Mode::Authenticate, 7), (Mode::Encrypt, 8)] {
@@ -219,7 +219,7 @@ fn nothing_is_made_for_a_session_that_needs_none() {
     }
 }
 
-/// At the edge the first packets find nothing; when one has asked, those behind it do.
+/// At a slot edge the first packets find no key stream. After one of them has asked, later ones do.
 #[test]
 fn a_new_slot_gets_new_key_stream() {
     let (mut bench, peering, mut maker) = bench();
@@ -235,8 +235,8 @@ fn a_new_slot_gets_new_key_stream() {
     assert!(send(&mut bench, &peering, CURRENT + 1, &inner));
 }
 
-/// One packet after the other is sealed (or opened) while its key stream is replaced without a pause: each comes out right,
-/// or is dropped, as counted.
+/// Packets are sealed (or opened) one after the other while their key stream is replaced without a pause. Each comes out
+/// right, or is dropped and counted.
 #[test]
 fn what_changes_while_it_is_used_is_never_sent() {
     for direction in [Direction::Send, Direction::Receive] {
@@ -247,7 +247,7 @@ fn what_changes_while_it_is_used_is_never_sent() {
                 let mut maker = maker;
                 pin(1);
                 while !over.load(Ordering::Relaxed) {
-                    // One slot's, the other one's: every element changes each time.
+                    // Alternately for one slot and for another, so that every element changes each time.
                     maker.ask(wanted(&peering, direction, CURRENT, SEQUENCE));
                     maker.ask(wanted(&peering, direction, CURRENT + 1, SEQUENCE));
                 }
@@ -269,7 +269,7 @@ fn what_changes_while_it_is_used_is_never_sent() {
     }
 }
 
-/// What a race came to.
+/// The counts of a race.
 #[derive(Debug, Default)]
 struct Race {
     ahead: u64,
@@ -278,7 +278,7 @@ struct Race {
 }
 
 impl Race {
-    /// Whether both ways have been gone, and some key stream was caught in the act.
+    /// Whether packets took both ways, and some key stream changed while it was being used.
     fn is_over(&self, deadline: Instant) -> bool {
         assert!(Instant::now() < deadline, "{self:?}");
         self.ahead > 100 && self.plain > 100 && self.changed > 5
@@ -304,7 +304,7 @@ fn race_to_send(bench: &mut Bench, peering: &Peering) -> Race {
     let (mut race, deadline) = (Race::default(), Instant::now() + PATIENCE);
     let inner = Version::V6.sent(0, MTU as usize);
     while !race.is_over(deadline) {
-        // The same numbers over and over: the other thread is always at work on their key stream.
+        // The same numbers are used again and again, so that the other thread always works on their key stream.
         let state = bench.plane.session_state(0).expect("a state");
         if state.tx_sequence >= SEQUENCE + AHEAD || state.tx_sequence == 0 {
             change_state(bench, 0, |state| state.tx_sequence = SEQUENCE + 1);
@@ -343,7 +343,7 @@ fn race_to_receive(bench: &mut Bench, peering: &Peering) -> Race {
     }
 }
 
-/// What counts the packets is the same with and without.
+/// Packets are counted in the same way with and without key stream made ahead.
 #[test]
 fn a_packet_sealed_ahead_counts_as_one_sent() {
     let (mut bench, peering, mut maker) = bench();

@@ -1,4 +1,4 @@
-//! Packets cut short at every length, with bytes behind, and with lengths that lie.
+//! Packets truncated to every length, with bytes after the end, and with wrong length fields.
 
 use mtd_common::DropReason;
 
@@ -50,7 +50,7 @@ fn lengths_that_do_not_agree_are_refused() {
     let frame = packet.frame();
     let right = (frame.len() - 54) as u16;
     let mut list = Vec::new();
-    // 0 is a jumbogram's length (RFC 2675); mtd has none.
+    // A length of 0 belongs to a jumbogram (RFC 2675), which mtd does not support.
     for wrong in [0, 8, right - 1, right + 1, u16::MAX] {
         for (name, places) in [("IPv6", &[18][..]), ("UDP", &[58]), ("IPv6 and UDP", &[18, 58])] {
             let mut changed = frame.clone();
@@ -79,7 +79,7 @@ fn the_mtu_is_the_limit() {
     }
 }
 
-/// More than the cipher takes, whatever the settings say.
+/// Packets longer than the cipher supports are dropped, whatever the settings say.
 #[test]
 fn an_mtu_beyond_the_ciphers_reach_lets_nothing_bigger_in() {
     let (mut bench, peering) = Bench::with_session();

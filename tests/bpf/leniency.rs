@@ -1,4 +1,4 @@
-//! What passes though it is refused: where nothing is enforced, and what is allowed.
+//! Packets that are refused but pass nevertheless: because nothing is enforced, or because they are allowed.
 
 use std::net::Ipv6Addr;
 
@@ -19,13 +19,14 @@ use mtd::model::{Allow, Guard, LinkMode, Policy};
 
 const HOUR: u64 = 3_600_000_000_000;
 
-/// Where the administrator sits, and what is administered.
+/// The administrator's address, and that of the administered host.
 const DESK: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xf, 0, 0, 0, 0, 7);
 const STRANGER: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xe, 0, 0, 0, 0, 9);
 const ROUTER: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 1);
 const HOST: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xa, 0, 0, 0, 0, 22);
 
-/// What is dropped though nothing is enforced: it came for a session, by its addresses, ports and sequence number.
+/// Reasons for which packets are dropped even if nothing is enforced: by addresses, ports and sequence number, the packet
+/// belonged to a session.
 const DROPPED_ALWAYS: [DropReason; 9] = [
     InvalidSequence,
     Replayed,
@@ -55,7 +56,7 @@ fn assert_allowed(bench: &mut Bench, name: &str, frame: &[u8]) {
     bench.receive(frame).allowed(frame).unwrap_or_else(|error| panic!("{name}: {error:#}"));
 }
 
-/// Runs the fixtures of all drop reasons with nothing enforced.
+/// Runs the fixtures of all drop reasons while nothing is enforced.
 fn assert_monitored(bench: &mut Bench, peering: &Peering) {
     for slot in [CURRENT - 2, CURRENT + 2] {
         bench.load(peering, slot);
@@ -80,11 +81,11 @@ fn monitoring_counts_what_would_be_dropped_and_opens_what_is_valid() {
     let (mut bench, peering) = drops::bench();
     guard(&mut bench, Guard { policy: Policy::Monitor, ..Guard::default() });
     assert_monitored(&mut bench, &peering);
-    // What is sent is no business of the policy.
+    // The policy does not affect sent packets.
     let frame = ipv6(OWN6, STRANGER, 0, 60);
     let outcome = bench.send(&[&[0; 12][..], &[0x86, 0xdd], &frame].concat());
     assert_eq!((outcome.verdict, outcome.drops.get(&SendNoPeer)), (TC_ACT_SHOT, Some(&1)), "{outcome:?}");
-    // And back, without a gap or a reload.
+    // The policy changes back without an interruption or a reload.
     guard(&mut bench, Guard::default());
     bench.check(&Fixture::drop("dark again", Tcp, tcp_syn(&from(STRANGER), 4000, 22, 1)));
     let packet = peering.packet(CURRENT, SEQUENCE + 5_000, Version::V6.received(0, 120));
@@ -190,9 +191,9 @@ fn errors_about_what_is_allowed_and_neighbour_discovery_pass_with_it() {
     let mut far = advertisement;
     far[21] = 254;
     bench.check(&Fixture::drop("one that went through a router", Icmpv6, far));
-    // For live addresses mtd answers itself, as ever.
+    // For live addresses mtd itself answers, as always.
     let live = *peering.local(CURRENT).ip();
-    crate::neighbour::assert_answered("a live address", &bench.receive(&solicit(live)), live);
+    crate::neighbour::assert_answered("a live address", &mut bench, &solicit(live), live);
 }
 
 #[test]

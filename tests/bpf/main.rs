@@ -1,10 +1,8 @@
-//! The programs through `BPF_PROG_TEST_RUN`: frames go in, and verdict, frame, counters, events and session state that
-//! come out are compared with what [`wire`] and [`inner`] say, which are written against the documents and share no code
-//! with mtd.
+//! Runs the programs by `BPF_PROG_TEST_RUN`. The resulting verdict, frame, counters, events and session state are compared
+//! with those that [`wire`] and [`inner`] compute, which are written after the documents and share no code with mtd.
 //!
-//! A frame that is dropped must move one drop counter by one, make one event, and nothing else; an accepted one must
-//! move the counters, the session state and one mark of the sequence window, and nothing else. [`harness`] checks that
-//! for every single run.
+//! A dropped frame must increase one drop counter by one and make one event; an accepted frame must change the counters, the
+//! session state and one mark of the sequence window. Nothing else may change. [`harness`] checks that for every run.
 
 mod budget;
 mod chains;
@@ -32,6 +30,7 @@ mod pins;
 mod send;
 mod send_drops;
 mod shared;
+mod single;
 mod slots;
 mod stages;
 mod steering;

@@ -17,20 +17,20 @@ pub(crate) const MAX_MESSAGE: usize = 768;
 pub(crate) const RECORD: usize = 80 + MAX_MESSAGE;
 pub(crate) const RING_BYTES: usize = 1024 * 1024;
 
-/// The inner packet of a message of `length` bytes, which look random.
+/// The inner packet of a message of `length` bytes that look random.
 pub(crate) fn inner(source: Ipv6Addr, destination: Ipv6Addr, length: usize) -> Vec<u8> {
     let mut packet = ipv6(source, destination, 0, IPV6_LEN + length);
     packet[6..8].copy_from_slice(&[NEXT_CONTROL, 1]);
     packet
 }
 
-/// A message as the record must tell it.
+/// A message, as its record must contain it.
 #[derive(Clone, Debug)]
 pub(crate) struct Message {
     pub(crate) session: u32,
     generation: u32,
     slot: u64,
-    /// The number to be marked used; an introduction has none.
+    /// The sequence number to be marked as used; an introduction has none.
     pub(crate) sequence: Option<u64>,
     from: SocketAddrV6,
     to: SocketAddrV6,
@@ -39,7 +39,7 @@ pub(crate) struct Message {
 }
 
 impl Message {
-    /// What `packet` says to the session of `peering`.
+    /// The message of `packet` to the session of `peering`.
     pub(crate) fn new(peering: &Peering, packet: &Packet) -> Self {
         Self {
             session: peering.index,
@@ -57,7 +57,7 @@ impl Message {
         IPV6_LEN + self.payload.len()
     }
 
-    /// Whether `record` is that of this message, received between two points of boot time (in ns), to the last byte.
+    /// Checks that every byte of `record` is right for this message, received between two boot times (in ns).
     pub(crate) fn require_record(&self, record: &[u8], (began, ended): (u64, u64)) -> Result<()> {
         ensure!(record.len() == RECORD, "a record of {} bytes", record.len());
         let (time, rest) = record.split_first_chunk::<8>().expect("848 bytes");
@@ -75,7 +75,7 @@ impl Message {
         expected.extend([0; 4]);
         expected.extend(self.inner_source);
         expected.extend(&self.payload);
-        // Nothing of what was in the ring buffer before.
+        // The rest contains nothing of earlier records in the ring buffer.
         expected.resize(RECORD - 8, 0);
         ensure!(rest == expected, "the record says {rest:02x?} instead of {expected:02x?}");
         let decoded = ControlRecord::decode(record).map_err(|error| anyhow::anyhow!("{error:?}"))?;

@@ -1,4 +1,4 @@
-//! What a run of a program returned and moved, and what it may have.
+//! The result of one run of a program: what it returned, which counters and states changed, and whether it may have.
 
 use std::collections::BTreeMap;
 
@@ -16,17 +16,17 @@ use mtd::model::Frames;
 /// Source MAC address of opened packets.
 const INSIDE_MAC: [u8; 6] = *b"\x02mtd\0\0";
 
-/// What a run returned and moved.
+/// The result of one run.
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) verdict: u32,
     pub(crate) frame: Vec<u8>,
     pub(crate) drops: BTreeMap<DropReason, u64>,
-    /// What was counted as to be dropped, if that were enforced.
+    /// Counts of packets that passed but would have been dropped if the policy were enforced.
     pub(crate) would_drop: BTreeMap<DropReason, u64>,
     pub(crate) frames: Frames,
     pub(crate) events: Vec<(DropEvent, DropReason)>,
-    /// Records for the controller, as they are in the ring buffer.
+    /// Records for the controller, as in the ring buffer.
     pub(crate) records: Vec<Vec<u8>>,
     /// Before and after.
     pub(crate) states: (Vec<SessionState>, Vec<SessionState>),
@@ -35,12 +35,12 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
-    /// In one line.
+    /// The result in one line.
     fn summary(&self) -> String {
         format!("verdict {}, drops {:?}, {:?}", self.verdict, self.drops, self.frames)
     }
 
-    /// Whether exactly these counters moved, and no drop was reported.
+    /// Checks that exactly these counters changed, and that no drop was reported.
     pub(crate) fn moved(&self, verdict: u32, frames: Frames) -> Result<()> {
         ensure!(self.verdict == verdict && self.frames == frames, "{}", self.summary());
         ensure!(self.drops.is_empty() && self.events.is_empty(), "drops beside: {}", self.summary());
@@ -49,7 +49,7 @@ impl Outcome {
         Ok(())
     }
 
-    /// Whether the state of all sessions stayed as it was.
+    /// Checks that the state of all sessions is unchanged.
     pub(crate) fn left_sessions_alone(&self) -> Result<()> {
         ensure!(self.states.0 == self.states.1, "the state of a session changed");
         Ok(())
@@ -62,14 +62,14 @@ impl Outcome {
         Ok(())
     }
 
-    /// Whether the frame was dropped, and the state of all sessions stayed as it was.
+    /// Checks that the frame was dropped, and that the state of all sessions is unchanged.
     pub(crate) fn dropped(&self, verdict: u32, frame: &[u8], reason: DropReason) -> Result<()> {
         self.reported(verdict, frame, reason)?;
         ensure!(self.records.is_empty(), "a record of what was dropped");
         self.left_sessions_alone()
     }
 
-    /// Whether the frame was passed and counted as to be dropped, not a byte changed.
+    /// Checks that the frame was passed unchanged, and counted as one that would have been dropped.
     pub(crate) fn monitored(&self, frame: &[u8], reason: DropReason) -> Result<()> {
         ensure!(self.drops.is_empty(), "{}", self.summary());
         self.counted(XDP_PASS, frame, (reason, &self.would_drop))?;
@@ -79,14 +79,14 @@ impl Outcome {
         self.left_sessions_alone()
     }
 
-    /// Whether the frame was passed because it is allowed, not a byte changed.
+    /// Checks that the frame was passed unchanged because it is allowed.
     pub(crate) fn allowed(&self, frame: &[u8]) -> Result<()> {
         self.moved(XDP_PASS, Frames { allowed: 1, ..Frames::default() })?;
         ensure!(self.frame == frame, "the frame was changed");
         self.left_sessions_alone()
     }
 
-    /// Whether a drop was counted: one drop, one event that fits (or was suppressed).
+    /// Checks that one drop was counted, and that there is one matching event, or one was suppressed.
     fn reported(&self, verdict: u32, frame: &[u8], reason: DropReason) -> Result<()> {
         ensure!(self.would_drop.is_empty(), "counted as to be dropped: {:?}", self.would_drop);
         ensure!(self.events.iter().all(|(event, _)| event.passed == 0), "the event says that it passed");
@@ -116,8 +116,8 @@ impl Outcome {
         Ok(())
     }
 
-    /// Whether the frame was opened: the inner packet in an Ethernet header for the tunnel device, all counters and the
-    /// mark in the window.
+    /// Checks that the frame was opened: the inner packet with an Ethernet header for the tunnel device, all counters, and
+    /// the mark in the window.
     pub(crate) fn accepted(&self, session: u32, sequence: u64, inner: &[u8]) -> Result<()> {
         let opened_ahead = self.frames.opened_ahead.min(1);
         self.moved(XDP_REDIRECT, Frames { accepted: 1, opened_ahead, ..Frames::default() })?;
@@ -126,24 +126,24 @@ impl Outcome {
         self.received(session, Some(sequence), inner.len(), false)
     }
 
-    /// Whether a control message was handed to the controller and nowhere else: its record, all counters, and the mark
-    /// in the window where the session has one.
+    /// Checks that a control message was handed only to the controller: its record, all counters, and the mark in the
+    /// window if the session has one.
     pub(crate) fn diverted(&self, message: &Message) -> Result<()> {
         self.moved(XDP_DROP, Frames { control: 1, ..Frames::default() })?;
         message.require_record(&self.records[0], self.time)?;
         self.received(message.session, message.sequence, message.inner_len(), true)
     }
 
-    /// Whether a control message was dropped that was valid: nothing but the record differs from [`Outcome::diverted`].
-    /// There may be records of earlier ones.
+    /// Checks that a valid control message was dropped: the same as [`Outcome::diverted`], except that there is no record of
+    /// it. There may be records of earlier messages.
     pub(crate) fn lost(&self, frame: &[u8], reason: DropReason, message: &Message) -> Result<()> {
         self.reported(XDP_DROP, frame, reason)?;
         let metered = reason != DropReason::ControlLimited;
         self.received(message.session, message.sequence, message.inner_len(), metered)
     }
 
-    /// Whether this one packet was counted to its session, and marked used if it has a number, and nothing else; a
-    /// control message inside a session also to that session's limit.
+    /// Checks that only this packet was counted for its session, that its number, if it has one, was marked as used, and
+    /// that a control message inside a session was counted for that session's limit.
     fn received(&self, session: u32, sequence: Option<u64>, bytes: usize, metered: bool) -> Result<()> {
         let (mut model, after) = (self.states.0.clone(), &self.states.1);
         let state = &mut model[session as usize];
@@ -162,7 +162,7 @@ impl Outcome {
             ensure!(changed.count() <= 1, "heard in several slots: {heard:?}");
             state.heard = heard;
             if metered {
-                // The run took place between two points of time; the limit moved on by 50 ms.
+                // The run took place between two known times, and moved the limit on by 50 ms.
                 let (began, ended) = self.time;
                 let from = began.max(state.rx_control)..=ended.max(state.rx_control);
                 state.rx_control = after[session as usize].rx_control;
@@ -174,7 +174,7 @@ impl Outcome {
     }
 }
 
-/// The window as documented: 33 words, of 32 numbers each, with the round of the ring above the marks.
+/// Marks a number in the window, as documented: 33 words of 32 numbers each, with the ring's round above the marks.
 fn mark(state: &mut SessionState, sequence: u64) {
     let words = state.window.len() as u64;
     let (group, bit) = (sequence / 32, 1 << (sequence % 32));

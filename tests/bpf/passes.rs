@@ -1,4 +1,4 @@
-//! Traffic that is none of mtd's reaches the kernel as it came; tagged traffic for a protected prefix does not.
+//! Traffic that does not concern mtd reaches the kernel unchanged; VLAN-tagged traffic for a protected prefix does not.
 
 use mtd_common::DropReason;
 use mtd_tests::packet::{
@@ -101,10 +101,10 @@ fn tagged_frames_for_a_protected_prefix_are_dropped() {
             list.push(Fixture::drop(name, DropReason::Vlan, tagged(frame, &tags)));
         }
     }
-    // More than two tags are not looked through: the frame may be for a protected prefix.
+    // The program looks past at most two tags. With more, the frame may be for a protected prefix.
     let foreign = udp(&path("2001:db8:f::1"), 1, 2, b"");
     list.push(Fixture::drop("three tags, any address", DropReason::Vlan, tagged(&foreign, &[VLAN; 3])));
-    // Cut off in the IPv6 header: the destination is not known.
+    // The frame is truncated in the IPv6 header, so its destination is not known.
     let cut = with_vlan_tag(&valid, 5)[..57].to_vec();
     list.push(Fixture::drop("tagged, the IPv6 header cut short", DropReason::Truncated, cut));
     bench.run_all(&list);

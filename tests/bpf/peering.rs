@@ -1,4 +1,4 @@
-//! The sessions of the tests: made up, not derived, so that a table can place them as it likes.
+//! The sessions of the tests. Their values are invented, not derived, so that a test can choose them freely.
 
 use std::net::{Ipv6Addr, SocketAddrV6};
 
@@ -39,18 +39,19 @@ pub(crate) struct Peering {
     pub(crate) peer: u32,
     /// Whether it is an introduction.
     pub(crate) introduction: bool,
-    /// Whether anybody may send, and not only the peer: an introduction, or a session whose peer a router translates.
+    /// Whether packets from any source are accepted, not only from the peer: those of an introduction, or of a session whose
+    /// peer a router translates.
     pub(crate) anybody: bool,
     pub(crate) mode: Mode,
-    /// What the peer seals with.
+    /// The keys with which the peer seals.
     pub(crate) rx: Keys,
-    /// What we seal with.
+    /// The keys with which this end seals.
     pub(crate) tx: Keys,
     /// The peer's own inner addresses, in the form of the maps.
     pub(crate) peer_tunnel: [[u8; 16]; 2],
     /// Index of the own prefix in [`PREFIXES`].
     pub(crate) prefix: u16,
-    /// The own address in every slot, where sessions are to collide.
+    /// The own address in every slot, if sessions are to have the same one.
     pub(crate) pinned: Option<Ipv6Addr>,
 }
 
@@ -117,8 +118,8 @@ impl Peering {
         }
     }
 
-    /// A control message of `length` bytes from the peer in a slot: inside between the tunnel addresses, or the outer
-    /// ones for an introduction.
+    /// A control message of `length` bytes from the peer in a slot. Its inner addresses are the tunnel addresses, or for an
+    /// introduction the outer ones.
     pub(crate) fn message(&self, slot: u64, sequence: u64, length: usize) -> Packet {
         self.message_from(self.remote(slot), slot, sequence, length)
     }
@@ -159,7 +160,7 @@ impl Peering {
         }
     }
 
-    /// What the maps hold of a slot.
+    /// The slot as it is stored in the maps.
     pub(crate) fn slot(&self, slot: u64) -> Slot {
         let (local, remote) = (self.local(slot), self.remote(slot));
         Slot {

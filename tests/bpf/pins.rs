@@ -1,4 +1,4 @@
-//! What a data plane takes over of the one that is pinned.
+//! Which maps a new data plane takes over from the pinned one.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use mtd_tests::require_root;
 
 const CAPACITY: Capacity = Capacity { sessions: 16, slots: 8, lanes: 0 };
 
-/// A folder for pins of this process alone, removed with what is in it.
+/// A folder for pins of this process alone. Dropping this removes the folder and its contents.
 struct Pins(PathBuf);
 
 impl Pins {
@@ -19,7 +19,7 @@ impl Pins {
         Self(Path::new(bpffs::DEFAULT_PATH).join(format!("mtdt-{}", std::process::id())).join("pins"))
     }
 
-    /// Loads a data plane with these pins; whether it takes over the sessions that are there, and why not.
+    /// Loads a data plane with these pins. Returns whether it takes over the existing sessions, and if not, why.
     fn load(&self) -> (Plane, bool, Option<String>) {
         let (plane, misfit) = Plane::load_pinned(CAPACITY, &self.0).expect("the programs");
         let adopted = plane.adopted();
@@ -29,7 +29,7 @@ impl Pins {
 
 impl Drop for Pins {
     fn drop(&mut self) {
-        // The folder above goes with the last one in it.
+        // The parent folder is removed together with the last folder in it.
         if let Err(error) = remove_pins(&self.0) {
             eprintln!("could not remove {}: {error}", self.0.display());
         }
@@ -52,7 +52,7 @@ fn settings() -> Settings {
 #[test]
 fn maps_that_nobody_told_their_settings_are_replaced() {
     let pins = Pins::new();
-    // A start that is killed between the two.
+    // As if a start had been killed between the two steps.
     let (plane, adopted, misfit) = pins.load();
     assert_eq!((adopted, misfit), (false, None));
     drop(plane);

@@ -1,4 +1,5 @@
-//! The send program: what it seals opens with the reference, from the slot's addresses, and tells nothing.
+//! The send program: the reference can open what it seals, the outer addresses are those of the slot, and an observer learns
+//! nothing from the packets.
 
 use anyhow::{Context as _, Result, ensure};
 use mtd::model::Frames;
@@ -20,8 +21,8 @@ pub(crate) struct Sealed {
     pub(crate) traffic_class: u8,
 }
 
-/// Opens what the send program made, after checking everything that is the same in every packet: verdict, counters,
-/// session state, header fields, checksum.
+/// Opens the result of the send program, after checking everything that must be the same in every packet: verdict,
+/// counters, session state, header fields, checksum.
 pub(crate) fn sealed(peering: &Peering, slot: u64, outcome: &Outcome) -> Result<Sealed> {
     let sealed_ahead = outcome.frames.sealed_ahead.min(1);
     outcome.moved(TC_ACT_REDIRECT, Frames { sent: 1, sealed_ahead, ..Frames::default() })?;
@@ -98,7 +99,7 @@ fn numbers_go_on_from_where_the_controller_set_them() {
     }
 }
 
-/// A packet can be read in encrypt mode by nobody, in authenticate mode by everybody; nothing else differs.
+/// In encrypt mode nobody can read a packet, in authenticate mode everybody can. Nothing else differs.
 #[test]
 fn modes_differ_in_what_can_be_read() {
     for (mode, readable) in [(Mode::Encrypt, false), (Mode::Authenticate, true)] {
@@ -113,7 +114,7 @@ fn modes_differ_in_what_can_be_read() {
     }
 }
 
-/// The same packet a thousand times: no byte of number, tag and (encrypted) text stays the same.
+/// The same packet is sent a thousand times: every bit of number, tag and (encrypted) text changes at random.
 #[test]
 fn nothing_in_the_sealed_part_is_constant() {
     let (mut bench, _) = routed(Mode::Encrypt);
@@ -152,8 +153,8 @@ fn the_longest_route_chooses_the_session() {
     }
 }
 
-/// What one end seals, the other one opens: the frames go from the send program of one data plane into the receive
-/// program of another.
+/// Each end can open what the other one seals: the frames go from the send program of one data plane to the receive program
+/// of another.
 #[test]
 fn the_receive_program_opens_what_the_send_program_sealed() {
     for mode in Mode::BOTH {
@@ -162,7 +163,7 @@ fn the_receive_program_opens_what_the_send_program_sealed() {
         let mut there = Peering::new(0, mode);
         there.rx = here.tx;
         receiver.install_bare(&there);
-        // The sender's peer address, in the receiver's prefix.
+        // The peer's address from the sender's view must be in the receiver's prefix.
         let (at_sender, at_receiver) = (here.slot(CURRENT), there.slot(CURRENT));
         let slot = Slot { peer_low: at_sender.local_low, peer_port: at_sender.local_port, ..at_receiver };
         receiver.plane.slots().load(0, &slot).expect("room");

@@ -1,4 +1,4 @@
-//! What the send program refuses.
+//! Packets that the send program refuses.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use crate::inner::{OWN4, OWN6, PEER4, PEER6, Version, framed, framed_as, ipv4, i
 use crate::peering::{CURRENT, Peering};
 use crate::wire::Mode;
 
-/// Sessions of [`bench`] beside number 0, which works.
+/// The faulty sessions of [`bench`]. Number 0 is the one that works.
 const ENDED: u32 = 1;
 const NO_SLOT: u32 = 2;
 const OLD_SLOT: u32 = 3;
@@ -36,14 +36,14 @@ fn to6(destination: &str) -> Vec<u8> {
     framed(&ipv6(OWN6, destination.parse().expect("an address"), 0, 60))
 }
 
-/// An inner packet to the working peer, one byte set.
+/// An inner packet to the working peer, with one byte set.
 fn set(version: Version, at: usize, value: u8) -> Vec<u8> {
     let mut packet = version.sent(0, 60);
     packet[at] = value;
     framed_as(crate::inner::ethertype(&version.sent(0, 60)), &packet)
 }
 
-/// A `__sk_buff` with a segment size, as a packet has that is to be segmented later.
+/// A `__sk_buff` with a segment size, as of a packet that will be segmented later.
 fn segmented() -> [u8; 192] {
     const GSO_SEGS: usize = 164;
     const GSO_SIZE: usize = 176;
@@ -61,8 +61,8 @@ pub(crate) fn marked(mark: u32) -> [u8; 192] {
     context
 }
 
-/// One fixture at least for every reason of the send program; [`bench`] has the sessions that they are about. Packets that
-/// end within their IP header are not among them: the kernel makes no test run of one.
+/// At least one fixture for every reason of the send program, for the sessions of [`bench`]. There are none of packets that
+/// end within their IP header, because the kernel refuses to run a program on those.
 pub(crate) fn fixtures() -> Vec<SendFixture> {
     let fixture = |name, reason, frame| SendFixture { name, reason, frame, context: None };
     let over = MTU as usize + 1;
@@ -187,7 +187,7 @@ fn nothing_longer_than_the_cipher_takes_is_sent() {
     }
 }
 
-/// Seen only after the headers have been made room for: the number is lost, the packet is not sent.
+/// This is noticed only after room for the headers has been made: the number is used up, but the packet is not sent.
 #[test]
 fn a_session_without_mode_sends_nothing() {
     let (mut bench, _) = bench();

@@ -1,4 +1,4 @@
-//! A prefix that ordinary hosts have too: only live addresses are mtd's.
+//! A prefix that is shared with ordinary hosts: only live addresses belong to mtd.
 
 use std::net::Ipv6Addr;
 
@@ -18,7 +18,7 @@ use mtd::model::LinkMode;
 
 const SOURCE: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xa, 0, 0, 0, 0, 0x77);
 
-/// Sessions 0 (live) and 1 (ended), and an introduction, in a shared prefix; with slots that are not live.
+/// A data plane with sessions 0 (live) and 1 (ended) and an introduction in a shared prefix. Some slots are not live.
 fn bench() -> (Bench, Peering, Peering) {
     let (mut bench, peering) = Bench::with_session();
     bench.configure(|settings| settings.link = LinkMode::Shared);
@@ -88,7 +88,7 @@ fn what_is_for_no_live_address_is_not_touched() {
         let packet = session.packet(slot, SEQUENCE, Version::V6.received(0, 80));
         list.push(Fixture::pass(name, packet.frame()));
     }
-    // Tags belong to other links, whatever is behind them.
+    // VLAN-tagged frames belong to other links, whatever follows the tag.
     let live = peering.packet(CURRENT, SEQUENCE, Version::V6.received(0, 80)).frame();
     list.push(Fixture::pass("a VLAN-tagged packet to a live address", with_vlan_tag(&live, 5)));
     bench.run_all(&list);
@@ -146,10 +146,10 @@ fn solicitations_for_live_addresses_are_answered() {
     let (mut bench, peering, _) = bench();
     for slot in CURRENT - 1..=CURRENT + 1 {
         let target = *peering.local(slot).ip();
-        assert_answered(&format!("slot {slot}"), &bench.receive(&solicit(target)), target);
-        assert_answered(&format!("slot {slot}, unicast"), &bench.receive(&probe(target)), target);
+        assert_answered(&format!("slot {slot}"), &mut bench, &solicit(target), target);
+        assert_answered(&format!("slot {slot}, unicast"), &mut bench, &probe(target), target);
     }
-    // To a live address, about one that is not: it is the kernel's, if anybody's.
+    // Sent to a live address, but about one that is not live: it is passed to the kernel.
     let mut about_another = probe(*peering.local(CURRENT).ip());
     about_another[62..78].copy_from_slice(&SOURCE.octets());
     bench.check(&Fixture::pass("about an ordinary address", about_another));

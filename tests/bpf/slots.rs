@@ -1,4 +1,4 @@
-//! When an address is live, and when a session is over.
+//! When an address is live, and when a session has ended.
 
 use std::net::SocketAddrV6;
 use std::thread::sleep;
@@ -54,7 +54,7 @@ fn one_window_of_numbers_serves_all_slots() {
     ]);
 }
 
-/// A captured packet, sent again to the addresses and ports of another live slot.
+/// A captured packet is replayed to the addresses and ports of another live slot.
 #[test]
 fn a_packet_of_one_slot_does_not_open_in_another() {
     let (mut bench, peering) = Bench::with_session();
@@ -73,12 +73,12 @@ fn an_address_begins_and_ends_at_the_nanosecond_of_its_slot() {
     for slot in [CURRENT - 1, CURRENT + 2] {
         bench.load(&peering, slot);
     }
-    // As if the middle slot of the three that are live were to end in a moment.
+    // Set the clock as if the middle one of the three live slots were about to end.
     let mut session = bench.plane.session(0).expect("a session");
     session.clock_offset = slot_start(CURRENT + 1).wrapping_sub(SOON).wrapping_sub(boot_time());
     bench.plane.set_session(0, session).expect("a session");
     let edge = boot_time() + SOON;
-    // Numbers of an honest sender at that time.
+    // These are the numbers that an honest sender uses at that time.
     let first = slot_start(CURRENT + 1) / 64;
     let packets = [CURRENT - 1, CURRENT + 2].map(|slot| {
         [0, 1]
@@ -113,7 +113,7 @@ fn nothing_is_accepted_after_its_time_within_the_same_tick() {
             let end = boot_time() + SOON;
             session.until = end.wrapping_add(session.clock_offset);
             bench.plane.set_session(0, session).expect("a session");
-            // From here on this CPU knows a time at which the session lasts, unless this takes too long.
+            // From here on, the last tick that this CPU knows is before the end of the session, unless this takes too long.
             bench.receive(&early.frame());
             while boot_time() < end {
                 std::hint::spin_loop();
@@ -152,7 +152,7 @@ fn a_session_ends_with_its_generation() {
     {
         bench.plane.set_session(0, change).expect("a session");
         let outcome = bench.receive(&ended(1 + number as u64));
-        // What is all zero has no address any more; either way nothing gets in.
+        // A session that is all zero has no address any more. In both cases nothing is accepted.
         let reason = if change.generation == peering.generation {
             DropReason::UnknownAddress
         } else {

@@ -1,5 +1,5 @@
-//! The order of the stages of the receive program: of a packet with several faults, the first stage that sees one gives the
-//! reason, and none behind it has touched anything.
+//! The order of the stages of the receive program: for a packet with several faults, the first stage that finds one
+//! determines the reason, and no later stage has changed anything.
 
 use mtd_common::DropReason;
 use mtd_tests::packet::{Path, udp};
@@ -9,7 +9,7 @@ use crate::inner::{OWN6, Version, ipv6};
 use crate::peering::{CURRENT, Peering};
 use crate::wire::{Keys, Mode, Packet};
 
-/// What can be wrong with a packet, in the order of the stages that see it.
+/// Faults of a packet, in the order of the stages that find them.
 const FAULTS: [DropReason; 7] = [
     DropReason::WrongPort,
     DropReason::FlowLabel,
@@ -20,7 +20,7 @@ const FAULTS: [DropReason; 7] = [
     DropReason::InnerSource,
 ];
 
-/// A packet with all faults from this one on; its number is `fresh` where the fault is not in the number.
+/// A packet with the fault number `from` and all later ones. Its number is `fresh` unless the number is one of the faults.
 fn faulty(peering: &Peering, from: usize, used: u64, fresh: u64) -> Vec<u8> {
     let has = |reason| FAULTS[from..].contains(&reason);
     let sequence = match (has(DropReason::InvalidSequence), has(DropReason::Replayed)) {

@@ -1,5 +1,5 @@
 //! Packets of a busy session, which the receive program hands to another CPU (`mtd_common::steering`). The program that
-//! goes on there cannot be run by itself: the scenarios in `netns/sessions/steering.rs` do.
+//! continues there cannot be run in isolation: the scenarios in `netns/sessions/steering.rs` test it.
 
 use mtd::dataplane::steering_cpus;
 use mtd::model::Frames;
@@ -13,12 +13,12 @@ use crate::inner::Version;
 use crate::outcome::Outcome;
 use crate::peering::{CURRENT, Peering};
 
-/// Work in an interval by which every session is busy, in bytes.
+/// Bytes of traffic in an interval with which any session counts as busy.
 const BUSY: u64 = 1 << 30;
-/// Bytes of the inner packets here.
+/// Length of the inner packets, in bytes.
 const LENGTH: usize = 120;
 
-/// Makes the session busy for the next minute: the interval in which that was measured does not end before.
+/// Makes the session busy for the next minute, by an interval of measurement that does not end before.
 fn make_busy(bench: &mut Bench) {
     let began = boot_time() + 60_000_000_000;
     set_steering(bench, Steering { rate: BUSY, began, ..Steering::default() });
@@ -38,7 +38,7 @@ fn steering_bench() -> (Bench, Peering) {
     (bench, peering)
 }
 
-/// Whether the frame was handed to another CPU, unchanged, and nothing but that was counted.
+/// Checks that the frame was handed to another CPU unchanged, and that only that was counted.
 fn handed_on(outcome: &Outcome, frame: &[u8]) {
     outcome.moved(XDP_REDIRECT, Frames { steered: 1, ..Frames::default() }).expect("handed on");
     assert_eq!(outcome.frame, frame, "the frame was changed");
@@ -74,7 +74,8 @@ fn with_one_cpu_every_packet_is_opened_as_without_steering() {
     bench.check(&Fixture::accept("the valid packet", &peering, &packet));
 }
 
-/// What is refused before the tag is looked at never reaches another CPU: whoever cannot seal cannot fill its queue.
+/// Packets that are refused before the check of the tag never reach another CPU. A sender without the keys therefore
+/// cannot fill its queue.
 #[test]
 fn a_busy_session_refuses_what_a_quiet_one_refuses() {
     use DropReason::{BadChecksum, BadTag, ControlTooLong, Ecn, InnerSource, MalformedInner};
@@ -121,7 +122,7 @@ fn a_session_that_waits_for_too_long_loses_packets_until_the_other_cpu_goes_on()
         (outcome.verdict, outcome.drops.keys().copied().collect::<Vec<_>>()),
         (XDP_DROP, vec![DropReason::SteeringFull])
     );
-    // Nobody has taken them for long: they are lost, and the session goes on.
+    // Nobody has taken the packets for a long time: they count as lost, and the session continues.
     set_steering(&mut bench, Steering { handed_at: boot_time() - 300_000_000, ..full });
     let outcome = bench.receive(&packet(2));
     let expected = Frames { steered: 1, steering_lost: MAX_WAITING, ..Frames::default() };

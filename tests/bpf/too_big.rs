@@ -1,5 +1,5 @@
-//! Packet Too Big for live addresses (RFC 4443 section 3.2, RFC 8201): believed where it quotes what a session has sent, by
-//! the send program itself; counted and forgotten otherwise.
+//! Packet Too Big for live addresses (RFC 4443 section 3.2, RFC 8201): believed if it quotes a packet that a session has
+//! sent; otherwise counted and dropped.
 
 use std::net::Ipv6Addr;
 
@@ -17,12 +17,12 @@ use crate::neighbour::{ICMP_AT, mended};
 use crate::peering::{CURRENT, Peering};
 use crate::wire::{Mode, OVERHEAD, ROUTER_MAC, UNDERLAY_MAC};
 
-/// A router on the way, no neighbour of ours.
+/// A router on the path that is not a neighbour.
 const ROUTER: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x99, 0, 0, 0, 0, 1);
 const TOO_BIG: u8 = 2;
-/// Longest quote: the whole message has at most 1,280 bytes.
+/// Length of the longest quote, since the whole message has at most 1,280 bytes.
 const QUOTE: usize = 1280 - 48;
-/// Where the quote is in the frame.
+/// Offset of the quote in the frame.
 const QUOTED_AT: usize = ICMP_AT + 8;
 
 fn bench() -> (Bench, Peering) {
@@ -31,20 +31,20 @@ fn bench() -> (Bench, Peering) {
     (bench, peering)
 }
 
-/// A packet of the greatest length from the send program, as it is on the wire.
+/// A packet of the greatest length, sealed by the send program, as it is on the wire.
 fn sent(bench: &mut Bench) -> Vec<u8> {
     let outcome = bench.send(&framed(&Version::V6.sent(0, MTU as usize)));
     assert_eq!(outcome.frames.sent, 1, "{outcome:?}");
     outcome.frame
 }
 
-/// What a router says of `packet`, quoting `quoted` bytes of it.
+/// A router's Packet Too Big about `packet`, which quotes `quoted` bytes of it.
 fn answer(to: Ipv6Addr, mtu: u32, packet: &[u8], quoted: usize) -> Vec<u8> {
     let path = Path::new(ROUTER_MAC, UNDERLAY_MAC, ROUTER, to);
     icmpv6_error(&path, TOO_BIG, mtu, &packet[..ETHERNET_LEN + quoted])
 }
 
-/// Whether the controller was told this MTU for this session, and nobody anything else.
+/// Checks that the controller was told this MTU for this session, and that nothing else happened.
 fn require_told(outcome: &Outcome, peering: &Peering, mtu: u32) -> Result<()> {
     ensure!(outcome.verdict == XDP_DROP, "verdict {}", outcome.verdict);
     ensure!(outcome.frames == Frames { too_big: 1, ..Frames::default() }, "{:?}", outcome.frames);
@@ -64,7 +64,7 @@ fn what_quotes_a_packet_of_ours_reaches_the_controller() {
     let packet = sent(&mut bench);
     let live = *peering.local(CURRENT).ip();
     assert_eq!(packet.len(), ETHERNET_LEN + MTU as usize + OVERHEAD);
-    // Odd lengths of the quote too: routers quote as they like. (Fewer than the rate limit lets through.)
+    // Odd lengths of the quote too, since routers may quote any length. There are fewer than the rate limit lets through.
     for quoted in (48..=120).chain(QUOTE - 40..=QUOTE) {
         let outcome = bench.receive(&answer(live, 1400, &packet, quoted));
         require_told(&outcome, &peering, 1400).unwrap_or_else(|error| panic!("{quoted} bytes: {error:#}"));
@@ -145,7 +145,7 @@ fn introductions_and_ended_slots_have_no_path() {
     let packet = sent(&mut bench);
     let introduction = Peering::introduction(1);
     bench.install(&introduction);
-    // What is sent through an introduction is never that long.
+    // Packets through an introduction are never that long.
     let mut about = packet.clone();
     about[22..38].copy_from_slice(&introduction.local(CURRENT).ip().octets());
     about[38..54].copy_from_slice(&introduction.remote(CURRENT).ip().octets());
@@ -197,7 +197,7 @@ fn messages_are_rate_limited() {
     let others: Vec<DropReason> =
         counts.drops.into_keys().filter(|reason| *reason != TooBigLimited).collect();
     assert!(others.is_empty(), "{others:?}");
-    // Packets are not what is limited.
+    // The limit does not apply to packets.
     let packet = peering.packet(CURRENT, SEQUENCE, Version::V6.received(0, 60));
     bench.check(&Fixture::accept("a packet afterwards", &peering, &packet));
 }

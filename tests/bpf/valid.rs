@@ -30,7 +30,7 @@ fn every_length_is_opened_once_in_both_modes_and_families() {
 
 #[test]
 fn contents_make_no_difference() {
-    // Keys and texts at the edges of the ciphers' and the checksum's arithmetic.
+    // Keys and texts that are edge cases for the arithmetic of the ciphers and the checksum.
     let mut bench = Bench::new();
     let mut index = 0;
     for seal in [[0; 32], [0xff; 32], [1; 32]] {

@@ -1,4 +1,4 @@
-//! The sequence window: late, early, used and impossible numbers.
+//! The sequence window: numbers that are late, early, used or impossible.
 
 use mtd_common::DropReason;
 
@@ -7,7 +7,7 @@ use crate::inner::{OWN6, Version, ipv6};
 use crate::peering::{CURRENT, Peering};
 use crate::wire::Packet;
 
-/// How far numbers may lag behind and still be accepted for certain (issue 2).
+/// How far a number may lag behind and still be accepted in any case (issue 2).
 const WIDTH: u64 = 1024;
 /// Numbers per second of session time: one every 64 ns.
 const PER_SECOND: u64 = 1_000_000_000 / 64;
@@ -32,7 +32,7 @@ fn numbers_may_come_in_any_order_within_the_window() {
         let (mut bench, peering) = Bench::with_session();
         let lag = |lag| highest - lag;
         let mut list = vec![accept(&peering, highest)];
-        // All odd ones forward, all even ones backward.
+        // All odd numbers in ascending order, all even ones in descending order.
         list.extend((1..=WIDTH).step_by(2).map(|n| accept(&peering, lag(n))));
         list.extend((1..=WIDTH / 2).rev().map(|n| accept(&peering, lag(2 * n))));
         list.extend((0..=WIDTH).map(|n| refuse(&peering, lag(n), DropReason::Replayed)));
@@ -78,11 +78,11 @@ fn numbers_far_ahead_of_the_clock_are_impossible() {
         refuse(&peering, limit + 60 * PER_SECOND, DropReason::InvalidSequence),
         refuse(&peering, 1 << 60, DropReason::InvalidSequence),
         refuse(&peering, u64::MAX, DropReason::InvalidSequence),
-        // Not burnt by the impossible ones:
+        // The impossible numbers have not used up any others:
         accept(&peering, SEQUENCE),
         accept(&peering, limit - PER_SECOND),
         refuse(&peering, limit - PER_SECOND, DropReason::Replayed),
-        // The window has gone on with that one.
+        // That number has moved the window.
         refuse(&peering, SEQUENCE + 1, DropReason::InvalidSequence),
         accept(&peering, limit - PER_SECOND - WIDTH),
     ]);
@@ -128,8 +128,8 @@ fn a_forged_packet_burns_no_number() {
     bench.run_all(&list);
 }
 
-/// Checksum and congestion mark are outside of what the tag covers: anybody on the way can send a changed copy ahead of
-/// the packet. Such a copy must not make the packet itself a replay.
+/// The tag does not cover checksum and congestion mark, so anybody on the way can send a changed copy ahead of the packet.
+/// Such a copy must not use up the number of the packet itself.
 #[test]
 fn a_changed_copy_of_an_authentic_packet_burns_no_number() {
     let (mut bench, peering) = Bench::with_session();

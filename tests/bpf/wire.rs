@@ -1,4 +1,4 @@
-//! The reference: seals and opens packets by the wire format, with ciphers from elsewhere.
+//! The reference: seals and opens packets according to the wire format, with ciphers of other libraries.
 //!
 //! ```text
 //! IPv6 40 | UDP 8 | masked sequence number 8, little-endian | tag 16 | inner packet
@@ -16,11 +16,11 @@ use siphasher::sip::SipHasher24;
 
 /// Bytes of masked sequence number and tag.
 pub(crate) const HEADER_LEN: usize = 8 + TAG_LEN;
-/// Bytes in front of the inner packet, without the Ethernet header.
+/// Number of bytes before the inner packet, without the Ethernet header.
 pub(crate) const OVERHEAD: usize = IPV6_LEN + UDP_LEN + HEADER_LEN;
-/// Bytes in front of the inner packet of a frame.
+/// Number of bytes before the inner packet in a frame.
 pub(crate) const INNER_AT: usize = ETHERNET_LEN + OVERHEAD;
-/// Where mtd's header begins in a frame.
+/// Offset of mtd's header in a frame.
 pub(crate) const HEADER_AT: usize = ETHERNET_LEN + IPV6_LEN + UDP_LEN;
 
 const TAG_LEN: usize = 16;
@@ -29,7 +29,7 @@ const TAG_LEN: usize = 16;
 pub(crate) const ROUTER_MAC: [u8; 6] = [0x02, 0, 0, 0, 0xaa, 0x01];
 pub(crate) const UNDERLAY_MAC: [u8; 6] = [0x02, 0, 0, 0, 0xaa, 0x02];
 
-/// What is done to inner packets.
+/// How inner packets are protected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
     Encrypt,
@@ -54,7 +54,7 @@ impl Keys {
         hasher.finish()
     }
 
-    /// The sequence number that a frame's header says.
+    /// The sequence number in a frame's header.
     pub(crate) fn sequence(&self, frame: &[u8]) -> u64 {
         self.unmask(&frame[HEADER_AT..HEADER_AT + HEADER_LEN])
     }
@@ -75,12 +75,12 @@ pub(crate) struct Packet {
     pub(crate) slot: u64,
     pub(crate) sequence: u64,
     pub(crate) inner: Vec<u8>,
-    /// Of the outer header.
+    /// The traffic class of the outer header.
     pub(crate) traffic_class: u8,
 }
 
 impl Packet {
-    /// The frame in which it reaches the underlay.
+    /// The frame in which the packet reaches the underlay.
     pub(crate) fn frame(&self) -> Vec<u8> {
         udp(&self.path(), self.from.port(), self.to.port(), &self.sealed())
     }
@@ -109,7 +109,7 @@ impl Packet {
     }
 }
 
-/// Sequence number and inner packet of what [`Packet::sealed`] made; `None` where the tag is wrong.
+/// The sequence number and the inner packet in the result of [`Packet::sealed`]; `None` if the tag is wrong.
 pub(crate) fn open(keys: &Keys, mode: Mode, slot: u64, payload: &[u8]) -> Option<(u64, Vec<u8>)> {
     let (header, text) = payload.split_at_checked(HEADER_LEN)?;
     let tag = &header[8..];
@@ -136,7 +136,7 @@ fn nonce(slot: u64, sequence: u64) -> [u8; 12] {
     nonce
 }
 
-/// The frame with the length fields of IPv6 and UDP as its length demands, and a right checksum.
+/// The frame with length fields of IPv6 and UDP that match its length, and a correct checksum.
 pub(crate) fn with_right_lengths(frame: &[u8]) -> Vec<u8> {
     let payload = (frame.len() - ETHERNET_LEN - IPV6_LEN) as u16;
     let mut changed = frame.to_vec();
@@ -145,7 +145,7 @@ pub(crate) fn with_right_lengths(frame: &[u8]) -> Vec<u8> {
     with_right_checksum(&changed)
 }
 
-/// The frame with a right UDP checksum.
+/// The frame with a correct UDP checksum.
 pub(crate) fn with_right_checksum(frame: &[u8]) -> Vec<u8> {
     let outer = Outer::parse(frame).expect("a UDP packet");
     let path = Path {

@@ -1,4 +1,4 @@
-//! What is shown while the demonstration runs, on stderr: live lines on a terminal, a line now and then elsewhere.
+//! The display on stderr while the demonstration runs: live lines on a terminal, otherwise a line every few seconds.
 
 use std::io::IsTerminal as _;
 use std::time::{Duration, Instant};
@@ -8,19 +8,19 @@ use indicatif::{HumanBytes, HumanCount, MultiProgress, ProgressBar, ProgressStyl
 use crate::flows::Progress;
 use crate::link::Endpoint;
 
-/// Time between two lines where stderr is no terminal.
+/// Time between two lines if stderr is not a terminal.
 const LINE_EVERY: Duration = Duration::from_secs(5);
 
 /// The state that is shown.
 #[derive(Debug)]
 pub(crate) struct Live {
-    /// Slots that the traffic has lived through, of how many.
+    /// Number of slots that the traffic has survived, and number of slots planned.
     pub(crate) slots: (u32, u32),
     /// Clients with a session.
     pub(crate) clients: usize,
-    /// What the server sends from.
+    /// The address and port from which the server sends.
     pub(crate) current: Option<Endpoint>,
-    /// Different addresses that it sent from so far.
+    /// Number of different addresses from which it has sent so far.
     pub(crate) addresses: usize,
     /// The traffic.
     pub(crate) progress: Progress,
@@ -28,12 +28,12 @@ pub(crate) struct Live {
     pub(crate) stranger: Option<(u64, u64)>,
 }
 
-/// Where and how it is shown.
+/// The form of the display.
 #[derive(Debug)]
 pub(crate) enum Display {
     /// A terminal.
     Terminal(Box<Terminal>),
-    /// A file or a pipe; when the next line is due.
+    /// A file or a pipe, and the time at which the next line is due.
     Lines(Instant),
 }
 
@@ -46,7 +46,7 @@ pub(crate) struct Terminal {
 }
 
 impl Display {
-    /// The one that fits stderr. `NO_COLOR` leaves colours out.
+    /// The display that suits stderr. There are no colours if `NO_COLOR` is set.
     pub(crate) fn new(slots: u32) -> Self {
         if !std::io::stderr().is_terminal() {
             return Self::Lines(Instant::now() + LINE_EVERY);
@@ -59,7 +59,7 @@ impl Display {
         Self::Terminal(Box::new(Terminal { all, slots, lines: Vec::new() }))
     }
 
-    /// Shows the present state; to be called a few times a second.
+    /// Shows the present state. To be called a few times a second.
     pub(crate) fn show(&mut self, live: &Live) {
         match self {
             Self::Terminal(terminal) => terminal.show(live),
@@ -115,7 +115,7 @@ impl Live {
     }
 }
 
-/// A template of this module is always valid; a default stands in all the same, since none may panic.
+/// The style of a template. All templates in this module are valid; the default only avoids a panic.
 fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }

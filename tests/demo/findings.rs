@@ -1,4 +1,4 @@
-//! What the demonstration found, and whether everything held.
+//! The findings of the demonstration, and whether everything worked as claimed.
 
 use std::time::Duration;
 
@@ -11,42 +11,42 @@ use crate::probes::Kind;
 use crate::sites::UNINVITED;
 use crate::stranger;
 
-/// Everything that was found.
+/// All findings.
 #[derive(Debug, Clone)]
 pub(crate) struct Findings {
     /// The numbers.
     pub(crate) numbers: Numbers,
-    /// What the generators say.
+    /// The reports of the traffic generators.
     pub(crate) flows: Reports,
-    /// What was captured on the server's link.
+    /// The evaluation of the capture on the server's link.
     pub(crate) seen: Seen,
-    /// What else the captures say.
+    /// Other results of the captures.
     pub(crate) captured: Captured,
-    /// What the stranger did; absent with `--no-scan`.
+    /// The stranger's report; absent with `--no-scan`.
     pub(crate) stranger: Option<stranger::Report>,
-    /// What the client got that is not registered.
+    /// What the unregistered client did and achieved.
     pub(crate) uninvited: Uninvited,
-    /// The registered clients, and the time from the start of each to its first packet through the tunnel.
+    /// The names of the registered clients, with the time from the start of each to its first packet through the tunnel.
     pub(crate) first: Vec<(&'static str, Duration)>,
-    /// Whether the operator ended it early.
+    /// Whether the operator ended the demonstration early.
     pub(crate) interrupted: bool,
 }
 
-/// What a client who is not registered did and got.
+/// What the unregistered client did and achieved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Uninvited {
     /// Whether nodes of the DHT answered when it looked for the server.
     pub(crate) looked: bool,
-    /// Introductions that it found.
+    /// Number of introductions that it found.
     pub(crate) fetched: u64,
-    /// Tunnel addresses that it was given.
+    /// Number of tunnel addresses that it was given.
     pub(crate) addresses: usize,
     /// Its datagrams for the server's tunnel address.
     pub(crate) asked: Asked,
 }
 
 impl Findings {
-    /// What did not hold, in sentences; empty when everything did.
+    /// Sentences about claims that failed; empty if everything worked.
     pub(crate) fn failures(&self, options: &Options) -> Vec<String> {
         let numbers = &self.numbers;
         let mut failures = Vec::new();
@@ -58,7 +58,7 @@ impl Findings {
         let wanted = options.slots();
         unless(
             numbers.slots >= wanted || self.interrupted,
-            format!("the traffic lived through {} of {wanted} slots", numbers.slots),
+            format!("the traffic survived {} of {wanted} slots", numbers.slots),
         );
         self.traffic(&mut unless);
         for (client, (name, _)) in self.first.iter().enumerate() {
@@ -100,7 +100,7 @@ impl Findings {
         failures
     }
 
-    /// Whether everything that was sent through the tunnels arrived, once and unchanged.
+    /// Checks that everything that was sent through the tunnels arrived, once and unchanged.
     fn traffic(&self, unless: &mut impl FnMut(bool, String)) {
         for report in &self.flows.tcp {
             let what = match &report.broken {
@@ -117,11 +117,14 @@ impl Findings {
         }
     }
 
-    /// Whether all clients met the server.
+    /// Checks that all clients reached the server.
     fn meeting(&self, options: &Options, unless: &mut impl FnMut(bool, String)) {
         let Numbers { clients, sessions_open, ref rendezvous, .. } = self.numbers;
         let wanted = usize::from(options.clients);
-        unless(clients == wanted, format!("{clients} of {wanted} clients got through the tunnel"));
+        unless(
+            clients == wanted,
+            format!("{clients} of {wanted} clients exchanged a packet through the tunnel"),
+        );
         unless(sessions_open == wanted, format!("{sessions_open} of {wanted} sessions were open in the end"));
         for (what, count) in [("published", rendezvous.published), ("found", rendezvous.fetched)] {
             unless(
@@ -131,7 +134,7 @@ impl Findings {
         }
     }
 
-    /// Whether the uninvited client looked, and got nothing.
+    /// Checks that the uninvited client looked for the server, and achieved nothing.
     fn outside(&self, unless: &mut impl FnMut(bool, String)) {
         let Uninvited { looked, fetched, addresses, asked } = self.uninvited;
         unless(
@@ -202,7 +205,7 @@ mod tests {
         }
     }
 
-    /// What is seen when the server sends to the first client from so many addresses.
+    /// The evaluation of a capture in which the server sends to the first client from this number of addresses.
     fn seen(addresses: u16) -> Seen {
         let mut seen = Seen::default();
         for n in 1..=addresses {

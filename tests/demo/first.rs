@@ -1,5 +1,5 @@
-//! How long a client takes from its start to the first packet through the tunnel and back, measured from outside: by a
-//! socket that asks the server's tunnel address all the time.
+//! How long a client takes from its start to the first packet through the tunnel and back. This is measured from outside, by
+//! a socket that continually sends questions to the server's tunnel address.
 
 use std::io::ErrorKind;
 use std::net::{Ipv6Addr, SocketAddr, UdpSocket};
@@ -11,30 +11,30 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, anyhow};
 use mtd_tests::netns::Netns;
 
-/// Time between two questions: how exact the measurement is.
+/// Time between two questions, which is also the precision of the measurement.
 pub(crate) const ASK_EVERY: Duration = Duration::from_millis(10);
 
-/// How long a receiving call may take before the end is looked for.
+/// How long a receiving call may block before the stop flag is checked.
 const CALL_TIMEOUT: Duration = Duration::from_millis(50);
 
-/// Sends every datagram back; stops when dropped.
+/// Sends every datagram back. Dropping this stops it.
 #[derive(Debug)]
 pub(crate) struct Echo {
     address: SocketAddr,
     _worker: Worker,
 }
 
-/// Asks an [`Echo`] until it answers; stops when dropped.
+/// Sends questions to an [`Echo`] until it answers. Dropping this stops it.
 #[derive(Debug)]
 pub(crate) struct Asker {
     counts: Arc<Counts>,
     worker: Worker,
 }
 
-/// What an [`Asker`] has counted.
+/// The counts of an [`Asker`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Asked {
-    /// Questions that the own kernel took.
+    /// Questions that this host's kernel accepted.
     pub(crate) sent: u64,
     /// Answers.
     pub(crate) answers: u64,
@@ -68,7 +68,7 @@ impl Echo {
             let mut buffer = [0; 64];
             while !stop.load(Ordering::SeqCst) {
                 if let Ok((length, from)) = socket.recv_from(&mut buffer) {
-                    // The asker asks again when an answer is lost.
+                    // If the answer is lost, the asker asks again.
                     let _ = socket.send_to(&buffer[..length], from);
                 }
             }
@@ -77,20 +77,20 @@ impl Echo {
         Ok(Self { address, _worker: worker })
     }
 
-    /// Where it answers.
+    /// The address at which it answers.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 }
 
 impl Asker {
-    /// Asks from a namespace, again every so often, until the first answer comes. That there is no tunnel yet is no
-    /// error: the questions get lost.
+    /// Sends questions from a namespace at the interval `every`, until the first answer comes. As long as there is no
+    /// tunnel, the questions get lost, which is no error.
     ///
     /// # Errors
-    /// When there is no socket or no randomness.
+    /// When no socket can be opened, or the kernel has no random numbers.
     pub(crate) fn start(netns: &Netns, server: SocketAddr, every: Duration) -> Result<Self> {
-        // Not connected: each question is routed anew, and errors about earlier ones do not matter.
+        // Not connected, so that each question is routed anew and errors about earlier ones have no effect.
         Self::on(
             netns.enter(|| UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)))?.context("no socket")?,
             server,
@@ -136,7 +136,7 @@ impl Asker {
         self.counts.answers.load(Ordering::Relaxed) > 0
     }
 
-    /// When the answer came.
+    /// Stops. Returns when the answer came, and the counts.
     pub(crate) fn stop(mut self) -> (Option<Instant>, Asked) {
         let when = self.worker.finish();
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
@@ -154,7 +154,7 @@ impl Worker {
 
     fn finish(&mut self) -> Option<Instant> {
         self.stop.store(true, Ordering::SeqCst);
-        // A panic of the thread has been shown already; it is an answer that never came.
+        // If the thread panicked, that has been printed already, and counts as no answer.
         self.thread.take()?.join().ok().flatten()
     }
 }

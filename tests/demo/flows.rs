@@ -24,12 +24,12 @@ pub(crate) struct Flows {
     udp: Vec<UdpStream>,
 }
 
-/// What the generators have counted so far.
+/// The generators' counts so far.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Progress {
     /// TCP connections.
     pub(crate) connections: usize,
-    /// Those that broke.
+    /// TCP connections that broke.
     pub(crate) broken: usize,
     /// Payload bytes that arrived over TCP.
     pub(crate) tcp_bytes: u64,
@@ -37,11 +37,11 @@ pub(crate) struct Progress {
     pub(crate) udp_sent: u64,
     /// UDP packets that arrived.
     pub(crate) udp_received: u64,
-    /// What arrived over each direction of each connection and stream.
+    /// How much has arrived in each direction of each connection and stream.
     arrivals: Vec<u64>,
 }
 
-/// What the generators counted in the end.
+/// The generators' reports at the end.
 #[derive(Debug, Clone)]
 pub(crate) struct Reports {
     /// One for each connection.
@@ -51,11 +51,11 @@ pub(crate) struct Reports {
 }
 
 impl Flows {
-    /// Starts for each client (its namespace and tunnel addresses) a TCP connection over IPv6 and one over IPv4 to the
-    /// server, a UDP stream over IPv6 to the server and one over IPv4 back, all through the tunnel.
+    /// Starts traffic through the tunnel for each client, given by its namespace and tunnel addresses: a TCP connection to
+    /// the server over IPv6 and one over IPv4, a UDP stream to the server over IPv6 and one back over IPv4.
     ///
     /// # Errors
-    /// When there is no connection.
+    /// When a connection cannot be opened.
     pub(crate) fn start(
         server: &Netns,
         addresses: &Tunnel,
@@ -93,7 +93,7 @@ impl Flows {
         progress
     }
 
-    /// Stops sending, waits for what is in flight, and reports.
+    /// Stops sending, waits for data in flight, and reports.
     ///
     /// # Errors
     /// When a generator failed.
@@ -105,9 +105,8 @@ impl Flows {
     }
 }
 
-/// Counts the slots that all traffic lived through: spans of one period, one after the other, in each of which
-/// something arrived over every direction of every connection and stream. Such a span has a change of addresses in it,
-/// wherever the slots begin.
+/// Counts the slots that all traffic survived: consecutive spans of one period in each of which something arrived in every
+/// direction of every connection and stream. Wherever the slots begin, each such span contains a change of addresses.
 #[derive(Debug)]
 pub(crate) struct Pulse {
     period: Duration,
@@ -118,12 +117,13 @@ pub(crate) struct Pulse {
 }
 
 impl Pulse {
-    /// Starts with the span that begins now.
+    /// Starts with a span that begins now.
     pub(crate) fn new(period: Duration, now: Instant, progress: &Progress) -> Self {
         Self { period, span_end: now + period, at_start: progress.arrivals.clone(), lived: 0, spans: 0 }
     }
 
-    /// To be told often. A span whose end was noticed more than a period late merges with the next one.
+    /// Takes the present counts; to be called often. If the end of a span is noticed more than a period late, the span
+    /// merges with the next one.
     pub(crate) fn tick(&mut self, now: Instant, progress: &Progress) {
         if now < self.span_end {
             return;
@@ -137,12 +137,12 @@ impl Pulse {
         self.at_start.clone_from(&progress.arrivals);
     }
 
-    /// Slots that all traffic lived through.
+    /// Number of slots that all traffic survived.
     pub(crate) fn lived(&self) -> u32 {
         self.lived
     }
 
-    /// Slots that have passed.
+    /// Number of slots that have passed.
     pub(crate) fn passed(&self) -> u32 {
         self.spans
     }

@@ -1,4 +1,4 @@
-//! What the demonstration counts on the server's Ethernet: independent captures, nothing that mtd counts.
+//! Counts on the server's Ethernet, from packet captures that are independent of mtd's own counters.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::net::Ipv6Addr;
@@ -15,44 +15,45 @@ use mtd_tests::traffic::contains_marker;
 use crate::parties::Parties;
 use crate::view::{Packet, ethernet};
 
-/// Addresses or ports kept; more than a day of the shortest slots uses.
+/// Maximum number of addresses or ports that are kept: more than are used in a day of the shortest slots.
 const MOST_KEPT: usize = 1 << 18;
 
-/// One packet out of this many to the server is kept for the stranger to replay …
+/// Of this number of packets to the server, one is kept for the stranger to replay, …
 const SAMPLE_EVERY: u64 = 16;
-/// … and at most this many are kept.
+/// … and at most this number are kept.
 const SAMPLES: usize = 64;
 
-/// An address and UDP port that the server was seen to send from.
+/// An address and UDP port from which the server was seen to send.
 pub(crate) type Endpoint = (Ipv6Addr, u16);
 
-/// The first packet that a client sent to the server. It begins a handshake, so it goes to the server's introduction.
+/// The first packet that a client sent to the server. It begins a handshake, so its destination is the server's
+/// introduction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Introduction {
-    /// Where the server can be introduced to, for the time being.
+    /// The present address and port of the server's introduction.
     pub(crate) endpoint: Endpoint,
     /// The frame.
     pub(crate) frame: Vec<u8>,
 }
 
-/// What was seen on the server's link so far.
+/// What was captured on the server's link so far.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Seen {
-    /// Packets between the protected prefixes of server and clients, the stranger's forgeries left out.
+    /// Packets between the protected prefixes of server and clients, without those that the stranger forged.
     pub(crate) packets: u64,
-    /// The address and port that the server sent from last.
+    /// The address and port from which the server sent last.
     pub(crate) current: Option<Endpoint>,
-    /// Packets, of anybody but the stranger, that contain the marker.
+    /// Packets that contain the marker, except those that the stranger sent.
     pub(crate) plaintext: u64,
     /// Frames that tell a stranger anything.
     pub(crate) replies: u64,
-    /// The first of them.
+    /// The first of these frames.
     pub(crate) first_reply: Option<Vec<u8>>,
-    /// How each client began, those who have; in the order of that.
+    /// The first packets of the clients so far, in the order in which they were sent.
     pub(crate) introductions: Vec<Introduction>,
     addresses: HashSet<Ipv6Addr>,
     ports: HashSet<u16>,
-    /// Clients, by number, and what the server sent to each of them from, introductions left out.
+    /// By number of the client, the addresses from which the server sent to it, without introductions.
     sessions: BTreeMap<usize, HashSet<Ipv6Addr>>,
     begun: HashSet<usize>,
     to_server: u64,
@@ -60,17 +61,17 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
-    /// Different protected addresses that the server sent from.
+    /// Number of different protected addresses from which the server sent.
     pub(crate) fn addresses(&self) -> usize {
         self.addresses.len()
     }
 
-    /// Different UDP ports that the server sent from, from protected addresses.
+    /// Number of different UDP ports from which the server sent, at protected addresses.
     pub(crate) fn ports(&self) -> usize {
         self.ports.len()
     }
 
-    /// Different addresses that the server sent from in its session with a client.
+    /// Number of different addresses from which the server sent in its session with a client.
     pub(crate) fn session_addresses(&self, client: usize) -> usize {
         self.sessions.get(&client).map_or(0, HashSet::len)
     }
@@ -109,7 +110,7 @@ impl Seen {
         }
     }
 
-    /// A packet of the server to a client, and what it came from.
+    /// Counts a packet that the server sent to a client from this endpoint.
     pub(crate) fn sent(&mut self, client: usize, from: Endpoint) {
         self.packets += 1;
         self.current = Some(from);
@@ -120,7 +121,7 @@ impl Seen {
         }
     }
 
-    /// A packet of a client to the server, and what it went to.
+    /// Counts a packet that a client sent to this endpoint of the server.
     fn received(&mut self, client: usize, to: Endpoint, data: &[u8]) {
         self.packets += 1;
         if self.begun.insert(client) {
@@ -145,16 +146,16 @@ pub(crate) struct Captures {
     counters: Counters,
 }
 
-/// What [`Captures`] leave behind.
+/// The results of [`Captures`] at the end.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Captured {
     /// Packets with the marker at each client's end of the tunnel.
     pub(crate) marked_inside: Vec<u64>,
-    /// Frames that the captures missed: with any, their counts are not complete.
+    /// Frames that the captures missed. If there are any, the counts are not complete.
     pub(crate) missed: u64,
 }
 
-/// Live counts of [`Captures`]; they stay readable after its end.
+/// Live counts of [`Captures`], which stay readable after the end of the captures.
 #[derive(Debug, Clone)]
 pub(crate) struct Counters {
     seen: Arc<Mutex<Seen>>,
@@ -162,7 +163,7 @@ pub(crate) struct Counters {
 }
 
 impl Captures {
-    /// Starts to watch the server's end and the stranger's end of their link.
+    /// Starts captures at the server's end and at the stranger's end of their link.
     ///
     /// # Errors
     /// When a capture cannot be started.
@@ -182,8 +183,8 @@ impl Captures {
         })
     }
 
-    /// Watches a client's end of the tunnel (device `tunnel`) too, where the marker must show: without that, not
-    /// finding it on the link would mean nothing.
+    /// Also captures inside the tunnel, at a client's device `tunnel`, where the marker must be seen. Otherwise its absence
+    /// from the link would mean nothing.
     ///
     /// # Errors
     /// When the capture cannot be started.
@@ -201,7 +202,7 @@ impl Captures {
         &self.counters
     }
 
-    /// Takes in what is queued, and ends.
+    /// Processes the frames that are queued, and ends.
     ///
     /// # Errors
     /// When receiving had failed.
@@ -219,7 +220,7 @@ impl Captures {
 }
 
 impl Counters {
-    /// What was seen on the server's link so far.
+    /// What was captured on the server's link so far.
     pub(crate) fn seen(&self) -> MutexGuard<'_, Seen> {
         lock(&self.seen)
     }

@@ -1,9 +1,10 @@
-//! `mtd-demo`: the main job of mtd on real packets in a real kernel, in network namespaces that it makes and removes.
+//! `mtd-demo`: shows the main job of mtd with real packets in a real kernel, in network namespaces that it makes and
+//! removes.
 //!
-//! A server and its clients, who have nothing but each other's public keys, meet through a private DHT and keep TCP and
-//! UDP alive through tunnels whose addresses change every slot; a stranger on the server's Ethernet and a client who is
-//! not registered get nothing. What is claimed in the end was counted by sockets and packet captures, but for what only
-//! the controllers can know. `cargo xtask run` builds everything and starts it.
+//! A server and its clients, who know only each other's public keys, find each other through a private DHT. They keep TCP
+//! and UDP alive through tunnels whose addresses change every slot. A stranger on the server's Ethernet and a client that is
+//! not registered get no answer. The results at the end were counted by sockets and packet captures, except for those that
+//! only the controllers can know. `cargo xtask run` builds everything and starts it.
 
 mod display;
 mod findings;

@@ -1,5 +1,5 @@
-//! The network of the demonstration: that of the tests, with more clients, IPv4 everywhere, and a private DHT behind
-//! the router.
+//! The network of the demonstration: that of the tests, with more clients, IPv4 everywhere, and a private DHT at the
+//! router.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
@@ -10,15 +10,14 @@ use mtd_tests::dht::PrivateDht;
 use mtd_tests::link::{Veth, Via, default_route};
 use mtd_tests::netns::Netns;
 use mtd_tests::topology::{Delivery, Host, Topology, TopologyOptions};
-use mtd_tests::xdp::{ConstantXdp, Verdict};
 
 /// Nodes of the private DHT.
 pub(crate) const DHT_NODES: u32 = 20;
 
-/// Most registered clients: their links have numbers of their own.
+/// Maximum number of registered clients, limited by the numbers of their links.
 pub(crate) const MOST_CLIENTS: u8 = 8;
 
-/// The first node's address; the others follow. All are addresses for tests of networks (RFC 2544).
+/// The first node's address; the others follow. All are addresses reserved for benchmarks of networks (RFC 2544).
 const FIRST_NODE: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
 
 /// Number of the server's link, as the third group of its addresses.
@@ -31,22 +30,20 @@ const UNINVITED_LINK: u8 = FIRST_CLIENT_LINK + MOST_CLIENTS;
 const MTU: u32 = 1500;
 const READY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// All hosts. Dropping it ends what runs on them and takes them away; the DHT ends first.
+/// All hosts. Dropping this ends the DHT, then the processes on the hosts, and removes the hosts.
 #[derive(Debug)]
 pub(crate) struct Network {
     /// The nodes, at the router.
     pub(crate) dht: PrivateDht,
-    /// A host whose owner knows the server's public key, and is not registered.
+    /// A host whose owner knows the server's public key but is not registered.
     pub(crate) uninvited: Host,
     /// Router, server, stranger and the first client.
     pub(crate) base: Topology,
     more_clients: Vec<Host>,
-    /// See [`Topology::standard`].
-    _passes: Vec<ConstantXdp>,
 }
 
 impl Network {
-    /// Builds the network, with `clients` clients that are to be registered.
+    /// Builds the network, with `clients` clients that will be registered.
     ///
     /// # Errors
     /// When the kernel refuses something, or the DHT's nodes do not find each other.
@@ -57,10 +54,6 @@ impl Network {
             .map(|n| client(router, &format!("client{}", n + 1), FIRST_CLIENT_LINK + n, delivery))
             .collect::<Result<Vec<_>>>()?;
         let uninvited = client(router, "uninvited", UNINVITED_LINK, delivery)?;
-        let added = more_clients.iter().chain([&uninvited]);
-        let passes = added
-            .map(|host| ConstantXdp::attach(router, &host.tap_ifname, Verdict::Pass))
-            .collect::<Result<_>>()?;
         add_v4(router, &base.server, SERVER_LINK)?;
         for (n, host) in (0..).zip([&base.client].into_iter().chain(&more_clients)) {
             add_v4(router, host, FIRST_CLIENT_LINK + n)?;
@@ -72,10 +65,10 @@ impl Network {
             host.netns.wait_reachable(IpAddr::V6(host.gateway), READY_TIMEOUT)?;
         }
         let dht = PrivateDht::in_namespace(router, FIRST_NODE, DHT_NODES)?;
-        Ok(Self { dht, uninvited, base, more_clients, _passes: passes })
+        Ok(Self { dht, uninvited, base, more_clients })
     }
 
-    /// The hosts whose owners are to be registered.
+    /// The hosts of the clients that will be registered.
     pub(crate) fn clients(&self) -> impl Iterator<Item = &Host> {
         [&self.base.client].into_iter().chain(&self.more_clients)
     }
@@ -109,7 +102,7 @@ fn client(router: &Netns, tag: &str, link: u8, delivery: Delivery) -> Result<Hos
     })
 }
 
-/// IPv4 between a host and everybody behind the router: the DHT speaks nothing else.
+/// Gives a host IPv4 and a route through the router, since the DHT speaks only IPv4.
 fn add_v4(router: &Netns, host: &Host, link: u8) -> Result<()> {
     let address = |last| Ipv4Addr::new(198, 18, link, last);
     let net = |last| Ipv4Net::new(address(last), 24).map(IpNet::V4);

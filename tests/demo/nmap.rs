@@ -1,4 +1,4 @@
-//! nmap, run by the stranger: one bounded scan after the other.
+//! nmap as the stranger runs it: one bounded scan after the other.
 
 use std::io::ErrorKind;
 use std::net::Ipv6Addr;
@@ -9,8 +9,8 @@ use ipnet::Ipv6Net;
 use mtd_tests::netns::Netns;
 use mtd_tests::process::Running;
 
-/// Options of every scan: IPv6, no names, packets through the kernel's routes, no neighbour discovery of its own, and
-/// bounds on rate and time.
+/// Options of every scan: IPv6, no name resolution, packets through the kernel's routes and without nmap's own neighbour
+/// discovery, and bounds on rate and time.
 #[rustfmt::skip]
 const COMMON: [&str; 13] = [
     "-6", "-n", "--send-ip", "--disable-arp-ping", "--noninteractive", "--max-retries", "1", "--min-rate", "100",
@@ -47,7 +47,7 @@ const PLANS: [Plan; 4] = [
 
 #[derive(Debug)]
 struct Plan {
-    /// What the scan looks for.
+    /// The subject of the scan.
     what: &'static str,
     options: &'static [&'static str],
     /// Length of the block around the live address that is scanned.
@@ -55,38 +55,38 @@ struct Plan {
     at: Aim,
 }
 
-/// What is scanned.
+/// The address that is scanned.
 #[derive(Debug)]
 enum Aim {
     /// The address of a session.
     Session,
-    /// The address that handshakes begin at.
+    /// The address of the introduction, at which handshakes begin.
     Introduction,
 }
 
 /// A finished scan.
 #[derive(Debug, Clone)]
 pub(crate) struct Scan {
-    /// What it looked for.
+    /// The subject of the scan.
     pub(crate) what: &'static str,
-    /// What nmap found, in its words.
+    /// nmap's findings, in its own words.
     pub(crate) verdict: String,
 }
 
-/// The scans, one after the other. The one that runs is ended on drop.
+/// The scans, one after the other. Dropping this ends the running scan.
 #[derive(Debug)]
 pub(crate) struct Scans {
-    /// With the command `nmap` in the stranger's namespace, still without arguments; the first scan is the last one.
+    /// The waiting scans in reverse order, each with the command `nmap` in the stranger's namespace, without arguments.
     waiting: Vec<(&'static Plan, Command)>,
     running: Option<(&'static Plan, Running)>,
     finished: Vec<Scan>,
 }
 
 impl Scans {
-    /// All scans, from a namespace.
+    /// Prepares all scans, from a namespace.
     ///
     /// # Errors
-    /// When there is no nmap.
+    /// When nmap is not installed.
     pub(crate) fn new(netns: &Netns) -> Result<Self> {
         match Command::new("nmap").arg("--version").output() {
             Ok(output) => ensure!(output.status.success(), "`nmap --version` failed: {output:?}"),
@@ -100,8 +100,8 @@ impl Scans {
         Ok(Self { waiting, running: None, finished: Vec::new() })
     }
 
-    /// Takes in the scan that has ended, and starts the next one, on the address of a session that is live now, or on
-    /// that of the introduction.
+    /// Collects a scan that has ended, and starts the next one: on `live`, the present address of a session, or on the
+    /// address of the introduction.
     ///
     /// # Errors
     /// When nmap cannot be started or fails.
@@ -129,13 +129,13 @@ impl Scans {
         Ok(())
     }
 
-    /// The scans that have ended.
+    /// Ends the running scan, and returns those that have ended.
     pub(crate) fn finish(self) -> Vec<Scan> {
         self.finished
     }
 }
 
-/// The lines of nmap's report that say what it found.
+/// The lines with the findings in nmap's report.
 fn verdict(report: &str) -> String {
     let telling = |line: &&str| {
         ["Not shown:", "Skipping host"].iter().any(|start| line.starts_with(start))

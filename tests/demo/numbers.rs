@@ -1,47 +1,47 @@
-//! The numbers that the demonstration ends with, in the form of `--json`.
+//! The resulting numbers of the demonstration, in the form of `--json`.
 
 use std::collections::BTreeMap;
 
 use mtd_tests::traffic::{TcpReport, UdpReport};
 use serde::Serialize;
 
-/// The numbers, in the form of `--json`.
+/// The resulting numbers.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct Numbers {
-    /// Slots that all traffic lived through.
+    /// Slots that all traffic survived.
     pub(crate) slots: u32,
-    /// Different protected addresses that the server was seen to send from.
+    /// Different protected addresses from which the server was seen to send.
     pub(crate) server_addresses_seen: usize,
-    /// Different UDP ports that it was seen to send from.
+    /// Different UDP ports from which it was seen to send.
     pub(crate) server_ports_seen: usize,
     /// All TCP connections.
     pub(crate) tcp: Tcp,
     /// All UDP streams.
     pub(crate) udp: Udp,
-    /// What the stranger sent and got.
+    /// Counts of the stranger's probes and of replies.
     pub(crate) stranger: Probing,
     /// Captured packets with the marker that was sent through the tunnel.
     pub(crate) plaintext_seen: u64,
-    /// Packets that the server's data plane dropped, by reason, as `mtd status` says.
+    /// Packets that the server's data plane dropped, by reason, as `mtd status` shows them.
     pub(crate) drops: BTreeMap<String, u64>,
-    /// How server and clients met, as `mtd status` says.
+    /// Counts of the rendezvous, as `mtd status` shows them.
     pub(crate) rendezvous: Rendezvous,
-    /// Registered clients that got through the tunnel.
+    /// Registered clients that exchanged a packet through the tunnel.
     pub(crate) clients: usize,
-    /// Sessions that both ends call open after the traffic.
+    /// Sessions that both ends report as open after the traffic.
     pub(crate) sessions_open: usize,
-    /// Median time of the clients from their start to the first answer through the tunnel, in ms.
+    /// Median over the clients of the time from the start to the first answer through the tunnel, in ms.
     pub(crate) start_to_first_packet_ms: Option<f64>,
 }
 
 /// See [`Numbers::rendezvous`].
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct Rendezvous {
-    /// Introductions that the server put into the DHT.
+    /// Introductions that the server published in the DHT.
     pub(crate) published: u64,
-    /// Introductions that clients found there.
+    /// Introductions that clients found in the DHT.
     pub(crate) fetched: u64,
-    /// Median of the clients' median times for finding one, in ms.
+    /// Median of the clients' median times for finding an introduction, in ms.
     pub(crate) median_fetch_ms: Option<f64>,
 }
 
@@ -50,9 +50,9 @@ pub(crate) struct Rendezvous {
 pub(crate) struct Tcp {
     /// Connections opened.
     pub(crate) connections: usize,
-    /// Connections that ended early, or whose data did not all arrive.
+    /// Connections that ended early, or of whose data something did not arrive.
     pub(crate) broken: usize,
-    /// Payload bytes that arrived, every one compared.
+    /// Payload bytes that arrived, all of them compared.
     pub(crate) bytes: u64,
 }
 
@@ -75,7 +75,7 @@ pub(crate) struct Probing {
 }
 
 impl Tcp {
-    /// Sums up.
+    /// The sum of the reports.
     pub(crate) fn of(reports: &[TcpReport]) -> Self {
         let broken = |report: &&TcpReport| report.broken.is_some() || !report.is_complete();
         Self {
@@ -87,7 +87,7 @@ impl Tcp {
 }
 
 impl Udp {
-    /// Sums up.
+    /// The sum of the reports.
     pub(crate) fn of(reports: &[UdpReport]) -> Self {
         Self {
             sent: reports.iter().map(|report| report.sent).sum(),
@@ -96,7 +96,7 @@ impl Udp {
     }
 }
 
-/// The middle one, or the mean of the two middle ones, to a tenth; absent without any.
+/// The median, rounded to a tenth; `None` without values.
 pub(crate) fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
     let mut values: Vec<f64> = values.collect();
     values.sort_unstable_by(f64::total_cmp);
@@ -112,7 +112,7 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// A connection and a stream to which nothing happened.
+    /// A connection and a stream without faults.
     pub(crate) fn flows() -> (TcpReport, UdpReport) {
         let end = SocketAddr::from((Ipv6Addr::LOCALHOST, 1));
         let tcp = TcpReport {

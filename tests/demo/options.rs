@@ -8,10 +8,10 @@ use mtd_tests::topology::Delivery;
 
 use crate::network::MOST_CLIENTS;
 
-/// What the controllers accept as a slot (requirement MT-04).
+/// The slot lengths that controllers accept (requirement MT-04).
 const PERIODS: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(1);
 
-/// Slots when neither `--slots` nor `--seconds` is given.
+/// Number of slots if neither `--slots` nor `--seconds` is given.
 const DEFAULT_SLOTS: u32 = 24;
 
 /// Longest demonstration.
@@ -22,13 +22,13 @@ Examples:
   cargo xtask run                         24 slots of one second
   cargo xtask run --period 3s --slots 20  slots of the length that mtd has by default
   cargo xtask run --clients 8             more clients at the server
-  cargo xtask run --mode authenticate     payloads are signed, not hidden: the capture finds the marker
+  cargo xtask run --mode authenticate     payloads are authenticated, not encrypted: the capture finds the marker
   cargo xtask run --json                  the last line of stdout is one JSON object
 
 Everything happens in network namespaces that the demonstration makes and removes; no packet leaves this host.
-Exit code: 0 when everything held, 1 when something did not (the summary says what), 130 after Ctrl-C.";
+Exit code: 0 if everything worked as claimed, 1 if something did not (the summary says what), 130 after Ctrl-C.";
 
-/// A server and its clients, who know nothing but each other's public keys, meet through a private DHT and keep TCP and
+/// A server and its clients, who know only each other's public keys, find each other through a private DHT and keep TCP and
 /// UDP alive through tunnels whose addresses change every slot, while a stranger on the server's link looks for them.
 #[derive(Debug, Parser)]
 #[command(name = "mtd-demo", bin_name = "cargo xtask run", after_help = EXAMPLES)]
@@ -42,13 +42,13 @@ pub(crate) struct Options {
     #[arg(long, value_name = "N", default_value_t = 3,
           value_parser = clap::value_parser!(u8).range(1..=i64::from(MOST_CLIENTS)))]
     pub(crate) clients: u8,
-    /// What the tunnels do with payloads.
+    /// How the tunnels protect payloads.
     #[arg(long, value_enum, default_value_t = Mode::Encrypt)]
     pub(crate) mode: Mode,
     /// How packets for a protected prefix reach its host.
     #[arg(long, value_enum, default_value_t = Link::Routed)]
     pub(crate) delivery: Link,
-    /// Print the result as one JSON object, the last line of stdout; everything else goes to stderr.
+    /// Print the result as one JSON object in the last line of stdout; everything else goes to stderr.
     #[arg(long)]
     pub(crate) json: bool,
     /// Leave the stranger out.
@@ -59,7 +59,7 @@ pub(crate) struct Options {
 #[derive(Debug, Args)]
 #[group(multiple = false)]
 struct Length {
-    /// Slots that the traffic has to live through [default: 24].
+    /// Number of slots that the traffic must survive [default: 24].
     #[arg(long, value_name = "N")]
     slots: Option<NonZeroU32>,
     /// The same in seconds, rounded up to whole slots.
@@ -72,12 +72,12 @@ struct Length {
 pub(crate) enum Mode {
     /// Encrypted and authenticated.
     Encrypt,
-    /// Authenticated only: fast, and readable on the way.
+    /// Only authenticated: fast, but readable on the way.
     Authenticate,
 }
 
 impl Mode {
-    /// As the configuration has it.
+    /// The name in the configuration.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Encrypt => "encrypt",
@@ -91,7 +91,7 @@ impl Mode {
 pub(crate) enum Link {
     /// The router has a route for the prefix through the host's ordinary address.
     Routed,
-    /// The prefix is on the link: neighbours ask for every address.
+    /// The prefix is on the link: neighbours solicit every address.
     OnLink,
 }
 
@@ -105,7 +105,7 @@ impl From<Link> for Delivery {
 }
 
 impl Options {
-    /// Whole slots to live through.
+    /// Number of whole slots that the traffic must survive.
     pub(crate) fn slots(&self) -> u32 {
         let seconds = |seconds: NonZeroU32| {
             let slots =

@@ -1,4 +1,4 @@
-//! Who is who on the server's Ethernet, and what a frame there means.
+//! The parties on the server's Ethernet, and the meaning of frames between them.
 
 use std::net::Ipv6Addr;
 
@@ -10,7 +10,7 @@ use mtd_tests::netns::Netns;
 use crate::network::Network;
 use crate::view::{Packet, ethernet};
 
-/// Who is who on the server's link.
+/// The parties on the server's link, by their addresses.
 #[derive(Debug, Clone)]
 pub(crate) struct Parties {
     /// Ethernet address of the server.
@@ -47,8 +47,8 @@ impl Parties {
         })
     }
 
-    /// Whether a frame that the stranger sent is one of its probes: any frame to the server itself, or a question
-    /// to everybody who has a protected address.
+    /// Whether a frame that the stranger sent is a probe: any frame to the server itself, or a multicast question about a
+    /// protected address.
     pub(crate) fn is_probe(&self, frame: &[u8]) -> bool {
         let Some((destination, source)) = ethernet(frame) else { return false };
         source == self.stranger_mac
@@ -58,10 +58,10 @@ impl Parties {
                     .is_some_and(|target| self.server.contains(&target)))
     }
 
-    /// Whether a frame that the server sent tells a stranger anything: it goes to the stranger, or it is something
-    /// else than an mtd packet to a registered client from the protected prefix, or an ICMPv6 error. A replayed packet
-    /// may be answered towards the client, whose address it carries; that counts too. The router's own neighbour
-    /// solicitations may be answered.
+    /// Whether a frame that the server sent tells a stranger anything. It does if it goes to the stranger, if it is an
+    /// ICMPv6 error, or if it is anything other than an mtd packet from the protected prefix to a registered client.
+    /// Answers to replayed packets count too, although they go to the client whose address the packet carries. Answers to
+    /// the router's own neighbour solicitations do not count.
     pub(crate) fn is_reply(&self, frame: &[u8]) -> bool {
         let Some((destination, source)) = ethernet(frame) else { return false };
         if source != self.server_mac {
@@ -82,7 +82,7 @@ impl Parties {
             && !(packet.udp_ports().is_some() && self.client_at(&packet.destination).is_some())
     }
 
-    /// The registered client that an address belongs to, by its number.
+    /// The number of the registered client to which an address belongs.
     pub(crate) fn client_at(&self, address: &Ipv6Addr) -> Option<usize> {
         self.clients.iter().position(|prefix| prefix.contains(address))
     }
@@ -121,7 +121,7 @@ pub(crate) mod tests {
         Path::new(macs.0, macs.1, address(source), address(destination))
     }
 
-    /// A neighbour advertisement, or an ICMPv6 message of another kind with an address in its place.
+    /// A neighbour advertisement, or an ICMPv6 message of another kind with an address in the same place.
     fn advertisement(path: &Path, kind: u8, target: &str) -> Vec<u8> {
         let mut frame = echo_request(path, 0, 0, &address(target).octets());
         frame[54] = kind;

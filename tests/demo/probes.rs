@@ -23,11 +23,11 @@ pub(crate) enum Kind {
     Syn,
     /// UDP datagrams, also to the live port.
     Datagram,
-    /// Captured packets sent again, at once and some slots later.
+    /// Captured packets, sent again at once and some slots later.
     Replay,
-    /// Captured packets with changed bits, cut short, or in another form (VLAN tag, extension header, fragments).
+    /// Captured packets with changed bits, truncated, or in another form (VLAN tag, extension header, fragments).
     Altered,
-    /// All of these towards the server's introduction: where clients begin a handshake.
+    /// Probes of all these kinds to the server's introduction, at which clients begin a handshake.
     Introduction,
 }
 
@@ -43,7 +43,7 @@ impl Kind {
     ];
 }
 
-/// Probes sent by kind. Displayed as a list in words.
+/// The number of probes of each kind. Displays as a list in words.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Tally([u64; Kind::ALL.len()]);
 
@@ -53,7 +53,7 @@ impl Tally {
         self.0[kind as usize]
     }
 
-    /// Counts one more.
+    /// Counts one more probe.
     pub(crate) fn add(&mut self, kind: Kind) {
         self.0[kind as usize] += 1;
     }
@@ -75,7 +75,7 @@ pub(crate) struct Forger {
 }
 
 impl Forger {
-    /// Probes of the stranger for the protected prefix of the server.
+    /// A maker of probes from the stranger to the protected prefix of the server.
     pub(crate) fn new(parties: &Parties, prefix: Ipv6Net) -> Self {
         Self { parties: parties.clone(), prefix }
     }
@@ -89,13 +89,13 @@ impl Forger {
         Ok(Ipv6Addr::from(u128::from(self.prefix.network()) | host))
     }
 
-    /// A neighbour solicitation, to everybody or to the server's Ethernet address.
+    /// A neighbour solicitation, as multicast or to the server's Ethernet address.
     pub(crate) fn solicitation(&self, target: Ipv6Addr, direct: bool) -> Vec<u8> {
         let Parties { stranger_mac, stranger, server_mac, .. } = self.parties;
         neighbour_solicitation(stranger_mac, stranger, target, direct.then_some(server_mac))
     }
 
-    /// What a stranger tries on an address: echo, TCP, UDP to the live port and to others.
+    /// The probes of an address: echo, TCP, UDP to the live port and to others.
     ///
     /// # Errors
     /// When the kernel has no random numbers.
@@ -113,8 +113,8 @@ impl Forger {
         ])
     }
 
-    /// A captured frame as the stranger sends it: the IPv6 packet unchanged, from the stranger's Ethernet address, so
-    /// that captures can tell it from the original.
+    /// A captured frame as the stranger sends it: the IPv6 packet is unchanged, but comes from the stranger's Ethernet
+    /// address, so that captures can distinguish it from the original.
     pub(crate) fn readdressed(&self, captured: &[u8]) -> Vec<u8> {
         let mut frame = captured.to_vec();
         for (at, byte) in
@@ -125,8 +125,8 @@ impl Forger {
         frame
     }
 
-    /// Changed forms of a captured frame: random bit flips, a cut, and one form that the tunnel never sends (another
-    /// one each `round`).
+    /// Changed forms of a captured frame: with random bit flips, truncated, and in a form that the tunnel never sends (a
+    /// different one each `round`).
     ///
     /// # Errors
     /// When the kernel has no random numbers.
@@ -166,13 +166,13 @@ fn flip(frame: &[u8], (from, to): (usize, usize)) -> Result<Vec<u8>> {
     Ok(changed)
 }
 
-/// The frame cut at a random place behind the Ethernet header.
+/// The frame, truncated at a random place after the Ethernet header.
 fn cut(frame: &[u8]) -> Result<Vec<u8>> {
     let end = ETHERNET_LEN + below(frame.len().saturating_sub(ETHERNET_LEN))?;
     Ok(frame[..end.min(frame.len())].to_vec())
 }
 
-/// A random number below `end`; 0 when there is none.
+/// A random number below `end`; 0 if `end` is 0.
 fn below(end: usize) -> Result<usize> {
     Ok(usize::from_be_bytes(random()?).checked_rem(end).unwrap_or(0))
 }

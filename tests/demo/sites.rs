@@ -1,4 +1,4 @@
-//! The hosts' controllers, each from a key file of its own: keys, configurations, and what is asked of them.
+//! The hosts' controllers: their keys and configurations, starting them, and reading their status.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use crate::network::Network;
 use crate::options::{Link, Options};
 
-/// Names that clients are registered by.
+/// Names of the registered clients.
 pub(crate) const NAMES: [&str; crate::network::MOST_CLIENTS as usize] =
     ["alice", "bob", "carol", "dave", "erin", "frank", "grace", "heidi"];
 
@@ -28,7 +28,7 @@ pub(crate) const UNINVITED: &str = "mallory";
 pub(crate) const SERVER: Tunnel =
     Tunnel { v6: Ipv6Addr::new(0xfd00, 0x6d74, 0, 0, 0, 0, 0, 1), v4: Ipv4Addr::new(10, 66, 0, 1) };
 
-/// Nodes of the DHT that a configuration names; the others are found through them.
+/// Number of DHT nodes that a configuration names. The others are found through these.
 const BOOTSTRAP_NODES: usize = 3;
 
 /// Addresses in the tunnel.
@@ -44,12 +44,12 @@ pub(crate) struct Tunnel {
 #[derive(Debug)]
 pub(crate) struct Identity {
     private: String,
-    /// What others may know.
+    /// The public key.
     pub(crate) public: String,
 }
 
 impl Identity {
-    /// A new one.
+    /// A new key pair.
     ///
     /// # Errors
     /// When the program cannot be run.
@@ -67,7 +67,7 @@ pub(crate) struct Site {
 }
 
 impl Site {
-    /// The server's: a file NAME.pub for each client.
+    /// Writes the server's folder, with a file NAME.pub for each client.
     ///
     /// # Errors
     /// When something cannot be written.
@@ -92,7 +92,7 @@ impl Site {
         Ok(this)
     }
 
-    /// A client's: the server's public key, and nothing else about it.
+    /// Writes a client's folder, which contains nothing about the server except its public key.
     ///
     /// # Errors
     /// When something cannot be written.
@@ -133,7 +133,7 @@ impl Site {
         Ok(this)
     }
 
-    /// Starts `mtd run`, and does not wait for it.
+    /// Starts `mtd run` without waiting.
     ///
     /// # Errors
     /// When it cannot be started.
@@ -146,7 +146,7 @@ impl Site {
     }
 }
 
-/// Own addresses in the tunnel of the first session, as the server gave them.
+/// The host's own tunnel addresses in the first session, as the server gave them.
 pub(crate) fn tunnel(status: &Status) -> Option<Tunnel> {
     let addresses = &status.sessions.first()?.tunnel.local;
     let v6 = addresses.iter().find_map(|address| match address {
@@ -160,12 +160,12 @@ pub(crate) fn tunnel(status: &Status) -> Option<Tunnel> {
     Some(Tunnel { v6, v4 })
 }
 
-/// Sessions through which valid packets come.
+/// Number of open sessions.
 pub(crate) fn open_sessions(status: &Status) -> usize {
     status.sessions.iter().filter(|session| session.state == SessionState::Open).count()
 }
 
-/// Runs `mtd COMMAND` with some input.
+/// Runs `mtd COMMAND` with this input. Returns its output.
 fn mtd(command: &str, input: &str) -> Result<String> {
     let mut child = Command::new(mtd_program()?)
         .arg(command)
@@ -173,7 +173,7 @@ fn mtd(command: &str, input: &str) -> Result<String> {
         .stdout(Stdio::piped())
         .spawn()
         .with_context(|| format!("could not start mtd {command}"))?;
-    // Taken: its end is the end of the input.
+    // Taken out of `child`, because dropping it ends the input.
     let stdin = child.stdin.take();
     stdin.context("no input")?.write_all(input.as_bytes())?;
     let output = child.wait_with_output()?;

@@ -1,4 +1,4 @@
-//! What happens, in its order: network, server, uninvited and invited clients, traffic and stranger, the end.
+//! The course of the demonstration: network, server, uninvited and registered clients, traffic and stranger, the end.
 
 use std::collections::BTreeMap;
 use std::thread;
@@ -22,22 +22,22 @@ use crate::parties::Parties;
 use crate::sites::{self, Identity, NAMES, SERVER, Site, Tunnel, UNINVITED};
 use crate::stranger::{self, Stranger};
 
-/// How often the state is looked at.
+/// Interval at which the state is checked.
 const TICK: Duration = Duration::from_millis(50);
 
-/// How long publishing, or the first packet of a client, may take.
+/// How long publishing may take, and how long a client may take to its first packet.
 const OPENING: Duration = Duration::from_secs(30);
 
-/// How long the uninvited client may take to have looked for the server.
+/// How long the uninvited client may take to look for the server.
 const LOOKING: Duration = Duration::from_secs(20);
 
 /// Time between two questions of the uninvited client.
 const UNINVITED_EVERY: Duration = Duration::from_millis(100);
 
-/// Additional slots that the traffic may take if it did not live through all that were wanted.
+/// Additional slots that the traffic may take if it did not survive enough of them.
 const SPARE_SLOTS: u32 = 3;
 
-/// The network with the server and the clients in it. Dropped in the order of the fields: the network goes last.
+/// The network, with the running server and clients. Fields are dropped in order, the network last.
 pub(crate) struct Stage {
     stranger: Option<Stranger>,
     captures: Captures,
@@ -54,13 +54,13 @@ struct Client {
     name: &'static str,
     controller: Controller,
     tunnel: Tunnel,
-    /// From its start to the first answer through the tunnel.
+    /// Time from its start to the first answer through the tunnel.
     first_packet: Duration,
     _site: Site,
 }
 
 impl Stage {
-    /// Everything up to the open sessions.
+    /// Sets everything up, until all sessions are open.
     ///
     /// # Errors
     /// When something cannot be set up, or a client gets no session.
@@ -126,10 +126,10 @@ impl Stage {
         Ok(())
     }
 
-    /// Runs traffic, stranger and uninvited client for as long as asked, and stops everything.
+    /// Runs traffic, stranger and uninvited client for `duration`, and stops everything.
     ///
     /// # Errors
-    /// When something could not be run or asked; what did not hold is no error but a finding.
+    /// When something cannot be run, or a controller does not answer. A claim that fails is a finding, not an error.
     pub(crate) fn play(mut self, options: &Options, duration: Duration) -> Result<Findings> {
         require_no_signal()?;
         eprintln!(
@@ -181,7 +181,7 @@ impl Stage {
         Ok(Findings { numbers, flows, seen, captured, stranger, uninvited, first, interrupted })
     }
 
-    /// What the controllers say of themselves.
+    /// The controllers' own status.
     fn documents(&self) -> Result<Documents> {
         let server = self.server.status(&self.network.base.server.netns)?;
         let clients = self
@@ -198,7 +198,7 @@ impl Stage {
                 fetched: of_clients().map(|rendezvous| rendezvous.fetched).sum(),
                 median_fetch_ms: median(of_clients().filter_map(|rendezvous| rendezvous.median_fetch_ms)),
             },
-            // Open is what both ends call so.
+            // A session counts as open only if both ends report it as open.
             sessions_open: sites::open_sessions(&server).min(at_clients),
             drops: server.drops,
         })
@@ -226,7 +226,7 @@ impl Outsider {
         Ok(Self { controller: site.spawn(host)?, asker, _site: site })
     }
 
-    /// Waits until it has looked for the server, and stops it.
+    /// Waits until the client has looked for the server, and stops it.
     fn stop(mut self, host: &Host) -> Result<Uninvited> {
         let deadline = Instant::now() + LOOKING;
         self.controller.wait_ready().with_context(|| format!("the controller of {UNINVITED}"))?;
@@ -250,7 +250,7 @@ impl Outsider {
     }
 }
 
-/// Whether nodes of the DHT have answered, whatever they knew.
+/// Whether nodes of the DHT have answered, even if they had nothing.
 fn has_looked(rendezvous: &status::Rendezvous) -> bool {
     rendezvous.network == status::Network::Ok
 }
@@ -259,7 +259,7 @@ fn published(server: &Status) -> u64 {
     server.rendezvous.as_ref().map_or(0, |rendezvous| rendezvous.published)
 }
 
-/// Waits until the server has published an introduction for every client. Those of the next window come later.
+/// Waits until the server has published an introduction for every client. It publishes those of the next window later.
 fn wait_published(server: &Controller, host: &Host, clients: u8) -> Result<()> {
     let start = Instant::now();
     wait_until("the server to publish its introductions", OPENING, || {
@@ -271,8 +271,8 @@ fn wait_published(server: &Controller, host: &Host, clients: u8) -> Result<()> {
     Ok(())
 }
 
-/// Shows the traffic until it has lived through the slots, or cannot any more, or a signal came; returns how many it
-/// lived through.
+/// Shows the traffic until it has survived the slots, or cannot do so any more, or a signal came. Returns the number of
+/// slots that it survived.
 fn watch(options: &Options, first: &[(&str, Duration)], flows: &Flows, counters: &Counters) -> u32 {
     let wanted = options.slots();
     let mut display = Display::new(wanted);
@@ -296,7 +296,7 @@ fn watch(options: &Options, first: &[(&str, Duration)], flows: &Flows, counters:
     pulse.lived()
 }
 
-/// Ends the preparations early after Ctrl-C; what was made so far is taken away on the way out.
+/// Returns an error after Ctrl-C, which ends the preparations; the caller's values then clean up as they are dropped.
 fn require_no_signal() -> Result<()> {
     ensure!(!cleanup::interrupted(), "interrupted");
     Ok(())

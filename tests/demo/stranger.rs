@@ -1,5 +1,5 @@
-//! The stranger: probes from the server's own Ethernet segment, by nmap and by hand. Towards the server's introduction
-//! from the first handshake on, towards the sessions for as long as the traffic runs.
+//! The stranger: probes from the server's own Ethernet segment, made by nmap and by hand. It probes the server's
+//! introduction from the first handshake on, and the sessions for as long as the traffic runs.
 
 use std::net::Ipv6Addr;
 use std::sync::Arc;
@@ -22,25 +22,25 @@ const SALVO_EVERY: Duration = Duration::from_millis(250);
 /// How often the stranger looks for a new handshake.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// Salvos between two that go to the introduction too.
+/// One salvo out of this number also goes to the introduction.
 const INTRODUCTION_EVERY: usize = 8;
 
-/// How old a captured packet has to be before it is replayed: by then the original has arrived.
+/// How old a captured packet must be before it is replayed, so that the original has arrived.
 const REPLAY_AGE: Duration = Duration::from_millis(100);
 
 /// Packets remembered for late replays.
 const REMEMBERED: usize = 64;
 
-/// What the stranger did.
+/// The stranger's report.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Report {
     /// Probes made by hand, by kind.
     pub(crate) by_hand: Tally,
-    /// What nmap said, one entry per scan that it finished.
+    /// The finished scans of nmap.
     pub(crate) nmap: Vec<Scan>,
 }
 
-/// A stranger at work; stops when dropped.
+/// A running stranger. Dropping this stops it.
 #[derive(Debug)]
 pub(crate) struct Stranger {
     scan: Arc<AtomicBool>,
@@ -49,11 +49,11 @@ pub(crate) struct Stranger {
 }
 
 impl Stranger {
-    /// Starts to wait for handshakes, and to probe the introduction at each. `counters` tells the stranger the server's
-    /// present address and gives it packets to replay, as if it could read along on the server's cable.
+    /// Starts to wait for handshakes, and to probe the introduction at each. From `counters` the stranger learns the
+    /// server's present address and takes packets to replay, as if it could read the traffic on the server's cable.
     ///
     /// # Errors
-    /// When no raw socket or thread can be had.
+    /// When no raw socket can be opened, or no thread started.
     pub(crate) fn start(
         topology: &Topology,
         parties: &Parties,
@@ -70,7 +70,7 @@ impl Stranger {
         Ok(Self { scan, stop, thread: Some(thread) })
     }
 
-    /// Lets it do everything it can from now on.
+    /// From now on, the stranger uses all of its probes.
     pub(crate) fn scan(&self) {
         self.scan.store(true, Ordering::SeqCst);
     }
@@ -107,10 +107,10 @@ struct Work {
     forger: Forger,
     scans: Scans,
     counters: Counters,
-    /// When an address is certainly dead: three slots after it was seen.
+    /// How long after an address was seen it is certainly dead: three slots.
     dead_after: Duration,
     remembered: Vec<(Instant, Vec<u8>)>,
-    /// Handshakes whose introduction was probed.
+    /// Number of handshakes whose introduction was probed.
     greeted: usize,
     tally: Tally,
 }
@@ -146,7 +146,7 @@ impl Work {
             }
             due = Instant::now() + SALVO_EVERY;
             self.greet()?;
-            // Nothing to aim at before the first handshake.
+            // There is nothing to probe before the first handshake.
             let (current, introduction) = {
                 let seen = self.counters.seen();
                 (seen.current, seen.introductions.last().cloned())
@@ -163,7 +163,7 @@ impl Work {
         Ok(Report { by_hand: self.tally, nmap: self.scans.finish() })
     }
 
-    /// Probes the introduction at each handshake that was not there before.
+    /// Probes the introduction once for each new handshake.
     fn greet(&mut self) -> Result<()> {
         let new: Vec<Introduction> =
             self.counters.seen().introductions.iter().skip(self.greeted).cloned().collect();
@@ -174,7 +174,7 @@ impl Work {
         Ok(())
     }
 
-    /// Unasked packets to the introduction, the beginning of somebody else's handshake once more, and the same changed.
+    /// Sends the introduction unsolicited packets, and replays the beginning of a client's handshake, unchanged and changed.
     fn intrude(&mut self, introduction: &Introduction, round: usize) -> Result<()> {
         let (address, port) = introduction.endpoint;
         let mut frames: Vec<_> =
@@ -187,7 +187,7 @@ impl Work {
         Ok(())
     }
 
-    /// Asks everybody for addresses of the prefix that nobody has.
+    /// Sends multicast solicitations for addresses of the prefix that nobody has.
     fn search(&mut self) -> Result<()> {
         for _ in 0..2 {
             let target = self.forger.random_address()?;
@@ -198,7 +198,7 @@ impl Work {
         Ok(())
     }
 
-    /// Unasked packets to the live address and to a random one.
+    /// Sends unsolicited packets to the live address and to a random one.
     fn knock(&mut self, live: Ipv6Addr, port: u16) -> Result<()> {
         for target in [live, self.forger.random_address()?] {
             for (kind, frame) in self.forger.knocks(target, port)? {
@@ -208,7 +208,7 @@ impl Work {
         Ok(())
     }
 
-    /// Captured packets: again, later, and changed.
+    /// Sends captured packets: replayed at once, replayed later, and changed.
     fn tamper(&mut self, salvo: usize) -> Result<()> {
         let fresh = self.counters.seen().samples(REPLAY_AGE).next().map(<[u8]>::to_vec);
         let Some(fresh) = fresh else { return Ok(()) };
@@ -237,10 +237,10 @@ impl Work {
     }
 }
 
-/// Makes the link carry everything that the stranger sends for the protected prefix straight to the server.
+/// Makes the link carry everything that the stranger sends to the protected prefix directly to the server.
 ///
-/// Both sides learn each other's Ethernet address from the operator, so that the server has nothing to say to the
-/// stranger, not even to find out whether its unprotected address is still there.
+/// Both sides get permanent neighbour entries for each other, so that the server has no reason to send anything to the
+/// stranger, not even a neighbour solicitation to check its unprotected address.
 ///
 /// # Errors
 /// When the kernel refuses.
@@ -261,8 +261,8 @@ pub(crate) fn introduce(topology: &Topology, parties: &Parties) -> Result<()> {
     Ok(())
 }
 
-/// The router's bridge as a switch that looks at Ethernet only. Where the kernel has bridge netfilter it swallows
-/// malformed IP packets, and VLAN tags go through the server's cable beside the frame, where no program sees them.
+/// Makes the router's bridge a switch that handles only Ethernet. Otherwise bridge netfilter, where the kernel has it,
+/// drops malformed IP packets, and VLAN tags pass the server's cable outside the frame, where no program sees them.
 fn make_plain_switch(topology: &Topology) -> Result<()> {
     let router = &topology.router;
     for family in ["ip6tables", "iptables"] {

@@ -1,4 +1,4 @@
-//! What the demonstration found, in sentences for people.
+//! The findings of the demonstration, in sentences for people.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -12,7 +12,7 @@ use crate::numbers::{Numbers, Probing, Rendezvous, Tcp, Udp};
 use crate::options::{Link, Mode, Options};
 use crate::sites::UNINVITED;
 
-/// What the median from a client's start to its first packet should be below, in ms.
+/// Aim for the median time from a client's start to its first packet, in ms.
 const FIRST_PACKET_AIM_MS: f64 = 1000.0;
 
 impl Findings {
@@ -164,7 +164,7 @@ fn udp(udp: &Udp, streams: usize) -> String {
     format!("{streams} streams, {} packets sent: {} lost.", HumanCount(udp.sent), HumanCount(udp.lost))
 }
 
-/// A line for each reason, the most frequent first.
+/// Writes a line for each reason, the most frequent one first.
 fn write_drops(text: &mut String, drops: &BTreeMap<String, u64>) -> std::fmt::Result {
     let mut by_count: Vec<_> = drops.iter().collect();
     by_count.sort_by_key(|&(_, &count)| std::cmp::Reverse(count));
@@ -181,7 +181,7 @@ const COLUMN: usize = 14;
 /// Width of a line.
 const WIDTH: usize = 100;
 
-/// Writes `head`, then `body` in a column of its own that begins where `head` ends.
+/// Writes `head`, then `body` in a column that begins where `head` ends.
 fn write_wrapped(text: &mut String, head: &str, body: &str) -> std::fmt::Result {
     let column = head.chars().count();
     let mut line = head.to_owned();

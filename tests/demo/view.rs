@@ -1,4 +1,4 @@
-//! The view of captured frames that the demonstration counts by.
+//! The view of captured frames on which the demonstration's counts are based.
 
 use std::net::Ipv6Addr;
 
@@ -25,12 +25,12 @@ pub(crate) struct Packet<'a> {
     /// IPv6 destination.
     pub(crate) destination: Ipv6Addr,
     next_header: u8,
-    /// What follows the fixed header.
+    /// The bytes after the fixed header.
     payload: &'a [u8],
 }
 
 impl<'a> Packet<'a> {
-    /// The packet in a frame, if it is one.
+    /// The packet in a frame, if it is an untagged IPv6 packet.
     pub(crate) fn parse(frame: &'a [u8]) -> Option<Self> {
         let (ethernet, packet) = frame.split_at_checked(ETHERNET_LEN)?;
         let (header, payload) = packet.split_at_checked(IPV6_LEN)?;
@@ -61,7 +61,7 @@ impl<'a> Packet<'a> {
         self.target(NEIGHBOUR_ADVERTISEMENT)
     }
 
-    /// Whether it is an ICMPv6 error message.
+    /// Whether the packet is an ICMPv6 error message.
     pub(crate) fn is_icmpv6_error(&self) -> bool {
         self.next_header == ICMPV6 && self.payload.first().is_some_and(|&kind| kind < FIRST_INFORMATIONAL)
     }

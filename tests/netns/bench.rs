@@ -1,4 +1,4 @@
-//! The benchmarks with minimal settings: only that they run, and the form of what they write, is tested.
+//! The benchmarks with minimal settings. Tested is only that they run, and the form of their output.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -25,7 +25,7 @@ fn start(arguments: &[&str]) -> Result<Running> {
     Running::spawn("mtd-bench", command)
 }
 
-/// Measures `name` quickly; its part of the results, and the page.
+/// Runs the benchmark `name` quickly. Returns its part of the results, and the page.
 fn run(name: &str) -> Result<(Value, String)> {
     let folder = tempfile::tempdir()?;
     let path = |file| -> Result<String> {

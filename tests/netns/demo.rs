@@ -24,7 +24,7 @@ fn start(options: &[&str]) -> Result<Running> {
     Running::spawn("mtd-demo", command)
 }
 
-/// Runs it to its end; the last line of its standard output, and the whole log.
+/// Runs the demonstration to its end. Returns the last line of its standard output, and the whole log.
 fn run(options: &[&str]) -> Result<(Value, String)> {
     let mut demo = start(options)?;
     let status = demo.wait(PATIENCE)?;
@@ -39,7 +39,7 @@ fn run(options: &[&str]) -> Result<(Value, String)> {
 
 /// Namespaces, control sockets and pins of a process of this library and of the controllers that it started.
 pub(crate) fn left_behind(pid: u32) -> Result<Vec<String>> {
-    // As the library names namespaces and interfaces; a controller's files have the interface's name.
+    // The library names namespaces and interfaces like this, and a controller's files are named after the interface.
     let (namespace, interface) = (format!("mtdt-{pid}-"), format!("-{}-", base36(pid)));
     let mut left = Vec::new();
     for (folder, part) in
@@ -111,15 +111,15 @@ fn the_demonstration_shows_what_it_promises() -> Result<()> {
     assert_eq!(number(&value, "/udp/lost"), 0);
     assert_eq!(number(&value, "/stranger/replies"), 0);
     assert_eq!(number(&value, "/plaintext_seen"), 0);
-    // One for each client and window: a window may end meanwhile, and the next one's are published ahead.
+    // There is one for each client and window. A window may end meanwhile, and those of the next one are published ahead.
     assert!((3..=9).contains(&number(&value, "/rendezvous/published")), "{value}");
     assert!((3..=6).contains(&number(&value, "/rendezvous/fetched")), "{value}");
     assert_eq!((number(&value, "/clients"), number(&value, "/sessions_open")), (3, 3));
     let fetched = milliseconds(&value, "/rendezvous/median_fetch_ms");
     let first = milliseconds(&value, "/start_to_first_packet_ms");
-    // The time is the demonstration's to report; a busy machine must not fail a test.
+    // Only that the time is reported is checked, not its value, so that a busy machine does not fail the test.
     assert!(0.0 < fetched && fetched < first, "{value}");
-    // What the stranger sent, the server dropped, but for the few whose destination a bit flip made another prefix.
+    // The server dropped what the stranger sent, except for a few packets to another prefix because of a bit flip.
     let probes = number(&value, "/stranger/probes");
     let drops = value["drops"].as_object().context("drops")?;
     let dropped: u64 = drops.values().filter_map(Value::as_u64).sum();
@@ -164,7 +164,7 @@ fn what_does_not_hold_is_said_and_makes_the_exit_code() -> Result<()> {
         ensure!(output.status.success(), "{ip:?}: {output:?}");
         Ok(())
     };
-    // For a moment the router does not know where the client is.
+    // For a moment the router has no neighbour entry for the client.
     sleep(Duration::from_millis(500));
     route(&["add", "unreachable", "2001:db8:c:1::/64", "metric", "1"])?;
     sleep(Duration::from_millis(500));

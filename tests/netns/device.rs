@@ -18,7 +18,8 @@ const NAME: &str = "mtd0";
 const PEER: &str = "mtd0x";
 const MTU: u32 = 1428;
 
-/// What must be off so that every packet reaches the sealing program whole and with its checksum, as `ethtool -k` says.
+/// The features of `ethtool -k` that must be off so that every packet reaches the sealing program whole and with its
+/// checksum.
 const SENDING_OFFLOADS: [&str; 7] = [
     "tx-checksumming",
     "scatter-gather",
@@ -89,7 +90,7 @@ fn addresses(netns: &Netns, name: &str) -> Result<BTreeSet<String>> {
     Ok(addresses.map(|a| format!("{}/{}", a["local"].as_str().unwrap_or("?"), a["prefixlen"])).collect())
 }
 
-/// The destinations of a device's routes that the kernel did not make itself.
+/// The destinations of a device's routes, except those that the kernel made itself.
 fn routes(netns: &Netns, name: &str, family: &str, table: &str) -> Result<BTreeSet<String>> {
     let mut list = json(netns, &[family, "route", "show", "dev", name, "table", table])?;
     if let Some(list) = list.as_array_mut() {
@@ -256,7 +257,7 @@ fn narrow_destinations_have_routes_with_an_mtu_of_their_own() -> Result<()> {
     assert_eq!(mtus()?, set([]));
     let all = |name: &str| routes(&netns, name, "-6", "main");
     let before = all(NAME)?;
-    // A destination that has a route, one of the device's own network, and ones inside of others'.
+    // A destination that has a route, one in the device's own network, and some inside other destinations.
     let nets = ["fd00:2::/48", "10.10.0.0/16", "fd00:1::/64", "fd00:1::7/128", "10.9.0.7/32"];
     for mtu in [1400, 1300, 1300] {
         let narrow = nets.map(|net| (net.parse().expect("a network"), mtu)).to_vec();
@@ -331,8 +332,8 @@ fn a_route_that_another_device_holds_is_an_error_and_leaves_nothing() -> Result<
     netns.run(&["route", "add", "10.10.0.0/16", "dev", "wan"])?;
     netns.run(&["route", "add", "10.11.0.0/16", "dev", "wan", "metric", "100"])?;
     netns.run(&["route", "add", "blackhole", "10.12.0.0/16"])?;
-    // The first, connected with a lower metric than mtd's, would not even collide: its packets would leave in the
-    // clear.
+    // The first one is connected and has a lower metric than mtd's: adding mtd's route would succeed, but packets would leave
+    // in the clear.
     for (route, expected) in [("fd00:2::/64", "wan"), ("10.10.0.0/16", "wan"), ("10.12.0.0/16", "blackhole")]
     {
         let error = create(&netns, &tunnel(&["fd00:1::1/64"], &[route]))?.expect_err("the route is taken");
@@ -341,7 +342,7 @@ fn a_route_that_another_device_holds_is_an_error_and_leaves_nothing() -> Result<
         assert!([route, expected, NAME].iter().all(|word| text.contains(word)), "{text}");
         assert_eq!(links(&netns)?, ["lo", "wan", "wan-far"], "a device half made must not stay");
     }
-    // More specific, or with a metric that mtd's route beats: meant so.
+    // A more specific route, or one with a higher metric than mtd's, is there on purpose.
     create(&netns, &tunnel(&["fd00:1::1/64"], &["fd00:2::/65", "10.11.0.0/16"]))??;
     let used = netns.run(&["route", "get", "10.11.0.1"]);
     assert!(used?.contains("dev mtd0"));
@@ -427,7 +428,7 @@ fn bpffs_is_mounted_once() -> Result<()> {
     std::thread::scope(|scope| {
         scope
             .spawn(|| -> Result<()> {
-                // A mount namespace of this thread's own, which takes the mount with it.
+                // A mount namespace for this thread alone, with which the mount disappears.
                 unshare(CloneFlags::CLONE_NEWNS)?;
                 let private = nix::mount::MsFlags::MS_REC | nix::mount::MsFlags::MS_PRIVATE;
                 nix::mount::mount(None::<&str>, "/", None::<&str>, private, None::<&str>)?;

@@ -1,4 +1,5 @@
-//! A thousand clients and one server. The server is a real one; the clients are real above the wire.
+//! A thousand clients and one server. The server is a real controller; the clients are real machines in one process, which
+//! send real packets.
 
 use anyhow::{Result, ensure};
 use mtd_tests::runner::alone;
@@ -6,7 +7,7 @@ use mtd_tests::swarm::Scene;
 
 const CLIENTS: usize = 1000;
 
-/// All at once, from the DHT to the first ordinary packet, without a handshake that fails.
+/// All clients connect at once, from the DHT to the first ordinary packet, and no handshake fails.
 #[test]
 fn a_thousand_clients_open_sessions_with_one_server() -> Result<()> {
     alone("a thousand clients take both processors")?;

@@ -1,5 +1,5 @@
-//! A network with a controller on each host: what all scenarios do with it. What differs is a parameter: the names of the
-//! hosts, their configurations, and what else belongs to such a world.
+//! A network with a controller on each host: the operations that all scenarios need. Whatever differs between kinds of
+//! worlds is a parameter: the names of the hosts, their configurations, and further parts.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -17,7 +17,7 @@ use crate::sessions::SESSION_REASONS;
 
 /// The name of a host. Controllers start in the order of these names.
 pub(crate) trait Name: Copy + Debug + Ord {
-    /// The host that every other one has a session with.
+    /// The host with which every other one has a session.
     const SERVER: Self;
 
     /// The host of this name.
@@ -26,7 +26,7 @@ pub(crate) trait Name: Copy + Debug + Ord {
 
 /// The configuration of a host.
 pub(crate) trait Configuration {
-    /// Starts a controller with it and waits until the controller is ready.
+    /// Starts a controller with this configuration, and waits until it is ready.
     fn start(&self, netns: &Netns) -> Result<Controller>;
 }
 
@@ -64,19 +64,19 @@ struct Side<C> {
     controller: Option<Controller>,
 }
 
-/// Network, configurations, controllers. Dropping it stops the controllers; what a killed controller left behind goes with
-/// the namespaces.
+/// Network, configurations, controllers. Dropping this stops the controllers. Whatever a killed controller left behind is
+/// removed together with the namespaces.
 #[derive(Debug)]
 pub(crate) struct World<N, C, E = ()> {
     sides: BTreeMap<N, Side<C>>,
-    /// What else belongs to this kind of world.
+    /// The further parts of this kind of world.
     pub(crate) extra: E,
     // Dropped after the controllers.
     topology: Topology,
 }
 
 impl<N: Name, C: Configuration, E> World<N, C, E> {
-    /// A world in which no controller runs yet.
+    /// A world in which no controller is running yet.
     pub(crate) fn with_hosts(topology: Topology, hosts: impl IntoIterator<Item = (N, C)>, extra: E) -> Self {
         let side = |(name, setup)| (name, Side { setup, controller: None });
         Self { sides: hosts.into_iter().map(side).collect(), extra, topology }
@@ -87,7 +87,7 @@ impl<N: Name, C: Configuration, E> World<N, C, E> {
         self.sides.keys().copied().collect()
     }
 
-    /// All hosts but the server.
+    /// All hosts except the server.
     pub(crate) fn clients(&self) -> Vec<N> {
         self.hosts().into_iter().filter(|name| *name != N::SERVER).collect()
     }
@@ -117,7 +117,7 @@ impl<N: Name, C: Configuration, E> World<N, C, E> {
         &mut self.side(name).setup
     }
 
-    /// Starts a controller, again if it ran before, and waits until it is ready.
+    /// Starts a controller, for the first time or again, and waits until it is ready.
     pub(crate) fn start(&mut self, name: N) -> Result<()> {
         let controller = self.setup(name).start(self.netns(name)).with_context(|| format!("{name:?}"))?;
         self.side(name).controller = Some(controller);
@@ -158,7 +158,7 @@ impl<N: Name, C: Configuration, E> World<N, C, E> {
         self.sides.iter().map(one).collect()
     }
 
-    /// Fails if one of these controllers counted a drop for a reason that does not occur between two correct ends.
+    /// Fails if one of these controllers has counted a drop for a reason that does not occur between two correct ends.
     pub(crate) fn require_no_session_drops(&self, hosts: &[N]) -> Result<()> {
         for name in hosts {
             let drops = self.status(*name)?.drops;

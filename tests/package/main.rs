@@ -1,4 +1,4 @@
-//! The Debian package: installed in a clean Debian, run there as its unit says, and taken away again.
+//! The Debian package: installed in a clean Debian, run there as its unit says, and removed again.
 
 mod root;
 mod service;
@@ -19,7 +19,7 @@ use service::{Service, Unit};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Exposure that the unit may have at most, in tenths, as `systemd-analyze security` counts: 0 is none, 100 is all.
+/// Highest exposure that the unit may have, in tenths, as rated by `systemd-analyze security`: from 0 (none) to 100.
 const EXPOSURE: &str = "30";
 
 /// The package under test.
@@ -27,19 +27,19 @@ const PACKAGE: &str = "MTD_PACKAGE";
 
 fn install(root: &Root<'_>) -> Result<()> {
     fs::copy(provided(PACKAGE)?, root.path("/tmp/mtd.deb"))?;
-    // Fails where a package that mtd depends on is not there.
+    // This fails if a package is missing on which mtd depends.
     root.run(&["dpkg", "--install", "/tmp/mtd.deb"])?;
     Ok(fs::remove_file(root.path("/tmp/mtd.deb"))?)
 }
 
-/// Puts the example configuration in its place, with the keys and the folder that it names.
+/// Installs the example configuration, with the keys and the folder that it names.
 fn configure(root: &Root<'_>) -> Result<()> {
     let script = "umask 077; cd /etc/mtd; cp /usr/share/doc/mtd/examples/mtd.toml .; mkdir keys clients; \
                   mtd genkey > private.key; mtd genpsk > keys/laptop.key";
     root.run(&["sh", "-ec", script]).map(drop)
 }
 
-/// A host whose underlay has the name that the example configuration gives it, and the other end of the cable.
+/// A host whose underlay interface has the name in the example configuration, and the other end of the cable.
 struct Host {
     netns: Netns,
     _other: Netns,
@@ -81,7 +81,7 @@ fn the_service_runs_in_a_clean_debian_and_goes_without_a_trace() -> Result<()> {
         assert!(checked.contains("good (eth0: server with 1 registered clients"), "{checked}");
         let mut service = Service::start(root, &unit)?;
         service.wait_for("READY=1")?;
-        // Of what it had when it started, it has kept CAP_NET_ADMIN, number 12, and has no way back to the rest.
+        // Of its capabilities at the start, it has kept only CAP_NET_ADMIN (number 12), and cannot regain the others.
         for set in ["CapPrm", "CapEff", "CapBnd"] {
             assert_eq!(u64::from_str_radix(&service.told(set)?, 16)?, 1 << 12, "{set}");
         }
@@ -108,7 +108,7 @@ fn what_a_killed_service_left_goes_with_the_package() -> Result<()> {
         configure(root)?;
         let before = (root.pins()?, host.interfaces()?);
         let unit = Unit::installed(root)?;
-        // Once more, for what a second start takes over.
+        // Twice, to test also what a second start takes over.
         for _ in 0..2 {
             let mut service = Service::start(root, &unit)?;
             service.wait_for("READY=1")?;
@@ -131,7 +131,7 @@ fn manual_pages_and_completions_are_where_debian_looks_for_them() -> Result<()> 
         install(root)?;
         for page in ["mtd", "mtd-run", "mtd-check", "mtd-status", "mtd-peers", "mtd-peers-add"] {
             let text = root.run(&["zcat", &format!("/usr/share/man/man1/{page}.1.gz")])?;
-            // In the source of a page, hyphens of words are escaped.
+            // In the source of a manual page, hyphens in words are escaped.
             let name = page.replace('-', "\\-");
             assert!(text.contains(".SH NAME") && text.contains(&name), "{page}:\n{text}");
         }
@@ -155,7 +155,7 @@ fn manual_pages_and_completions_are_where_debian_looks_for_them() -> Result<()> 
         for file in ["copyright", "changelog.gz", "changelog.Debian.gz", "examples/mtd.toml"] {
             assert!(root.has(&format!("/usr/share/doc/mtd/{file}")), "{file}");
         }
-        // Empty when every installed file has the check sum that the package gives.
+        // The output is empty if every installed file has the checksum that the package gives.
         assert_eq!(root.run(&["dpkg", "--verify", "mtd"])?, "");
         Ok(())
     })

@@ -1,4 +1,4 @@
-//! A clean Debian of this host's release, in which a test may install what it likes.
+//! A clean Debian of this host's release, in which a test may install anything.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -15,16 +15,16 @@ use mtd_tests::require_root;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
-/// Time to fetch and unpack a Debian, once.
+/// How long fetching and unpacking a Debian may take, which is done once.
 const BOOTSTRAP: Duration = Duration::from_mins(8);
 
-/// Time for a command in it.
+/// How long a command in the Debian may take.
 const COMMAND: Duration = Duration::from_mins(1);
 
-/// What stays out of a listing of the system: file systems of the kernel, and dpkg's own notes.
+/// Folders that a listing of the system leaves out: file systems of the kernel, and dpkg's own records.
 const NOT_LISTED: [&str; 5] = ["/proc", "/sys", "/var/lib/dpkg", "/var/log", "/var/cache"];
 
-/// A Debian that nothing was installed in yet.
+/// A Debian in which nothing has been installed yet.
 #[derive(Debug)]
 pub(crate) struct Root<'a> {
     path: PathBuf,
@@ -33,11 +33,11 @@ pub(crate) struct Root<'a> {
 
 /// Runs `work` with a clean Debian whose commands run in `netns`.
 ///
-/// All is in a mount namespace of a thread's own, and what is written there in memory: with the thread, however it ends,
-/// everything is gone, and the copy that was bootstrapped stays clean for the next test.
+/// Everything is in the mount namespace of a separate thread, and written files are in memory. When the thread ends, in
+/// whatever way, everything is gone, and the bootstrapped copy stays clean for the next test.
 ///
 /// # Errors
-/// Those of `work`; or the Debian cannot be had.
+/// Those of `work`, or the Debian cannot be bootstrapped.
 pub(crate) fn with_root(netns: &Netns, work: impl FnOnce(&Root<'_>) -> Result<()> + Send) -> Result<()> {
     require_root();
     let folder = tempfile::Builder::new().prefix("mtdt-").tempdir()?;
@@ -67,7 +67,7 @@ impl Root<'_> {
         Ok(command)
     }
 
-    /// Runs it to its end; what it has printed to standard output.
+    /// Runs a command to its end. Returns its standard output.
     ///
     /// # Errors
     /// When it fails or takes too long; with all that it printed.
@@ -75,12 +75,12 @@ impl Root<'_> {
         finish(&words.join(" "), self.command(words)?, COMMAND)
     }
 
-    /// Whether there is such a file or folder.
+    /// Whether this file or folder exists.
     pub(crate) fn has(&self, inside: &str) -> bool {
         self.path(inside).symlink_metadata().is_ok()
     }
 
-    /// What is pinned in the BPF file system, or always there.
+    /// The names of everything in the BPF file system: pins, and entries that are always there.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -105,7 +105,7 @@ impl Root<'_> {
     }
 }
 
-/// Runs a command to its end, for so long at most; what it has printed to standard output.
+/// Runs a command to its end, which must come within `time`. Returns its standard output.
 ///
 /// # Errors
 /// When it fails or takes too long; with all that it printed.
@@ -116,11 +116,11 @@ pub(crate) fn finish(name: &str, command: Command, time: Duration) -> Result<Str
     process.stdout()
 }
 
-/// The folder with a clean Debian; bootstrapped when it is not there.
+/// The folder with a clean Debian, which is bootstrapped if it does not exist.
 fn bootstrapped() -> Result<PathBuf> {
     let release = release()?;
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("debian-{release}"));
-    // One test makes it, those that run beside it wait.
+    // One test bootstraps it, and other tests wait.
     let lock = File::create(folder.with_extension("lock"))?;
     lock.lock()?;
     if folder.exists() {
@@ -133,12 +133,12 @@ fn bootstrapped() -> Result<PathBuf> {
     let mut command = Command::new("debootstrap");
     command.args(["--variant=minbase", &release]).arg(&partial).args(mirror(&release)?);
     finish("debootstrap", command, BOOTSTRAP)?;
-    // Whole or not at all.
+    // Renamed at the end, so that the folder is never incomplete.
     fs::rename(&partial, &folder)?;
     Ok(folder)
 }
 
-/// The code name of this host's Debian: the package was built with its libraries.
+/// The code name of this host's Debian, with whose libraries the package was built.
 fn release() -> Result<String> {
     let text = fs::read_to_string("/etc/os-release").context("cannot tell which Debian this is")?;
     let name = text.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
@@ -148,7 +148,7 @@ fn release() -> Result<String> {
         .to_owned())
 }
 
-/// Where apt on this host gets the release from; `None`: debootstrap's own choice.
+/// The mirror from which apt on this host gets the release; `None` if debootstrap should choose.
 fn mirror(release: &str) -> Result<Option<String>> {
     let mut command = Command::new("apt-get");
     command.args(["indextargets", "--format", "$(REPO_URI)", "Created-By: Packages", "Component: main"]);

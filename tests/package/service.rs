@@ -1,4 +1,4 @@
-//! The service as its unit has it, as far as that goes without systemd.
+//! The service, run as its unit says, as far as that is possible without systemd.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -12,16 +12,16 @@ use mtd_tests::process::Running;
 
 use crate::root::Root;
 
-/// Where the unit is, in a system with the package.
+/// Path of the unit in a system with the package.
 const UNIT: &str = "/usr/lib/systemd/system/mtd.service";
 
-/// The socket for notifications, in the system with the package.
+/// Path of the socket for notifications, in a system with the package.
 const NOTIFICATIONS: &str = "/run/notify";
 
-/// Time for a notification to come.
+/// How long a notification may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Time after which it is looked whether the service still runs.
+/// Interval at which it is checked whether the service is still running.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// The unit's settings.
@@ -51,8 +51,8 @@ pub(crate) struct Service {
 }
 
 impl Service {
-    /// Makes the unit's folders and starts its program: with no capabilities but the unit's, with no way to others, and
-    /// in a system that is read-only but for what the unit excepts.
+    /// Makes the unit's folders and starts its program: with only the unit's capabilities and without a way to gain others,
+    /// in a system that is read-only except for the paths that the unit names.
     pub(crate) fn start(root: &Root<'_>, unit: &Unit) -> Result<Self> {
         let mut writable = Vec::new();
         for (key, parent) in [("RuntimeDirectory", "/run"), ("StateDirectory", "/var/lib")] {
@@ -81,16 +81,16 @@ impl Service {
         Ok(Self { process: Running::spawn("the service", command)?, notifications })
     }
 
-    /// Waits until it notifies the service manager of something.
+    /// Waits until the service sends this notification.
     ///
     /// # Errors
-    /// When it does not, or has ended without; with what it said.
+    /// When it does not come in time, or the service ends without sending it; the error contains the service's log.
     pub(crate) fn wait_for(&mut self, assignment: &str) -> Result<()> {
         let deadline = Instant::now() + PATIENCE;
         let mut buffer = [0; 4096];
         let mut heard = Vec::new();
         loop {
-            // The state first: what an ended service has sent has arrived by then.
+            // The state is read first: if the service has ended, everything that it sent has arrived by now.
             let over = self.process.try_wait()?.is_some() || Instant::now() > deadline;
             let message = match self.notifications.recv(&mut buffer) {
                 Ok(length) => String::from_utf8_lossy(&buffer[..length]).into_owned(),
@@ -106,7 +106,7 @@ impl Service {
         }
     }
 
-    /// A line of what the kernel says about the process, without its name.
+    /// The value of a line in the process's status, as the kernel shows it in `/proc`.
     ///
     /// # Errors
     /// When there is none, or the process has ended.
@@ -117,7 +117,8 @@ impl Service {
     }
 }
 
-/// What ProtectSystem=strict does, for the paths up to `--`; then the rest of the arguments takes the shell's place.
+/// A shell script with the effect of ProtectSystem=strict: it makes everything read-only except the paths up to `--`, and
+/// then runs the rest of the arguments.
 const READ_ONLY: &str = r#"
 while [ "$1" != -- ]; do
     mount --bind "$1" "$1"

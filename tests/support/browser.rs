@@ -27,7 +27,7 @@ pub struct Browser {
     process: Running,
     commands: File,
     messages: Receiver<Value>,
-    /// Of the page.
+    /// The debugger's session with the page.
     session: Option<String>,
     sent: u64,
     complaints: Vec<String>,
@@ -35,14 +35,14 @@ pub struct Browser {
 }
 
 impl Browser {
-    /// Starts it in a namespace, with an empty profile.
+    /// Starts the browser in a namespace, with an empty profile.
     ///
     /// # Errors
     /// When Chromium is missing or does not answer.
     pub fn start(netns: &Netns) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("mtdt-").tempdir()?;
         let [commands, answers] = ["commands", "answers"].map(|name| folder.path().join(name));
-        // Opened for both, a pipe keeps nobody waiting for its other end.
+        // Opened for reading and writing, so that opening does not wait for the other end of the pipe.
         let open = |path: &Path| -> Result<File> {
             mkfifo(path, Mode::S_IRWXU)?;
             Ok(File::options().read(true).write(true).open(path)?)
@@ -57,7 +57,7 @@ impl Browser {
         let process = Running::spawn("chromium", command)?;
         let (sender, messages) = mpsc::channel();
         thread::spawn(move || {
-            // Ends with the browser's owner, who no longer listens, at the next message.
+            // The thread ends at the next message after the receiver was dropped.
             for message in BufReader::new(answer_pipe).split(0).map_while(Result::ok) {
                 let Ok(message) = serde_json::from_slice(&message) else { return };
                 if sender.send(message).is_err() {
@@ -84,7 +84,7 @@ impl Browser {
         Ok(browser)
     }
 
-    /// Goes to an address; returns before the page is there.
+    /// Goes to an address; returns before the page is loaded.
     ///
     /// # Errors
     /// When the browser refuses, or nobody answers there.
@@ -97,7 +97,7 @@ impl Browser {
     /// The value of an expression in the page.
     ///
     /// # Errors
-    /// When it throws.
+    /// When the expression throws.
     pub fn evaluate(&mut self, expression: &str) -> Result<Value> {
         let wanted = json!({ "expression": expression, "returnByValue": true, "awaitPromise": true });
         let mut answer = self.call("Runtime.evaluate", &wanted)?;
@@ -108,9 +108,9 @@ impl Browser {
     /// Waits until an expression in the page is true.
     ///
     /// # Errors
-    /// When it is not in time; tells the text of the page.
+    /// When it is not true in time; the error contains the text of the page.
     pub fn wait_for(&mut self, expression: &str) -> Result<()> {
-        // While a page is loaded, what an expression looks for may not be there.
+        // While the page loads, the expression may throw because elements are still missing.
         let careful = format!("(() => {{ try {{ return ({expression}); }} catch {{ return false; }} }})()");
         let waited = wait_until(expression, PATIENCE, || Ok(self.evaluate(&careful)? == json!(true)));
         waited.with_context(|| {
@@ -119,7 +119,7 @@ impl Browser {
         })
     }
 
-    /// Sets the size of the page in pixels, and whether its user wants it dark.
+    /// Sets the size of the page in pixels, and whether its user prefers dark colours.
     ///
     /// # Errors
     /// When the browser refuses.
@@ -151,7 +151,7 @@ impl Browser {
         Ok(())
     }
 
-    /// Writes what is seen as a PNG file; its folder is made.
+    /// Writes a screenshot as a PNG file, and makes the file's folder.
     ///
     /// # Errors
     /// When the browser or the file system refuse.
@@ -163,12 +163,12 @@ impl Browser {
         fs::write(file, image).with_context(|| file.display().to_string())
     }
 
-    /// Exceptions, and errors of the console, since the last time: what the content security policy kept out is among them.
+    /// The exceptions and console errors since the last call, including violations of the content security policy.
     ///
     /// # Errors
     /// When the browser does not answer.
     pub fn complaints(&mut self) -> Result<Vec<String>> {
-        // What was said before the answer is there with it.
+        // Messages sent before this answer have arrived when the answer has.
         self.evaluate("0")?;
         Ok(std::mem::take(&mut self.complaints))
     }

@@ -20,8 +20,8 @@ use crate::process::Running;
 use crate::topology::{Delivery, Host};
 use crate::wait_until;
 
-/// How long a controller may take to start where several load their programs at the same time: each takes a processor for a
-/// second, and the machine may have other things to do.
+/// How long a controller may take to start. Several may load their programs at the same time, each of which takes a
+/// second of processor time, and the machine may be busy with other things.
 const START: Duration = Duration::from_mins(1);
 
 /// How long a controller may take to stop.
@@ -39,8 +39,8 @@ pub fn mtd_program() -> Result<PathBuf> {
     Ok(path)
 }
 
-/// Whether `mtd status` or a similar command has answered: about a controller, or about the data plane that a killed
-/// controller left, which has an exit status of its own.
+/// Whether `mtd status` or a similar command has shown something: a controller, or the data plane that a killed controller
+/// left, for which it has another exit status.
 pub fn answered(output: &Output) -> bool {
     matches!(output.status.code(), Some(0 | 3))
 }
@@ -80,7 +80,7 @@ impl End {
 pub struct Session {
     /// Pre-shared key, base64 (`mtd genpsk`).
     pub key: String,
-    /// Slot length as the configuration has it.
+    /// Slot length, as written in the configuration.
     pub period: String,
     /// `encrypt` or `authenticate`.
     pub mode: String,
@@ -99,7 +99,7 @@ impl Session {
     }
 }
 
-/// The configuration of one controller, and the folder it lives in. Change the fields, then [`Setup::start`].
+/// The configuration of one controller, and the folder that contains it. Change the fields, then call [`Setup::start`].
 #[derive(Debug)]
 pub struct Setup {
     /// Interface, own prefix, link mode.
@@ -156,7 +156,7 @@ impl Setup {
     /// # Errors
     /// When the file cannot be written.
     pub fn set_clock(&self, offset: i64) -> Result<()> {
-        // Whole or not at all: the controller reads it at any time.
+        // Replaced as a whole, since the controller may read the file at any time.
         let draft = self.folder.path().join("clock.new");
         fs::write(&draft, offset.to_string())?;
         Ok(fs::rename(draft, self.clock_file())?)
@@ -219,7 +219,7 @@ impl Setup {
         Ok(controller)
     }
 
-    /// Starts a controller and waits for nothing.
+    /// Starts a controller without waiting.
     ///
     /// # Errors
     /// When the program cannot be started.
@@ -243,7 +243,7 @@ pub struct Controller {
 }
 
 impl Controller {
-    /// Starts `mtd run -c CONFIG ARGS…` for the interface that the configuration names, and waits for nothing.
+    /// Starts `mtd run -c CONFIG ARGS…` for the interface that the configuration names, without waiting.
     ///
     /// # Errors
     /// When the program cannot be started.
@@ -254,7 +254,7 @@ impl Controller {
         Ok(Self { process, interface: interface.to_owned() })
     }
 
-    /// Waits until it is ready.
+    /// Waits until the controller is ready.
     ///
     /// # Errors
     /// When it does not become ready; carries the end of its log.
@@ -271,7 +271,7 @@ impl Controller {
         Ok(command.args(args).args(["-i", &self.interface]).output()?)
     }
 
-    /// What `mtd status --json` says.
+    /// The status, as `mtd status --json` prints it.
     ///
     /// # Errors
     /// When it fails or prints something else.
@@ -279,7 +279,7 @@ impl Controller {
         Ok(serde_json::from_value(self.json(netns, &["status"])?)?)
     }
 
-    /// What `mtd sessions --json` says.
+    /// The sessions, as `mtd sessions --json` prints them.
     ///
     /// # Errors
     /// When it fails or prints something else.
@@ -287,7 +287,7 @@ impl Controller {
         Ok(serde_json::from_value(self.json(netns, &["sessions"])?["sessions"].take())?)
     }
 
-    /// The only instance in what `mtd ARGS… --json` prints.
+    /// The only instance in the output of `mtd ARGS… --json`.
     fn json(&self, netns: &Netns, args: &[&str]) -> Result<serde_json::Value> {
         let output = self.command(netns, &[args, &["--json"]].concat())?;
         let text = String::from_utf8_lossy(&output.stdout);
@@ -298,10 +298,10 @@ impl Controller {
         Ok(instance.take())
     }
 
-    /// Stops it as an operator would, and waits for it to end.
+    /// Stops the controller as an operator would, and waits for its end.
     ///
     /// # Errors
-    /// When it does not end in time, or not with success.
+    /// When it does not end in time, or fails.
     pub fn stop(&mut self) -> Result<ExitStatus> {
         let status = self.process.terminate(Signal::SIGTERM, PATIENCE)?;
         ensure!(status.success(), "mtd ended with {status}:\n{}", self.process.log());
@@ -311,7 +311,7 @@ impl Controller {
     /// Waits until the session with peer number `n` is open.
     ///
     /// # Errors
-    /// When it is not in time.
+    /// When it does not open in time.
     pub fn wait_open(&self, netns: &Netns, n: usize) -> Result<()> {
         wait_until("the session to open", PATIENCE, || {
             Ok(self.status(netns)?.peers[n].state == mtd::status::PeerState::Open)

@@ -1,5 +1,5 @@
-//! Private Mainline DHTs: nodes of the real protocol, one an address, on loopback or in a network namespace; and
-//! nodes that lie.
+//! Private Mainline DHTs: nodes that speak the real protocol, one for each address, on loopback or in a network namespace;
+//! and nodes that lie.
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -19,21 +19,21 @@ use crate::netns::Netns;
 /// UDP port of every node.
 pub const PORT: u16 = 6881;
 
-/// How long a node waits for another one: dead nodes cost little.
+/// How long a node waits for another one. Short, so that dead nodes cost little time.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// How long the nodes may take to learn of each other.
 const READY: Duration = Duration::from_mins(1);
 
-/// Addresses of a bucket: a node with a larger table than this knows enough.
+/// Addresses in a bucket. A node that knows as many other nodes knows enough.
 const BUCKET: usize = 20;
 
-/// A private DHT. Every node begins with all others, and knows them all when this has been made.
+/// A private DHT. Each node has all others as bootstrap nodes, and knows all of them when this has been constructed.
 #[derive(Debug)]
 pub struct PrivateDht {
     addresses: Vec<SocketAddrV4>,
     nodes: Vec<Option<Member>>,
-    /// In the network namespace of the nodes.
+    /// A socket in the network namespace of the nodes.
     probe: UdpSocket,
 }
 
@@ -58,8 +58,8 @@ impl PrivateDht {
         Self::start(&addresses)
     }
 
-    /// Nodes on `count` addresses from `first` on, which the namespace gets on its loopback interface. Whoever is to
-    /// use them from elsewhere needs a route.
+    /// Starts nodes on `count` addresses from `first` on, which are added to the namespace's loopback interface. To reach
+    /// them from another namespace, add a route.
     ///
     /// # Errors
     /// When the addresses cannot be set, the nodes do not start, or do not find each other in time.
@@ -68,7 +68,7 @@ impl PrivateDht {
         for address in &addresses {
             netns.run(&["address", "add", &format!("{address}/32"), "dev", "lo"])?;
         }
-        // The threads of the nodes begin where they are started from, and so do their sockets.
+        // The nodes' threads, and therefore their sockets, are in the namespace of the thread that starts them.
         netns.enter(|| Self::start(&addresses))?
     }
 
@@ -82,7 +82,7 @@ impl PrivateDht {
         Ok(this)
     }
 
-    /// Waits until every node that lives knows all others, or at least as many as one bucket holds.
+    /// Waits until every living node knows all others, or at least as many as fit into one bucket.
     fn wait_ready(&self) -> Result<()> {
         let living: Vec<_> = self.nodes.iter().flatten().map(|member| member.dht.clone()).collect();
         let enough = (living.len() - 1).min(BUCKET);
@@ -105,20 +105,20 @@ impl PrivateDht {
         })?
     }
 
-    /// The nodes, as `host:port`: what a configuration names. Dead ones are among them.
+    /// All nodes, including dead ones, as `host:port`, as a configuration names them.
     pub fn bootstrap(&self) -> Vec<String> {
         self.addresses.iter().map(ToString::to_string).collect()
     }
 
-    /// Nodes that live.
+    /// Number of living nodes.
     pub fn living(&self) -> usize {
         self.nodes.iter().flatten().count()
     }
 
-    /// Ends up to `count` of the living nodes, and returns when their addresses answer no more.
+    /// Ends up to `count` of the living nodes, and returns when nothing answers at their addresses any more.
     ///
     /// # Errors
-    /// When one goes on answering.
+    /// When a node continues to answer.
     pub fn kill(&mut self, count: usize) -> Result<()> {
         let living = self.nodes.iter_mut().zip(&self.addresses).filter(|(node, _)| node.is_some());
         let mut killed = Vec::new();
@@ -126,7 +126,7 @@ impl PrivateDht {
             *node = None;
             killed.push(*address);
         }
-        // A node's thread looks only now and then whether it is still wanted.
+        // A node's thread checks only occasionally whether it should end.
         let deadline = Instant::now() + READY;
         for address in killed {
             while answers(&self.probe, address)? {
@@ -136,14 +136,14 @@ impl PrivateDht {
         Ok(())
     }
 
-    /// Makes the first `count` living nodes keep what they have: they drop everything that is to be stored.
+    /// Freezes the first `count` living nodes: they keep their items, and drop every request to store something.
     pub fn freeze(&self, count: usize) {
         for member in self.nodes.iter().flatten().take(count) {
             member.frozen.store(true, Ordering::Relaxed);
         }
     }
 
-    /// All addresses that any node has in its table.
+    /// All addresses in the tables of any node.
     ///
     /// # Errors
     /// When a thread cannot be started.
@@ -165,7 +165,7 @@ fn answers(probe: &UdpSocket, address: SocketAddrV4) -> Result<bool> {
     loop {
         match probe.recv_from(&mut [0; 512]) {
             Ok((_, from)) if from == SocketAddr::V4(address) => return Ok(true),
-            // A late answer of another one.
+            // A late answer of another node.
             Ok(_) => {}
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
                 return Ok(false);
@@ -197,7 +197,7 @@ fn member(own: SocketAddrV4, all: &[SocketAddrV4]) -> Result<Member> {
     Ok(Member { dht: dht.as_async(), frozen })
 }
 
-/// Runs a future on a thread of its own: the caller may be inside a runtime.
+/// Runs a future on a separate thread, since the caller may be inside a runtime.
 fn blocking<T: Send>(future: impl Future<Output = T> + Send) -> Result<T> {
     thread::scope(|scope| {
         let thread = scope.spawn(|| -> Result<T> {
@@ -218,8 +218,8 @@ impl RequestFilter for Freezer {
     }
 }
 
-/// A node that lies: whoever asks for whatever item gets this one, and whatever is to be stored it takes, and forgets.
-/// It claims an identifier next to the item's target, so that every search for that ends with it.
+/// A node that lies: it answers every request for an item with this item, and accepts every item that is to be stored but
+/// forgets it. It claims an identifier next to the item's target, so that every search for the target ends at this node.
 #[derive(Debug)]
 pub struct Sybil {
     address: SocketAddrV4,
@@ -229,10 +229,10 @@ pub struct Sybil {
 }
 
 impl Sybil {
-    /// Starts one on 127.0.0.1 in the network namespace of the caller.
+    /// Starts the node on 127.0.0.1 in the network namespace of the caller.
     ///
     /// # Errors
-    /// When there is no socket or thread.
+    /// When no socket can be bound, or no thread started.
     pub fn start(item: MutableItem) -> Result<Self> {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
         socket.set_read_timeout(Some(Duration::from_millis(50)))?;
@@ -245,12 +245,12 @@ impl Sybil {
         Ok(Self { address, told, stop, thread: Some(thread) })
     }
 
-    /// Where it is, as `host:port`.
+    /// The address of the node, as `host:port`.
     pub fn address(&self) -> String {
         self.address.to_string()
     }
 
-    /// How many times it has told its item.
+    /// How often the node has answered with its item.
     pub fn told(&self) -> u64 {
         self.told.load(Ordering::Relaxed)
     }
@@ -260,7 +260,7 @@ impl Drop for Sybil {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
-            // A panic of the thread has been shown already.
+            // If the thread panicked, that has been printed already.
             let _ = thread.join();
         }
     }
@@ -283,7 +283,7 @@ fn lie(socket: &UdpSocket, item: &MutableItem, told: &AtomicU64, stop: &AtomicBo
     }
 }
 
-/// A reply in bencoding (BEP 5, BEP 44), whose dictionaries have their keys in order.
+/// A bencoded reply (BEP 5, BEP 44). The keys of a dictionary must be sorted.
 fn answer(request: &[u8], item: &MutableItem) -> Option<Vec<u8>> {
     let transaction = request.get(find(request, b"1:t4:")? + 5..)?.first_chunk::<4>()?;
     let mut id = *item.target().as_bytes();

@@ -25,7 +25,7 @@ impl Interface {
     /// Looks an interface up in a namespace.
     ///
     /// # Errors
-    /// When there is none of that name, or it has no Ethernet address.
+    /// When there is no interface of that name, or it has no Ethernet address.
     pub fn resolve(netns: &Netns, ifname: &str) -> Result<Self> {
         let find = || -> Result<Self> {
             let index = if_nametoindex(ifname).context("no such interface")?;
@@ -57,7 +57,7 @@ impl Injector {
         Ok(Self { interface, socket })
     }
 
-    /// The interface it sends from.
+    /// The interface from which it sends.
     pub fn interface(&self) -> &Interface {
         &self.interface
     }

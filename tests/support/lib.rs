@@ -1,12 +1,13 @@
-//! What the privileged tests and the demo of mtd share: network namespaces, a ready-made topology, guarded processes,
-//! packet capture and injection, packet builders, and bounded traffic generators.
+//! The library of mtd's privileged tests and of its demonstration: network namespaces, a ready-made topology, guarded
+//! processes, packet capture and injection, packet builders, and bounded traffic generators.
 //!
-//! Everything here works on namespaces, links and processes that this process made itself, and takes them away again
-//! when the owning value is dropped. Nothing of the host is listed, changed or deleted.
+//! Everything here works only on namespaces, links and processes that this process made itself, and removes them when the
+//! owning value is dropped. Nothing of the host is listed, changed or deleted.
 //!
 //! Measurements are independent of mtd: the capture reads an `AF_PACKET` socket, the generators count what arrives at
 //! ordinary sockets, and no map or counter of mtd is read.
 
+pub mod advertisement;
 pub mod browser;
 pub mod capture;
 pub mod cleanup;
@@ -39,16 +40,17 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-/// The programs that this library starts, and the Debian package that brings each.
+/// The programs that this library starts, and the Debian package that contains each.
 const PROGRAMS: [(&str, &str); 3] = [("ip", "iproute2"), ("ethtool", "ethtool"), ("ping", "iputils-ping")];
 
-/// How often polled conditions are looked at.
+/// Interval at which conditions are polled.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// Checks that namespaces can be made here: effective user root, and the programs this library starts are on `PATH`.
+/// Checks that namespaces can be made here: the effective user is root, and the programs that this library starts are on
+/// `PATH`.
 ///
 /// # Errors
-/// Says what is missing and how to get it.
+/// When something is missing; the error says what, and how to get it.
 pub fn check_root() -> Result<()> {
     ensure!(
         nix::unistd::geteuid().is_root(),
@@ -67,7 +69,7 @@ pub fn check_root() -> Result<()> {
 /// [`check_root`] for tests: a privileged test that cannot run fails, it never passes by skipping.
 ///
 /// # Panics
-/// With the message of [`check_root`] when something is missing.
+/// When something is missing, with the message of [`check_root`].
 pub fn require_root() {
     if let Err(error) = check_root() {
         panic!("{error:#}");
@@ -95,14 +97,14 @@ pub fn wait_until(what: &str, timeout: Duration, mut condition: impl FnMut() -> 
 
 /// Runs a command to its end and returns its standard output.
 ///
-/// In a process group of its own: Ctrl-C at a terminal must not cut a clean-up short.
+/// The command has a process group of its own, so that Ctrl-C at a terminal does not interrupt a clean-up.
 fn run_to_end(mut command: Command) -> Result<String> {
     command.process_group(0);
     let output = command.output().with_context(|| format!("could not start {command:?}"))?;
     checked_output(&command, output)
 }
 
-/// The standard output of a command that has ended well; its standard error as an error otherwise.
+/// The standard output of a command that has succeeded; otherwise an error with its standard error.
 fn checked_output(command: &Command, output: Output) -> Result<String> {
     let Output { status, stdout, stderr } = output;
     ensure!(status.success(), "{command:?} failed ({status}): {}", String::from_utf8_lossy(&stderr).trim());

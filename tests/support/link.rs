@@ -12,13 +12,13 @@ use serde_json::Value;
 use crate::netns::Netns;
 use crate::{run_to_end, wait_until};
 
-/// Longest interface name the kernel takes: `IFNAMSIZ` less the final zero.
+/// Length of the longest interface name that the kernel accepts: `IFNAMSIZ` without the terminating zero.
 const MAX_NAME: usize = libc::IFNAMSIZ - 1;
 
 static COUNTER: AtomicU32 = AtomicU32::new(0);
 
-/// A name for an interface that no other process or namespace of a test run uses: `<tag>-<pid>-<counter>`, the numbers
-/// in base 36. Unique across namespaces because mtd may name pins by interface in the one bpffs they share.
+/// A name for an interface that no other process or namespace of a test run uses: `<tag>-<pid>-<counter>`, with the numbers
+/// in base 36. It is unique across namespaces because mtd may name pins after interfaces in the bpffs that all share.
 ///
 /// # Errors
 /// When `tag` is not made of 1 to 4 ASCII letters or digits, so that the name might exceed 15 characters.
@@ -32,12 +32,12 @@ pub fn interface_name(tag: &str) -> Result<String> {
     Ok(name)
 }
 
-/// Where a route leads.
+/// The next hop of a route.
 #[derive(Debug, Clone, Copy)]
 pub enum Via<'a> {
     /// Through a router.
     Gateway(IpAddr),
-    /// On-link: neighbours are looked for on this interface.
+    /// None: destinations are neighbours on this interface.
     Interface(&'a str),
 }
 
@@ -74,9 +74,9 @@ impl Veth {
 
 /// Links, addresses and routes of one namespace.
 impl Netns {
-    /// Makes a bridge of the given ports (moved to it and set up) and sets it up; returns its name.
+    /// Makes a bridge, adds the given ports to it, and sets all of them up. Returns the bridge's name.
     ///
-    /// It floods multicast like a plain switch, without snooping, and ports forward at once.
+    /// The bridge floods multicast like a plain switch, without snooping, and its ports forward at once.
     ///
     /// # Errors
     /// When `ip` refuses.
@@ -115,7 +115,7 @@ impl Netns {
         }
     }
 
-    /// Adds a route to `prefix` (zero length: the default route).
+    /// Adds a route to `prefix`; a prefix of length 0 is the default route.
     ///
     /// # Errors
     /// When the gateway or the interface cannot be reached, or the route exists.
@@ -164,10 +164,10 @@ impl Netns {
             .starts_with("on"))
     }
 
-    /// Waits until an interface is operationally up, has no tentative address, and forwards if it is a bridge port.
+    /// Waits until an interface is operationally up, has no tentative address and, if it is a bridge port, forwards.
     ///
     /// # Errors
-    /// When that takes longer than `timeout`; names what is missing.
+    /// When that takes longer than `timeout`; the error names what is missing.
     pub fn wait_usable(&self, ifname: &str, timeout: Duration) -> Result<()> {
         let mut missing = None;
         let waited = wait_until("a usable interface", timeout, || {
@@ -196,7 +196,7 @@ impl Netns {
         Ok(tentative.map(|address| format!("tentative address {}", address["local"])))
     }
 
-    /// No duplicate address detection and no autoconfiguration on one interface.
+    /// Switches off duplicate address detection and autoconfiguration on one interface.
     fn make_static(&self, ifname: &str) -> Result<()> {
         for key in ["accept_dad", "dad_transmits", "accept_ra", "autoconf"] {
             self.set_sysctl(&format!("net/ipv6/conf/{ifname}/{key}"), "0")?;

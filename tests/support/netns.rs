@@ -1,4 +1,4 @@
-//! Network namespaces that exist as long as their owner.
+//! Network namespaces that exist as long as the value that owns them.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -27,8 +27,8 @@ static COUNTER: AtomicU32 = AtomicU32::new(0);
 
 /// A network namespace made by this process; deleted on drop, also when a test panics.
 ///
-/// Processes that were started in it and still run are ended first (SIGTERM, then SIGKILL). Sockets opened inside stay
-/// bound to it from whichever thread they are used, and keep it alive in the kernel (without a name) until they close.
+/// Processes that were started in it and are still running are ended first (SIGTERM, then SIGKILL). Sockets opened inside
+/// belong to the namespace whichever thread uses them, and keep it alive in the kernel (without a name) until they close.
 #[derive(Debug)]
 pub struct Netns {
     name: String,
@@ -39,7 +39,8 @@ impl Netns {
     /// Makes a namespace named `mtdt-<pid>-<counter>-<tag>` with its loopback interface up.
     ///
     /// # Errors
-    /// When `tag` has characters other than ASCII letters, digits and `-`, or the namespace cannot be made (not root).
+    /// When `tag` has characters other than ASCII letters, digits and `-`, or the namespace cannot be made, for example
+    /// without root.
     pub fn new(tag: &str) -> Result<Self> {
         ensure!(
             !tag.is_empty() && tag.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-'),
@@ -53,7 +54,7 @@ impl Netns {
         let path = PathBuf::from(HANDLES).join(&name);
         let handle = File::open(&path).with_context(|| format!("cannot open {}", path.display()))?.into();
         let cookie = cookie(&handle)?;
-        // From here on it goes with its owner.
+        // From here on, dropping `netns` removes the namespace.
         let netns = Self { name, handle };
         cleanup::register_namespace(&netns.name, cookie)?;
         netns.run(&["link", "set", "lo", "up"])?;
@@ -65,7 +66,7 @@ impl Netns {
         &self.name
     }
 
-    /// The number that the kernel has given to it, and gives to no other until the next boot.
+    /// The kernel's number for the namespace, which no other gets until the next boot.
     #[cfg(test)]
     pub(crate) fn cookie(&self) -> Result<u64> {
         cookie(&self.handle)
@@ -74,7 +75,7 @@ impl Netns {
     /// Runs `ip ARGUMENTS` within the namespace and returns its standard output.
     ///
     /// # Errors
-    /// When `ip` fails; carries its standard error.
+    /// When `ip` fails; the error contains its standard error.
     pub fn run(&self, arguments: &[&str]) -> Result<String> {
         let mut ip = Command::new("ip");
         ip.args(["-n", &self.name]).args(arguments);
@@ -83,9 +84,9 @@ impl Netns {
 
     /// A command that will run in this network namespace and share everything else with the caller.
     ///
-    /// Unlike `ip netns exec`, which also gives the command a mount namespace of its own (where bpffs pins would be
-    /// lost) and a fresh `/sys`, only `setns(CLONE_NEWNET)` is done. `/sys/class/net` is therefore the caller's;
-    /// `/proc/net` and `/proc/sys/net` are the namespace's.
+    /// This calls only `setns(CLONE_NEWNET)`. `ip netns exec` would also give the command a mount namespace of its own, in
+    /// which pins in bpffs would be lost, and a fresh `/sys`. Therefore `/sys/class/net` is the caller's, while `/proc/net`
+    /// and `/proc/sys/net` are the namespace's.
     ///
     /// # Errors
     /// When the handle of the namespace cannot be duplicated.
@@ -93,15 +94,15 @@ impl Netns {
         let handle = self.handle.try_clone().context("cannot duplicate the handle of the namespace")?;
         let mut command = Command::new(program);
         let enter = move || setns(&handle, CloneFlags::CLONE_NEWNET).map_err(io::Error::from);
-        // SAFETY: between fork and exec only one system call on a descriptor that the closure owns is made; nothing
+        // SAFETY: between fork and exec the closure makes a single system call on a descriptor that it owns; nothing
         // allocates, locks or panics.
         unsafe { command.pre_exec(enter) };
         Ok(command)
     }
 
-    /// Runs a closure on a fresh thread inside the namespace and waits for it; the calling thread stays where it is.
+    /// Runs a closure on a new thread inside the namespace and waits for it. The calling thread stays in its namespace.
     ///
-    /// Sockets made inside remain in the namespace and may be returned. A panic in the closure is passed on.
+    /// Sockets made inside belong to the namespace and may be returned. A panic in the closure is passed on.
     ///
     /// # Errors
     /// When the thread cannot be started or cannot enter the namespace.
@@ -149,8 +150,7 @@ impl Netns {
         })
     }
 
-    /// Whether an IPv6 echo request of `length` bytes, headers included, which must not be fragmented, reaches `destination`
-    /// and comes back.
+    /// Whether `destination` answers an IPv6 echo request of `length` bytes, including headers, that must not be fragmented.
     ///
     /// # Errors
     /// When `ping` cannot be run.
@@ -180,7 +180,7 @@ impl Drop for Netns {
     }
 }
 
-/// What `ping` counted.
+/// The counts of `ping`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PingReport {
     /// Echo requests sent.
@@ -190,7 +190,7 @@ pub struct PingReport {
 }
 
 impl PingReport {
-    /// From the summary line "3 packets transmitted, 3 received, …".
+    /// Parses the summary line "3 packets transmitted, 3 received, …".
     fn parse(output: &str) -> Option<Self> {
         let summary = output.lines().find(|line| line.contains("packets transmitted"))?;
         let mut numbers =
@@ -199,10 +199,10 @@ impl PingReport {
     }
 }
 
-/// The number that the kernel has given to a namespace, and gives to no other until the next boot.
+/// The kernel's number for a namespace, which no other gets until the next boot.
 ///
 /// # Errors
-/// When the handle is none of a network namespace, or that of the host's own.
+/// When the handle is not that of a network namespace, or is that of the host's own.
 pub(crate) fn cookie(handle: &OwnedFd) -> Result<u64> {
     within(handle, netns_tag)?.context("no cookie")?.context("this is the host's own network namespace")
 }

@@ -41,7 +41,7 @@ pub(crate) fn set_option<T: Copy>(socket: impl AsFd, level: i32, option: i32, va
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Protocol 0: nothing is queued before the socket is bound to its interface.
+/// Opens a socket with protocol 0, so that no frame is queued before the socket is bound to its interface.
 fn new_socket() -> io::Result<OwnedFd> {
     // SAFETY: no pointers are passed.
     let raw = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };

@@ -1,4 +1,4 @@
-//! Processes that end with their guard, and whose output can be waited for.
+//! Processes that end when their guard is dropped, and for whose output one can wait.
 
 use std::fs;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 use crate::wait_until;
 
-/// How long a process that is dropped while running may take to end by itself.
+/// How long a process may take to end by itself if it is dropped while it runs.
 const DROP_GRACE: Duration = Duration::from_secs(2);
 
 /// Lines of log printed when a test panics.
@@ -22,9 +22,9 @@ const TAIL_LINES: usize = 60;
 
 /// A running child process with its output in temporary files.
 ///
-/// Dropped while it runs, it gets SIGTERM, after a short grace SIGKILL, and is reaped; when the drop is part of a panic,
-/// the end of its log goes to standard error. It is in a process group of its own, so that Ctrl-C reaches it only
-/// through its owner.
+/// If this is dropped while the process runs, the process gets SIGTERM, after a short grace period SIGKILL, and is reaped.
+/// If the drop is part of a panic, the end of the log goes to standard error. The process is in a process group of its own,
+/// so that Ctrl-C does not reach it directly.
 #[derive(Debug)]
 pub struct Running {
     name: String,
@@ -34,7 +34,7 @@ pub struct Running {
 }
 
 impl Running {
-    /// Starts `command` (e.g. from [`crate::netns::Netns::command`]); `name` is what messages call it.
+    /// Starts `command` (e.g. from [`crate::netns::Netns::command`]); messages call the process `name`.
     ///
     /// Standard input is empty; standard output and error go to files.
     ///
@@ -60,7 +60,7 @@ impl Running {
     /// When it has ended.
     pub fn processor_time(&self) -> Result<Duration> {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid()))?;
-        // The name, in brackets, may hold anything.
+        // The process's name, in brackets, may contain anything.
         let (_, fields) = stat.rsplit_once(')').context("no name in stat")?;
         let ticks: Vec<u64> =
             fields.split_whitespace().skip(11).take(2).map(str::parse).collect::<Result<_, _>>()?;
@@ -68,7 +68,7 @@ impl Running {
         Ok(Duration::from_secs_f64(ticks.iter().sum::<u64>() as f64 / hertz as f64))
     }
 
-    /// Memory that it has allocated and used, in bytes; without pages of files, and of the kernel's ring buffers.
+    /// Memory that it has allocated and used, in bytes, without pages of files and of the kernel's ring buffers.
     ///
     /// # Errors
     /// When it has ended.
@@ -78,7 +78,7 @@ impl Running {
         Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
     }
 
-    /// What it has printed to standard output so far.
+    /// Its standard output so far.
     ///
     /// # Errors
     /// When the log cannot be read.
@@ -86,7 +86,7 @@ impl Running {
         self.read(STDOUT)
     }
 
-    /// What it has printed to standard error so far.
+    /// Its standard error so far.
     ///
     /// # Errors
     /// When the log cannot be read.
@@ -101,14 +101,14 @@ impl Running {
             .concat()
     }
 
-    /// Waits for a whole line that contains `pattern` in either output, from the start on, and returns it.
+    /// Waits for a whole line that contains `pattern` in either output, and returns it. Earlier output counts too.
     ///
     /// # Errors
-    /// When `timeout` passes or the process ends without having printed it; carries the end of the log.
+    /// When `timeout` passes or the process ends without such a line; the error contains the end of the log.
     pub fn wait_for_line(&mut self, pattern: &str, timeout: Duration) -> Result<String> {
         let mut found = None;
         let waited = wait_until(&format!("{pattern:?} from {}", self.name), timeout, || {
-            // The state first: what an ended process has printed is all in the file by then.
+            // The state is read first: if the process has ended, all of its output is in the file by now.
             let ended = self.try_wait()?;
             found = self.find_line(pattern)?;
             match ended {
@@ -153,14 +153,14 @@ impl Running {
         if let Some(status) = self.try_wait()? {
             bail!("{} has ended ({status}), it can get no {signal}", self.name);
         }
-        // Not reaped yet, so the id is still this child's.
+        // The child has not been reaped yet, so the id is still its own.
         kill(self.os_pid()?, signal).with_context(|| format!("cannot send {signal} to {}", self.name))
     }
 
     /// Kills it with SIGKILL, as a crash would, and reaps it.
     ///
     /// # Errors
-    /// When it had ended already by itself: a test that kills a process expects it to be alive.
+    /// When it had already ended by itself, since a test that kills a process expects it to be alive.
     pub fn kill(&mut self) -> Result<ExitStatus> {
         self.signal(Signal::SIGKILL)?;
         let status = self.child.wait().with_context(|| format!("cannot wait for {}", self.name))?;
@@ -172,7 +172,7 @@ impl Running {
     /// Asks it to end with `signal` (SIGINT or SIGTERM) and waits; returns at once if it has ended already.
     ///
     /// # Errors
-    /// When it does not end within `timeout`; it is killed then.
+    /// When it does not end within `timeout`; it is then killed.
     pub fn terminate(&mut self, signal: Signal, timeout: Duration) -> Result<ExitStatus> {
         if let Some(status) = self.try_wait()? {
             return Ok(status);

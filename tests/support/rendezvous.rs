@@ -1,5 +1,5 @@
-//! Hosts that know nothing of each other but public keys: identities, and configurations of a server with registered
-//! clients and of their clients.
+//! Hosts that know only each other's public keys: their identities, and the configurations of a server with registered
+//! clients and of the clients.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -42,7 +42,7 @@ pub fn dht(topology: &Topology, nodes: u32) -> Result<PrivateDht> {
     PrivateDht::in_namespace(&topology.router, NODES, nodes)
 }
 
-/// What a host is.
+/// The role of a host.
 #[derive(Clone, Debug)]
 pub enum Part {
     /// A server with registered clients.
@@ -51,10 +51,10 @@ pub enum Part {
     Client(PublicKey),
 }
 
-/// The configuration of one host, and the folder it lives in. Change the fields, then [`Member::start`].
+/// The configuration of one host, and the folder that contains it. Change the fields, then call [`Member::start`].
 #[derive(Debug)]
 pub struct Member {
-    /// The own key.
+    /// The host's own key.
     pub identity: SecretKey,
     /// Server or client.
     pub part: Part,
@@ -62,16 +62,16 @@ pub struct Member {
     pub window: String,
     /// Nodes of the DHT.
     pub bootstrap: Vec<String>,
-    /// Whether the protected prefix is the link's own, shared with the host's ordinary address and followed when it
-    /// changes, instead of one that is routed to the host.
+    /// Whether the protected prefix is that of the link, which contains the host's ordinary address and may change, instead
+    /// of a prefix that is routed to the host.
     pub shared_prefix: bool,
-    /// Keys at the top of the file, with their values as TOML has them.
+    /// Top-level keys, with their values in TOML.
     pub top: BTreeMap<&'static str, String>,
     /// Clients that the configuration of a server registers.
     pub clients: Vec<(String, PublicKey)>,
-    /// Keys of each `[[client]]`, with their values as TOML has them.
+    /// Keys of each `[[client]]`, with their values in TOML.
     pub client_keys: BTreeMap<&'static str, String>,
-    /// Keys of `[listen]` or `[[server]]`, with their values as TOML has them.
+    /// Keys of `[listen]` or `[[server]]`, with their values in TOML.
     pub keys: BTreeMap<&'static str, String>,
     interface: String,
     prefix: Ipv6Net,
@@ -86,7 +86,7 @@ impl Member {
     /// When no folder can be made, or the kernel has no random numbers.
     pub fn new(host: &Host, delivery: Delivery, part: Part, bootstrap: Vec<String>) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("mtdt-").tempdir()?;
-        // Else it would be said to be missing.
+        // Without the folder, the controller would report it as missing.
         fs::create_dir(folder.path().join("clients"))?;
         fs::write(folder.path().join("clock"), "0")?;
         Ok(Self {
@@ -134,7 +134,7 @@ impl Member {
     /// # Errors
     /// When the file cannot be written.
     pub fn set_clock(&self, offset: i64) -> Result<()> {
-        // Whole or not at all: the controller reads it at any time.
+        // Replaced as a whole, since the controller may read the file at any time.
         let draft = self.folder().join("clock.new");
         fs::write(&draft, offset.to_string())?;
         Ok(fs::rename(draft, self.folder().join("clock"))?)

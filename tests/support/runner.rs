@@ -1,7 +1,8 @@
-//! What a test may ask of `cargo xtask test`, which runs each test as a process of its own, some beside each other.
+//! Requests of a test to `cargo xtask test`, which runs each test as a process of its own, several in parallel.
 //!
-//! A test asks by an error that it passes on. The runner starts it again when it can have what it asked for; so it asks
-//! before it does anything else. What the runner does not know of, it has not built.
+//! These functions write the request and return an error, which the test passes on. The runner starts the test again when
+//! the request is granted, so a test must make its requests before it does anything else. The runner builds only the files
+//! that tests request.
 
 use std::env;
 use std::fs;
@@ -9,17 +10,18 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-/// Names the file for a wish; not set where a test program is started by hand.
+/// Variable that names the file for a request; not set if a test program is started by hand.
 const REQUEST_VARIABLE: &str = "MTD_TEST_REQUEST";
-/// Set when no other test runs.
+/// Variable that is set if no other test is running.
 const ALONE_VARIABLE: &str = "MTD_TEST_ALONE";
 
-/// For tests that cannot share the processors with others, because of `reason`: they measure, or load the machine themselves.
+/// Requests to run alone, for tests that measure or load the machine themselves. `reason` says why the test cannot share
+/// the processors.
 ///
-/// By hand, it is up to whoever starts the test program (`--test-threads=1`).
+/// If the test program is started by hand, nothing is checked (use `--test-threads=1`).
 ///
 /// # Errors
-/// When other tests run beside this one; the runner starts it again when they have ended.
+/// When other tests are running; the runner starts the test again when they have ended.
 pub fn alone(reason: &str) -> Result<()> {
     let (request, alone) = (env::var_os(REQUEST_VARIABLE), env::var_os(ALONE_VARIABLE));
     if let (Some(request), None) = (request, alone) {
@@ -29,10 +31,10 @@ pub fn alone(reason: &str) -> Result<()> {
     Ok(())
 }
 
-/// A file that `cargo xtask test` makes for the tests that ask for it, by the variable that names it.
+/// Requests a file that `cargo xtask test` makes, by the variable that names it. Returns its path.
 ///
 /// # Errors
-/// When it is not there (yet).
+/// When the file has not been made (yet).
 pub fn provided(variable: &str) -> Result<PathBuf> {
     let Some(path) = env::var_os(variable).map(PathBuf::from) else {
         if let Some(request) = env::var_os(REQUEST_VARIABLE) {

@@ -15,7 +15,6 @@ use ipnet::{IpNet, Ipv6Net};
 
 use crate::link::{Veth, Via, default_route};
 use crate::netns::Netns;
-use crate::xdp::{ConstantXdp, Verdict};
 
 /// Addresses from which the client's protected prefix is cut.
 pub const CLIENT_SITE: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xc, 1, 0xa1, 0xa2, 0, 0);
@@ -36,7 +35,7 @@ pub enum Delivery {
     OnLink,
 }
 
-/// What [`Topology::standard`] builds.
+/// Options of [`Topology::standard`].
 #[derive(Debug, Clone)]
 pub struct TopologyOptions {
     /// How protected prefixes are reached.
@@ -79,8 +78,8 @@ pub struct Host {
     pub gateway: Ipv6Addr,
     /// The router's layer-3 interface towards the host: the cable's end, or the bridge on the server's link.
     pub gateway_ifname: String,
-    /// The router's end of the host's cable. A capture here sees all that enters or leaves the host, also what an XDP
-    /// program drops, which a capture on the host's own interface does not see.
+    /// The router's end of the host's cable. A capture here sees everything that enters or leaves the host, including
+    /// frames that an XDP program drops, which a capture on the host's own interface does not see.
     pub tap_ifname: String,
 }
 
@@ -97,7 +96,7 @@ pub struct Scanner {
     pub tap_ifname: String,
 }
 
-/// The network of the module's picture. Dropping it ends what runs in its namespaces and removes them.
+/// The network of the picture above. Dropping it ends the processes in its namespaces and removes the namespaces.
 #[derive(Debug)]
 pub struct Topology {
     /// The client.
@@ -110,15 +109,10 @@ pub struct Topology {
     pub scanner: Scanner,
     /// The router between them.
     pub router: Netns,
-    /// XDP on the router's cable ends.
-    _passes: Vec<ConstantXdp>,
 }
 
 impl Topology {
     /// Builds the network and returns when every host reaches its router.
-    ///
-    /// The router's cable ends have an XDP program that passes everything: without one, frames that an XDP program of
-    /// the host sends back (`XDP_TX`) would not arrive (see [`Verdict::Pass`]).
     ///
     /// # Errors
     /// When a prefix length is out of range, or the kernel refuses something.
@@ -134,15 +128,7 @@ impl Topology {
             None
         };
         let (server, scanner) = server_link(&router, options)?;
-        let taps = [Some(&client), client2.as_ref(), Some(&server)]
-            .into_iter()
-            .flatten()
-            .map(|host| &host.tap_ifname);
-        let passes = taps
-            .chain([&scanner.tap_ifname])
-            .map(|tap| ConstantXdp::attach(&router, tap, Verdict::Pass))
-            .collect::<Result<_>>()?;
-        let topology = Self { client, client2, server, scanner, router, _passes: passes };
+        let topology = Self { client, client2, server, scanner, router };
         topology.add_prefix_routes(options.delivery)?;
         topology.wait_ready()?;
         Ok(topology)
@@ -153,8 +139,8 @@ impl Topology {
         [Some(&self.client), self.client2.as_ref(), Some(&self.server)].into_iter().flatten()
     }
 
-    /// Lets the router carry packets of up to `mtu` bytes to the protected prefix of a host that it reaches by a gateway, and
-    /// say so to whoever sends longer ones.
+    /// Limits packets from the router to the protected prefix of a host, which it reaches by a gateway, to `mtu` bytes. The
+    /// router answers longer packets with Packet Too Big.
     ///
     /// # Errors
     /// When the kernel refuses.

@@ -1,5 +1,4 @@
-//! How long and with what randomness a torture test runs: short inside `cargo xtask test`, as long as wanted under
-//! `cargo xtask torture`.
+//! Duration and random numbers of a torture test: short in `cargo xtask test`, as long as wanted in `cargo xtask torture`.
 
 use std::time::{Duration, Instant};
 
@@ -9,10 +8,11 @@ const SHORT: Duration = Duration::from_secs(10);
 /// Restarts of controllers in the short form of a torture test that counts them.
 const FEW_RESTARTS: u64 = 20;
 
-/// Nobody waits longer for an answer where a controller was killed: packets go on. Long enough for a busy machine.
+/// The longest wait for an answer that is allowed while a controller is killed and restarted, since packets continue to
+/// flow. Long enough for a busy machine.
 pub const UNDISTURBED: Duration = Duration::from_secs(5);
 
-/// The end of a campaign, and its random numbers (`SplitMix64`: for choices, not for secrets).
+/// When a torture test ends, and its random numbers (`SplitMix64`: for choices, not for secrets).
 #[derive(Debug)]
 pub struct Campaign {
     deadline: Instant,
@@ -21,8 +21,8 @@ pub struct Campaign {
 }
 
 impl Campaign {
-    /// As `MTD_TORTURE_SECONDS`, `MTD_TORTURE_RESTARTS` and `MTD_TORTURE_SEED` say, else short and with a seed of its
-    /// own, which is printed so that the same choices can be made again.
+    /// As `MTD_TORTURE_SECONDS`, `MTD_TORTURE_RESTARTS` and `MTD_TORTURE_SEED` say. Without them it is short and has a
+    /// random seed, which is printed so that the same choices can be repeated.
     pub fn from_environment() -> Self {
         let number = |name| std::env::var(name).ok().and_then(|text: String| text.parse::<u64>().ok());
         let length = number("MTD_TORTURE_SECONDS").map_or(SHORT, Duration::from_secs);
@@ -35,7 +35,7 @@ impl Campaign {
         Self { deadline: Instant::now() + length, restarts, state: seed }
     }
 
-    /// For tests that count restarts of controllers instead of time: how many.
+    /// The number of restarts, for tests that are limited by restarts of controllers instead of time.
     pub const fn restarts(&self) -> u64 {
         self.restarts
     }

@@ -1,7 +1,7 @@
-//! XDP programs of a few instructions, above all those of two that give every frame the same verdict.
+//! XDP programs of a few instructions, above all those of two instructions that give every frame the same verdict.
 //!
-//! They need no compiler and no object file. Uses: XDP on the far end of a veth cable (see [`Verdict::Pass`]), and the
-//! bare `XDP_DROP` that benchmarks compare with.
+//! They need no compiler and no object file. Uses: an interface that has a program already, and the bare `XDP_DROP` that
+//! benchmarks compare with.
 
 use std::io;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result};
 use crate::inject::Interface;
 use crate::netns::Netns;
 
-/// What the program answers for every frame (`enum xdp_action`).
+/// The program's verdict on every frame (`enum xdp_action`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// `XDP_DROP`.
@@ -115,8 +115,8 @@ pub fn load(instructions: &[[u8; 8]], flags: u32) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 
-/// Attaches an XDP program to the interface with this index in the calling thread's namespace, until the result is
-/// dropped; `flags` say in which mode.
+/// Attaches an XDP program to the interface with this index in the calling thread's namespace, in the mode that `flags`
+/// say. It is detached when the result is dropped.
 ///
 /// # Errors
 /// When the kernel refuses.
@@ -133,13 +133,14 @@ pub fn attach(program: &OwnedFd, index: u32, flags: u32) -> io::Result<OwnedFd> 
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 
-/// A `bpf(2)` command, which may write its results into `attributes`; returns what it returned.
+/// Runs a `bpf(2)` command, which may write its results into `attributes`. Returns the result of the system call.
 ///
 /// # Errors
 /// When the kernel refuses.
 ///
 /// # Safety
-/// `T` must be a prefix of the member of `union bpf_attr` for `command`, and addresses in it must stay valid meanwhile.
+/// `T` must be a prefix of the member of `union bpf_attr` for `command`, and addresses in it must stay valid during the
+/// call.
 pub unsafe fn bpf<T>(command: libc::c_int, attributes: &mut T) -> io::Result<RawFd> {
     // SAFETY: the kernel reads and writes within `size_of::<T>()` bytes of a live exclusive reference; the rest is the
     // caller's promise.

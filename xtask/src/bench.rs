@@ -17,7 +17,7 @@ Examples:
   cargo xtask bench drop                             only how fast strangers are dropped
   cargo xtask bench tunnel --rounds 10               more repetitions, less spread
   cargo xtask bench --json results.json              medians, spreads and ratios as one JSON object
-  cargo xtask bench --report docs/benchmarks.md      the same as a page, with what it means and the aims reached
+  cargo xtask bench --report docs/benchmarks.md      the same as a page, with explanations and the aims
   cargo xtask bench -- --help                        all benchmarks and options
 
 It runs as root, through `sudo -n` when you are not. What is not up to date is built first.";
@@ -59,7 +59,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     process::replace_by(command.args(&args.options))
 }
 
-/// The commit of the work tree; `None` where it is no clone, or there is no git.
+/// The commit of the work tree; `None` if it is not a git clone, or git is not installed.
 fn commit(workspace: &Workspace) -> Option<String> {
     let mut git = Command::new("git");
     git.arg("-C").arg(workspace.root()).args(["describe", "--always", "--dirty", "--abbrev=12"]);

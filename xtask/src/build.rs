@@ -1,4 +1,5 @@
-//! `cargo xtask build`: the BPF object, then the controller and CLI that embed it, then the kernel's opinion of it.
+//! `cargo xtask build`: builds the BPF object, then the controller and CLI that embed it, and reports on loading it into
+//! the kernel.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -14,7 +15,7 @@ use crate::process;
 use crate::setup::{self, Need, ToolChain};
 use crate::workspace::Workspace;
 
-/// What the build script of mtd-userspace reads: the object to embed instead of `target/mtd-ebpf.o`.
+/// Variable that tells the build script of mtd-userspace which object to embed instead of `target/mtd-ebpf.o`.
 pub(crate) const OBJECT_VARIABLE: &str = "MTD_EBPF_OBJECT";
 
 const EXAMPLES: &str = "\
@@ -22,7 +23,7 @@ Examples:
   cargo xtask build           optimised build, then load time, instruction counts and map memory
   cargo xtask build --debug   unoptimised controller; the BPF programs write log lines to it
 
-The report loads the programs into this kernel. Without root it is left out, which is said.";
+The report loads the programs into this kernel. Without root it is left out, and a line says so.";
 
 /// Arguments of `cargo xtask build`.
 #[derive(clap::Args)]
@@ -64,7 +65,7 @@ impl Profile {
     }
 }
 
-/// What a build makes.
+/// The results of a build.
 pub(crate) struct Artifacts {
     /// The binary of controller and CLI.
     pub(crate) mtd: PathBuf,
@@ -73,13 +74,13 @@ pub(crate) struct Artifacts {
 }
 
 impl Artifacts {
-    /// With this object inside.
+    /// The artifacts of this profile, with this object embedded.
     pub(crate) fn new(workspace: &Workspace, profile: Profile, ebpf_object: PathBuf) -> Self {
         Self { mtd: workspace.target().join(profile.directory()).join("mtd"), ebpf_object }
     }
 }
 
-/// Carries the subcommand out.
+/// Runs the subcommand.
 ///
 /// # Errors
 /// Set-up or a build fails, or the kernel does not load the programs.
@@ -90,7 +91,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if args.no_report { Ok(()) } else { report(&artifacts, Privilege::detect()) }
 }
 
-/// Builds everything that is not up to date, after set-up where the tool chain is missing.
+/// Builds everything that is not up to date. Runs set-up first if the tool chain is missing.
 ///
 /// # Errors
 /// Set-up or a build fails.
@@ -107,7 +108,7 @@ pub(crate) fn ensure(workspace: &Workspace, profile: Profile) -> Result<Artifact
     Ok(artifacts)
 }
 
-/// Builds the BPF object, after set-up where the tool chain is missing.
+/// Builds the BPF object. Runs set-up first if the tool chain is missing.
 ///
 /// # Errors
 /// Set-up or the build fails.
@@ -119,8 +120,8 @@ pub(crate) fn ensure_object(workspace: &Workspace, profile: Profile) -> Result<P
 /// A cargo command for the host's packages that embeds the object of these artifacts.
 pub(crate) fn host_cargo(workspace: &Workspace, artifacts: &Artifacts) -> Command {
     let mut command = workspace.cargo();
-    // Set only where it differs from the build script's default: a variable that comes and goes between this and a
-    // plain `cargo build` would compile mtd again each time.
+    // Set only where it differs from the build script's default. Otherwise alternating between xtask and a plain
+    // `cargo build` would compile mtd again each time, because the variable changes.
     if artifacts.ebpf_object == workspace.root().join("target").join(Profile::Release.object()) {
         command.env_remove(OBJECT_VARIABLE);
     } else {
@@ -142,16 +143,16 @@ fn build_object(workspace: &Workspace, tool_chain: &ToolChain, profile: Profile)
     Ok(object)
 }
 
-/// Builds the programs with log lines, which a test runs: they are other programs than the ones without. Returns the object.
+/// Builds the BPF programs with log lines, which a test loads because they differ from those without. Returns the object.
 ///
 /// # Errors
-/// They do not compile.
+/// The programs do not compile.
 pub(crate) fn log_object(workspace: &Workspace) -> Result<PathBuf> {
     let tool_chain = setup::ensure(workspace, Need::ToolChain)?;
     build_object(workspace, &tool_chain, Profile::Debug)
 }
 
-/// Copies only other bytes: cargo compiles mtd again whenever the time of the object changes.
+/// Copies a file only if its content differs, because cargo compiles mtd again whenever the object's time changes.
 fn copy_if_changed(from: &Path, to: &Path) -> Result<bool> {
     let new =
         fs::read(from).with_context(|| format!("the BPF build left no object at {}", from.display()))?;

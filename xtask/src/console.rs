@@ -1,4 +1,4 @@
-//! What xtask tells the person in front of it: plain lines on stderr.
+//! Messages for people: plain lines on stderr.
 
 use std::time::{Duration, Instant};
 

@@ -9,7 +9,7 @@ use crate::process;
 use crate::setup::{self, Need};
 use crate::workspace::Workspace;
 
-/// Replaces xtask by the demonstration, with `options` passed on as they are.
+/// Replaces xtask by the demonstration, and passes on `options` unchanged.
 ///
 /// # Errors
 /// Root is not available, set-up or a build fails, or the demonstration cannot be started.

@@ -1,7 +1,7 @@
 //! `cargo xtask fuzz`: builds the fuzz targets with libFuzzer and runs them one after the other.
 //!
-//! No cargo-fuzz and no nightly compiler: the coverage that libFuzzer is guided by comes from an LLVM pass that every
-//! compiler has. What libFuzzer needs besides is a C++ compiler.
+//! Neither cargo-fuzz nor a nightly compiler is needed: the coverage that guides libFuzzer comes from an LLVM pass that
+//! every rustc has. libFuzzer also needs a C++ compiler.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -28,7 +28,7 @@ Examples:
 An input that breaks a target is saved in fuzz/artifacts/TARGET/, and the exit code is 1. `cargo xtask test` replays
 the committed corpus, fuzz/corpus/TARGET/, without a fuzzer.";
 
-/// What guides libFuzzer: counters of edges, and the operands of comparisons.
+/// Flags for the instrumentation that guides libFuzzer: counters of edges, and the operands of comparisons.
 const FLAGS: [&str; 7] = [
     "-Cpasses=sancov-module",
     "-Cllvm-args=-sanitizer-coverage-level=4",
@@ -42,14 +42,14 @@ const FLAGS: [&str; 7] = [
 /// How often progress is shown.
 const PROGRESS: Duration = Duration::from_secs(5);
 
-/// So many lines of a failed target are shown.
+/// Number of lines that are shown of a failed target.
 const SHOWN_LINES: usize = 40;
 
 /// Arguments of `cargo xtask fuzz`.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// How long all targets run together.
+    /// Total time for all targets.
     #[arg(value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=604_800))]
     seconds: u64,
     /// Run only this target, the name of a file in `fuzz/fuzz_targets`.
@@ -57,7 +57,7 @@ pub(crate) struct Args {
     target: Option<String>,
 }
 
-/// Carries the subcommand out. Every target runs, whatever became of the one before.
+/// Runs the subcommand. Every target runs, even if an earlier one failed.
 ///
 /// # Errors
 /// Set-up or the build fails, there is no such target, or a target found something.
@@ -114,7 +114,7 @@ fn build(workspace: &Workspace) -> Result<Vec<(String, PathBuf)>> {
     let artifacts = build::ensure(workspace, Profile::Release)?;
     stage("fuzz targets", || {
         let mut command = workspace.cargo();
-        // With a target named, flags are for it alone: build scripts and macros stay as they are.
+        // With an explicit target, the flags do not apply to build scripts and macros.
         command.args(["build", "--release", "--target", "host-tuple"]);
         command.arg("--manifest-path").arg(workspace.root().join("fuzz").join("Cargo.toml"));
         command.arg("--target-dir").arg(workspace.target().join("fuzz"));
@@ -163,14 +163,14 @@ impl<'a> Target<'a> {
         }
     }
 
-    /// Runs it for so long, or until it finds something.
+    /// Runs the target for `seconds`, or until it finds something.
     fn fuzz(&self, seconds: u64) -> Result<()> {
         for folder in [&self.corpus, &self.found, &self.artifacts] {
             fs::create_dir_all(folder).with_context(|| format!("could not make {}", folder.display()))?;
         }
         let mut command = Command::new(self.program);
         command.arg(format!("-max_total_time={seconds}")).args(["-timeout=10", "-rss_limit_mb=2048"]);
-        // A slash at the end makes it a folder.
+        // libFuzzer takes this as a folder only if it ends in a slash.
         command.arg(format!("-artifact_prefix={}/", self.artifacts.display()));
         if self.dictionary.is_file() {
             command.arg(format!("-dict={}", self.dictionary.display()));
@@ -196,7 +196,7 @@ impl<'a> Target<'a> {
     }
 }
 
-/// Runs libFuzzer, shows its progress, and returns all else that it printed.
+/// Runs libFuzzer, shows its progress, and returns everything else that it printed.
 fn watch(command: &mut Command) -> Result<(ExitStatus, Vec<String>)> {
     let line = process::describe(command);
     let mut child = command
@@ -229,14 +229,14 @@ fn watch(command: &mut Command) -> Result<(ExitStatus, Vec<String>)> {
     Ok((child.wait().with_context(|| format!("could not wait for `{line}`"))?, log))
 }
 
-/// What a child writes to stderr, line by line, until it closes it.
+/// The lines that a child writes to stderr, until it closes stderr.
 fn lines(child: &mut Child) -> Receiver<String> {
     let (sender, receiver) = mpsc::channel();
     if let Some(output) = child.stderr.take() {
         thread::spawn(move || {
             let mut output = BufReader::new(output);
             let mut line = Vec::new();
-            // A panic message may hold any bytes.
+            // A panic message may contain any bytes.
             while output.read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
                 if sender.send(String::from_utf8_lossy(&line).trim_end().to_owned()).is_err() {
                     break;
@@ -248,7 +248,7 @@ fn lines(child: &mut Child) -> Receiver<String> {
     receiver
 }
 
-/// A line in which libFuzzer says how far it is.
+/// A line in which libFuzzer reports its progress.
 #[derive(Debug, PartialEq, Eq)]
 struct Pulse {
     runs: u64,

@@ -1,4 +1,5 @@
-//! `cargo xtask lint`: format, clippy of all crates and of the BPF programs in their second form, and what the dependencies are.
+//! `cargo xtask lint`: format, clippy of all crates (the BPF programs with and without log lines), and checks of the
+//! dependencies.
 
 use std::process::Command;
 
@@ -15,21 +16,21 @@ const EXAMPLES: &str = "\
 Examples:
   cargo xtask lint    the first part of `cargo xtask test`, by itself
 
-Known vulnerabilities of dependencies are looked up where cargo-deny can fetch its database; where it cannot, that is said.";
+Known vulnerabilities of dependencies are looked up if cargo-deny can fetch its database; otherwise a line says so.";
 
 /// Arguments of `cargo xtask lint`.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {}
 
-/// Carries the subcommand out. Every check runs, whatever became of the one before.
+/// Runs the subcommand. Every check runs, even if an earlier one failed.
 ///
 /// # Errors
-/// Set-up or the build fails, or a check does.
+/// Set-up, the build or a check fails.
 pub(crate) fn run(_: &Args) -> Result<()> {
     let workspace = Workspace::load()?;
     setup::ensure(&workspace, Need::Lints)?;
-    // The programs are embedded: without an object, mtd does not compile.
+    // mtd embeds the BPF object, so it does not compile without one.
     let object = build::ensure_object(&workspace, Profile::Release)?;
     let mut stages = Stages::default();
     all(&workspace, &Artifacts::new(&workspace, Profile::Release, object), &mut stages);
@@ -74,7 +75,7 @@ fn checks() -> [(&'static str, Vec<&'static str>); 3] {
     ]
 }
 
-/// What is known against the dependencies. A database that cannot be fetched is no fault of theirs.
+/// Checks the dependencies for known vulnerabilities. Succeeds if the database of vulnerabilities cannot be fetched.
 fn advisories(mut deny: Command) -> Result<()> {
     let mut fetch = Command::new(deny.get_program());
     dependency_check::on_path(&mut fetch);

@@ -1,8 +1,8 @@
 //! `cargo xtask`: set-up, build, demonstration, tests and packaging of mtd, one module per subcommand.
 //!
-//! To add a subcommand: a module with `Args` (clap) and `run(Args) -> anyhow::Result<()>`, a variant of
-//! [`Command`] whose docstring is its help, and an arm in [`main`]. What a subcommand says goes to stderr;
-//! stdout is for data (test output, reports, JSON).
+//! To add a subcommand, write a module with `Args` (clap) and `run(&Args) -> anyhow::Result<()>`, a variant of
+//! [`Command`] whose docstring is its help, and an arm in [`main`]. Messages of a subcommand go to stderr; stdout is for
+//! data (test output, reports, JSON).
 
 mod bench;
 mod build;
@@ -36,13 +36,13 @@ struct Cli {
 enum Command {
     /// Find or install the BPF tool chain and the programs that tests and demonstration drive.
     Setup(setup::Args),
-    /// Build the BPF object, the controller and the CLI; then report what the kernel says about the programs.
+    /// Build the BPF object, the controller and the CLI, and report load time and size of the programs.
     Build(build::Args),
     /// Run the demonstration in network namespaces, or, after `--`, mtd itself on this host.
     Run(run::Args),
     /// Run the lints and all tests, from unit tests to network namespaces.
     Test(test::Args),
-    /// Run the lints: format, clippy, and what the dependencies are.
+    /// Run the lints: format, clippy, and checks of the dependencies.
     Lint(lint::Args),
     /// Make a Debian package.
     Package(package::Args),
@@ -50,7 +50,7 @@ enum Command {
     Bench(bench::Args),
     /// Fuzz every decoder with libFuzzer.
     Fuzz(fuzz::Args),
-    /// Run the torture tests for long: controllers killed and stopped at random under traffic, random frames.
+    /// Run the long form of the torture tests: controllers killed and stopped at random under traffic, random frames.
     Torture(torture::Args),
 }
 

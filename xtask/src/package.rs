@@ -1,6 +1,7 @@
 //! `cargo xtask package`: a Debian package of mtd.
 //!
-//! Reproducible: the same commit, tool chain and libraries give the same bytes. No file is younger than the commit.
+//! The package is reproducible: the same commit, tool chain and libraries give the same bytes. No file in it is younger
+//! than the commit.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -15,10 +16,10 @@ use crate::process::{capture, run_quietly};
 use crate::setup::{self, Need};
 use crate::workspace::Workspace;
 
-/// Debian's part of the version: goes up when only the packaging has changed.
+/// Debian's part of the version, which is raised when only the packaging has changed.
 const REVISION: u32 = 1;
 
-/// Overrides the time of the commit, in seconds since 1970; of the Reproducible Builds project.
+/// Variable that overrides the time of the commit, in seconds since 1970, as the Reproducible Builds project defines it.
 const EPOCH_VARIABLE: &str = "SOURCE_DATE_EPOCH";
 
 const EXAMPLES: &str = "\
@@ -26,14 +27,14 @@ Examples:
   cargo xtask package                     print the path of the package
   apt install ./$(cargo xtask package)    build it and install it, as root
 
-The package depends on the libraries of the host it is built on: build it on the oldest Debian that it is for.";
+The package depends on the libraries of the host on which it is built: build it on the oldest Debian that it is for.";
 
 /// Arguments of `cargo xtask package`.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {}
 
-/// Carries the subcommand out.
+/// Runs the subcommand.
 ///
 /// # Errors
 /// Set-up, the build or packing fails.
@@ -46,10 +47,10 @@ pub(crate) fn run(_: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Packs what was built, and returns the file.
+/// Makes the package of what was built, and returns its path.
 ///
 /// # Errors
-/// A program that packs is missing or fails, or a file cannot be read or written.
+/// A program that makes packages is missing or fails, or a file cannot be read or written.
 pub(crate) fn make(workspace: &Workspace, artifacts: &Artifacts) -> Result<PathBuf> {
     let folder = workspace.target().join("package");
     if folder.exists() {
@@ -61,7 +62,10 @@ pub(crate) fn make(workspace: &Workspace, artifacts: &Artifacts) -> Result<PathB
     tree.generated(artifacts, &folder)?;
     tree.documents()?;
     tree.copy("packaging/systemd/mtd.service", "usr/lib/systemd/system/mtd.service", 0o644)?;
-    // Holds private keys.
+    // Network managers leave the tunnel device alone.
+    tree.copy("packaging/network/10-mtd.network", "usr/lib/systemd/network/10-mtd.network", 0o644)?;
+    tree.copy("packaging/network/10-mtd.conf", "usr/lib/NetworkManager/conf.d/10-mtd.conf", 0o644)?;
+    // This folder will contain private keys.
     tree.directory("etc/mtd", 0o700)?;
     let depends = dependencies(&folder, &tree.root)?;
     let architecture = capture(Command::new("dpkg").arg("--print-architecture"))?;
@@ -78,7 +82,7 @@ fn version() -> String {
     format!("{}-{REVISION}", env!("CARGO_PKG_VERSION"))
 }
 
-/// The time that everything in the package bears, in seconds since 1970.
+/// The time of every file in the package, in seconds since 1970.
 fn epoch(workspace: &Workspace) -> Result<u64> {
     let text = match std::env::var(EPOCH_VARIABLE) {
         Ok(text) => text,
@@ -94,7 +98,7 @@ fn epoch(workspace: &Workspace) -> Result<u64> {
 
 /// The packages with the libraries that the program needs, in the versions whose symbols it uses.
 fn dependencies(folder: &Path, root: &Path) -> Result<String> {
-    // The tool wants to be run beside a source package, of which it reads nothing else.
+    // The tool expects the folder of a source package, but reads nothing else of it.
     let source = folder.join("debian");
     fs::create_dir_all(&source)?;
     fs::write(source.join("control"), "Source: mtd\n")?;
@@ -124,7 +128,7 @@ impl Tree {
             if !path_so_far.exists() {
                 fs::create_dir_all(&path_so_far)
                     .with_context(|| format!("cannot make {}", path_so_far.display()))?;
-                // Whatever the umask of the caller.
+                // The mode must not depend on the umask of the caller.
                 fs::set_permissions(&path_so_far, fs::Permissions::from_mode(0o755))?;
             }
         }
@@ -144,7 +148,7 @@ impl Tree {
         self.write(path, &read(&self.sources.join(source))?, mode).map(drop)
     }
 
-    /// Writes `path`.gz, without the time and name that gzip puts in.
+    /// Writes `path`.gz, without the time and the name that gzip would record.
     fn compress(&self, path: &str, contents: &[u8]) -> Result<()> {
         let file = self.write(path, contents, 0o644)?;
         run_quietly(Command::new("gzip").args(["--best", "--no-name"]).arg(file))
@@ -157,7 +161,7 @@ impl Tree {
         )
     }
 
-    /// What the program writes about itself: manual pages and completions.
+    /// The files that the program generates itself: manual pages and completions.
     fn generated(&self, artifacts: &Artifacts, scratch: &Path) -> Result<()> {
         let (man, completions) = (scratch.join("man"), scratch.join("completions"));
         run_quietly(Command::new(&artifacts.mtd).args(["debug", "man"]).arg(&man))?;
@@ -229,7 +233,8 @@ impl Tree {
         fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
     }
 
-    /// What dpkg reads: control file, check sums, scripts. Last, because it sums up all others.
+    /// The files that dpkg reads: control file, checksums, scripts. Written last, because the checksums cover all other
+    /// files.
     fn control(&self, architecture: &str, depends: &str) -> Result<()> {
         let sums = self.check_sums()?;
         let size = capture(Command::new("du").args(["-sk", "--apparent-size"]).arg(&self.root))?;

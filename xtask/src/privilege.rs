@@ -1,4 +1,4 @@
-//! How a step that needs root gets it: directly, through `sudo -n`, or not at all.
+//! How a step that needs root is run: directly, through `sudo -n`, or not at all.
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
@@ -11,7 +11,7 @@ use crate::console::say;
 use crate::process::{self, find_program};
 use crate::torture;
 
-/// What this process may do about steps that need root.
+/// The means by which this process can run steps that need root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Privilege {
     /// It runs as root.
@@ -25,7 +25,7 @@ pub(crate) enum Privilege {
 }
 
 impl Privilege {
-    /// Finds out, by the effective user id and by trying `sudo -n true`.
+    /// Finds out which applies, from the effective user id and by trying `sudo -n true`.
     pub(crate) fn detect() -> Self {
         let root = nix::unistd::geteuid().is_root();
         let sudo = !root && find_program("sudo").is_some();
@@ -50,12 +50,12 @@ impl Privilege {
         }
     }
 
-    /// Whether steps that need root can be taken.
+    /// Whether steps that need root can be run.
     pub(crate) fn is_available(self) -> bool {
         matches!(self, Self::Root | Self::Sudo)
     }
 
-    /// What the operator can do so that steps that need root can be taken.
+    /// What the operator can do so that steps that need root can be run.
     pub(crate) fn remedy(self) -> &'static str {
         match self {
             Self::Root | Self::Sudo => "nothing to do: root is available",
@@ -64,11 +64,11 @@ impl Privilege {
         }
     }
 
-    /// A command that runs `program` as root with `environment` added (sudo clears it otherwise). A step that goes
-    /// through sudo is announced with `why`.
+    /// A command that runs `program` as root with `environment` added, which sudo would clear otherwise. If the command
+    /// uses sudo, it is announced with `why`.
     ///
     /// # Errors
-    /// Root is not available; the error names the way out.
+    /// Root is not available; the error names the remedy.
     pub(crate) fn command(
         self,
         why: &str,
@@ -85,7 +85,7 @@ impl Privilege {
     /// As [`Privilege::command`], without the announcement.
     ///
     /// # Errors
-    /// Root is not available; the error names the way out.
+    /// Root is not available; the error names the remedy.
     pub(crate) fn quiet_command(
         self,
         why: &str,
@@ -122,7 +122,7 @@ impl Privilege {
     }
 }
 
-/// Environment of a program that drives mtd: the binary, the BPF object, and what the caller set for diagnosis.
+/// Environment of a program that drives mtd: the binary, the BPF object, and variables that the caller set for diagnosis.
 pub(crate) fn test_environment<'a>(
     mtd: &'a Path,
     ebpf_object: &'a Path,
@@ -134,7 +134,7 @@ pub(crate) fn test_environment<'a>(
         .collect()
 }
 
-/// Variables for diagnosis and torture that the caller set and that sudo would drop.
+/// The variables for diagnosis and torture that the caller set, which sudo would drop.
 pub(crate) fn diagnostic_variables() -> Vec<(&'static str, OsString)> {
     let shared = ["RUST_BACKTRACE", "RUST_LOG", "NO_COLOR", "TERM", "CI"];
     shared

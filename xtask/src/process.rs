@@ -1,4 +1,4 @@
-//! Starting other programs: announced, with errors that repeat the command line.
+//! Starting other programs. They are announced, and errors repeat their command lines.
 
 use std::env;
 use std::ffi::OsStr;
@@ -12,7 +12,7 @@ use anyhow::{Context, Result, anyhow, bail};
 
 use crate::console::say;
 
-/// Says `why` and the command line, then runs the command with its stdout on stderr (xtask's stdout is for data).
+/// Prints `why` and the command line, then runs the command with its stdout on stderr (xtask's stdout is for data).
 ///
 /// # Errors
 /// The program cannot be started, or ends with another status than 0.
@@ -61,8 +61,8 @@ pub(crate) fn replace_by(command: &mut Command) -> Result<()> {
     Err(anyhow!(error).context(format!("could not start `{}`", describe(command))))
 }
 
-/// The path of a program on `PATH`, or in the directories of administration programs, which an unprivileged
-/// user's `PATH` often lacks.
+/// The path of a program, looked for on `PATH` and in the directories of administration programs, which the `PATH` of an
+/// unprivileged user often lacks.
 pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path)
@@ -71,12 +71,12 @@ pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
         .find(|candidate| is_executable(candidate))
 }
 
-/// Whether `path` is a file that somebody may execute.
+/// Whether `path` is a file that anybody may execute.
 pub(crate) fn is_executable(path: &Path) -> bool {
     path.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
 }
 
-/// The command as one could type it in a shell, with the environment that was set for it by name.
+/// The command as one could type it in a shell, with those variables of its environment that matter to a reader.
 pub(crate) fn describe(command: &Command) -> String {
     let shown = |name: &OsStr| ["RUSTC", "RUSTC_BOOTSTRAP", "LLVM_PREFIX"].iter().any(|shown| name == *shown);
     let environment = command

@@ -10,12 +10,12 @@ use crate::workspace::Workspace;
 
 const EXAMPLES: &str = "\
 Options of the demonstration:
-  --slots N | --seconds N            how long the traffic has to live (24 slots)
+  --slots N | --seconds N            how long the traffic must survive (24 slots)
   --period TIME                      length of a slot, 1s to 1h (1s)
   --clients N                        registered clients, 1 to 8 (3)
-  --mode encrypt|authenticate        what the tunnels do with payloads (encrypt)
+  --mode encrypt|authenticate        how the tunnels protect payloads (encrypt)
   --delivery routed|on-link          how packets reach the protected prefixes (routed)
-  --no-scan                          no stranger who probes the server
+  --no-scan                          without the stranger who probes the server
   --json                             the last line of stdout is one JSON object
 
 Examples:
@@ -39,8 +39,8 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    /// Options of the demonstration, and arguments for mtd. clap leaves `--` and what follows it in `demo` once an
-    /// option has been seen.
+    /// Options of the demonstration, and arguments for mtd. Once clap has seen an option, it leaves `--` and everything
+    /// after it in `demo`.
     fn split(&self) -> (&[String], &[String]) {
         match self.demo.iter().position(|word| word == "--") {
             Some(dashes) => (&self.demo[..dashes], &self.demo[dashes + 1..]),
@@ -49,7 +49,7 @@ impl Args {
     }
 }
 
-/// Carries the subcommand out. The program that is run takes xtask's place, so its exit code is the result.
+/// Runs the subcommand. The program takes xtask's place, so its exit code is the result.
 ///
 /// # Errors
 /// Set-up or a build fails, root is not available, or the program cannot be started.

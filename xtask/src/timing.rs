@@ -1,4 +1,4 @@
-//! Stages of a longer command: announced, timed, and none is left out because another one failed.
+//! Stages of a longer command. Each is announced and timed, and none is left out because another one failed.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::console::{say, seconds, stage};
 
-/// What became of the stages so far.
+/// The stages so far, with their results.
 #[derive(Debug, Default)]
 pub(crate) struct Stages {
     done: Vec<Stage>,
@@ -22,7 +22,7 @@ struct Stage {
 }
 
 impl Stages {
-    /// Runs a stage; what it gave, if it passed.
+    /// Runs a stage. Returns its result if it passed.
     pub(crate) fn check<T>(&mut self, name: &'static str, work: impl FnOnce() -> Result<T>) -> Option<T> {
         let start = Instant::now();
         let outcome = stage(name, work);
@@ -31,19 +31,19 @@ impl Stages {
         outcome.inspect_err(|error| say(&format!("FAILED: {name}: {error:#}"))).ok()
     }
 
-    /// The last stage has failed, though it gave a result.
+    /// Marks the last stage as failed, although it returned a result.
     pub(crate) fn fail_last(&mut self) {
         if let Some(stage) = self.done.last_mut() {
             stage.passed = false;
         }
     }
 
-    /// Names of those that failed.
+    /// Names of the stages that failed.
     pub(crate) fn failed(&self) -> Vec<&'static str> {
         self.done.iter().filter(|stage| !stage.passed).map(|stage| stage.name).collect()
     }
 
-    /// A line for each, for people.
+    /// One line for each stage, for people.
     pub(crate) fn lines(&self) -> Vec<String> {
         let line = |stage: &Stage| {
             let verdict = if stage.passed { "" } else { "  FAILED" };
@@ -52,7 +52,7 @@ impl Stages {
         self.done.iter().map(line).collect()
     }
 
-    /// The same for programs: name, seconds, result.
+    /// The stages for programs: name, seconds, result.
     pub(crate) fn json(&self) -> Value {
         let one = |stage: &Stage| {
             let result = if stage.passed { "passed" } else { "failed" };

@@ -11,24 +11,24 @@ Examples:
   cargo xtask torture                    ten minutes for each torture test, and 1,000 restarts
   cargo xtask torture 3600               an hour for each
   cargo xtask torture 1 --restarts 5000  mainly restarts
-  cargo xtask torture 60 --seed 17       the choices of an earlier run again";
+  cargo xtask torture 60 --seed 17       repeat the random choices of an earlier run";
 
 /// Arguments of `cargo xtask torture`.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// How long each torture test runs that goes by time.
+    /// How long each torture test runs that is limited by time.
     #[arg(value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     seconds: u64,
     /// How often controllers are restarted in each torture test that counts restarts.
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     restarts: u64,
-    /// Makes the choices of the run that printed this seed.
+    /// Repeat the random choices of the run that printed this seed.
     #[arg(long)]
     seed: Option<u64>,
 }
 
-/// Carries the subcommand out.
+/// Runs the subcommand.
 ///
 /// # Errors
 /// A torture test failed.
@@ -44,9 +44,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     process::run_quietly(&mut command)
 }
 
-/// Tells the torture tests how long to run.
+/// Variable that tells the torture tests how long to run.
 pub(crate) const SECONDS_VARIABLE: &str = "MTD_TORTURE_SECONDS";
-/// Tells the torture tests how many restarts of controllers to make.
+/// Variable that tells the torture tests how many restarts of controllers to make.
 pub(crate) const RESTARTS_VARIABLE: &str = "MTD_TORTURE_RESTARTS";
-/// Tells the torture tests their seed.
+/// Variable that tells the torture tests their seed.
 pub(crate) const SEED_VARIABLE: &str = "MTD_TORTURE_SEED";

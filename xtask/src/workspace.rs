@@ -1,4 +1,4 @@
-//! Where the workspace and its target directory are, and cargo commands that work in them.
+//! The workspace and its target directory, and cargo commands that work in them.
 
 use std::env;
 use std::ffi::OsString;
@@ -17,7 +17,7 @@ pub(crate) struct Workspace {
 }
 
 impl Workspace {
-    /// Asks `cargo metadata`, so that `CARGO_TARGET_DIR` and cargo's configuration are honoured.
+    /// Reads the output of `cargo metadata`, so that `CARGO_TARGET_DIR` and cargo's configuration are honoured.
     ///
     /// # Errors
     /// cargo is not there, or the current directory is not inside the workspace.
@@ -48,13 +48,12 @@ impl Workspace {
         &self.target
     }
 
-    /// A cargo command for the host's packages, without the variables that the `cargo run` above xtask has set.
+    /// A cargo command for the host's packages, without the variables that the `cargo run` that started xtask has set.
     pub(crate) fn cargo(&self) -> Command {
         self.cargo_without(set_by_cargo_run)
     }
 
-    /// A cargo command for the BPF target: no compiler, flag, profile or library path of the host's build is
-    /// inherited.
+    /// A cargo command for the BPF target, which inherits no compiler, flag, profile or library path of the host's build.
     pub(crate) fn bpf_cargo(&self) -> Command {
         self.cargo_without(|name| set_by_cargo_run(name) || shapes_the_build(name))
     }
@@ -62,7 +61,7 @@ impl Workspace {
     fn cargo_without(&self, unwanted: impl Fn(&str) -> bool) -> Command {
         let mut command = Command::new(cargo_program());
         clean(&mut command, unwanted);
-        // Absolute, because a relative CARGO_TARGET_DIR counted from the caller's directory.
+        // Absolute, because a relative CARGO_TARGET_DIR is relative to the caller's directory.
         command.current_dir(&self.root).env("CARGO_TARGET_DIR", &self.target);
         command
     }
@@ -82,13 +81,14 @@ pub(crate) fn clean(command: &mut Command, unwanted: impl Fn(&str) -> bool) {
     }
 }
 
-/// Variables that `cargo run` gives to the program it runs; build scripts below would take them for changes.
+/// Whether `cargo run` sets this variable for the program that it runs. Build scripts of a cargo below would take such
+/// variables for changes.
 pub(crate) fn set_by_cargo_run(name: &str) -> bool {
     ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_"].iter().any(|prefix| name.starts_with(prefix))
         || ["CARGO", "CARGO_CRATE_NAME", "CARGO_PRIMARY_PACKAGE", "OUT_DIR"].contains(&name)
 }
 
-/// Variables that choose compiler, flags, profile, target or libraries of a build.
+/// Whether this variable chooses compiler, flags, profile, target or libraries of a build.
 pub(crate) fn shapes_the_build(name: &str) -> bool {
     ["RUSTC", "CARGO_BUILD_", "CARGO_TARGET_", "CARGO_PROFILE_", "CARGO_UNSTABLE_"]
         .iter()
@@ -109,7 +109,7 @@ mod tests {
 
     use super::*;
 
-    /// The features of each package, host and build scripts apart, that a build of these packages has.
+    /// The features that each package has in a build with these arguments; host and build scripts separately.
     fn features(arguments: &[&str]) -> BTreeMap<String, BTreeSet<String>> {
         let mut command = Workspace::load().unwrap().cargo();
         command

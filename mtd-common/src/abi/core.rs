@@ -31,7 +31,7 @@ pub struct Dataplane {
     pub ring_bits: u32,
     /// Number of valid elements of `prefixes`.
     pub prefix_count: u32,
-    /// [`FLAG_ON_LINK`], [`FLAG_SHARED`].
+    /// [`FLAG_ON_LINK`], [`FLAG_SHARED`], [`FLAG_SINGLE`].
     pub flags: u32,
     /// Longest inner packet in bytes that is sealed or opened.
     pub inner_mtu: u32,
@@ -59,6 +59,12 @@ impl Dataplane {
     pub const fn is_shared(&self) -> bool {
         self.flags & FLAG_SHARED != 0
     }
+
+    /// Whether ports alone move.
+    #[inline(always)]
+    pub const fn has_single_addresses(&self) -> bool {
+        self.flags & FLAG_SINGLE != 0
+    }
 }
 
 /// Answer neighbour solicitations for live addresses ([`Dataplane::flags`], requirement MT-09).
@@ -68,7 +74,12 @@ pub const FLAG_ON_LINK: u32 = 1;
 /// addresses that are not live pass to the kernel. Solicitations for live addresses are answered, as with [`FLAG_ON_LINK`].
 pub const FLAG_SHARED: u32 = 2;
 
-/// A protected prefix of 64 to 112 bits (requirement MT-06).
+/// The prefixes are single addresses of this host, of 128 bits: ports alone move ([`Dataplane::flags`], always with
+/// [`FLAG_SHARED`]). What does not come from a live peer to a live port passes to the kernel, and the kernel answers
+/// solicitations. The table of addresses goes by address and port ([`crate::table::with_port`]).
+pub const FLAG_SINGLE: u32 = 4;
+
+/// A protected prefix of 64 to 112 bits (requirement MT-06), or a single address ([`FLAG_SINGLE`]).
 ///
 /// The fields hold the bytes of the address as they lie in memory (network order), read as native integers, so
 /// that the programs compare without swapping bytes.

@@ -30,7 +30,7 @@ pub mod steering;
 
 pub use self::core::{
     CONTROL_METER, Dataplane, DirectionKeys, FLAG_ANYBODY, FLAG_HEARD, FLAG_ON_LINK, FLAG_SHARED,
-    MAX_PREFIXES, MAX_SHARED, MODE_AUTHENTICATE, MODE_ENCRYPT, MODE_INTRODUCTION, Prefix,
+    FLAG_SINGLE, MAX_PREFIXES, MAX_SHARED, MODE_AUTHENTICATE, MODE_ENCRYPT, MODE_INTRODUCTION, Prefix,
     ROUTE_KEY_FAMILY_BITS, Route, RouteKey, Session, SessionState, Slot, VERSION, route_key,
 };
 pub use self::counters::{COUNTER_SLOTS, Counter, DROP_COUNTERS, DROP_SLOTS};

@@ -6,6 +6,14 @@ use sha2::{Digest, Sha256};
 /// Length in bits of a protected prefix: 64 to 112 (requirement MT-06).
 pub const PREFIX_LENGTHS: core::ops::RangeInclusive<u8> = 64..=112;
 
+/// Length in bits of the prefix of an end that has a single address, so that its ports alone move.
+pub const SINGLE_ADDRESS: u8 = 128;
+
+/// Whether an end can have a prefix of this length in bits.
+pub const fn is_prefix_length(length: u8) -> bool {
+    *PREFIX_LENGTHS.start() <= length && length <= *PREFIX_LENGTHS.end() || length == SINGLE_ADDRESS
+}
+
 /// Lowest port that is derived (requirement MT-02).
 pub const MIN_PORT: u16 = 1024;
 
@@ -17,20 +25,28 @@ const CANDIDATES: u8 = 8;
 pub struct Network {
     /// Address bytes; host bits zero.
     pub prefix: [u8; 16],
-    /// Prefix length in bits, within [`PREFIX_LENGTHS`].
+    /// Prefix length in bits: see [`is_prefix_length`].
     pub length: u8,
 }
 
 impl Network {
     /// Ones for the host bits of the lower half of an address, as a big-endian integer.
     const fn host_mask(self) -> u64 {
-        u64::MAX >> (self.length - 64)
+        self.host_bits(u64::MAX)
+    }
+
+    /// The leading bits of an identifier, as many as there are host bits, at their place in the lower half of an address.
+    const fn host_bits(self, iid: u64) -> u64 {
+        match iid.checked_shr(self.length as u32 - 64) {
+            Some(host) => host,
+            None => 0,
+        }
     }
 
     /// The address with this identifier: the identifier's leading bits fill the host bits (requirement MT-06).
     fn address(self, iid: u64) -> [u8; 16] {
         let [prefix_high, prefix_low] = halves(self.prefix);
-        let host = iid >> (self.length - 64);
+        let host = self.host_bits(iid);
         let mut address = [0; 16];
         address[..8].copy_from_slice(&prefix_high.to_be_bytes());
         address[8..].copy_from_slice(&(prefix_low & !self.host_mask() | host).to_be_bytes());
@@ -38,8 +54,11 @@ impl Network {
     }
 
     /// Whether the address is reserved in every subnet: the subnet-router anycast address (RFC 4291 section 2.6.1),
-    /// the 128 highest identifiers (RFC 2526), those of RFC 5453's registry.
+    /// the 128 highest identifiers (RFC 2526), those of RFC 5453's registry. A single address is what it is.
     fn reserved(self, address: [u8; 16]) -> bool {
+        if self.length == SINGLE_ADDRESS {
+            return false;
+        }
         let mask = self.host_mask();
         let host = halves(address)[1] & mask;
         host == 0

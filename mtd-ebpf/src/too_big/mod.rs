@@ -30,7 +30,9 @@ pub(crate) fn received(frame: &XdpFrame, dataplane: &Dataplane) -> Option<Result
     if !too_big::is_too_big(ip, icmp) {
         return None;
     }
-    let hash = lookup::hash(dataplane, outer::destination(ip));
+    // The port that the packet was sent from, which is the session's own.
+    let port = frame.get::<[u8; 2]>(PAYLOAD + HEADER + IPV6).copied().unwrap_or_default();
+    let hash = lookup::hash(dataplane, outer::destination(ip), port);
     if !lookup::may_be_ours(hash.mark()) {
         return None;
     }
@@ -38,7 +40,7 @@ pub(crate) fn received(frame: &XdpFrame, dataplane: &Dataplane) -> Option<Result
     match find(frame, dataplane, &hash, job) {
         Ok(()) => Some(hand_over(frame, job).map(|()| Action::Consume)),
         // As any other frame for this address, which may belong to an ordinary host.
-        Err(reason) if lookup::is_dead(reason) => None,
+        Err(reason) if lookup::is_dead(reason) || lookup::may_be_anothers(dataplane, reason) => None,
         Err(reason) => Some(Err(reason)),
     }
 }

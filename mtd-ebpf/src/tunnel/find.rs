@@ -2,6 +2,7 @@
 
 use mtd_common::DropReason;
 use mtd_common::abi::{Dataplane, Session, Slot};
+use mtd_common::bytes::part;
 use mtd_common::keystream::Direction;
 use mtd_common::packet::{ETHERNET, IPV6, MTD, UDP, outer};
 use mtd_common::slot;
@@ -39,7 +40,8 @@ pub(crate) fn find(
     dataplane: &Dataplane,
 ) -> Result<Option<(Found, &'static mut Job)>, DropReason> {
     let ip = frame.get::<[u8; IPV6]>(IP).ok_or(DropReason::Truncated)?;
-    let hash = lookup::hash(dataplane, outer::destination(ip));
+    let udp = frame.get::<[u8; UDP]>(PAYLOAD).ok_or(DropReason::Truncated)?;
+    let hash = lookup::hash(dataplane, outer::destination(ip), *part::<2, 2, UDP>(udp));
     // Packets of strangers nearly always end here, so that this check is all that they cost.
     if !lookup::may_be_ours(hash.mark()) {
         return if dataplane.is_shared() { Ok(None) } else { Err(DropReason::UnknownAddress) };
@@ -47,7 +49,7 @@ pub(crate) fn find(
     let job = job::job(Direction::Receive).ok_or(DropReason::ReceiveFailed)?;
     match search(frame, dataplane, &hash, job) {
         Ok(()) => {}
-        Err(reason) if lookup::is_dead(reason) && dataplane.is_shared() => return Ok(None),
+        Err(reason) if lookup::may_be_anothers(dataplane, reason) => return Ok(None),
         Err(reason) => return Err(reason),
     }
     let slot = lookup::slot(job.place).ok_or(DropReason::UnknownAddress)?;

@@ -18,8 +18,8 @@ use crate::registry::Registry;
   mtd check                        check /etc/mtd/mtd.toml
   mtd check -c new.toml && cp new.toml /etc/mtd/mtd.toml && mtd reload
 
-Reads the configuration, the key files and the registered clients, and changes nothing. Exit status: 0 all is well, 1 something
-is wrong.")]
+Reads the configuration, the key files and the registered clients, and changes nothing. Exit status: 0 if all is well, 1 if
+something is wrong.")]
 pub(super) struct CheckArgs {
     /// Configuration file.
     #[arg(short, long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
@@ -29,13 +29,13 @@ pub(super) struct CheckArgs {
     json: bool,
 }
 
-/// What a check has found.
+/// The result of a check.
 #[derive(Debug, Serialize)]
 struct Report {
     file: PathBuf,
     valid: bool,
     problems: Vec<Found>,
-    /// Findings that do not keep the controller from starting, but may be mistakes.
+    /// Findings that may be mistakes, but do not keep the controller from starting.
     warnings: Vec<String>,
 }
 
@@ -63,7 +63,7 @@ impl From<&Problem> for Found {
 /// Runs `mtd check`.
 ///
 /// # Errors
-/// When something is wrong with the configuration; or standard output cannot be written.
+/// When something is wrong with the configuration, or standard output cannot be written.
 pub(super) fn run(args: &CheckArgs) -> anyhow::Result<()> {
     let loaded = Config::load(&args.config);
     let (problems, text, warnings) = match &loaded {
@@ -77,7 +77,7 @@ pub(super) fn run(args: &CheckArgs) -> anyhow::Result<()> {
         let report = Report { file: args.config.clone(), valid: problems.is_empty(), problems, warnings };
         output::print(&format!("{}\n", serde_json::to_string_pretty(&report)?))?;
         if loaded.is_err() {
-            bail!("{} is not right", args.config.display());
+            bail!("{} is not valid", args.config.display());
         }
         return Ok(());
     }
@@ -113,7 +113,7 @@ fn describe(config: &Config) -> anyhow::Result<(String, Vec<String>)> {
         warnings.push(
             "neither [listen] nor [[server]] nor [[peer]]: the prefixes are dark to everybody".to_owned(),
         );
-        does.push("nobody may come".to_owned());
+        does.push("nobody may connect".to_owned());
     }
     Ok((format!("good ({}: {})", config.interface, does.join(", ")), warnings))
 }

@@ -1,4 +1,4 @@
-//! `mtd debug`: reports for developers, and what a package is made of.
+//! `mtd debug`: reports for developers, and the generated files of a package.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -24,34 +24,34 @@ pub(super) struct DebugArgs {
 enum Command {
     /// Load the programs once and print what that cost: time, verifier work, memory.
     LoadReport {
-        /// Sessions that the maps have room for.
+        /// Number of sessions that the maps have room for.
         #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_SESSIONS)))]
         sessions: u32,
-        /// Slots loaded at a time for each session.
+        /// Number of slots loaded at a time for each session.
         #[arg(long, default_value_t = 24, value_parser = clap::value_parser!(u32).range(1..=4096))]
         slots: u32,
-        /// Another object than the one that is built in.
+        /// Load this BPF object instead of the built-in one.
         #[arg(long, value_name = "FILE")]
         object: Option<PathBuf>,
     },
     /// Print the reference of every key of the configuration file.
     #[command(hide = true)]
     Configuration {
-        /// How it is written: Markdown (docs/configuration.md), or the manual page mtd.toml(5).
+        /// Format: Markdown (docs/configuration.md), or the manual page mtd.toml(5).
         #[arg(long, value_enum, default_value_t = Format::Markdown)]
         format: Format,
     },
     /// Write the manual pages: mtd.1, one for each subcommand, and mtd.toml.5.
     #[command(hide = true)]
     Man {
-        /// Folder; made where it is missing.
+        /// Folder, which is created if it is missing.
         #[arg(value_name = "DIR")]
         folder: PathBuf,
     },
     /// Write the completions for bash (mtd.bash), zsh (_mtd) and fish (mtd.fish).
     #[command(hide = true)]
     Completions {
-        /// Folder; made where it is missing.
+        /// Folder, which is created if it is missing.
         #[arg(value_name = "DIR")]
         folder: PathBuf,
     },

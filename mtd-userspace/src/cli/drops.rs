@@ -1,4 +1,4 @@
-//! `mtd drops`: why packets are dropped, as counters or as they are dropped.
+//! `mtd drops`: shows why packets are dropped, as counters or packet by packet.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -20,27 +20,27 @@ use crate::control::{self, ControlSocket, DropLine};
 use crate::instance::{Instance, RUN_DIR};
 use crate::status::{DroppedPacket, Status};
 
-/// Width of the longest drop reasons.
+/// Number of characters of the longest names of drop reasons.
 const REASON_WIDTH: usize = 20;
 
 /// Show why packets are dropped
 ///
-/// Counters per reason since the programs were attached, and what the reasons mean. With --follow: each dropped
-/// packet as it comes, until Ctrl-C; under load a sample, since drop events are limited in rate. Exit status as that
-/// of `mtd status`.
+/// Shows a counter for each reason since the programs were attached, and what the reasons mean. With --follow: each
+/// dropped packet as it comes, until Ctrl-C; under load only a sample, since drop events are limited in rate. The exit
+/// status is that of `mtd status`.
 ///
-/// Where nothing is enforced (`mtd policy IFACE monitor`), the packets that would be dropped are shown as such.
+/// Where nothing is enforced (`mtd policy IFACE monitor`), packets that pass but would be dropped are shown as such.
 ///
 /// With --json: one object, {"schema": 1, "instances": [...]}, whose elements have the keys `interface`, `drops`,
-/// `would_drop` and `events_suppressed`. With --follow --json: one object a line, either a packet, or {"lost": n} where this program
-/// was too slow to see n of them.
+/// `would_drop` and `events_suppressed`. With --follow --json: one object a line, either a packet, or {"lost": n} where
+/// this program was too slow to see n packets.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "Examples:\n  \
     sudo mtd drops\n  \
     sudo mtd drops --follow --interface eth0\n  \
     sudo mtd drops --follow --json | jq -r 'select(.reason == \"bad_tag\").source'")]
 pub(super) struct DropsArgs {
-    /// Which controllers.
+    /// The controllers to ask.
     #[command(flatten)]
     pub select: Select,
 
@@ -53,7 +53,7 @@ pub(super) struct DropsArgs {
     pub json: bool,
 }
 
-/// Shows the drops of the selected controllers. `offline` is that of [`status::run`].
+/// Shows the drops of the selected controllers. For `offline` see [`status::run`].
 ///
 /// # Errors
 /// A controller is missing, does not answer or stops, or standard output cannot be written.
@@ -114,7 +114,7 @@ fn describe_text(line: &str) -> anyhow::Result<String> {
     Ok(describe(&event))
 }
 
-/// A line of the stream, after the model of tcpdump.
+/// Describes a line of the stream, in the style of tcpdump.
 fn describe(line: &DropLine) -> String {
     match line {
         DropLine::Drop(drop) => {
@@ -177,7 +177,7 @@ mod tests {
     use super::*;
     use crate::control::tests::{Running, event, sample};
 
-    /// Output that the test can read, and that fails after some lines.
+    /// Output that the test can read, and that fails after a number of lines.
     #[derive(Clone)]
     struct Output {
         text: Arc<Mutex<String>>,
@@ -220,7 +220,7 @@ mod tests {
         ControlSocket { interface: interface.to_owned(), path: running.socket() }
     }
 
-    /// Waits until the follower has subscribed: what happens before, it does not get.
+    /// Waits until the follower has subscribed, since it gets only later events.
     async fn until_followed(running: &Running) {
         while running.followers() == 0 {
             tokio::time::sleep(Duration::from_millis(5)).await;

@@ -1,4 +1,4 @@
-//! `mtd events`: what has happened, and what happens.
+//! `mtd events`: shows recent events, or follows events as they happen.
 
 use std::fmt::Write as _;
 use std::io;
@@ -17,19 +17,19 @@ use crate::status::{EventDocument, EventLine, PathEvent, SessionEvent};
 
 /// Show what happens: sessions, paths, registrations, settings, trouble, dropped packets
 ///
-/// The last events that the controller keeps (256, and 64 dropped packets), the oldest first. With --follow: those to
-/// come, until Ctrl-C. Exit status: 0 if all is well, 1 if a controller is missing, does not answer or stops, 2 for a
-/// wrong command line.
+/// Shows the last events, which the controller keeps (256, and 64 dropped packets), the oldest first. With --follow:
+/// events as they happen, until Ctrl-C. Exit status: 0 if all is well, 1 if a controller is missing, does not answer or
+/// stops, 2 for a wrong command line.
 ///
-/// With --json: one object a line, which has `number`, `time_ns` and `kind`, and a field of the kind's name; or
-/// {"lost": n} where this program was too slow to see n of them. docs/events.md says what they mean.
+/// With --json: one object a line, either an event with the keys `number`, `time_ns`, `kind` and one named after the kind,
+/// or {"lost": n} where this program was too slow to see n events. docs/events.md says what they mean.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "Examples:\n  \
     sudo mtd events\n  \
     sudo mtd events --follow --interface eth0\n  \
     sudo mtd events --follow --json | jq 'select(.kind == \"session\").session'")]
 pub(super) struct EventsArgs {
-    /// Which controllers.
+    /// The controllers to ask.
     #[command(flatten)]
     pub select: Select,
 
@@ -94,12 +94,12 @@ fn describe(line: &str, style: Style) -> anyhow::Result<String> {
     };
     let time = SystemTime::UNIX_EPOCH + Duration::from_nanos(event.time_ns);
     let time = humantime::format_rfc3339_millis(time);
-    // Padded before it is coloured: what colours a terminal has no width.
+    // Padded before it is coloured, since the escape sequences count as characters but take no room on a terminal.
     let kind = style.heading(&format!("{:13}", event.kind));
     Ok(format!("{time} {kind} {}", what(&event)))
 }
 
-/// What has happened, in words.
+/// Describes an event in words.
 fn what(event: &EventDocument) -> String {
     if let Some(drop) = &event.drop {
         return super::drops::packet(drop);
@@ -132,6 +132,9 @@ fn what(event: &EventDocument) -> String {
     if let Some(task) = &event.task {
         let then = if task.restarted { "started again" } else { "the controller stops" };
         return format!("{}: {}; {then}", task.name, task.why);
+    }
+    if let Some(repair) = &event.repair {
+        return format!("{}, which somebody else had changed: {}", repair.device, repair.changes.join(", "));
     }
     "of a kind that this version does not know".to_owned()
 }

@@ -1,4 +1,4 @@
-//! Following several controllers at a time, for commands that print lines as they come.
+//! Following several controllers at a time, for commands that print lines as they arrive.
 
 use std::future::{Future, pending};
 use std::io::{self, Write};
@@ -12,7 +12,7 @@ use super::{output, status};
 use crate::control::client::Lines;
 use crate::control::{ControlError, ControlSocket};
 
-/// Lines that wait for standard output.
+/// Maximum number of lines that wait for standard output.
 const QUEUED_LINES: usize = 64;
 
 /// Ready at Ctrl-C.
@@ -23,9 +23,9 @@ pub(super) async fn interrupt() {
     }
 }
 
-/// Writes what the controllers report, until `stop` is ready or nobody reads `output` any more, which are both
-/// success, or until all of them have stopped, which is a failure. `connect` begins to follow one; lines are printed as
-/// they come if `json`, else as `describe` has them.
+/// Writes what the controllers report until `stop` is ready or nobody reads `output` any more (both are success), or until
+/// all controllers have stopped (a failure). `connect` begins to follow a controller. With `json`, lines are printed as
+/// they arrive, otherwise as `describe` renders them.
 pub(super) async fn run<D>(
     sockets: Vec<ControlSocket>,
     connect: impl AsyncFn(&ControlSocket) -> Result<Lines, ControlError>,
@@ -62,15 +62,15 @@ where
             error => return output::quiet_if_unread(error),
         },
     }
-    // The printer ended because all readers had.
+    // The printer has ended because all readers had ended.
     while let Some(ended) = readers.join_next().await {
         failures.extend(ended.map_err(Into::into).and_then(|ended| ended).err());
     }
     status::joined(failures)
 }
 
-/// Prints on a thread of its own, which the process does not wait for at its end: when the reader of a pipe pauses,
-/// Ctrl-C works nevertheless.
+/// Prints on a separate thread, for which the process does not wait when it exits, so that Ctrl-C works even while the
+/// reader of a pipe pauses.
 fn spawn_printer(
     mut queue: mpsc::Receiver<String>,
     mut output: impl Write + Send + 'static,
@@ -90,7 +90,7 @@ fn spawn_printer(
     Ok(printed)
 }
 
-/// Passes lines of one controller on until it stops, which is an error, or until nobody wants them.
+/// Passes on the lines of one controller until the controller stops, which is an error, or until nobody reads them.
 async fn pass_on(
     socket: ControlSocket,
     mut from: Lines,

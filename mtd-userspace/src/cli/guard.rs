@@ -1,4 +1,4 @@
-//! `mtd confirm`, `mtd policy`, and the process that detaches what nobody confirms.
+//! `mtd confirm`, `mtd policy`, and the process that detaches an interface if nobody confirms.
 
 use std::io::{BufRead as _, BufReader, Write as _, stdout};
 use std::os::unix::process::CommandExt as _;
@@ -18,18 +18,18 @@ use crate::instance::RUN_DIR;
 use crate::model::{Enforcement, Policy};
 use crate::status::Guard;
 
-/// Shortest and longest time to confirm in.
+/// Shortest and longest time to confirm.
 const CONFIRM_RANGE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_hours(24));
 
-/// The line that the detaching process prints once it no longer depends on its parent.
+/// What the detaching process prints as soon as it no longer depends on its parent.
 const READY: &str = "ready";
 
-/// A policy in the words of the command line.
+/// A policy, as written on the command line.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(super) enum PolicyArg {
-    /// Packets that are not valid are dropped.
+    /// Drop packets that are not valid.
     Dark,
-    /// Packets that are not valid are counted by reason and passed to the kernel.
+    /// Count packets that are not valid by reason, and pass them to the kernel.
     Monitor,
 }
 
@@ -42,21 +42,23 @@ impl From<PolicyArg> for Policy {
     }
 }
 
-/// How to make prefixes dark.
+/// Options for making prefixes dark.
 #[derive(Args, Clone, Copy, Debug)]
 pub(super) struct EnforceArgs {
-    /// Take it back after this time unless `mtd confirm` comes, 1s to 24h.
+    /// Undo it after this time unless `mtd confirm` is run before; 1s to 24h.
     #[arg(long, value_name = "TIME", value_parser = confirm_within)]
     confirm_within: Option<Duration>,
-    /// Do it even where it cuts the SSH connection that this is typed over.
+    /// Do it even if it cuts the SSH connection over which this command is run.
     #[arg(long)]
     force: bool,
 }
 
 impl EnforceArgs {
-    /// What is asked for with this policy; `None`: the one of the configuration, or in force.
+    /// The enforcement that these options ask for with this policy. `None`: the policy of the configuration, or the one in
+    /// force.
     pub(super) fn with(self, policy: Option<PolicyArg>) -> Enforcement {
-        Enforcement { policy: policy.map(Into::into), confirm_within: self.confirm_within, force: self.force }
+        let (confirm_within, force) = (self.confirm_within, self.force);
+        Enforcement { policy: policy.map(Into::into), confirm_within, force, again: false }
     }
 }
 
@@ -71,12 +73,15 @@ fn confirm_within(text: &str) -> Result<Duration, String> {
 /// Arguments of `mtd confirm`.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
-  mtd attach eth0 --confirm-within 60s    then see from elsewhere that you still get in, and
-  mtd confirm                             or after 60 seconds everything is as it was
+  mtd attach eth0 --confirm-within 60s    try it: check from another host that you can still log in, and then
+  mtd confirm                             keep it; otherwise it is undone after 60 seconds
+
+What nobody confirmed is noted in state_dir: `mtd run` enforces nothing from then on, and `mtd status` says so. `mtd confirm`
+enforces it after all; `mtd policy eth0 dark --confirm-within 60s` tries it again first.
 
 Exit status: 0 if what is attached stays, 1 if it is too late or nothing is attached.")]
 pub(super) struct ConfirmArgs {
-    /// The underlay interface [default: every one that waits].
+    /// The underlay interface [default: all that wait for a confirmation].
     #[arg(value_name = "IFACE")]
     interface: Option<String>,
     /// Control socket, if the configuration moved it.
@@ -90,16 +95,16 @@ pub(super) struct ConfirmArgs {
 /// Arguments of `mtd policy`.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
-  mtd policy eth0 monitor                 what would be dropped passes, and is counted: see `mtd drops`
+  mtd policy eth0 monitor                 packets that would be dropped pass, and are counted: see `mtd drops`
   mtd policy eth0 dark --confirm-within 60s
 
-Programs and sessions stay as they are: no packet sees a gap. Works with and without a controller. A configuration with a
-line policy = \"...\" has its own way again at the next start.")]
+Programs and sessions continue without interruption. Works with and without a controller. If the configuration has a line
+policy = \"...\", that applies again at the next start.")]
 pub(super) struct PolicyArgs {
     /// The underlay interface.
     #[arg(value_name = "IFACE")]
     interface: String,
-    /// What is done to packets for the protected prefixes that are not valid.
+    /// What to do with packets for the protected prefixes that are not valid.
     #[arg(value_enum)]
     policy: PolicyArg,
     #[command(flatten)]
@@ -120,7 +125,7 @@ pub(super) struct GuardArgs {
     interface: String,
 }
 
-/// One interface in what `--json` prints.
+/// One interface in the output of `--json`.
 #[derive(Serialize)]
 struct Changed<'a> {
     interface: &'a str,
@@ -138,6 +143,9 @@ pub(super) async fn confirm(args: ConfirmArgs) -> anyhow::Result<()> {
     ensure!(!sockets.is_empty(), "nothing of mtd is attached in this network namespace");
     let mut changed = Vec::new();
     for socket in sockets {
+        if args.socket.is_none() {
+            controller::require_way_back_after_confirming(&socket.interface)?;
+        }
         let guard = match control::client::confirm(&socket.path).await {
             Err(ControlError::NotRunning { .. }) if args.socket.is_none() => {
                 controller::confirm(&socket.interface)?
@@ -149,10 +157,10 @@ pub(super) async fn confirm(args: ConfirmArgs) -> anyhow::Result<()> {
     report(&changed, args.json, |guard| format!("confirmed: {} to stay", guard.policy))
 }
 
-/// Everything that is attached in this network namespace.
+/// The control sockets of everything that is attached in this network namespace.
 fn all() -> Result<Vec<ControlSocket>, ControlError> {
     let pins = own_interfaces(&Path::new(bpffs::DEFAULT_PATH).join("mtd"), "")?;
-    // Names in bpffs have colons for dots.
+    // Names in bpffs have colons in place of dots.
     pins.iter().map(|name| ControlSocket::of(Path::new(RUN_DIR), &name.replace(':', "."))).collect()
 }
 
@@ -195,10 +203,10 @@ fn report(changed: &[(String, Guard)], json: bool, say: impl Fn(&Guard) -> Strin
     output::print(&changed.iter().map(line).collect::<Vec<_>>().concat())
 }
 
-/// Starts the process that detaches an interface when nobody confirms. It outlives this one, its terminal and its
+/// Starts the process that detaches an interface if nobody confirms. It outlives this process, its terminal and its login
 /// session.
 pub(super) fn spawn(interface: &str) -> anyhow::Result<()> {
-    // This program, also where its file has been replaced.
+    // Runs this very program, even if its file has been replaced.
     let mut child = Command::new("/proc/self/exe")
         .arg0("mtd")
         .args(["guard", interface])
@@ -207,20 +215,20 @@ pub(super) fn spawn(interface: &str) -> anyhow::Result<()> {
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
-        .context("cannot start the process that detaches when nobody confirms")?;
+        .context("cannot start the process that detaches the interface if nobody confirms")?;
     let mut line = String::new();
     if let Some(output) = child.stdout.take() {
         BufReader::new(output).read_line(&mut line)?;
     }
     if line.trim() != READY {
-        bail!("the process that detaches when nobody confirms has ended at once ({})", child.wait()?);
+        bail!("the process that detaches the interface if nobody confirms ended at once ({})", child.wait()?);
     }
     Ok(())
 }
 
 /// `mtd guard`.
 pub(super) async fn guard(args: GuardArgs) -> anyhow::Result<()> {
-    // In a session of its own, so that no terminal's hang-up ends it.
+    // In a session of its own, so that closing the terminal does not end it.
     nix::unistd::setsid().context("cannot begin a session")?;
     let mut output = stdout();
     writeln!(output, "{READY}").and_then(|()| output.flush()).context("nobody waits for this process")?;

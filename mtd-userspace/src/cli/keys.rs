@@ -1,4 +1,4 @@
-//! `mtd genkey`, `mtd genpsk` and `mtd pubkey`: as the commands of `wg` with these names (requirement MT-27).
+//! `mtd genkey`, `mtd genpsk` and `mtd pubkey`, which work like the commands of `wg` with these names (requirement MT-27).
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -10,8 +10,8 @@ use zeroize::Zeroizing;
 
 use crate::keys::{KEY_CHARACTERS, KeyTextError, SecretKey};
 
-/// Prints a new X25519 private key to standard output; warns on standard error when that is a file which its
-/// group or others may reach.
+/// Prints a new X25519 private key to standard output. Warns on standard error if standard output is a file that its group
+/// or others may access.
 ///
 /// # Errors
 /// The operating system has no random numbers, or standard output cannot be written.
@@ -19,7 +19,7 @@ pub(super) fn genkey() -> anyhow::Result<()> {
     print_secret(&SecretKey::generate()?)
 }
 
-/// Prints a new pre-shared key as [`genkey`] prints a private key.
+/// Prints a new pre-shared key, in the same way as [`genkey`].
 ///
 /// # Errors
 /// The operating system has no random numbers, or standard output cannot be written.
@@ -30,8 +30,7 @@ pub(super) fn genpsk() -> anyhow::Result<()> {
 /// Reads a private key from standard input and prints its public key to standard output.
 ///
 /// # Errors
-/// Standard input holds no key (the error does not show what it holds) or cannot be read, or standard output
-/// cannot be written.
+/// Standard input is not a key (the error does not show it) or cannot be read, or standard output cannot be written.
 pub(super) fn pubkey() -> anyhow::Result<()> {
     write_public(unbuffered(io::stdin().as_fd())?, io::stdout().lock())
 }
@@ -42,19 +41,20 @@ fn print_secret(key: &SecretKey) -> anyhow::Result<()> {
     write_secret(key, output)
 }
 
-/// The same open file, without the buffers of the standard library, which nobody wipes.
+/// The same open file without the buffers of the standard library, which are never wiped.
 fn unbuffered(fd: BorrowedFd<'_>) -> anyhow::Result<File> {
     Ok(File::from(fd.try_clone_to_owned().context("standard input or output is closed")?))
 }
 
-/// `wg` looks at others only; mtd refuses key files that the group can reach as well, so it warns of both.
+/// Warns if others than its owner may access the file. Unlike `wg`, this includes the file's group, since mtd refuses key
+/// files that their group can access.
 fn warn_if_exposed(output: &File, mut warnings: impl Write) {
     let exposed = output.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.mode() & 0o077 != 0);
     if exposed {
         // A warning that cannot be shown is no reason to withhold the key.
         let _ = writeln!(
             warnings,
-            "warning: writing a secret key to a file that others than its owner can reach; \
+            "warning: writing a secret key to a file that users other than its owner can access; \
              run chmod 600 on it, and umask 077 before the next time"
         );
     }

@@ -1,4 +1,4 @@
-//! The log: for people, for programs, for the journal.
+//! The log: as text for people, as JSON for programs, with priorities for the journal.
 
 use std::fmt;
 use std::io::{IsTerminal as _, Write as _, stderr};
@@ -13,16 +13,16 @@ use tracing_subscriber::fmt::format::{Format, Full, Writer};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
-/// How log lines are written.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum LogFormat {
-    /// Text; in the journal without what that adds itself.
+    /// Text; in the journal without time and level, which the journal adds itself.
     Human,
-    /// An object a line: `timestamp`, `level`, `fields`.
+    /// One JSON object a line: `timestamp`, `level`, `fields`.
     Json,
 }
 
-/// Begins to log, to standard error.
+/// Starts logging to standard error.
 pub(super) fn start(verbose: u8, format: LogFormat) {
     let default = match verbose {
         // Misbehaviour of DHT nodes is not logged; mtd itself reports when the DHT is out of reach.
@@ -40,23 +40,23 @@ pub(super) fn start(verbose: u8, format: LogFormat) {
     }
 }
 
-/// Keeps what this process has in memory, keys among it, out of core dumps, whatever the host does with those.
+/// Prevents core dumps of this process, because its memory contains keys.
 ///
 /// # Errors
 /// The kernel refuses.
 pub(super) fn forbid_core_dumps() -> nix::Result<()> {
-    // Where dumps are piped to a program, the limit does not count; where they are not, both do.
+    // The limit has no effect where dumps are piped to a program; the other setting works there too.
     setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
     nix::sys::prctl::set_dumpable(false)
 }
 
-/// Whether standard error leads to systemd's journal, as `JOURNAL_STREAM` has it (systemd.exec(5)).
+/// Whether standard error goes to systemd's journal, according to `JOURNAL_STREAM` (systemd.exec(5)).
 fn is_journal() -> bool {
     let Ok(stream) = std::env::var("JOURNAL_STREAM") else { return false };
     fstat(stderr().as_fd()).is_ok_and(|file| stream == format!("{}:{}", file.st_dev, file.st_ino))
 }
 
-/// Lines with a priority in front (sd-daemon(3)) in the place of time, level and colours.
+/// Lines that begin with a priority (sd-daemon(3)) instead of time, level and colours.
 struct Journal(Format<Full, ()>);
 
 impl Journal {
@@ -81,7 +81,7 @@ where
     }
 }
 
-/// The priority of syslog(3).
+/// The priority as in syslog(3).
 const fn priority(level: Level) -> u8 {
     match level {
         Level::ERROR => 3,
@@ -91,7 +91,7 @@ const fn priority(level: Level) -> u8 {
     }
 }
 
-/// Says what went wrong, with its causes.
+/// Prints an error with its causes to standard error.
 pub(super) fn complain(error: &anyhow::Error) {
     // There is nowhere left to report a failure.
     let _ = writeln!(stderr(), "mtd: {error:#}");

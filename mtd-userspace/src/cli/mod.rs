@@ -1,4 +1,4 @@
-//! The command line: a module a subcommand.
+//! The command line: one module for each subcommand.
 
 mod check;
 mod debug;
@@ -31,20 +31,20 @@ use crate::controller;
     max_term_width = 100,
     after_help = "Examples:
   mtd genpsk > /etc/mtd/keys/laptop.key   make a key for both ends of a session
-  mtd check                               is the configuration right?
+  mtd check                               check the configuration
   mtd run -c /etc/mtd/mtd.toml            run the controller until Ctrl-C
-  mtd peers add laptop PUBLIC_KEY         let a client come
-  mtd status                              what is going on
-  mtd drops --follow                      who is knocking
-  mtd events --follow                     what happens
+  mtd peers add laptop PUBLIC_KEY         register a client
+  mtd status                              show the state of controller and sessions
+  mtd drops --follow                      show dropped packets as they come
+  mtd events --follow                     show events as they happen
 
-Exit status: 0 success, 1 failure, 2 wrong usage; `mtd status` has more to say with it."
+Exit status: 0 success, 1 failure, 2 wrong usage; `mtd status` has further values."
 )]
 struct Cli {
-    /// Log more: -v for debug, -vv for trace. The environment variable `MTD_LOG` takes filters, as in `mtd=debug`.
+    /// Log more: -v for debug, -vv for trace. The environment variable `MTD_LOG` takes filters such as `mtd=debug`.
     #[arg(short, long, action = ArgAction::Count, global = true)]
     verbose: u8,
-    /// How the log is written.
+    /// Format of the log.
     #[arg(long, value_name = "FORMAT", value_enum, default_value = "human", global = true)]
     log_format: LogFormat,
     #[command(subcommand)]
@@ -62,42 +62,45 @@ enum Command {
     /// Read a private key from standard input and print its public key.
     #[command(after_help = "Example: mtd pubkey < private.key > public.key")]
     Pubkey,
-    /// Check a configuration, and change nothing.
+    /// Check a configuration without changing anything.
     Check(check::CheckArgs),
     /// Run the controller in the foreground.
     Run(run::RunArgs),
     /// Make the protected prefixes dark, without a controller.
     Attach(run::AttachArgs),
-    /// Take away whatever mtd has attached to an interface.
+    /// Remove everything that mtd has attached to an interface.
     Detach(run::DetachArgs),
-    /// Keep what `--confirm-within` would take back.
+    /// Keep what `--confirm-within` would undo.
     Confirm(guard::ConfirmArgs),
-    /// Change what is done to packets that are not valid: dropping or counting.
+    /// Change what happens to packets that are not valid: they are dropped, or only counted.
     Policy(guard::PolicyArgs),
-    /// Detach an interface when nobody confirms.
+    /// Detach an interface if nobody confirms.
     #[command(hide = true)]
     Guard(guard::GuardArgs),
     /// Show the state of the controller and its sessions.
     Status(status::StatusArgs),
     /// Show the sessions with registered clients and with servers.
     Sessions(sessions::SessionsArgs),
-    /// Register clients, remove them, list them.
+    /// Register, remove and list clients.
     Peers(peers::PeersArgs),
-    /// Have the controller read configuration and registered clients again.
+    /// Make the controller read its configuration and the registered clients again.
     Reload(peers::ReloadArgs),
-    /// Show what was dropped and why.
+    /// Show which packets are dropped, and why.
     Drops(drops::DropsArgs),
     /// Show what happens: sessions, paths, registrations, settings, trouble, dropped packets.
     Events(events::EventsArgs),
     /// Print the link to the web view.
     Web(web::WebArgs),
-    /// Look into the DHT, put things into it, or serve a private one.
+    /// Look something up in the DHT, store something in it, or serve a private one.
     Dht(dht::DhtArgs),
     /// Reports for developers.
     Debug(debug::DebugArgs),
 }
 
-/// Runs the command that the arguments name.
+/// Exit status of `mtd run` when nobody has confirmed. The unit has it in `RestartPreventExitStatus=`.
+const UNCONFIRMED: u8 = 5;
+
+/// Runs the command given by the arguments.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     logging::start(cli.verbose, cli.log_format);
@@ -108,7 +111,11 @@ pub fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             complain(&error);
-            ExitCode::FAILURE
+            if error.is::<controller::Unconfirmed>() {
+                ExitCode::from(UNCONFIRMED)
+            } else {
+                ExitCode::FAILURE
+            }
         }
     }
 }

@@ -1,4 +1,4 @@
-//! How `mtd` writes for people: sections, tables, units, a few colours.
+//! Output for people: sections, tables, units, a few colours.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -16,7 +16,7 @@ pub(super) struct Style {
 }
 
 impl Style {
-    /// Colours when standard output is a terminal that knows them and `NO_COLOR` is not set.
+    /// With colours if standard output is a terminal that supports them and `NO_COLOR` is not set.
     pub(super) fn of_stdout() -> Self {
         let unwanted = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let unknown = env::var_os("TERM").is_none_or(|terminal| terminal == "dumb");
@@ -34,7 +34,7 @@ impl Style {
         self.paint("1", text)
     }
 
-    /// What the operator should look at.
+    /// Text that should catch the operator's eye.
     pub(super) fn hint(self, text: &str) -> String {
         self.paint("33", text)
     }
@@ -44,7 +44,7 @@ impl Style {
     }
 }
 
-/// A title with rows of `label: value` below it, the values aligned.
+/// A title, and below it rows of `label: value` with aligned values.
 #[derive(Debug)]
 pub(super) struct Section {
     style: Style,
@@ -70,12 +70,12 @@ impl Section {
         self.rows.push(Row { label, value: value.to_string(), is_hint: false });
     }
 
-    /// Adds a row that stands out, if there is a hint.
+    /// Adds a row with the hint, if there is one; it stands out.
     pub(super) fn hint(&mut self, hint: Option<&str>) {
         self.rows.extend(hint.map(|hint| Row { label: "hint", value: hint.to_owned(), is_hint: true }));
     }
 
-    /// Adds a row that warns.
+    /// Adds a row with a warning; it stands out.
     pub(super) fn warning(&mut self, text: &str) {
         self.rows.push(Row { label: "warning", value: text.to_owned(), is_hint: true });
     }
@@ -118,7 +118,7 @@ pub(super) fn drop_table(style: Style, title: &str, drops: &BTreeMap<String, u64
     text
 }
 
-/// A title and a table below it, the columns aligned; `none` behind the title when there are no rows.
+/// A title, and below it a table with aligned columns; without rows, the title followed by `none`.
 pub(super) fn table<const N: usize>(
     style: Style,
     title: &str,
@@ -141,19 +141,19 @@ pub(super) fn table<const N: usize>(
     text
 }
 
-/// The items with commas between them, a hyphen when there are none.
+/// The items separated by commas, or a hyphen if there are none.
 pub(super) fn list_or_dash<T: ToString>(items: &[T]) -> String {
     let items: Vec<_> = items.iter().map(ToString::to_string).collect();
     if items.is_empty() { "-".to_owned() } else { items.join(",") }
 }
 
-/// What a drop reason means; a controller may be newer than this program and count reasons that it does not know.
+/// The meaning of a drop reason. A controller may be newer than this program, and count reasons unknown to it.
 fn meaning(name: &str) -> &'static str {
     let reason = DropReason::ALL.iter().find(|reason| reason.name() == name);
     reason.map_or("(unknown to this version of mtd)", |reason| reason.help())
 }
 
-/// A number of bytes in the largest binary unit of which there is at least one.
+/// A number of bytes in the largest binary unit that does not exceed it.
 pub(super) fn bytes(count: u64) -> String {
     const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     if count < 1024 {
@@ -163,9 +163,9 @@ pub(super) fn bytes(count: u64) -> String {
     format!("{:.2} {}", count as f64 / (1_u64 << (10 * unit)) as f64, UNITS[unit as usize - 1])
 }
 
-/// A span of time given in seconds, in its two largest units.
+/// A span of time, given in seconds, in its two largest units.
 pub(super) fn span(seconds: f64) -> String {
-    // Clocks that disagree can make it negative.
+    // It can be negative if clocks disagree.
     let whole = Duration::try_from_secs_f64(seconds).unwrap_or_default().as_secs();
     let (days, hours, minutes) = (whole / 86_400, whole / 3_600 % 24, whole / 60 % 60);
     match (days, hours, minutes) {
@@ -177,7 +177,7 @@ pub(super) fn span(seconds: f64) -> String {
     }
 }
 
-/// Writes to standard output. A reader that is gone (`mtd status | head -1`) is no error.
+/// Writes to standard output. It is no error if the reader has closed the pipe, as in `mtd status | head -1`.
 ///
 /// # Errors
 /// Standard output cannot be written.

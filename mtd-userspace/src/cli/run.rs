@@ -9,29 +9,33 @@ use super::guard::{self, EnforceArgs, PolicyArg};
 use super::output;
 use crate::config::Config;
 use crate::controller;
+use crate::model::Enforcement;
 
-/// Configuration file when none is named.
+/// Default configuration file.
 pub(super) const DEFAULT_CONFIG: &str = "/etc/mtd/mtd.toml";
 
 /// Arguments of `mtd run`.
 #[derive(Debug, Args)]
 #[command(after_help = "Example: mtd run -c /etc/mtd/mtd.toml
 
-Runs until SIGINT or SIGTERM, and then leaves nothing behind. After any other end (SIGKILL, a crash) the data plane
-goes on for as long as slots are loaded (`horizon`); the next `mtd run` takes it over.")]
+Exit status: 0 when told to stop, 5 when nobody confirmed in time (see --confirm-within), 1 after any other failure. After
+an enforcement that nobody confirmed, nothing is enforced at further starts until `mtd confirm`, or a start with --policy dark.
+
+Runs until SIGINT or SIGTERM, and then leaves nothing behind. If it ends in any other way (SIGKILL, a crash), the data plane
+continues for as long as slots are loaded (`horizon`); the next `mtd run` takes it over.")]
 pub(super) struct RunArgs {
     /// Configuration file.
     #[arg(short, long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
     config: PathBuf,
-    /// What is done to packets for the protected prefixes that are not valid [default: as configured, or as it is].
+    /// What to do with packets for the protected prefixes that are not valid [default: as configured, or unchanged].
     #[arg(long, value_enum)]
     policy: Option<PolicyArg>,
     #[command(flatten)]
     enforce: EnforceArgs,
-    /// File with a number of ns that is added to the wall clock, read again at every tick (100 ms): for rehearsals.
+    /// File with a number of ns to add to the wall clock, read again at every tick (100 ms): to try out wrong clocks.
     #[arg(long, value_name = "FILE", hide = true)]
     wall_clock_offset_file: Option<PathBuf>,
-    /// Another BPF object than the one that is built in, such as one whose programs write log lines (read with -v).
+    /// BPF object to use instead of the built-in one, such as one whose programs write log lines (shown with -v).
     #[arg(long, value_name = "FILE", hide = true)]
     object: Option<PathBuf>,
 }
@@ -40,19 +44,19 @@ pub(super) struct RunArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   mtd attach eth0 --policy monitor        see with `mtd drops` what would be lost
-  mtd attach eth0 --confirm-within 60s    try it; `mtd confirm` keeps it
+  mtd attach eth0 --confirm-within 60s    try it for 60 seconds; `mtd confirm` keeps it
   mtd attach eth0
 
-From then on everything towards the protected prefixes is dropped, also while no controller runs. `mtd run` adds the
+From then on everything towards the protected prefixes is dropped, even while no controller is running. `mtd run` adds the
 sessions; when it ends, the prefixes stay dark until `mtd detach`.
 
-Where that would cut the SSH connection that this is typed over, it is refused. With --confirm-within the programs open
-by themselves when the time is over, whatever else has died by then.")]
+Refuses to cut the SSH connection over which it is run. With --confirm-within the programs let everything pass again when
+the time is over, even if every process of mtd has died by then.")]
 pub(super) struct AttachArgs {
     /// The underlay interface; must be the one of the configuration.
     #[arg(value_name = "IFACE")]
     interface: String,
-    /// What is done to packets for the protected prefixes that are not valid [default: as configured, or as it is].
+    /// What to do with packets for the protected prefixes that are not valid [default: as configured, or unchanged].
     #[arg(long, value_enum)]
     policy: Option<PolicyArg>,
     #[command(flatten)]
@@ -66,18 +70,18 @@ pub(super) struct AttachArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   mtd detach eth0
-  mtd detach --all            whatever is left of mtd in this network namespace; nothing is no error
-  mtd detach --all --force    and ends controllers that run
+  mtd detach --all            everything that is left of mtd in this network namespace; it is no error if nothing is
+  mtd detach --all --force    the same, and end running controllers first
 
-Removes programs, links, maps, control socket and tunnel device. Refuses while a controller runs: stop that first.")]
+Removes programs, links, maps, control socket and tunnel device. Refuses while a controller is running: stop that first.")]
 pub(super) struct DetachArgs {
     /// The underlay interface.
     #[arg(value_name = "IFACE", required_unless_present = "all")]
     interface: Option<String>,
-    /// Everything of mtd in this network namespace, also what is half removed.
+    /// Remove everything of mtd in this network namespace, even if it is half removed already.
     #[arg(long, conflicts_with = "interface")]
     all: bool,
-    /// End controllers that run: ask first, kill after ten seconds.
+    /// End running controllers: ask them to stop, and kill them after ten seconds.
     #[arg(long, requires = "all")]
     force: bool,
 }
@@ -85,7 +89,7 @@ pub(super) struct DetachArgs {
 pub(super) async fn run(args: RunArgs) -> anyhow::Result<()> {
     let config = Config::load(&args.config)?;
     let options = controller::Options {
-        // Also when this process is told to read it again, from wherever.
+        // Absolute, so that a reload finds the file whatever the working directory is then.
         config_file: Some(std::path::absolute(&args.config)?),
         wall_clock_offset_file: args.wall_clock_offset_file,
         enforcement: args.enforce.with(args.policy),
@@ -104,7 +108,8 @@ pub(super) async fn attach(args: AttachArgs) -> anyhow::Result<()> {
             args.interface
         );
     }
-    if controller::attach(&config, &args.enforce.with(args.policy)).await? {
+    let asked = Enforcement { again: true, ..args.enforce.with(args.policy) };
+    if controller::attach(&config, &asked).await? {
         guard::spawn(&args.interface)?;
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! `mtd sessions`: a line for each session with a registered client or a server.
+//! `mtd sessions`: one line for each session with a registered client or a server.
 
 use clap::Args;
 use serde::Serialize;
@@ -10,7 +10,7 @@ use crate::status::{Session, SessionRole, Status};
 
 /// Show the sessions with registered clients and with servers
 ///
-/// One line each; `mtd status` says more. Statically configured peers are in `mtd status` only. Exit status: 0 if all is
+/// Shows one line for each; `mtd status` shows more, and also the statically configured peers. Exit status: 0 if all is
 /// well, 1 if a controller is missing or does not answer, 2 for a wrong command line.
 ///
 /// With --json: one object, {"schema": 1, "instances": [...]}, whose elements have the keys `interface` and `sessions`.
@@ -19,7 +19,7 @@ use crate::status::{Session, SessionRole, Status};
     sudo mtd sessions\n  \
     sudo mtd sessions --json | jq '.instances[].sessions[] | select(.state != \"open\").name'")]
 pub(super) struct SessionsArgs {
-    /// Which controllers.
+    /// The controllers to ask.
     #[command(flatten)]
     pub select: Select,
 
@@ -28,7 +28,7 @@ pub(super) struct SessionsArgs {
     pub json: bool,
 }
 
-/// Shows the sessions of the selected controllers. `offline` is that of [`status::run`].
+/// Shows the sessions of the selected controllers. For `offline` see [`status::run`].
 ///
 /// # Errors
 /// A controller is missing or does not answer, or standard output cannot be written.

@@ -12,19 +12,19 @@ use crate::instance::{Instance, RUN_DIR, WEB_SUFFIX};
 
 /// Arguments of `mtd web`.
 #[derive(Args, Debug)]
-#[command(after_help = "For a browser elsewhere: ssh -L 8674:[::1]:8674 HOST, and there: sudo mtd web
+#[command(after_help = "From another machine: ssh -L 8674:[::1]:8674 HOST, and on HOST: sudo mtd web
 
-Whoever has the token in the link sees the moving addresses; another one is made at the next start.")]
+Whoever has the token in the link can see the moving addresses. Each start after a clean stop makes a new one.")]
 pub(super) struct WebArgs {
     /// Underlay interface [default: all in this network namespace]
     #[arg(short, long, value_name = "IFACE")]
     interface: Option<String>,
 }
 
-/// Prints the links of this network namespace, one a line.
+/// Prints the links to the web views of this network namespace, one a line.
 ///
 /// # Errors
-/// There is none, or it cannot be read.
+/// There is no link, or one cannot be read.
 pub(super) fn run(args: &WebArgs) -> anyhow::Result<()> {
     output::print(&links(Path::new(RUN_DIR), args.interface.as_deref())?)
 }

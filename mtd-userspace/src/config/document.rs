@@ -28,7 +28,8 @@ use crate::web::section::{self as web, WEB};
 pub struct Config<K = SecretKey> {
     /// Name of the underlay interface.
     pub interface: String,
-    /// The protected prefixes, 1 to 4, 64 to 112 bits each, host bits zero, without overlap (requirement MT-06);
+    /// The protected prefixes, 1 to 4, without overlap: 64 to 112 bits each, host bits zero (requirement MT-06), or all of
+    /// them single addresses, 128 bits;
     /// empty when `follow_prefix` is set.
     pub prefixes: Vec<Ipv6Net>,
     /// The protected prefix is the /64 of the interface's global address, whichever that is at the time. Only with

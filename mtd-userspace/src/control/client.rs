@@ -24,7 +24,7 @@ use crate::status::{Client, Guard, Registered, Reload, SCHEMA, Status};
 
 /// How long a controller may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long it may take to read the registry again: it may have some hundred thousand files.
+/// How long a controller may take to read the registry again, which may have some hundred thousand files.
 const RELOAD_TIMEOUT: Duration = Duration::from_mins(1);
 /// Longest answer that is read, in bytes: enough for tens of thousands of peers.
 const MAX_ANSWER_BYTES: usize = 64 << 20;
@@ -43,7 +43,7 @@ pub async fn status(socket: &Path) -> Result<Status, ControlError> {
 /// Asks the controller behind `socket` for the registered clients.
 ///
 /// # Errors
-/// As [`status`]; [`ControlError::Refused`] when it is no server.
+/// As [`status`]; [`ControlError::Refused`] when the controller takes no clients.
 pub async fn peers(socket: &Path) -> Result<Registered, ControlError> {
     document(socket, ANSWER_TIMEOUT, Method::GET, PEERS_PATH).await
 }
@@ -51,7 +51,7 @@ pub async fn peers(socket: &Path) -> Result<Registered, ControlError> {
 /// Has the controller behind `socket` register a client.
 ///
 /// # Errors
-/// As [`status`]; [`ControlError::Refused`] when name or key cannot be taken.
+/// As [`status`]; [`ControlError::Refused`] when the name or the key is not acceptable.
 pub async fn add_peer(socket: &Path, peer: &NewPeer) -> Result<Client, ControlError> {
     in_time(socket, ANSWER_TIMEOUT, async {
         let exchange = Exchange::send(socket, Method::POST, PEERS_PATH, json(socket, peer)?).await?;
@@ -76,7 +76,7 @@ pub async fn remove_peer(socket: &Path, name: &str) -> Result<Client, ControlErr
 /// Has the controller behind `socket` read the registry again.
 ///
 /// # Errors
-/// As [`status`], the time-out being a minute.
+/// As [`status`], with a time-out of a minute.
 pub async fn reload(socket: &Path) -> Result<Reload, ControlError> {
     document(socket, RELOAD_TIMEOUT, Method::POST, RELOAD_PATH).await
 }
@@ -84,7 +84,7 @@ pub async fn reload(socket: &Path) -> Result<Reload, ControlError> {
 /// Has the controller behind `socket` make the present enforcement permanent.
 ///
 /// # Errors
-/// As [`status`]; [`ControlError::Refused`] when it is too late.
+/// As [`status`]; [`ControlError::Refused`] when the time to confirm is over.
 pub async fn confirm(socket: &Path) -> Result<Guard, ControlError> {
     document(socket, ANSWER_TIMEOUT, Method::POST, CONFIRM_PATH).await
 }
@@ -101,7 +101,7 @@ pub async fn set_policy(socket: &Path, policy: &NewPolicy) -> Result<Guard, Cont
     .await
 }
 
-/// Requests a document with a schema, without sending a body.
+/// Requests a document that names its schema. Sends no body.
 async fn document<T: DeserializeOwned>(
     socket: &Path,
     patience: Duration,
@@ -121,7 +121,8 @@ async fn document<T: DeserializeOwned>(
     .await
 }
 
-/// The events of the controller behind `socket`: those that it has kept, or all that happen after this has returned.
+/// The events of the controller behind `socket`: those that it has kept or, with `follow`, all that happen after this
+/// function has returned.
 ///
 /// # Errors
 /// As [`status`].
@@ -130,7 +131,7 @@ pub async fn events(socket: &Path, follow: bool) -> Result<Lines, ControlError> 
     lines(socket, &path).await
 }
 
-/// Follows the dropped packets of the controller behind `socket`: all that happen after this has returned.
+/// Follows the controller behind `socket`: yields all packets that it drops after this function has returned.
 ///
 /// # Errors
 /// As [`status`].
@@ -144,7 +145,7 @@ async fn lines(socket: &Path, path: &str) -> Result<Lines, ControlError> {
     Ok(Lines { exchange, socket: socket.to_owned(), buffer: BytesMut::new() })
 }
 
-/// The lines of an answer, as they come. Dropping it ends the connection.
+/// The lines of an answer, as they arrive. Dropping this closes the connection.
 #[derive(Debug)]
 pub struct Lines {
     exchange: Exchange,

@@ -1,4 +1,4 @@
-//! Requests about the enforcement.
+//! Requests that confirm or change what is enforced.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,12 +40,20 @@ impl Enforcer for Context {
     fn confirm(&self) -> Result<Guard, Refusal> {
         let too_late = |error: anyhow::Error| Refusal::new(Reason::Conflict, format!("{error:#}"));
         let document = self.sessions().confirm().map_err(too_late)?;
+        self.note.clear()?;
         self.bus.publish(Event::Enforcement(self.sessions().guard().clone()));
         Ok(document)
     }
 
     fn set_policy(&self, asked: &Enforcement) -> Result<Guard, Refusal> {
+        if asked.policy == Some(Policy::Dark) && asked.confirm_within.is_some() {
+            // Before it can lock anybody out.
+            self.note.write()?;
+        }
         let document = self.sessions().set_policy(asked)?;
+        if asked.policy == Some(Policy::Dark) && document.confirm_seconds_left.is_none() {
+            self.note.clear()?;
+        }
         self.bus.publish(Event::Enforcement(self.sessions().guard().clone()));
         Ok(document)
     }
@@ -74,5 +82,6 @@ async fn new_policy(body: Body) -> Result<Enforcement, Refusal> {
         policy: Some(*policy),
         confirm_within: confirm_within_ms.map(Duration::from_millis),
         force: false,
+        again: true,
     })
 }

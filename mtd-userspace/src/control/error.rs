@@ -35,14 +35,14 @@ pub enum ControlError {
         socket: PathBuf,
     },
 
-    /// Something else has the socket's name.
+    /// There is something else at the socket's path.
     #[error("{} is not a control socket; move it away, or choose another path", path.display())]
     NotASocket {
         /// The path.
         path: PathBuf,
     },
 
-    /// The path cannot be given to a socket.
+    /// The path is too long for a socket.
     #[error("{} is too long for the name of a Unix socket (at most 107 bytes); choose a shorter path", path.display())]
     PathTooLong {
         /// The path.
@@ -96,8 +96,8 @@ pub enum ControlError {
 
     /// The answer cannot be understood.
     #[error(
-        "the answer from {} is not a controller's of this version ({problem}); is the path right, and is the same \
-         version of mtd running?",
+        "the answer from {} is not a controller's of this version ({problem}); check the path, and that the same version \
+         of mtd is running",
         socket.display()
     )]
     Unintelligible {
@@ -117,7 +117,7 @@ impl ControlError {
         }
     }
 
-    /// The error for an exchange that HTTP could not finish.
+    /// The error for an exchange that broke off.
     pub(super) fn broken(socket: &Path, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self::Broken { socket: socket.to_owned(), source: source.into() }
     }

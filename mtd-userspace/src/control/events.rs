@@ -16,15 +16,14 @@ use crate::dataplane::boot_time;
 use crate::events::{Bus, Event, Kind, Received, Record, Subscriber};
 use crate::http::{self, Closing, Reason, Refusal};
 use crate::status::{DropLine, DroppedPacket, EventDocument, EventLine};
-use crate::subsystem::Reports;
 
-/// Followers at a time: fewer than the connections of the socket, so that a status request always gets through.
+/// How many clients may follow events at a time: fewer than the connections of the socket, so that a request for the status
+/// is always served.
 const MAX_FOLLOWERS: usize = 32;
 
 #[derive(Clone)]
 struct Handler {
     bus: Arc<Bus>,
-    reports: Arc<dyn Reports>,
     followers: Arc<Semaphore>,
 }
 
@@ -35,13 +34,12 @@ struct Asked {
     follow: bool,
 }
 
-/// The routes of these requests; `reports` provides the names of clients.
-pub(super) fn routes(bus: Arc<Bus>, reports: Arc<dyn Reports>) -> Router {
-    Router::new().route(DROPS_PATH, get(drops)).route(EVENTS_PATH, get(events)).with_state(Handler {
-        bus,
-        reports,
-        followers: Arc::new(Semaphore::new(MAX_FOLLOWERS)),
-    })
+/// The routes of these requests.
+pub(super) fn routes(bus: Arc<Bus>) -> Router {
+    Router::new()
+        .route(DROPS_PATH, get(drops))
+        .route(EVENTS_PATH, get(events))
+        .with_state(Handler { bus, followers: Arc::new(Semaphore::new(MAX_FOLLOWERS)) })
 }
 
 async fn drops(State(handler): State<Handler>, Extension(closing): Extension<Closing>) -> Response {
@@ -70,29 +68,29 @@ async fn events(
     Extension(closing): Extension<Closing>,
     asked: Result<Query<Asked>, QueryRejection>,
 ) -> Response {
-    let Handler { bus, reports, followers } = handler;
+    let Handler { bus, followers } = handler;
     match asked {
         Err(rejection) => Refusal::new(Reason::Invalid, rejection.body_text()).into_response(),
         Ok(Query(Asked { follow: false })) => {
-            let lines: Vec<_> = bus.history().iter().map(|record| line(record, &*reports)).collect();
+            let lines: Vec<_> = bus.history().iter().map(|record| line(record)).collect();
             http::lines(stream::iter(lines), closing, ())
         }
         Ok(Query(Asked { follow: true })) => {
             let Ok(permit) = followers.try_acquire_owned() else { return too_many("events") };
-            let lines = stream::unfold((bus.subscribe(None), reports), async |(mut events, reports)| {
+            let lines = stream::unfold(bus.subscribe(None), async |mut events| {
                 let line = match events.next().await {
                     Received::Lost(lost) => EventLine::Lost { lost },
-                    Received::Event(record) => line(&record, &*reports),
+                    Received::Event(record) => line(&record),
                 };
-                Some((line, (events, reports)))
+                Some((line, events))
             });
             http::lines(lines, closing, permit)
         }
     }
 }
 
-fn line(record: &Record, reports: &dyn Reports) -> EventLine {
-    EventLine::Event(Box::new(EventDocument::new(record, |key| reports.name_of(key), boot_time())))
+fn line(record: &Record) -> EventLine {
+    EventLine::Event(Box::new(EventDocument::new(record, boot_time())))
 }
 
 fn too_many(what: &str) -> Response {

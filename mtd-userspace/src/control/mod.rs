@@ -5,7 +5,7 @@
 //! | `GET /v1/status` | [`Status`](crate::status::Status) as JSON |
 //! | `GET /metrics` | [`metrics`](crate::metrics), in the text format of Prometheus |
 //! | `GET /v1/drops/events` | an endless `application/x-ndjson` body, one [`DropLine`](crate::status::DropLine) a line |
-//! | `GET /v1/events` | the events that the bus keeps; with `?follow=true` those to come: one [`EventLine`](crate::status::EventLine) a line |
+//! | `GET /v1/events` | the events that the bus keeps, or with `?follow=true` those from now on: one [`EventLine`](crate::status::EventLine) a line |
 //! | `GET /v1/peers` | [`Registered`](crate::status::Registered): the registered clients |
 //! | `POST /v1/peers` with [`NewPeer`](crate::registry::NewPeer) | registers a client; [`Client`](crate::status::Client) |
 //! | `DELETE /v1/peers/{name}` | removes a registered client, ends its session; [`Client`](crate::status::Client) |
@@ -13,7 +13,8 @@
 //! | `POST /v1/policy` with [`NewPolicy`] | changes what is enforced; [`Guard`](crate::status::Guard) |
 //! | `POST /v1/reload` | reads the registry again; [`Reload`](crate::status::Reload) |
 //!
-//! Everything else, and every failure, is answered by `{"error": "…"}` with a status of 4xx or 5xx. Whoever may connect is decided by the mode of the socket: its owner only, which is root.
+//! Everything else, and every failure, is answered by `{"error": "…"}` with a status of 4xx or 5xx. The mode of the socket
+//! lets only its owner connect, which is root.
 
 pub mod client;
 mod enforcement;
@@ -55,7 +56,7 @@ pub const CONFIRM_PATH: &str = "/v1/confirm";
 /// Path that changes what is enforced.
 pub const POLICY_PATH: &str = "/v1/policy";
 
-/// How names of control sockets end.
+/// Suffix of the names of control sockets.
 const SOCKET_SUFFIX: &str = ".sock";
 
 /// A control socket and its interface.
@@ -63,7 +64,7 @@ const SOCKET_SUFFIX: &str = ".sock";
 pub struct ControlSocket {
     /// Underlay interface.
     pub interface: String,
-    /// The socket; it need not exist.
+    /// Path of the socket, which need not exist.
     pub path: PathBuf,
 }
 
@@ -79,8 +80,8 @@ impl ControlSocket {
     }
 }
 
-/// The control sockets in `dir` ([`RUN_DIR`]): that of the `wanted` interface, whether or not it exists; without one,
-/// all that belong to this process's network namespace, sorted by interface.
+/// The control sockets in `dir` ([`RUN_DIR`]): that of the `wanted` interface, whether or not it exists, or, if none is
+/// wanted, all that belong to this process's network namespace, sorted by interface.
 ///
 /// # Errors
 /// When the network namespace cannot be determined or `dir` cannot be read. A missing `dir` is no error: then there are no
@@ -95,8 +96,8 @@ pub fn find_sockets(dir: &Path, wanted: Option<&str>) -> Result<Vec<ControlSocke
     }
 }
 
-/// The interfaces of this process's network namespace that own an entry of `dir` named after their [`Instance`], with
-/// `suffix` behind it; sorted.
+/// The interfaces of this process's network namespace for which `dir` has an entry named after their [`Instance`],
+/// followed by `suffix`; sorted.
 ///
 /// # Errors
 /// As [`find_sockets`].
@@ -127,7 +128,7 @@ fn own_interface(instance: &str, tag: Option<u64>) -> Option<String> {
     (found == tag && !interface.is_empty()).then(|| interface.to_owned())
 }
 
-/// The name of this socket's owner in messages: the interface if the socket is in its usual place.
+/// How messages name the owner of this socket: by the interface if the socket is in its usual place.
 fn owner(socket: &Path) -> String {
     let instance =
         socket.file_name().and_then(|name| name.to_str()).and_then(|n| n.strip_suffix(SOCKET_SUFFIX));

@@ -1,4 +1,4 @@
-//! The controller's end of the control socket: a listener, and the requests of all features.
+//! The controller's end of the control socket: a listener, and the routes of all features.
 
 use std::future::Future;
 use std::path::Path;
@@ -24,7 +24,7 @@ const LIMITS: Limits = Limits {
     grace: Duration::from_secs(1),
 };
 
-/// Binds the control socket: see [`unix::bind`]. The caller holds the lock of the instance.
+/// Binds the control socket: see [`unix::bind`]. The caller must hold the lock of the instance.
 ///
 /// # Errors
 /// [`ControlError::AlreadyRunning`] when the socket is served, [`ControlError::NotASocket`] when something else is
@@ -40,7 +40,7 @@ pub fn bind(path: &Path) -> Result<Listener, ControlError> {
 pub fn start(listener: Listener, features: Router, context: &Context) -> Result<(), ControlError> {
     let listener = Arc::new(listener.ready()?);
     let router = routes(Arc::clone(&context.reports))
-        .merge(events::routes(Arc::clone(&context.bus), Arc::clone(&context.reports)))
+        .merge(events::routes(Arc::clone(&context.bus)))
         .merge(enforcement::routes(Arc::new(context.clone())))
         .merge(features);
     let router = refusing(router);
@@ -55,8 +55,8 @@ pub fn start(listener: Listener, features: Router, context: &Context) -> Result<
     Ok(())
 }
 
-/// Serves until `shutdown` is ready: then the socket's file is removed, the streams of events end, and answers under way get
-/// a second to finish. No behaviour of a client ends it or slows anything else.
+/// Serves until `shutdown` is ready. Then the socket's file is removed, streams of events end, and answers under way have a
+/// second to finish. Nothing that a client does ends the server or slows down anything else.
 pub(super) async fn serve(listener: &ReadyListener, router: Router, shutdown: impl Future<Output = ()>) {
     http::serve(listener, router, LIMITS, shutdown).await;
 }

@@ -3,7 +3,6 @@
 use std::sync::{Arc, Mutex};
 
 use crate::events::Bus;
-use crate::keys::PublicKey;
 use crate::sessions::{Clock, Sessions};
 use crate::status::{Events, Status};
 use crate::subsystem::{ReportFuture, Reports, Subsystem, Tasks, lock};
@@ -25,8 +24,7 @@ impl Board {
     fn collect(&self, all: bool) -> Status {
         let mut status = {
             let sessions = lock(&self.sessions);
-            // The registry, which knows the names, is asked below: its lock must not be taken while this one is held.
-            if all { sessions.status(&|_| None) } else { sessions.overview() }
+            if all { sessions.status() } else { sessions.overview() }
         };
         let now = self.clock.read();
         for subsystem in &self.subsystems {
@@ -55,9 +53,5 @@ impl Reports for Board {
                 self.subsystems.iter().for_each(|subsystem| subsystem.metrics(&status, text));
             }))
         }))
-    }
-
-    fn name_of(&self, client: &PublicKey) -> Option<String> {
-        self.subsystems.iter().find_map(|subsystem| subsystem.name_of(client))
     }
 }

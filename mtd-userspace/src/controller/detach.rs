@@ -14,7 +14,8 @@ use super::lock::{Holder, Lock};
 use crate::control::own_interfaces;
 use crate::dataplane::{self, remove_pins};
 use crate::device::{self, bpffs};
-use crate::instance::{Instance, RUN_DIR};
+use crate::enforcement::unlink_note;
+use crate::instance::{Instance, NOTE_SUFFIX, RUN_DIR, WEB_SUFFIX};
 
 /// How long a process that was told to end may take to clean up.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -70,7 +71,7 @@ fn interfaces() -> anyhow::Result<BTreeSet<String>> {
     let mut found = BTreeSet::new();
     // Names in bpffs have colons in place of dots.
     found.extend(own_interfaces(&pins, "")?.into_iter().map(|name| name.replace(':', ".")));
-    for suffix in [".sock", ".lock", ".web"] {
+    for suffix in [".sock", ".lock", WEB_SUFFIX, NOTE_SUFFIX] {
         found.extend(own_interfaces(run, suffix)?);
     }
     Ok(found)
@@ -113,6 +114,7 @@ pub(super) async fn take_away(instance: &Instance, _lock: &Lock) -> anyhow::Resu
     }
     // A killed controller has left it, and we hold the lock: nobody serves it.
     found |= remove_sockets(instance)?;
+    found |= unlink_note(instance)?;
     Ok(found)
 }
 

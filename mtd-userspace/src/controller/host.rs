@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use ipnet::IpNet;
@@ -13,16 +14,18 @@ use tracing::{info, warn};
 
 use super::lock::Lock;
 use crate::config::Config;
-use crate::dataplane::{self, Capacity, Plane, Settings, XdpMode, boot_time, remove_pins, steering_cpus};
+use crate::dataplane::{
+    self, Capacity, Plane, Settings, View, XdpMode, boot_time, remove_pins, steering_cpus,
+};
 use crate::device::{self, TunnelDevice, TunnelInfo, Underlay, bpffs};
-use crate::enforcement;
+use crate::enforcement::{self, Note, unlink_note};
 use crate::health;
 use crate::instance::Instance;
-use crate::model::{Enforcement, Guard, KeyStreamChoice, LinkMode, SteeringChoice};
+use crate::model::{Enforcement, Guard, KeyStreamChoice, LinkMode, Policy, SteeringChoice};
 use crate::proto::messages::Tunnel;
 use crate::proto::session::nanoseconds;
 use crate::proto::slots::most_loaded;
-use crate::sessions::{possible_mtu, protected_prefixes};
+use crate::sessions::{first_prefixes, possible_mtu};
 use crate::status::{self, SCHEMA, Status};
 
 /// Folder beside the pins that marks a data plane of `mtd attach`, which outlives the controller.
@@ -47,6 +50,8 @@ pub struct Host {
     pub mtu: u32,
     /// Where state is stored.
     pub state: PathBuf,
+    /// The networks that it reaches by other ways than the tunnel; empty where there is no server to claim them.
+    pub elsewhere: Arc<[IpNet]>,
     interface: String,
     device: String,
     pins: PathBuf,
@@ -54,6 +59,8 @@ pub struct Host {
     inherited: bool,
     /// How packets that are not valid are handled.
     guard: Guard,
+    /// The note that it is not confirmed.
+    pub(super) note: Note,
     _lock: Lock,
 }
 
@@ -75,12 +82,19 @@ impl Host {
         if !underlay.up {
             warn!("{} is down: nothing will come through until it is up", config.interface);
         }
+        let elsewhere = if config.servers.is_empty() {
+            Vec::new()
+        } else {
+            device::networks_elsewhere(&config.device).await?
+        };
         let pins = instance.pins();
         let earlier = dataplane::view(&pins);
-        let guard = asked.decide(
+        let note = Note::of(&instance, &config.state_dir);
+        let guard = asked.begin(
             config.policy,
             config.allow.clone(),
             earlier.as_ref().map(|view| &view.guard),
+            note.is_there(),
             boot_time(),
         );
         let mut host = Self {
@@ -88,15 +102,17 @@ impl Host {
             inherited: pins.exists(),
             pins,
             state: instance.state(&config.state_dir),
+            elsewhere: elsewhere.into(),
             interface: config.interface.clone(),
             device: config.device.clone(),
             underlay,
             instance,
             guard,
+            note,
             _lock: lock,
         };
         if !earlier.is_some_and(|view| view.guard.enforces(boot_time()) && view.guard.confirm_until == 0) {
-            let prefixes = protected_prefixes(config, &host.underlay, &[]);
+            let prefixes = first_prefixes(config, &host.underlay);
             asked.require_way_back(&host.guard, config.link, &prefixes)?;
         }
         match host.prepare(config, asked, object).await {
@@ -150,11 +166,20 @@ impl Host {
         } else if plane.adopted() {
             info!("taking over the data plane that is attached to {}", config.interface);
         }
+        let is_pending = self.guard.confirm_until != 0;
+        self.note.link()?;
+        if is_pending && self.guard.policy == Policy::Dark {
+            self.note.write()?;
+        }
         // The time to confirm begins only here, since loading takes a while.
-        if let Some(within) = asked.confirm_within {
+        if let Some(within) = asked.confirm_within.filter(|_| is_pending) {
             self.guard.confirm_until = boot_time().saturating_add(within.as_nanos() as u64);
         }
         plane.configure(&self.settings(config, &self.underlay, &tunnel))?;
+        if self.guard.policy == Policy::Dark && !is_pending {
+            // It is confirmed, or decided.
+            self.note.clear()?;
+        }
         if config.steering == SteeringChoice::Auto {
             plane.steer(&steering_cpus())?;
         }
@@ -183,7 +208,7 @@ impl Host {
             tunnel_mac: tunnel.mac,
             underlay_ifindex: underlay.ifindex,
             underlay_mac: underlay.mac,
-            prefixes: protected_prefixes(config, underlay, &[]),
+            prefixes: first_prefixes(config, underlay),
             link: config.link,
             inner_mtu: self.mtu,
             guard: self.guard.clone(),
@@ -195,7 +220,7 @@ impl Host {
     /// # Errors
     /// When the kernel refuses.
     pub fn attach(&self, config: &Config, plane: &mut Plane) -> anyhow::Result<XdpMode> {
-        let mode = plane.attach(&config.interface, &config.inside_device(), config.xdp);
+        let mode = plane.attach(&config.interface, &config.inside_device(), config.xdp, config.link);
         let mode = mode.map_err(|error| match self.underlay.xdp_program.filter(|_| !self.inherited) {
             Some(id) => anyhow::Error::new(error).context(format!(
                 "{} runs {} already",
@@ -249,6 +274,7 @@ impl Host {
 
     async fn remove(&self) -> anyhow::Result<()> {
         let pins = remove_pins(&self.pins).context("removing the data plane");
+        unlink_note(&self.instance)?;
         let device = device::remove(&self.device).await.context("removing the tunnel device");
         pins.and(device)?;
         Ok(())
@@ -275,6 +301,7 @@ pub async fn attach(config: &Config, asked: &Enforcement) -> anyhow::Result<bool
 pub fn offline_status(instance: &Instance) -> Option<Status> {
     let pins = instance.pins();
     let (view, counts) = (dataplane::view(&pins)?, dataplane::counts(&pins)?);
+    let guard = noted(instance, &view);
     Some(Status {
         schema: SCHEMA,
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -290,9 +317,16 @@ pub fn offline_status(instance: &Instance) -> Option<Status> {
         frames: counts.frames,
         drops: status::by_name(&counts.drops),
         would_drop: status::by_name(&counts.would_drop),
-        guard: status::Guard::of(&view.guard, boot_time()),
+        guard: status::Guard::of(&guard, boot_time()),
         ..Status::default()
     })
+}
+
+/// The enforcement of an attached data plane, with what only the note says.
+pub(super) fn noted(instance: &Instance, view: &View) -> Guard {
+    let unconfirmed =
+        view.guard.policy == Policy::Monitor && Note::linked(instance).is_some_and(|note| note.is_there());
+    Guard { unconfirmed, ..view.guard.clone() }
 }
 
 /// Tunnel addresses of the sessions with servers that an earlier controller left, own and the server's: they must not

@@ -29,7 +29,7 @@ use crate::sessions;
 pub use crate::sessions::{Clock, SystemClock};
 pub use detach::{detach, detach_all};
 pub use host::{Host, Stay, attach, offline_status};
-pub use unattended::{confirm, require_way_back, set_policy, watch};
+pub use unattended::{confirm, require_way_back, require_way_back_after_confirming, set_policy, watch};
 
 /// The options of a run.
 #[derive(Debug, Default)]
@@ -43,6 +43,17 @@ pub struct Options {
     pub enforcement: Enforcement,
     /// Another BPF object than the one that is built in, such as one whose programs write log lines.
     pub object: Option<PathBuf>,
+}
+
+/// Nobody has confirmed the enforcement in time. The program has an exit status of its own for it: whoever starts the
+/// controller again makes nothing dark until somebody has confirmed, or decided otherwise.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "nobody said `mtd confirm {interface}` in time: detached from it, and nothing is dark any more; the next start enforces \
+     nothing either until somebody confirms, or starts it with --policy dark"
+)]
+pub struct Unconfirmed {
+    interface: String,
 }
 
 /// Runs in the foreground until SIGINT or SIGTERM. If nobody confirms in time that the prefixes may be dark, it stops and
@@ -87,9 +98,7 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
     if let Ok(End::Unconfirmed) = served {
         stopped.and(host.open().await)?;
         hooks::run_all(&config, When::PostDown).await;
-        bail!(
-            "nobody said `mtd confirm {interface}` in time: detached from it, and nothing is dark any more"
-        );
+        return Err(Unconfirmed { interface }.into());
     }
     let down = host.down().await;
     hooks::run_all(&config, When::PostDown).await;

@@ -17,6 +17,7 @@ use super::host::Host;
 use super::reload::Reloader;
 use super::service::{self, Watchdog};
 use super::signals::{Request, Signals};
+use crate::claims::Claims;
 use crate::config::Config;
 use crate::control;
 use crate::dataplane::Plane;
@@ -26,8 +27,9 @@ use crate::keystream::KeyStream;
 use crate::registry::Registrations;
 use crate::rendezvous::Meeting;
 use crate::rings::{self, Rings};
-use crate::sessions::{self, Clock, Sessions, protected_prefixes};
+use crate::sessions::{self, Clock, Sessions, first_prefixes};
 use crate::subsystem::{Context, Shutdown, Subsystem, Tasks, Tunnel};
+use crate::upkeep::Upkeep;
 use crate::{metrics, privilege, web};
 
 /// Interval at which slots are loaded and unloaded. Every slot is loaded many ticks before it is needed.
@@ -60,6 +62,7 @@ pub(super) enum End {
 struct Subsystems {
     rings: Arc<Rings>,
     keystream: Option<Arc<KeyStream>>,
+    claims: Option<Arc<Claims>>,
     registry: Arc<Registrations>,
     rendezvous: Option<Arc<Meeting>>,
     reload: Arc<Reloader>,
@@ -73,10 +76,11 @@ impl Subsystems {
         fn part<S: Subsystem>(subsystem: Option<&Arc<S>>) -> Option<Arc<dyn Subsystem>> {
             subsystem.cloned().map(|subsystem| subsystem as Arc<dyn Subsystem>)
         }
-        let always: [Arc<dyn Subsystem>; 3] =
-            [self.rings.clone(), self.registry.clone(), self.reload.clone()];
+        let always: [Arc<dyn Subsystem>; 4] =
+            [self.rings.clone(), self.registry.clone(), self.reload.clone(), Arc::new(Upkeep::default())];
         let asked_for = [
             part(self.keystream.as_ref()),
+            part(self.claims.as_ref()),
             part(self.rendezvous.as_ref()),
             part(self.metrics.as_ref()),
             part(self.web.as_ref()),
@@ -111,6 +115,7 @@ impl Running {
         let subsystems = Subsystems {
             rings: Rings::take(&mut plane)?,
             keystream: KeyStream::take(&mut plane),
+            claims: Claims::new(&config),
             rendezvous: Meeting::new(&config, asked),
             reload: Reloader::new(config_file, Arc::clone(&registry))?,
             metrics: metrics_server(&config, host)?,
@@ -119,8 +124,13 @@ impl Running {
         };
         rings::forward_program_logs(&mut plane);
         let clients = subsystems.registry.all();
-        let ground =
-            sessions::Ground { underlay: &host.underlay, tunnel: &tunnel, mtu: host.mtu, state: &host.state };
+        let ground = sessions::Ground {
+            underlay: &host.underlay,
+            tunnel: &tunnel,
+            mtu: host.mtu,
+            state: &host.state,
+            elsewhere: host.elsewhere.clone(),
+        };
         let machines = sessions::build(&config, &ground, clients, effects, clock.read())?;
         let device = Arc::new(Tunnel::new(host.tunnel_device(&config)));
         let settings = host.settings(&config, &host.underlay, &tunnel);
@@ -147,7 +157,8 @@ impl Running {
             subsystems: subsystems.clone(),
             rendered: metrics::Cache::default(),
         });
-        let context = Context { sessions, bus, clock, tunnel: device, tasks, reports };
+        let note = host.note.clone();
+        let context = Context { sessions, bus, clock, tunnel: device, tasks, reports, note };
         let running = Self { context, reload, subsystems, interface, stop };
         if let Err(error) = running.begin(listener) {
             running.context.sessions().abandon();
@@ -258,7 +269,7 @@ impl Running {
 /// The metrics server, if the configuration asks for it.
 fn metrics_server(config: &Config, host: &Host) -> anyhow::Result<Option<Arc<metrics::server::Server>>> {
     let Some(address) = config.metrics else { return Ok(None) };
-    let prefixes = protected_prefixes(config, &host.underlay, &[]);
+    let prefixes = first_prefixes(config, &host.underlay);
     if prefixes.iter().any(|prefix| IpNet::V6(*prefix).contains(&address.ip())) {
         bail!(
             "metrics cannot be served at {address}, which lies in the protected prefix; choose another one"

@@ -5,10 +5,11 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use super::detach;
+use super::host::noted;
 use super::lock::Lock;
 use crate::caller;
-use crate::dataplane::{self, View, boot_time};
-use crate::enforcement::confirmed;
+use crate::dataplane::{self, boot_time};
+use crate::enforcement::{Note, confirmed};
 use crate::instance::Instance;
 use crate::model::{Enforcement, Guard, LinkMode, Policy};
 use crate::status;
@@ -44,7 +45,7 @@ impl Enforcement {
 /// # Errors
 /// When it is too late, nothing is attached, or a controller has started meanwhile.
 pub fn confirm(interface: &str) -> anyhow::Result<status::Guard> {
-    change(interface, |view, now| confirmed(&view.guard, now))
+    change(interface, |guard, now| confirmed(guard, now))
 }
 
 /// Changes the policy of what is attached to an interface while no controller runs.
@@ -52,7 +53,7 @@ pub fn confirm(interface: &str) -> anyhow::Result<status::Guard> {
 /// # Errors
 /// As [`confirm`].
 pub fn set_policy(interface: &str, asked: &Enforcement) -> anyhow::Result<status::Guard> {
-    change(interface, |view, now| Ok(asked.decide(None, view.guard.allow.clone(), Some(&view.guard), now)))
+    change(interface, |guard, now| Ok(asked.decide(None, guard.allow.clone(), Some(guard), now)))
 }
 
 /// Checks that the caller's SSH connection survives a change of the policy. It does if nothing is attached.
@@ -70,9 +71,25 @@ pub fn require_way_back(interface: &str, asked: &Enforcement) -> anyhow::Result<
     asked.require_way_back(&guard, view.link, &view.prefixes)
 }
 
+/// Checks that the caller's SSH connection survives a confirmation that enforces something: one of what was not confirmed
+/// in time. It does if nothing is attached.
+///
+/// # Errors
+/// When it does not.
+pub fn require_way_back_after_confirming(interface: &str) -> anyhow::Result<()> {
+    let instance = Instance::of(interface)?;
+    let Some(view) = dataplane::view(&instance.pins()) else { return Ok(()) };
+    let guard = noted(&instance, &view);
+    if !guard.unconfirmed {
+        return Ok(());
+    }
+    let guard = confirmed(&guard, boot_time())?;
+    Enforcement::default().require_way_back(&guard, view.link, &view.prefixes)
+}
+
 fn change(
     interface: &str,
-    change: impl FnOnce(&View, u64) -> anyhow::Result<Guard>,
+    change: impl FnOnce(&Guard, u64) -> anyhow::Result<Guard>,
 ) -> anyhow::Result<status::Guard> {
     let instance = Instance::of(interface)?;
     let _lock = Lock::take(&instance)?;
@@ -80,8 +97,16 @@ fn change(
     let view =
         dataplane::view(&pins).with_context(|| format!("nothing of mtd is attached to {interface}"))?;
     let now = boot_time();
-    let guard = change(&view, now)?;
+    let note = Note::linked(&instance);
+    let guard = change(&noted(&instance, &view), now)?;
+    let (dark, pending) = (guard.policy == Policy::Dark, guard.confirm_until != 0);
+    if let Some(note) = note.as_ref().filter(|_| dark && pending) {
+        note.write()?;
+    }
     dataplane::set_guard(&pins, &guard)?;
+    if let Some(note) = note.filter(|_| dark && !pending) {
+        note.clear()?;
+    }
     Ok(status::Guard::of(&guard, now))
 }
 

@@ -42,6 +42,7 @@ impl Guard {
                 .filter_map(Allow::of_element)
                 .collect(),
             confirm_until: value.confirm_until,
+            unconfirmed: false,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Attaching the programs so that they outlive the controller.
 
 use std::fs;
+use std::io;
 use std::mem;
 use std::path::{Path, PathBuf};
 
@@ -11,9 +12,12 @@ use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp,
 use aya::util::KernelVersion;
 
 use super::error::{Error, errno};
-use super::object::{RECEIVE, SEND};
-
+use super::object::{ADVERTISE, RECEIVE, SEND};
+use super::pins::LINKS;
 use crate::model::XdpChoice;
+
+/// Names of the folders in place of links that cannot be pinned begin with this; the name of the interface follows.
+const FILTER_MARK: &str = "filter-";
 
 /// How the receive program is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +46,7 @@ impl XdpMode {
 
     /// The pin of its link. The mode is part of the name, since the kernel tells it only with difficulty.
     fn pin(self, pins: &Path) -> PathBuf {
-        pins.join("links").join(format!("receive-{}", self.name()))
+        pins.join(LINKS).join(format!("receive-{}", self.name()))
     }
 }
 
@@ -99,39 +103,96 @@ pub(super) fn receive(
     Err(attach_error(RECEIVE, interface)(failure.unwrap_or(ProgramError::NotLoaded)))
 }
 
-/// Attaches the send program, or replaces the program of a pinned link.
+/// Attaches the send program to the inside end of the tunnel device, or replaces the program of a pinned link.
 pub(super) fn send(program: &mut SchedClassifier, interface: &str, pins: &Path) -> Result<(), Error> {
-    let attach_error = || attach_error(SEND, interface);
-    let pin = pins.join("links").join("send");
-    // Linux 6.6 introduced tcx, whose links can be pinned; before that, the filters of a qdisc stay without a pin.
-    if !KernelVersion::current().is_ok_and(|version| version >= KernelVersion::new(6, 6, 0)) {
-        return send_by_qdisc(program, interface);
+    let pin = pins.join(LINKS).join("send");
+    if has_tcx() {
+        classify(program, SEND, interface, &pin)
+    } else {
+        // The filter goes with the tunnel device.
+        filter(program, SEND, interface)
     }
+}
+
+/// Attaches the program that answers neighbour solicitations to the underlay, or replaces the program of a pinned link.
+pub(super) fn advertise(program: &mut SchedClassifier, interface: &str, pins: &Path) -> Result<(), Error> {
+    if has_tcx() {
+        return classify(program, ADVERTISE, interface, &advertise_pin(pins));
+    }
+    // First the mark, so that nothing is left if this process is killed in between.
+    let mark = pins.join(LINKS).join(format!("{FILTER_MARK}{}", interface.replace('.', ":")));
+    fs::create_dir_all(&mark).map_err(Error::file(&mark))?;
+    filter(program, ADVERTISE, interface)
+}
+
+/// Detaches the program that answers neighbour solicitations, if it is attached.
+pub(super) fn stop_advertising(pins: &Path) -> Result<(), Error> {
+    let pin = advertise_pin(pins);
+    match fs::remove_file(&pin) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(Error::file(pin)(error)),
+        _ => {}
+    }
+    for (mark, interface) in marked_filters(pins) {
+        // The interface may have gone, and the filter with it.
+        let _ = qdisc_detach_program(&interface, TcAttachType::Ingress, ADVERTISE);
+        fs::remove_dir(&mark).map_err(Error::file(mark))?;
+    }
+    Ok(())
+}
+
+/// The folders that stand for filters on underlays, and the names of those.
+fn marked_filters(pins: &Path) -> Vec<(PathBuf, String)> {
+    let marked = |entry: fs::DirEntry| {
+        let name = entry.file_name().into_string().ok()?;
+        Some((entry.path(), name.strip_prefix(FILTER_MARK)?.replace(':', ".")))
+    };
+    let entries = fs::read_dir(pins.join(LINKS)).into_iter().flatten();
+    entries.filter_map(Result::ok).filter_map(marked).collect()
+}
+
+fn advertise_pin(pins: &Path) -> PathBuf {
+    pins.join(LINKS).join("advertise")
+}
+
+/// Linux 6.6 introduced tcx, whose links can be pinned; before that, the filters of a qdisc stay without a pin.
+fn has_tcx() -> bool {
+    KernelVersion::current().is_ok_and(|version| version >= KernelVersion::new(6, 6, 0))
+}
+
+/// Attaches a TC program for what comes in by an interface, or replaces the program of the pinned link.
+fn classify(
+    program: &mut SchedClassifier,
+    name: &'static str,
+    interface: &str,
+    pin: &Path,
+) -> Result<(), Error> {
+    let attach_error = || attach_error(name, interface);
     if pin.exists() {
         let attach = |link| -> Result<(), ProgramError> {
             let link = SchedClassifierLink::try_from(link).map_err(|_| ProgramError::NotAttached)?;
             let id = program.attach_to_link(link)?;
             program.take_link(id).map(release)
         };
-        if replace(&pin, attach) {
+        if replace(pin, attach) {
             return Ok(());
         }
-        fs::remove_file(&pin).map_err(Error::file(&pin))?;
+        fs::remove_file(pin).map_err(Error::file(pin))?;
     }
     let options = TcAttachOptions::TcxOrder(LinkOrder::default());
     let id = program.attach_with_options(interface, TcAttachType::Ingress, options).map_err(attach_error())?;
     let link = program.take_link(id).map_err(attach_error())?;
-    keep(link, &pin, SEND)
+    keep(link, pin, name)
 }
 
-fn send_by_qdisc(program: &mut SchedClassifier, interface: &str) -> Result<(), Error> {
-    let attach_error = || attach_error(SEND, interface);
+/// The same by a filter of a qdisc.
+fn filter(program: &mut SchedClassifier, name: &'static str, interface: &str) -> Result<(), Error> {
+    let attach_error = || attach_error(name, interface);
     // The qdisc may exist already, and there may be no filter to detach: only a failed attachment counts.
     let _ = qdisc_add_clsact(interface);
-    let _ = qdisc_detach_program(interface, TcAttachType::Ingress, SEND);
+    let _ = qdisc_detach_program(interface, TcAttachType::Ingress, name);
     let id = program.attach(interface, TcAttachType::Ingress).map_err(attach_error())?;
     let link = program.take_link(id).map_err(attach_error())?;
-    // Dropping it would detach. The filter goes with the tunnel device.
+    // Dropping it would detach.
     mem::forget(link);
     Ok(())
 }

@@ -7,5 +7,10 @@ pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("MTD_EBPF_OBJ
 pub(super) const RECEIVE: &str = "mtd_receive";
 /// The program of the CPUs to which received packets are handed (XDP).
 pub(super) const TAKE: &str = "mtd_take";
+/// The program that answers neighbour solicitations (TC).
+pub(super) const ADVERTISE: &str = "mtd_advertise";
 /// The send program (TC).
 pub(super) const SEND: &str = "mtd_send";
+
+/// All programs, in the order in which reports name them.
+pub(super) const ALL: [&str; 4] = [RECEIVE, TAKE, ADVERTISE, SEND];

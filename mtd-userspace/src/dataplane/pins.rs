@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 
 use super::error::Error;
 use super::groups::{self, Group, misfits, pinned};
+use super::links;
 use super::settings::Capacity;
 
 /// Folders under the pins of an instance: maps, maps that will replace them, links.
 const MAPS: &str = "maps";
 const NEXT: &str = "next";
-const LINKS: &str = "links";
+pub(super) const LINKS: &str = "links";
 
 /// The folder of maps under the pins of an instance.
 pub(super) fn maps(pins: &Path) -> PathBuf {
@@ -113,6 +114,7 @@ pub fn abandon(pins: &Path) -> Result<(), Error> {
 /// When something cannot be removed.
 pub fn remove_pins(pins: &Path) -> Result<bool, Error> {
     let mut found = false;
+    links::stop_advertising(pins)?;
     // Links first: programs that are detached need no maps.
     for folder in [LINKS, NEXT, MAPS, ""] {
         found |= remove_folder(&pins.join(folder))?;

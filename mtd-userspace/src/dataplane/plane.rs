@@ -17,12 +17,12 @@ use super::groups::{self, Group};
 use super::keystream::{self, Maker};
 use super::links::{self, XdpMode};
 use super::maps::{self, Maps};
-use super::object::{OBJECT, RECEIVE, SEND, TAKE};
+use super::object::{self, ADVERTISE, OBJECT, RECEIVE, SEND, TAKE};
 use super::pins::{self, Place};
 use super::programs::describe;
 use super::settings::{Capacity, Settings};
 use super::steering;
-use crate::model::{Counts, Program, SessionTraffic, XdpChoice};
+use crate::model::{Counts, LinkMode, Program, SessionTraffic, XdpChoice};
 use crate::proto::slots::SlotMaps;
 
 /// The programs and maps, loaded into the kernel. Dropping it closes the descriptors; pinned objects stay.
@@ -126,20 +126,42 @@ impl Plane {
     /// When the kernel refuses.
     pub fn configure(&mut self, settings: &Settings) -> Result<(), Error> {
         self.maps.set_guard(&settings.guard.settings())?;
+        self.maps.addresses().load_by_port(settings.has_single_addresses());
         self.maps.set_dataplane(&settings.element(self.capacity.ring_bits(), self.maps.layout()))
     }
 
     /// Attaches the programs and pins them: the send program to the inside end of the tunnel device, the receive program to
-    /// the underlay. Programs that are already attached are replaced without a gap.
+    /// the underlay, and the one that answers neighbour solicitations as well, if `link` needs it. Programs that are already attached are replaced without a gap.
     ///
     /// # Errors
     /// When the kernel refuses; programs attached until then stay, and [`remove_pins`] removes them.
-    pub fn attach(&mut self, underlay: &str, inside: &str, choice: XdpChoice) -> Result<XdpMode, Error> {
+    pub fn attach(
+        &mut self,
+        underlay: &str,
+        inside: &str,
+        choice: XdpChoice,
+        link: LinkMode,
+    ) -> Result<XdpMode, Error> {
+        self.attach_send(inside)?;
         let pins = self.pins.as_deref().ok_or(Error::NotPinned)?;
-        links::send(send_program(&mut self.ebpf)?, inside, pins)?;
+        match link {
+            LinkMode::Routed => links::stop_advertising(pins)?,
+            LinkMode::OnLink | LinkMode::Shared => {
+                links::advertise(classifier(&mut self.ebpf, ADVERTISE)?, underlay, pins)?;
+            }
+        }
         let mode = links::receive(xdp_program(&mut self.ebpf, RECEIVE)?, underlay, choice, pins)?;
         pins::settle(pins, self.capacity)?;
         Ok(mode)
+    }
+
+    /// Attaches the send program alone, and pins it.
+    ///
+    /// # Errors
+    /// As [`Plane::attach`].
+    pub fn attach_send(&mut self, inside: &str) -> Result<(), Error> {
+        let pins = self.pins.as_deref().ok_or(Error::NotPinned)?;
+        links::send(classifier(&mut self.ebpf, SEND)?, inside, pins)
     }
 
     /// Lets the packets of busy sessions be opened on these CPUs too. With fewer than two, packets are opened where they
@@ -174,13 +196,21 @@ impl Plane {
     /// # Errors
     /// When the object has none.
     pub fn send_program(&mut self) -> Result<&mut SchedClassifier, Error> {
-        send_program(&mut self.ebpf)
+        classifier(&mut self.ebpf, SEND)
+    }
+
+    /// The loaded program that answers neighbour solicitations, for test runs.
+    ///
+    /// # Errors
+    /// When the object has none.
+    pub fn advertise_program(&mut self) -> Result<&mut SchedClassifier, Error> {
+        classifier(&mut self.ebpf, ADVERTISE)
     }
 
     /// The programs, as the kernel knows them. Needs no privileges, unlike [`super::programs`].
     pub fn programs(&self) -> Vec<Program> {
         let info = |name| self.ebpf.program(name)?.info().ok();
-        [RECEIVE, TAKE, SEND].into_iter().filter_map(info).map(|info| describe(&info)).collect()
+        object::ALL.into_iter().filter_map(info).map(|info| describe(&info)).collect()
     }
 
     /// The ring buffer of drop events; can be taken once.
@@ -312,9 +342,9 @@ fn xdp_program<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Xdp
     program.try_into().map_err(program_error(name))
 }
 
-fn send_program(ebpf: &mut Ebpf) -> Result<&mut SchedClassifier, Error> {
-    let program = ebpf.program_mut(SEND).ok_or(Error::Missing(SEND))?;
-    program.try_into().map_err(program_error(SEND))
+fn classifier<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut SchedClassifier, Error> {
+    let program = ebpf.program_mut(name).ok_or(Error::Missing(name))?;
+    program.try_into().map_err(program_error(name))
 }
 
 /// Loads all programs, each in a thread of its own: nearly all of the time goes into the kernel's verifier, which works on
@@ -324,12 +354,12 @@ fn load_programs(ebpf: &mut Ebpf) -> Result<(), Error> {
         let threads: Vec<_> = ebpf
             .programs_mut()
             .filter_map(|(name, program)| {
-                let name = [RECEIVE, TAKE, SEND].into_iter().find(|known| *known == name)?;
+                let name = object::ALL.into_iter().find(|known| *known == name)?;
                 Some((name, scope.spawn(move || load_program(program))))
             })
             .collect();
         let loaded = |name| threads.iter().any(|(found, _)| *found == name);
-        let missing = [RECEIVE, TAKE, SEND].into_iter().find(|name| !loaded(*name)).map(Error::Missing);
+        let missing = object::ALL.into_iter().find(|name| !loaded(*name)).map(Error::Missing);
         let ended = threads.into_iter().map(|(name, thread)| {
             let result = thread.join().unwrap_or_else(|panic| resume_unwind(panic));
             result.map_err(program_error(name))

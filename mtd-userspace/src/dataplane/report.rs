@@ -9,9 +9,12 @@ use aya::programs::{ProgramError, ProgramInfo, SchedClassifier, Xdp};
 use super::error::Error;
 use super::groups::shapes;
 use super::maps::{cpus, memory};
-use super::object::{RECEIVE, SEND, TAKE};
+use super::object::{ADVERTISE, RECEIVE, SEND, TAKE};
 use super::plane::{Plane, program_error};
 use super::settings::Capacity;
+
+/// A program of a plane.
+type Classifier = fn(&mut Plane) -> Result<&mut SchedClassifier, Error>;
 
 /// Loads the programs once, from `object` if given, and returns a table of the cost.
 ///
@@ -40,11 +43,14 @@ pub fn load_report(object: Option<&[u8]>, capacity: Capacity) -> Result<String, 
     let time = load_time(program, Xdp::unload, Xdp::load).map_err(program_error(TAKE))?;
     let info = program.info().map_err(program_error(TAKE))?;
     let _ = writeln!(out, "{}", program_line(TAKE, &info, time));
-    let program = plane.send_program()?;
-    let time =
-        load_time(program, SchedClassifier::unload, SchedClassifier::load).map_err(program_error(SEND))?;
-    let info = program.info().map_err(program_error(SEND))?;
-    let _ = writeln!(out, "{}", program_line(SEND, &info, time));
+    for (name, program) in [(ADVERTISE, Plane::advertise_program as Classifier), (SEND, Plane::send_program)]
+    {
+        let program = program(&mut plane)?;
+        let time = load_time(program, SchedClassifier::unload, SchedClassifier::load)
+            .map_err(program_error(name))?;
+        let info = program.info().map_err(program_error(name))?;
+        let _ = writeln!(out, "{}", program_line(name, &info, time));
+    }
     let capacity = plane.capacity();
     let _ = writeln!(
         out,

@@ -3,7 +3,8 @@
 use std::net::Ipv6Addr;
 
 use ipnet::Ipv6Net;
-use mtd_common::abi::{Dataplane, FLAG_ON_LINK, FLAG_SHARED, MAX_PREFIXES, Prefix};
+use mtd_common::abi::{Dataplane, FLAG_ON_LINK, FLAG_SHARED, FLAG_SINGLE, MAX_PREFIXES, Prefix};
+use mtd_common::address::SINGLE_ADDRESS;
 use mtd_common::table::{self, Layout};
 
 use crate::model::{Guard, LinkMode};
@@ -42,7 +43,7 @@ pub struct Settings {
     pub underlay_ifindex: u32,
     /// MAC address of the underlay.
     pub underlay_mac: [u8; 6],
-    /// Protected prefixes, at most [`MAX_PREFIXES`], 64 to 112 bits each.
+    /// Protected prefixes, at most [`MAX_PREFIXES`], 64 to 112 bits each, or single addresses of this host.
     pub prefixes: Vec<Ipv6Net>,
     /// Whether neighbour solicitations are answered, and whether packets for addresses that are not live pass.
     pub link: LinkMode,
@@ -53,6 +54,11 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// Whether the prefixes are single addresses, so that ports alone move.
+    pub fn has_single_addresses(&self) -> bool {
+        !self.prefixes.is_empty() && self.prefixes.iter().all(|prefix| prefix.prefix_len() == SINGLE_ADDRESS)
+    }
+
     /// The element of `DATAPLANE` for maps with this ring and this table.
     pub(super) fn element(&self, ring_bits: u32, table: Layout) -> Dataplane {
         let mut value = Dataplane {
@@ -61,6 +67,7 @@ impl Settings {
             ring_bits,
             prefix_count: self.prefixes.len().min(MAX_PREFIXES) as u32,
             flags: match self.link {
+                _ if self.has_single_addresses() => FLAG_SHARED | FLAG_SINGLE,
                 LinkMode::Routed => 0,
                 LinkMode::OnLink => FLAG_ON_LINK,
                 LinkMode::Shared => FLAG_SHARED,
@@ -133,6 +140,11 @@ mod tests {
             assert_eq!((self::link(&element), self::prefixes(&element)), (link, settings.prefixes));
             assert_eq!((element.ring_bits, element.inner_mtu), (5, 1_280));
             assert_eq!(element.answers_solicitations(), link != LinkMode::Routed);
+            assert!(!element.has_single_addresses());
+            let single = Settings { prefixes: vec!["2001:db8::5/128".parse().unwrap()], ..settings };
+            let element = single.element(5, Layout::default());
+            assert_eq!((self::link(&element), self::prefixes(&element)), (LinkMode::Shared, single.prefixes));
+            assert!(element.has_single_addresses());
         }
     }
 }

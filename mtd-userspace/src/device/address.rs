@@ -8,25 +8,41 @@ use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessa
 
 use super::error::{Error, Result};
 use super::netlink::{Netlink, answer, collect, request};
+use super::prefix::Address;
 
 /// The addresses of the device with this ifindex, IPv4 before IPv6.
 pub(super) async fn list(netlink: &Netlink, index: u32) -> Result<Vec<IpNet>> {
     Ok(dump(netlink, index).await?.iter().filter_map(address_of).collect())
 }
 
-/// Gives a device exactly the `wanted` addresses, leaving those untouched that it already has.
-pub(super) async fn sync(netlink: &Netlink, name: &str, index: u32, wanted: &[IpNet]) -> Result<()> {
+/// The same, and what is known of the IPv6 addresses.
+pub(super) async fn examine(netlink: &Netlink, index: u32) -> Result<(Vec<IpNet>, Vec<Address>)> {
+    let messages = dump(netlink, index).await?;
+    let all = messages.iter().filter_map(address_of).collect();
+    Ok((all, messages.iter().filter_map(ipv6_of).collect()))
+}
+
+/// Gives a device exactly the `wanted` addresses, leaving those untouched that it already has. Notes what was changed.
+pub(super) async fn sync(
+    netlink: &Netlink,
+    name: &str,
+    index: u32,
+    wanted: &[IpNet],
+    changes: &mut Vec<String>,
+) -> Result<()> {
     for message in dump(netlink, index).await? {
         let Some(address) = address_of(&message) else { continue };
         if !wanted.contains(&address) {
             remove(netlink, name, address, message).await?;
+            changes.push(format!("the address {address} removed"));
         }
     }
-    // Listed anew: with the primary address of an IPv4 subnet the kernel may have removed its secondary ones.
+    // Listed again: together with the primary address of an IPv4 subnet the kernel may have removed its secondary ones.
     let mut present = list(netlink, index).await?;
     for &address in wanted {
         if !present.contains(&address) {
             add(netlink, name, index, address).await?;
+            changes.push(format!("the address {address} added"));
             present.push(address);
         }
     }
@@ -72,6 +88,27 @@ fn address_of(message: &AddressMessage) -> Option<IpNet> {
             _ => None,
         })
     };
-    let address: IpAddr = find(true).or_else(|| find(false))?;
-    IpNet::new(address, message.header.prefix_len).ok()
+    let (local, far) = (find(true), find(false));
+    let address: IpAddr = local.or(far)?;
+    // The length is that of the far end's network there.
+    let alone = local.is_some() && far.is_some() && local != far && address.is_ipv6();
+    IpNet::new(address, if alone { 128 } else { message.header.prefix_len }).ok()
+}
+
+/// An IPv6 address with its flags.
+fn ipv6_of(message: &AddressMessage) -> Option<Address> {
+    let IpNet::V6(net) = address_of(message)? else { return None };
+    let flags = message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Flags(flags) => Some(*flags),
+        _ => None,
+    });
+    // The attribute has more of them than the header has room for, but the header's are among them.
+    let flags = flags.unwrap_or_else(|| AddressFlags::from_bits_retain(message.header.flags.bits().into()));
+    Some(Address {
+        net,
+        deprecated: flags.contains(AddressFlags::Deprecated),
+        // An optimistic address is tentative, and may be used (RFC 4429).
+        tentative: flags.contains(AddressFlags::Tentative) && !flags.contains(AddressFlags::Optimistic),
+        duplicate: flags.contains(AddressFlags::Dadfailed),
+    })
 }

@@ -20,7 +20,7 @@ const ETH_GSTRING_LEN: usize = 32;
 /// the frames that XDP redirects to its other end.
 const GRO: &str = "rx-gro";
 
-/// Which end of the pair a set of features is for.
+/// The end of the veth pair that a set of features is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
     /// The host's end: received frames come from XDP, sent ones must be whole.
@@ -30,10 +30,10 @@ pub(super) enum End {
 }
 
 impl End {
-    /// The state that the tunnel needs a feature in, if it matters.
+    /// The state in which the tunnel needs a feature, if it matters.
     ///
-    /// No packet with a partial checksum and no GSO super-packet may reach the sealing program: so no checksum, no
-    /// scatter-gather and no segmentation offload of any kind, those of later kernels included.
+    /// No packet with a partial checksum and no GSO super-packet may reach the sealing program. Therefore all checksum,
+    /// scatter-gather and segmentation offloads are off, including those that later kernels may add.
     fn wants(self, feature: &str) -> Option<bool> {
         match feature {
             GRO => Some(self == Self::Outer),
@@ -93,7 +93,7 @@ pub(super) fn active(name: &str, sought: &[&'static str]) -> io::Result<Vec<&'st
     Ok(sought.iter().filter(is_on).copied().collect())
 }
 
-/// The features that are not in the wanted state, with the state that they are in. `active` has a bit a feature.
+/// The features that are not in the wanted state, with their present state. `active` has one bit for each feature.
 fn wrong<'a>(end: End, features: &'a [String], active: &'a [u32]) -> impl Iterator<Item = (&'a str, bool)> {
     features.iter().enumerate().filter_map(move |(bit, feature)| {
         let on = active.get(bit / 32)? >> (bit % 32) & 1 == 1;
@@ -125,7 +125,7 @@ struct IfReq {
 const _: () = assert!(size_of::<IfReq>() == size_of::<libc::ifreq>());
 const _: () = assert!(std::mem::offset_of!(IfReq, data) == std::mem::offset_of!(libc::ifreq, ifr_ifru));
 
-/// A socket to send ethtool commands for one device through.
+/// A socket for ethtool commands to one device.
 struct Ethtool {
     socket: OwnedFd,
     name: [u8; NAME_MAX + 1],
@@ -164,7 +164,7 @@ impl Ethtool {
         Ok(bytes.chunks_exact(ETH_GSTRING_LEN).map(name).collect())
     }
 
-    /// The features that are on, a bit each.
+    /// The features that are on, one bit for each feature.
     fn active(&self, count: usize) -> io::Result<Vec<u32>> {
         // cmd, number of blocks, blocks of: available, requested, active, never changed.
         let blocks = count.div_ceil(32);

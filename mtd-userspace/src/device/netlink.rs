@@ -16,8 +16,8 @@ use super::error::{Error, Result};
 /// The longest interface name, in bytes (`IFNAMSIZ` without the terminator).
 pub(super) const NAME_MAX: usize = 15;
 
-/// The kernel answers within microseconds; a reply that the codec cannot decode is discarded by it and would
-/// otherwise be waited for without end.
+/// Time-out for an answer. The kernel answers within microseconds, but the codec discards a reply that it cannot decode,
+/// and waiting for that one would never end.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// An rtnetlink socket in the network namespace of the thread that opened it.
@@ -53,7 +53,7 @@ impl Netlink {
         }
     }
 
-    /// The link of that name, or an error that lists the links there are.
+    /// The link of that name, or an error that lists the existing links.
     pub(super) async fn existing_link(&self, name: &str) -> Result<Link> {
         match self.link(name).await? {
             Some(link) => Ok(link),
@@ -117,7 +117,7 @@ pub(super) async fn answer<T>(
     }
 }
 
-/// What mtd looks at in a link.
+/// The properties of a link that mtd uses.
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) index: u32,

@@ -1,6 +1,6 @@
 //! The routes into a device.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
@@ -17,21 +17,26 @@ use super::netlink::{Netlink, answer, collect};
 const IPV6_DEFAULT_METRIC: u32 = 1024;
 
 /// Gives a device exactly the `wanted` routes in the main table, with these MTUs in bytes, next to those that the kernel made
-/// for its addresses. Routes in other tables are the operator's. A route whose MTU changes is there all the while.
+/// for its addresses (`connected`), or that stand for those which somebody has removed. Routes in other tables are the
+/// operator's. A route whose MTU changes is there all the while. Notes what was changed.
 pub(super) async fn sync(
     netlink: &Netlink,
     name: &str,
     index: u32,
-    wanted: &BTreeMap<IpNet, Option<u32>>,
+    (wanted, connected): (&BTreeMap<IpNet, Option<u32>>, &[IpNet]),
+    changes: &mut Vec<String>,
 ) -> Result<()> {
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-        let mut table = main_table(netlink, family).await?;
+        let mut table = table(netlink, family, RouteHeader::RT_TABLE_MAIN).await?;
         let mut kept = BTreeMap::new();
         for route in table.extract_if(.., |route| route.is_via(index)) {
-            if route.is_direct() && wanted.contains_key(&route.destination) {
-                kept.insert(route.destination, (route.mtu(), route.metric));
+            let destination = route.destination;
+            let is_wanted = wanted.contains_key(&destination) || connected.contains(&destination);
+            if route.is_direct() && is_wanted {
+                kept.insert(destination, (route.mtu(), route.metric));
             } else if route.message.header.protocol != RouteProtocol::Kernel {
                 remove(netlink, name, route).await?;
+                changes.push(format!("the route to {destination} removed"));
             }
         }
         for (&destination, &mtu) in wanted.iter().filter(|(net, _)| family_of(net) == family) {
@@ -44,14 +49,47 @@ pub(super) async fn sync(
                 there => {
                     let metric = there.map(|(_, metric)| *metric);
                     set(netlink, name, index, (destination, mtu), metric).await?;
+                    changes.push(format!("the route to {destination} set"));
                 }
+            }
+        }
+        let lost = |net: &&IpNet| !kept.contains_key(*net) && !wanted.contains_key(*net);
+        for &destination in connected.iter().filter(|net| family_of(net) == family).filter(lost) {
+            // Another device may have the same network connected, and goes first.
+            if !table.iter().any(|route| route.wins_over_ours(destination)) {
+                set(netlink, name, index, (destination, None), None).await?;
+                changes.push(format!("the route to {destination} set"));
             }
         }
     }
     Ok(())
 }
 
-/// A route of the main table.
+/// The table of the host's own addresses.
+const LOCAL: u8 = libc::RT_TABLE_LOCAL;
+
+/// The shortest prefix of a network in particular. Shorter ones are a default route that was cut in pieces.
+const SHORTEST: u8 = 4;
+
+/// The networks that this host reaches by other ways than the device `name`: those of its routes, without default routes
+/// and those that reject, and its own addresses. Networks of other routing tables than the main one do not count.
+///
+/// # Errors
+/// [`Error::Netlink`].
+pub async fn networks_elsewhere(name: &str) -> Result<Vec<IpNet>> {
+    let netlink = Netlink::open()?;
+    let index = netlink.link(name).await?.map(|link| link.index);
+    let mut networks = BTreeSet::new();
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        let mut routes = table(&netlink, family, RouteHeader::RT_TABLE_MAIN).await?;
+        routes.extend(table(&netlink, family, LOCAL).await?);
+        routes.retain(|route| route.leads_elsewhere(index));
+        networks.extend(routes.into_iter().map(|route| route.destination));
+    }
+    Ok(networks.into_iter().collect())
+}
+
+/// A route of one of the host's tables.
 struct Route {
     destination: IpNet,
     metric: u32,
@@ -87,10 +125,18 @@ impl Route {
         })
     }
 
-    /// Whether this route, of another device, would take the packets of a route that mtd makes. One with a higher
+    /// Whether this route, of another device, would take the packets of a route that mtd makes. A route with a higher
     /// metric would not: that is how a default route is overridden on purpose.
     fn wins_over_ours(&self, destination: IpNet) -> bool {
         self.destination == destination && self.metric <= default_metric(&destination)
+    }
+
+    /// Whether a network in particular is reached by this route, and not through the device with this index.
+    fn leads_elsewhere(&self, index: Option<u32>) -> bool {
+        let delivers = matches!(self.message.header.kind, RouteType::Unicast | RouteType::Local);
+        delivers
+            && self.destination.prefix_len() >= SHORTEST
+            && !index.is_some_and(|index| self.is_via(index))
     }
 
     /// The name of the device that holds the route, or its kind if it has no device.
@@ -106,18 +152,18 @@ impl Route {
     }
 }
 
-/// The routes of the main table without a type of service.
-async fn main_table(netlink: &Netlink, family: AddressFamily) -> Result<Vec<Route>> {
+/// The routes of a table without a type of service.
+async fn table(netlink: &Netlink, family: AddressFamily, table: u8) -> Result<Vec<Route>> {
     let mut message = RouteMessage::default();
     message.header.address_family = family;
-    message.header.table = RouteHeader::RT_TABLE_MAIN;
+    message.header.table = table;
     let messages = collect("list the routes", netlink.handle.route().get(message).execute()).await?;
-    Ok(messages.into_iter().filter_map(parse).collect())
+    Ok(messages.into_iter().filter_map(|message| parse(message, table)).collect())
 }
 
-fn parse(message: RouteMessage) -> Option<Route> {
+fn parse(message: RouteMessage, table: u8) -> Option<Route> {
     let header = &message.header;
-    if header.table != RouteHeader::RT_TABLE_MAIN || header.tos != 0 || header.source_prefix_length != 0 {
+    if header.table != table || header.tos != 0 || header.source_prefix_length != 0 {
         return None;
     }
     // A default route carries no destination attribute.
@@ -167,7 +213,7 @@ async fn set(
     }
     match answer(request.execute()).await {
         Ok(()) => Ok(()),
-        // Lost a race: the table had no such route a moment ago.
+        // Another process was faster: the table had no such route a moment ago.
         Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Err(Error::RouteConflict {
             name: name.to_owned(),
             destination,
@@ -227,9 +273,36 @@ mod tests {
         message
     }
 
+    fn main(message: RouteMessage) -> Option<Route> {
+        parse(message, RouteHeader::RT_TABLE_MAIN)
+    }
+
+    #[test]
+    fn default_routes_rejections_and_our_own_routes_are_no_networks_elsewhere() {
+        let route = |net: &str, kind| {
+            let net: IpNet = net.parse().unwrap();
+            let attributes = vec![RouteAttribute::Destination(net.network().into()), RouteAttribute::Oif(2)];
+            let mut message = message(family_of(&net), net.prefix_len(), attributes);
+            message.header.kind = kind;
+            main(message).unwrap()
+        };
+        for (net, kind, index, elsewhere) in [
+            ("192.168.1.0/24", RouteType::Unicast, Some(3), true),
+            ("192.168.1.0/24", RouteType::Unicast, None, true),
+            ("192.168.1.0/24", RouteType::Unicast, Some(2), false),
+            ("fd00::5/128", RouteType::Local, Some(3), true),
+            ("10.0.0.0/8", RouteType::Unreachable, Some(3), false),
+            ("0.0.0.0/0", RouteType::Unicast, Some(3), false),
+            ("128.0.0.0/1", RouteType::Unicast, Some(3), false),
+            ("2000::/3", RouteType::Unicast, Some(3), false),
+        ] {
+            assert_eq!(route(net, kind).leads_elsewhere(index), elsewhere, "{net} {kind:?}");
+        }
+    }
+
     #[test]
     fn default_route_has_no_destination_attribute() {
-        let route = parse(message(AddressFamily::Inet6, 0, vec![RouteAttribute::Oif(3)])).unwrap();
+        let route = main(message(AddressFamily::Inet6, 0, vec![RouteAttribute::Oif(3)])).unwrap();
         assert_eq!(route.destination, "::/0".parse::<IpNet>().unwrap());
         assert!(route.is_via(3) && route.is_direct());
     }
@@ -243,7 +316,7 @@ mod tests {
                 RouteAttribute::Oif(2),
                 RouteAttribute::Priority(metric),
             ];
-            parse(message(AddressFamily::Inet6, 64, attributes)).unwrap()
+            main(message(AddressFamily::Inet6, 64, attributes)).unwrap()
         };
         assert!(rival(256).wins_over_ours(net));
         assert!(rival(1024).wins_over_ours(net));
@@ -254,12 +327,12 @@ mod tests {
     #[test]
     fn multipath_and_gateway_routes_are_not_direct_routes_of_one_device() {
         let gateway = RouteAttribute::Gateway(RouteAddress::Inet(Ipv4Addr::new(192, 0, 2, 1)));
-        let route = parse(message(AddressFamily::Inet, 0, vec![RouteAttribute::Oif(3), gateway])).unwrap();
+        let route = main(message(AddressFamily::Inet, 0, vec![RouteAttribute::Oif(3), gateway])).unwrap();
         assert!(route.is_via(3) && !route.is_direct());
         let mut hops = vec![netlink_packet_route::route::RouteNextHop::default(); 2];
         hops[0].interface_index = 3;
         hops[1].interface_index = 4;
-        let route = parse(message(AddressFamily::Inet, 0, vec![RouteAttribute::MultiPath(hops)])).unwrap();
+        let route = main(message(AddressFamily::Inet, 0, vec![RouteAttribute::MultiPath(hops)])).unwrap();
         assert!(!route.is_via(3));
         assert_eq!(route.devices, [3, 4]);
     }
@@ -268,9 +341,9 @@ mod tests {
     fn routes_of_other_tables_and_services_are_ignored() {
         let mut other_table = message(AddressFamily::Inet, 0, Vec::new());
         other_table.header.table = 100;
-        assert!(parse(other_table).is_none());
+        assert!(main(other_table).is_none());
         let mut with_tos = message(AddressFamily::Inet, 0, Vec::new());
         with_tos.header.tos = 16;
-        assert!(parse(with_tos).is_none());
+        assert!(main(with_tos).is_none());
     }
 }

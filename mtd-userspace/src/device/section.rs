@@ -1,9 +1,10 @@
-//! The host's place in its networks, in the configuration: underlay interface, protected prefixes, tunnel device.
+//! The settings that connect the host to its networks: underlay interface, protected prefixes, tunnel device.
 
 use std::time::Duration;
 
 use ipnet::{IpNet, Ipv6Net};
 use mtd_common::abi::MAX_PREFIXES;
+use mtd_common::address::SINGLE_ADDRESS;
 
 use crate::model::{Fault, LinkMode, MAX_INNER_MTU, MIN_INNER_MTU};
 use crate::schema::{
@@ -23,10 +24,10 @@ pub const INSIDE_SUFFIX: &str = "x";
 /// Default name of the tunnel device.
 const DEFAULT_DEVICE: &str = "mtd0";
 
-/// The word that stands for the prefix of the interface.
+/// The word in the configuration that stands for the prefix of the interface.
 const FOLLOW_INTERFACE: &str = "interface";
 
-/// Keys of the root about the underlay.
+/// The top-level keys about the underlay.
 pub const UNDERLAY_KEYS: &[Key] = &[
     Key::required(
         "interface",
@@ -36,12 +37,14 @@ pub const UNDERLAY_KEYS: &[Key] = &[
     ),
     Key::required(
         "prefix",
-        Kind::List("an IPv6 prefix of 64 to 112 bits; at most 4, none inside another"),
+        Kind::List("an IPv6 prefix of 64 to 112 bits, or of 128; at most 4, none inside another"),
         r#""2001:db8:1::/64""#,
         "The protected prefix: mtd takes its moving addresses from it, and whatever is sent to it without being a valid \
          packet of a session is dropped without an answer. No other service of this host may have an address in it, unless \
-         link is \"shared\". \"interface\" stands for the /64 of the interface's global address, whichever that is at the \
-         time; only with link = \"shared\", and not with [[peer]].",
+         link is \"shared\". \"interface\" stands for the prefix on the link in which the interface has a global address \
+         (the /64 around it, or a longer one that is on the link, of at most 96 bits), whichever that is at the time; only \
+         with link = \"shared\", and not with [[peer]]. Where this host has a single address, that address with a length of \
+         128: then its ports alone move, and the host is not dark; only with link = \"shared\".",
     )
     .from_requirement("MT-06"),
     Key::preset(
@@ -56,7 +59,7 @@ pub const UNDERLAY_KEYS: &[Key] = &[
     .from_requirement("MT-09"),
 ];
 
-/// Keys of the root about the tunnel device.
+/// The top-level keys about the tunnel device.
 pub const TUNNEL_KEYS: &[Key] = &[
     Key::preset(
         "device",
@@ -115,13 +118,12 @@ impl Underlay {
         Self { interface, prefixes, prefixes_complete, follow_at, link }
     }
 
-    /// The protected prefixes, and whether the prefix follows the interface instead.
+    /// The protected prefixes, and whether the prefix is that of the interface and changes with it.
     pub fn prefixes(&self) -> (Vec<Ipv6Net>, bool) {
         (self.prefixes.iter().map(|prefix| prefix.value).collect(), self.follow_at.is_some())
     }
 
-    /// Checks that there are at most as many prefixes as the data plane has room for, and none inside another (requirement
-    /// MT-06).
+    /// Checks that the data plane has room for all prefixes, and that none lies inside another (requirement MT-06).
     fn check_prefixes(&self, facts: &Facts, problems: &mut Problems<'_>) {
         if let Some(surplus) = self.prefixes.get(MAX_PREFIXES) {
             let what = format!("more than {MAX_PREFIXES} prefixes");
@@ -135,6 +137,25 @@ impl Underlay {
                 let what = format!("{prefix} overlaps {}", other.value);
                 problems.add(*at, "prefix", Fault::new(what, "keep the one that is routed to this host"));
             }
+        }
+    }
+
+    /// A single address is also the one that this host's other traffic uses, so it is shared; and the programs look up either
+    /// addresses or ports.
+    fn check_single_addresses(&self, problems: &mut Problems<'_>) {
+        let is_single = |prefix: &&Located<Ipv6Net>| prefix.value.prefix_len() == SINGLE_ADDRESS;
+        let Some(single) = self.prefixes.iter().find(is_single) else { return };
+        if self.link != LinkMode::Shared {
+            let what = format!(
+                "{} is a single address, which this host uses for everything else too, and link is \"{}\"",
+                single.value, self.link
+            );
+            problems.add(single.at, "prefix", Fault::new(what, "add a line link = \"shared\""));
+        }
+        if let Some(other) = self.prefixes.iter().find(|prefix| !is_single(prefix)) {
+            let what = format!("{} is a single address and {} is not", single.value, other.value);
+            let remedy = "keep the prefix, from which addresses and ports are taken, or the single addresses";
+            problems.add(single.at, "prefix", Fault::new(what, remedy));
         }
     }
 
@@ -177,6 +198,7 @@ impl Part for Underlay {
 
     fn check(&self, facts: &Facts, problems: &mut Problems<'_>) {
         self.check_prefixes(facts, problems);
+        self.check_single_addresses(problems);
         self.check_follow(facts, problems);
     }
 }

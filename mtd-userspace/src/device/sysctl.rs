@@ -15,7 +15,7 @@ pub(super) fn require_ipv6() -> Result<()> {
 /// The outer end: IPv6 on (whatever the host's default), but no link-local address, router solicitation or
 /// autoconfiguration. mtd gives the device its addresses; nothing else may speak on it.
 pub(super) fn configure_outer(name: &str) -> Result<()> {
-    // The mode before IPv6 comes on, which would make the link-local address.
+    // The mode is set before IPv6 is switched on, because the kernel makes the link-local address at that moment.
     set(name, "addr_gen_mode", "1")?;
     set(name, "accept_ra", "0")?;
     set(name, "router_solicitations", "0")?;

@@ -69,6 +69,15 @@ pub struct TunnelInfo {
     pub mac: [u8; 6],
 }
 
+/// A tunnel device in its wanted state, and what had to be done to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Repaired {
+    /// The device.
+    pub info: TunnelInfo,
+    /// What was changed, each in a few words; empty if everything was as wanted.
+    pub changes: Vec<String>,
+}
+
 impl TunnelDevice {
     /// The name of the inner end.
     pub fn peer_name(&self) -> String {
@@ -77,8 +86,8 @@ impl TunnelDevice {
 
     /// Makes the device, or adopts the one of that name that an earlier controller left, and brings it to the wanted
     /// state: MTU, offloads, addresses, and the routes of the main table. Addresses and routes of the device that are
-    /// not wanted are removed. What is right already is not touched, so that traffic goes on. A device that could
-    /// not be brought to its state is removed again if this call made it.
+    /// not wanted are removed. Settings that are right already are not touched, so that traffic continues. A device that
+    /// could not be brought to its state is removed again if this call made it.
     ///
     /// A strict `rp_filter` is left as it is: it asks for a route into the device for every inner IPv4 source.
     ///
@@ -87,17 +96,49 @@ impl TunnelDevice {
     pub async fn create(&self) -> Result<TunnelInfo> {
         self.check()?;
         sysctl::require_ipv6()?;
+        Ok(self.bring_about(&Netlink::open()?).await?.info)
+    }
+
+    /// The same while the controller runs: also makes the device anew if somebody has removed it, or taken one of its ends to
+    /// another network namespace; what is left of it is removed first. Says what was changed.
+    ///
+    /// # Errors
+    /// As [`TunnelDevice::create`].
+    pub async fn repair(&self) -> Result<Repaired> {
+        self.check()?;
         let netlink = Netlink::open()?;
+        if let Some(rest) = self.rest_of_a_pair(&netlink).await? {
+            delete(&netlink, &rest).await?;
+        }
+        self.bring_about(&netlink).await
+    }
+
+    /// The end of mtd's whose other end is not here any more.
+    async fn rest_of_a_pair(&self, netlink: &Netlink) -> Result<Option<String>> {
+        let outer = netlink.link(&self.name).await?;
+        let inner = netlink.link(&self.peer_name()).await?;
+        let whole = matches!((&outer, &inner), (Some(outer), Some(inner)) if outer.peer == Some(inner.index));
+        let marked = |link: &Link| link.alias.as_deref() == Some(MARKER);
+        Ok([outer, inner].into_iter().flatten().find(|link| !whole && marked(link)).map(|link| link.name))
+    }
+
+    async fn bring_about(&self, netlink: &Netlink) -> Result<Repaired> {
+        let mut changes = Vec::new();
         let fresh = netlink.link(&self.name).await?.is_none();
         if fresh {
-            self.add_pair(&netlink).await?;
+            self.add_pair(netlink).await?;
+            changes.push(format!("{} made anew", self.name));
         }
-        let result = self.configure(&netlink).await;
-        if fresh && result.is_err() {
-            // The first error is the one to report.
-            let _ = delete(&netlink, &self.name).await;
+        match self.configure(netlink, &mut changes).await {
+            Ok(info) => Ok(Repaired { info, changes }),
+            Err(error) => {
+                if fresh {
+                    // The first error is the one to report.
+                    let _ = delete(netlink, &self.name).await;
+                }
+                Err(error)
+            }
         }
-        result
     }
 
     fn check(&self) -> Result<()> {
@@ -139,7 +180,7 @@ impl TunnelDevice {
         request(action, netlink.handle.link().add(outer).execute()).await
     }
 
-    async fn configure(&self, netlink: &Netlink) -> Result<TunnelInfo> {
+    async fn configure(&self, netlink: &Netlink, changes: &mut Vec<String>) -> Result<TunnelInfo> {
         let name = &self.name;
         let Pair { outer, inner } = Pair::find(netlink, name).await?;
         // The kernel takes no alias at creation.
@@ -152,14 +193,15 @@ impl TunnelDevice {
 
         sysctl::configure_inner(&inner.name)?;
         sysctl::configure_outer(name)?;
-        set_mtu_of(netlink, &inner, self.mtu).await?;
-        set_mtu_of(netlink, &outer, self.mtu).await?;
+        set_mtu_of(netlink, &inner, self.mtu, changes).await?;
+        set_mtu_of(netlink, &outer, self.mtu, changes).await?;
         features::configure(&inner.name, End::Inner)?;
         features::configure(name, End::Outer)?;
-        bring_up(netlink, &inner).await?;
-        bring_up(netlink, &outer).await?;
-        address::sync(netlink, name, outer.index, &self.addresses).await?;
-        route::sync(netlink, name, outer.index, &self.wanted_routes()).await?;
+        bring_up(netlink, &inner, changes).await?;
+        bring_up(netlink, &outer, changes).await?;
+        address::sync(netlink, name, outer.index, &self.addresses, changes).await?;
+        let connected: Vec<_> = self.addresses.iter().filter(is_network).map(IpNet::trunc).collect();
+        route::sync(netlink, name, outer.index, (&self.wanted_routes(), &connected), changes).await?;
         Ok(TunnelInfo { ifindex: outer.index, peer_ifindex: inner.index, mac })
     }
 }
@@ -184,7 +226,7 @@ pub async fn remove_marked() -> Result<Vec<String>> {
     let netlink = Netlink::open()?;
     let mut links = netlink.links().await?;
     links.retain(|link| link.require_marker().is_ok());
-    // Outer ends first: the inner ones go with them.
+    // Outer ends first: removing one also removes its inner end.
     links.sort_by_key(|link| link.name.ends_with(PEER_SUFFIX));
     let mut removed = Vec::new();
     for Link { name, .. } in links {
@@ -223,7 +265,7 @@ impl Link {
         }
     }
 
-    /// Whether mtd made it and was killed before it marked it: nothing else has such an address.
+    /// Whether mtd made the device and was killed before it marked it: no other device has such a MAC address.
     fn is_half_made(&self) -> bool {
         self.is_veth
             && !self.flags.contains(LinkFlags::Up)
@@ -241,18 +283,25 @@ async fn mark(netlink: &Netlink, name: &str) -> Result<()> {
     netlink.set_link(message, || format!("mark {name} as mtd's")).await
 }
 
-async fn set_mtu_of(netlink: &Netlink, link: &Link, mtu: u32) -> Result<()> {
+async fn set_mtu_of(netlink: &Netlink, link: &Link, mtu: u32, changes: &mut Vec<String>) -> Result<()> {
     if link.mtu == mtu {
         return Ok(());
     }
     let message = LinkUnspec::new_with_index(link.index).mtu(mtu).build();
-    netlink.set_link(message, || format!("set the MTU of {} to {mtu}", link.name)).await
+    netlink.set_link(message, || format!("set the MTU of {} to {mtu}", link.name)).await?;
+    changes.push(format!("the MTU of {} set", link.name));
+    Ok(())
 }
 
-/// Neighbour discovery off, then up: there is nobody behind the device to ask.
-async fn bring_up(netlink: &Netlink, link: &Link) -> Result<()> {
+/// Switches neighbour discovery off, since nobody behind the device could answer, and then sets the device up.
+async fn bring_up(netlink: &Netlink, link: &Link, changes: &mut Vec<String>) -> Result<()> {
+    if link.flags.contains(LinkFlags::Up | LinkFlags::Noarp) {
+        return Ok(());
+    }
     let message = LinkUnspec::new_with_index(link.index).arp(false).up().build();
-    netlink.set_link(message, || format!("bring {} up", link.name)).await
+    netlink.set_link(message, || format!("bring {} up", link.name)).await?;
+    changes.push(format!("{} brought up", link.name));
+    Ok(())
 }
 
 async fn delete(netlink: &Netlink, name: &str) -> Result<()> {
@@ -260,7 +309,7 @@ async fn delete(netlink: &Netlink, name: &str) -> Result<()> {
     request(|| format!("remove {name}"), netlink.handle.link().del(link.index).execute()).await
 }
 
-fn peer_name(name: &str) -> String {
+pub(super) fn peer_name(name: &str) -> String {
     format!("{name}{PEER_SUFFIX}")
 }
 
@@ -285,6 +334,11 @@ fn check_mtu(name: &str, mtu: u32) -> Result<()> {
         return Ok(());
     }
     Err(Error::InvalidMtu { name: name.to_owned(), mtu, min: *MTU_RANGE.start(), max: *MTU_RANGE.end() })
+}
+
+/// Whether the kernel makes a route to the network of such an address, and not only to the address itself.
+fn is_network(address: &&IpNet) -> bool {
+    address.prefix_len() < address.max_prefix_len()
 }
 
 fn is_unicast(address: IpAddr) -> bool {

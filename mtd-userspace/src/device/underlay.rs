@@ -7,6 +7,7 @@ use super::address;
 use super::error::{Error, Result};
 use super::features;
 use super::netlink::Netlink;
+use super::prefix::{self, Lack, Prefix};
 
 /// An Ethernet interface of the host, as it was when inspected.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +24,8 @@ pub struct Underlay {
     pub xdp_program: Option<u32>,
     /// Its addresses with their prefix lengths, IPv4 before IPv6.
     pub addresses: Vec<IpNet>,
+    /// The prefixes on its link in which the host has an address, the one to choose first; or why there is none.
+    pub prefixes: std::result::Result<Vec<Prefix>, Lack>,
 }
 
 impl Underlay {
@@ -41,17 +44,18 @@ impl Underlay {
             });
         };
         let up = link.flags.contains(LinkFlags::Up | LinkFlags::LowerUp);
-        let addresses = address::list(&netlink, link.index).await?;
+        let (addresses, ipv6) = address::examine(&netlink, link.index).await?;
+        let prefixes = prefix::find(&netlink, (link.index, name), &ipv6).await?;
         let xdp_program = link.xdp_program;
-        Ok(Self { ifindex: link.index, mac, mtu: link.mtu, up, xdp_program, addresses })
+        Ok(Self { ifindex: link.index, mac, mtu: link.mtu, up, xdp_program, addresses, prefixes })
     }
 }
 
-/// Receive offloads that make one frame of several datagrams.
+/// Receive offloads that merge several datagrams into one frame.
 const MERGING: [&str; 3] = ["rx-udp-gro-forwarding", "rx-gro-list", "rx-lro"];
 
-/// Which receive offloads of an interface may merge datagrams, by the names of `ethtool -k`. The first two act behind a
-/// program in the driver and before a generic one, the last before both.
+/// The receive offloads of an interface that are on and may merge datagrams, by the names of `ethtool -k`. The first two
+/// act after an XDP program in the driver but before a generic one; the last acts before both.
 ///
 /// # Errors
 /// The kernel cannot be asked, or there is no such interface.

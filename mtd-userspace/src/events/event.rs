@@ -1,5 +1,8 @@
 //! The kinds of events.
 
+use std::net::IpAddr;
+
+use ipnet::IpNet;
 use mtd_common::DropReason;
 use mtd_common::event::DropEvent;
 
@@ -41,6 +44,8 @@ pub enum Event {
     Configuration(Configuration),
     /// A task has ended before the shutdown.
     Task(TaskEnd),
+    /// The tunnel device was repaired.
+    Repair(Repair),
 }
 
 /// The kinds of events, with their names in documents.
@@ -60,6 +65,8 @@ pub enum Kind {
     Configuration,
     /// [`Event::Task`].
     Task,
+    /// [`Event::Repair`].
+    Repair,
 }
 
 impl Kind {
@@ -73,6 +80,7 @@ impl Kind {
             Self::Registration => "registration",
             Self::Configuration => "configuration",
             Self::Task => "task",
+            Self::Repair => "repair",
         }
     }
 }
@@ -88,6 +96,7 @@ impl Event {
             Self::Registration(_) => Kind::Registration,
             Self::Configuration(_) => Kind::Configuration,
             Self::Task(_) => Kind::Task,
+            Self::Repair(_) => Kind::Repair,
         }
     }
 }
@@ -128,6 +137,13 @@ pub enum SessionChange {
     Rekeyed,
     /// It has ended.
     Closed,
+    /// The server has or assigns this tunnel address, which is not used, since it lies in this network of the host.
+    AddressRefused {
+        /// The address.
+        address: IpAddr,
+        /// The network.
+        network: IpNet,
+    },
 }
 
 /// A change of a path.
@@ -177,4 +193,13 @@ pub struct TaskEnd {
     pub why: String,
     /// Whether it is restarted; otherwise the controller stops.
     pub restarted: bool,
+}
+
+/// A repair of the tunnel device, which somebody else had changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Repair {
+    /// The name of the device.
+    pub device: String,
+    /// What was done, each in a few words.
+    pub changes: Vec<String>,
 }

@@ -10,7 +10,7 @@ mod lanes;
 
 pub use bus::{Bus, Received, Subscriber};
 pub use event::{
-    Configuration, Dropped, Event, Kind, PathChange, Peer, Record, Registration, RegistrationChange,
+    Configuration, Dropped, Event, Kind, PathChange, Peer, Record, Registration, RegistrationChange, Repair,
     SessionChange, TaskEnd,
 };
 pub use lanes::{Lane, Room};

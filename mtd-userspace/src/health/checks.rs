@@ -8,16 +8,16 @@ use crate::device::Underlay;
 use crate::model::{LinkMode, MIN_INNER_MTU, MapFill};
 use crate::status::{Status, Warning, WarningCode};
 
-/// How far loading may lag behind, in seconds: it is looked after ten times a second.
+/// How far the loading of slots may lag behind, in seconds. Slots are loaded ten times a second.
 const LATE: f64 = 1.0;
 
-/// From when on it is strange that no packet has come, in seconds since the controller started.
+/// How long the controller must have run, in seconds, before it is suspicious that no packet has come.
 const QUIET: f64 = 60.0;
 
-/// The kernel cuts names of programs at so many characters, and the longest of mtd's is shorter.
+/// The name of the receive program, which is short enough that the kernel does not cut it off.
 pub(super) const RECEIVE: &str = "mtd_receive";
 
-/// Adds what is wrong with one thing to the warnings.
+/// Looks at one concern, and adds a warning if something is wrong with it.
 type Check = fn(&Status, &Look, &mut Vec<Warning>);
 
 /// All checks. Their order is that of the warnings: the most serious first.
@@ -29,6 +29,7 @@ pub(super) const CHECKS: &[Check] = &[
     underlay_mtu_is_enough,
     prefixes_are_unused,
     tasks_go_on,
+    tunnel_is_left_alone,
     paths_are_wide_enough,
     tunnel_offloads_are_right,
     datagrams_are_not_merged,
@@ -47,8 +48,8 @@ fn controller_runs(status: &Status, _: &Look, found: &mut Vec<Warning>) {
         warn(
             found,
             WarningCode::NoController,
-            "the programs are attached, but no controller is running: once the loaded slots are over, nothing passes; \
-             start one with `mtd run -c FILE`, or remove them with `mtd detach`",
+            "the programs are attached, but no controller is running: nothing passes once the loaded slots are over; start \
+             a controller with `mtd run -c FILE`, or remove the programs with `mtd detach`",
         );
     }
 }
@@ -85,7 +86,7 @@ fn program_is_attached(status: &Status, look: &Look, found: &mut Vec<Warning>) {
             found,
             WarningCode::NotAttached,
             format!(
-                "{there} in the place of mtd's, which is number {}: the prefixes are not dark; stop and start the \
+                "{there} instead of mtd's, which has the number {}: the prefixes are not dark; stop and start the \
                  controller",
                 receive.id
             ),
@@ -103,7 +104,7 @@ fn underlay_mtu_is_enough(status: &Status, look: &Look, found: &mut Vec<Warning>
             found,
             WarningCode::MtuTooSmall,
             format!(
-                "the MTU of {interface} is {mtu}, and packets of the tunnel have up to {needed} bytes: long ones are lost; \
+                "the MTU of {interface} is {mtu}, but packets of the tunnel have up to {needed} bytes: long ones are lost; \
                  `ip link set {interface} mtu {needed}`, or set mtu in the configuration"
             ),
         );
@@ -146,6 +147,22 @@ fn tasks_go_on(status: &Status, _: &Look, found: &mut Vec<Warning>) {
     }
 }
 
+fn tunnel_is_left_alone(status: &Status, _: &Look, found: &mut Vec<Warning>) {
+    let repairs = &status.tunnel_repairs;
+    if repairs.contested {
+        warn(
+            found,
+            WarningCode::TunnelContested,
+            format!(
+                "another program keeps changing {0} (the last repair: {1}), and traffic is lost meanwhile: find it with \
+                 `ip -t monitor`, and tell it to leave {0} alone (docs/operations.md has settings for network managers)",
+                status.device,
+                repairs.last.as_deref().unwrap_or("unknown")
+            ),
+        );
+    }
+}
+
 fn paths_are_wide_enough(status: &Status, _: &Look, found: &mut Vec<Warning>) {
     if status.paths.too_small > 0 {
         let needed = MIN_INNER_MTU as usize + OVERHEAD;
@@ -177,7 +194,7 @@ fn tunnel_offloads_are_right(_: &Status, look: &Look, found: &mut Vec<Warning>) 
 fn datagrams_are_not_merged(status: &Status, look: &Look, found: &mut Vec<Warning>) {
     let interface = &status.interface;
     for feature in &look.merging {
-        // A program in the driver sees frames before the first two act.
+        // An XDP program in the driver sees frames before the other two offloads merge them.
         if *feature == "rx-lro" || status.xdp == "generic" {
             warn(
                 found,
@@ -196,8 +213,8 @@ fn clock_is_synchronised(status: &Status, _: &Look, found: &mut Vec<Warning>) {
         warn(
             found,
             WarningCode::ClockNotSynchronised,
-            "the wall clock is not synchronised: both ends must agree on it to a slot, or to a window when they meet; \
-             run a time service such as chrony or systemd-timesyncd",
+            "the wall clock is not synchronised: the clocks of both ends must agree to within a slot, or with [listen] and \
+             [[server]] to within a window; run a time service such as chrony or systemd-timesyncd",
         );
     }
 }
@@ -232,8 +249,8 @@ fn something_arrives(status: &Status, _: &Look, found: &mut Vec<Warning>) {
             found,
             WarningCode::NothingArrives,
             format!(
-                "not one packet for {} has arrived at {}, neither a peer's nor a stranger's: does the network route it to \
-                 this host? Look with `tcpdump -ni {} net {}`",
+                "not one packet for {} has arrived at {}, neither from a peer nor from a stranger: does the network route \
+                 it to this host? Look with `tcpdump -ni {} net {}`",
                 prefixes.join(", "),
                 status.interface,
                 status.interface,
@@ -243,8 +260,8 @@ fn something_arrives(status: &Status, _: &Look, found: &mut Vec<Warning>) {
     }
 }
 
-/// Whether somebody should have come by now, and not one packet for the prefixes was seen. That a prefix is routed here
-/// shows in nothing else.
+/// Whether a packet should have come by now, and none for the prefixes was seen. Nothing else shows whether a prefix is
+/// routed to this host.
 fn nothing_arrives(status: &Status) -> bool {
     let received = |reason: &str| !reason.starts_with("send_");
     let somebody = status.clients_registered.is_some_and(|clients| clients > 0)

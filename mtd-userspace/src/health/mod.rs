@@ -1,4 +1,4 @@
-//! Looking at the host around the data plane, and what there is to warn of.
+//! Looking at the host around the data plane, and deriving the warnings of the status.
 
 mod checks;
 
@@ -10,10 +10,10 @@ use crate::dataplane::{program_name, programs};
 use crate::device::{self, Underlay};
 use crate::status::{Status, WallClock, Warning};
 
-/// The host, as it was looked at.
+/// What was found on the host.
 #[derive(Clone, Debug, Default)]
 pub struct Look {
-    /// The underlay interface; `None`: it is gone.
+    /// The underlay interface; `None` if it does not exist any more.
     pub underlay: Option<Underlay>,
     /// Receive offloads of the underlay that may merge datagrams, as [`device::merging`] finds them.
     pub merging: Vec<&'static str>,
@@ -22,7 +22,7 @@ pub struct Look {
 }
 
 impl Look {
-    /// Looks at these interfaces. What cannot be read is taken to be right.
+    /// Looks at these interfaces. A setting that cannot be read is taken to be right.
     pub async fn at(underlay: &str, device: &str) -> Self {
         Self {
             underlay: Underlay::inspect(underlay).await.ok(),
@@ -32,13 +32,13 @@ impl Look {
     }
 }
 
-/// Adds to a status what is known outside of the controller's own state: host, kernel, programs, warnings.
+/// Adds to a status what is not part of the controller's own state: host, kernel, programs, warnings.
 pub async fn examine(mut status: Status) -> Status {
     let look = Look::at(&status.interface, &status.device).await;
     env!("MTD_COMMIT").clone_into(&mut status.commit);
     status.abi = abi::VERSION;
     status.kernel = kernel();
-    // A controller has told its own; it may not ask for others' any more.
+    // A running controller has filled in its programs, since it has given up the privilege to look them up here.
     if status.programs.is_empty() {
         status.programs = programs(&status.pins);
     }
@@ -52,11 +52,11 @@ pub fn kernel() -> String {
     uname().map(|name| name.release().to_string_lossy().into_owned()).unwrap_or_default()
 }
 
-/// The wall clock, by what the kernel knows of it.
+/// The state of the wall clock, as the kernel knows it.
 pub fn wall_clock() -> Option<WallClock> {
-    // SAFETY: numbers only, for all of which zero is a value.
+    // SAFETY: the structure consists of numbers, for which zero is a valid value.
     let mut timex: libc::timex = unsafe { std::mem::zeroed() };
-    // SAFETY: a live structure; with no mode set, nothing but it is changed.
+    // SAFETY: the pointer leads to a live structure; with no mode set, the call changes nothing else.
     let state = unsafe { libc::adjtimex(&raw mut timex) };
     Errno::result(state).ok()?;
     Some(WallClock {
@@ -65,7 +65,7 @@ pub fn wall_clock() -> Option<WallClock> {
     })
 }
 
-/// What there is to warn of, the most serious first.
+/// The warnings, the most serious first.
 pub fn warnings(status: &Status, look: &Look) -> Vec<Warning> {
     let mut found = Vec::new();
     for check in checks::CHECKS {
@@ -74,7 +74,7 @@ pub fn warnings(status: &Status, look: &Look) -> Vec<Warning> {
     found
 }
 
-/// A program in words: name and number. Without privileges nobody learns the name.
+/// A program in words: name and number. The kernel tells the name only to privileged processes.
 pub fn program_label(id: u32) -> String {
     match program_name(id) {
         Some(name) => format!("the XDP program {name} (number {id})"),

@@ -1,7 +1,7 @@
 use super::checks::RECEIVE;
 use super::*;
 use crate::control::tests::sample;
-use crate::device::Underlay;
+use crate::device::{Prefix, Underlay};
 use crate::model::{MapFill, Program};
 use crate::status::{SessionCount, Slots, Task, WarningCode};
 
@@ -13,6 +13,7 @@ fn underlay() -> Underlay {
         up: true,
         xdp_program: Some(7),
         addresses: vec!["192.0.2.1/24".parse().unwrap(), "2001:db8:9::1/64".parse().unwrap()],
+        prefixes: Ok(vec![Prefix { net: "2001:db8:9::/64".parse().unwrap(), preferred: true }]),
     }
 }
 
@@ -33,7 +34,7 @@ fn healthy() -> Status {
     }
 }
 
-/// What is warned of, as far as it is of this kind; there may be no other.
+/// The one warning, which must have this code.
 fn only(status: &Status, look: &Look, code: WarningCode) -> String {
     let found = warnings(status, look);
     assert_eq!(found.iter().map(|warning| warning.code.as_str()).collect::<Vec<_>>(), [code.as_str()]);
@@ -54,7 +55,7 @@ fn each_fault_of_the_underlay_has_its_warning() {
     };
     let down = only(&healthy(), &with(|u| u.up = false), WarningCode::InterfaceDown);
     assert!(down.contains("ip link set eth0 up"), "{down}");
-    // 1428 in the tunnel and 72 around it.
+    // An inner MTU of 1428, and 72 bytes of outer headers and tag.
     let small = only(&healthy(), &with(|u| u.mtu = 1499), WarningCode::MtuTooSmall);
     assert!(small.contains("1499") && small.contains("ip link set eth0 mtu 1500"), "{small}");
     let none = only(&healthy(), &with(|u| u.xdp_program = None), WarningCode::NotAttached);
@@ -111,7 +112,7 @@ fn a_task_that_has_failed_is_told_also_when_it_runs_again() {
     assert!(text.contains("failed 3 times") && text.contains("it runs again"), "{text}");
 }
 
-/// The worst there can be at a time.
+/// As many warnings as there can be at a time.
 #[test]
 fn the_most_serious_comes_first() {
     let mut quiet = healthy();

@@ -1,4 +1,4 @@
-//! JSON in and out.
+//! JSON in requests and answers.
 
 use std::time::Duration;
 
@@ -41,8 +41,8 @@ pub fn answer<T: Serialize>(result: Result<T, Refusal>) -> Response {
     }
 }
 
-/// An answer with one JSON value per line, as `values` arrive. It ends with them, or when the server stops; until then it
-/// keeps `held`.
+/// An answer with one JSON value per line, sent as `values` yields them. The answer ends when `values` does, or when the
+/// server stops; until then `held` is kept alive.
 pub fn lines<T: Serialize + 'static>(
     values: impl Stream<Item = T> + Send + 'static,
     closing: Closing,

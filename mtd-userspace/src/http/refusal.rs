@@ -22,13 +22,13 @@ pub enum Reason {
     Invalid,
     /// It names something that does not exist (404).
     NotFound,
-    /// The path has no such method (405).
+    /// The path does not support the method (405).
     NoSuchMethod,
     /// It conflicts with the present state (409).
     Conflict,
     /// It failed inside the controller (500).
     Failed,
-    /// Too many clients do the same already (503).
+    /// Too many clients are doing the same already (503).
     Busy,
 }
 

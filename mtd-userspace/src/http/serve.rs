@@ -39,7 +39,7 @@ pub trait Accept: Send + Sync + 'static {
 pub struct Limits {
     /// The name of the server, for the log.
     pub name: &'static str,
-    /// Connections at a time; later ones wait in the kernel's queue.
+    /// Maximum number of connections at a time; further ones wait in the kernel's queue.
     pub connections: usize,
     /// How long one connection may last.
     pub patience: Patience,
@@ -50,11 +50,11 @@ pub struct Limits {
 /// How long a connection may last after its head has arrived.
 #[derive(Clone, Copy, Debug)]
 pub enum Patience {
-    /// Without limit.
+    /// For any length of time.
     Endless,
-    /// This long in all, for the request and the answer.
+    /// At most this long in all, for the request and the answer.
     Whole(Duration),
-    /// This long without [`Progress`].
+    /// At most this long without [`Progress`].
     Progress(Duration),
 }
 
@@ -92,8 +92,8 @@ impl Closing {
     }
 }
 
-/// Serves until `shutdown` is ready: then no new connections are accepted, endless answers end, and the others get the time
-/// of grace to finish. No behaviour of a client ends it.
+/// Serves until `shutdown` is ready. Then no new connections are accepted, endless answers end, and the other answers have
+/// `limits.grace` to finish. Nothing that a client does ends the server.
 pub async fn serve<A: Accept>(
     listener: &A,
     router: Router,
@@ -125,7 +125,7 @@ pub async fn serve<A: Accept>(
     let _ = timeout(limits.grace, async { while connections.join_next().await.is_some() {} }).await;
 }
 
-/// One request and its answer, within the limits.
+/// Serves one request, within the limits.
 pub async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     router: Router,

@@ -21,11 +21,11 @@ const BACKLOG: i32 = 64;
 /// Reasons why no socket can be made at a path.
 #[derive(Debug)]
 pub enum BindError {
-    /// Another process serves it.
+    /// Another process serves this socket.
     Live(PathBuf),
-    /// A file of another kind has the name.
+    /// There is a file of another kind at the path.
     NotASocket(PathBuf),
-    /// The path cannot be given to a socket.
+    /// The path is too long for a socket.
     PathTooLong(PathBuf),
     /// The operating system refused something.
     Io {
@@ -57,10 +57,10 @@ impl Listener {
         &self.file.path
     }
 
-    /// The same for a runtime. Must be called within it.
+    /// Hands the socket to the tokio runtime, within which this must be called.
     ///
     /// # Errors
-    /// When the runtime does not take the socket.
+    /// When the runtime refuses the socket.
     pub fn ready(self) -> Result<ReadyListener, BindError> {
         let Self { socket, file } = self;
         match tokio::net::UnixListener::from_std(socket) {
@@ -70,7 +70,7 @@ impl Listener {
     }
 }
 
-/// A bound socket of a runtime; its file is removed on close or drop.
+/// A bound socket that a tokio runtime serves; its file is removed on close or drop.
 #[derive(Debug)]
 pub struct ReadyListener {
     socket: tokio::net::UnixListener,
@@ -117,16 +117,16 @@ impl Drop for SocketFile {
     }
 }
 
-/// Binds a socket, mode 0600. Its folder is made, mode 0755, if it is missing. A stale socket is replaced.
+/// Binds a socket with mode 0600. Makes its folder, with mode 0755, if that is missing. Replaces a stale socket.
 ///
-/// Clients that connect wait until somebody serves. Of two calls that race for one path, the later one wins.
+/// Clients that connect wait until the socket is served. Of two calls that race for one path, the later one wins.
 ///
 /// # Errors
 /// [`BindError`].
 pub fn bind(path: &Path) -> Result<Listener, BindError> {
     make_parent(path)?;
     refuse_live(path)?;
-    // Made under another name and then renamed, so that clients never find a socket that does not listen yet.
+    // The socket gets another name first and is then renamed, so that clients never find one that does not listen yet.
     let mut temporary_name = path.file_name().unwrap_or_default().to_owned();
     temporary_name.push(format!(".{}", std::process::id()));
     let temporary = path.with_file_name(temporary_name);
@@ -153,7 +153,7 @@ pub fn bind(path: &Path) -> Result<Listener, BindError> {
 
 fn listen(address: &UnixAddr) -> nix::Result<OwnedFd> {
     let socket = stream_socket()?;
-    // Sets the mode with which the kernel makes the file; changing it after the bind would leave a gap.
+    // Sets the mode with which the kernel makes the file; with a change after the bind, others could connect in between.
     fchmod(&socket, Mode::S_IRUSR | Mode::S_IWUSR)?;
     socket::bind(socket.as_raw_fd(), address)?;
     socket::listen(&socket, Backlog::new(BACKLOG)?)?;
@@ -171,7 +171,7 @@ fn make_parent(path: &Path) -> Result<(), BindError> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
         made => made.map_err(|error| BindError::io("cannot make the folder", parent, error))?,
     }
-    // Whatever the umask: users other than root should learn that they need root, not that nothing runs.
+    // Independent of the umask: users other than root should be told that they need root, not that nothing runs.
     fs::set_permissions(parent, Permissions::from_mode(0o755))
         .map_err(|error| BindError::io("cannot set the mode of", parent, error))
 }
@@ -187,7 +187,7 @@ fn refuse_live(path: &Path) -> Result<(), BindError> {
     let address = UnixAddr::new(path).map_err(|_| BindError::PathTooLong(path.to_owned()))?;
     match stream_socket().and_then(|probe| socket::connect(probe.as_raw_fd(), &address)) {
         Err(Errno::ECONNREFUSED | Errno::ENOENT) => Ok(()),
-        // EAGAIN: somebody listens, and the queue is full.
+        // EAGAIN: a process listens, and its queue is full.
         Ok(()) | Err(Errno::EAGAIN) => Err(BindError::Live(path.to_owned())),
         Err(Errno::EPROTOTYPE) => Err(BindError::NotASocket(path.to_owned())),
         Err(error) => Err(BindError::io("cannot connect to", path, error.into())),

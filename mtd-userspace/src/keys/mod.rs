@@ -76,7 +76,7 @@ impl SecretKey {
         text
     }
 
-    /// Reads one key in text form up to the end of the input; white space may follow it. Unbuffered, bounded.
+    /// Reads one key in text form, up to the end of the input; white space may follow the key. Reads at most 256 bytes.
     ///
     /// # Errors
     /// An [`io::Error`] of the input, or one of kind [`io::ErrorKind::InvalidData`] that holds a [`KeyTextError`].
@@ -98,16 +98,16 @@ impl SecretKey {
         key.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
     }
 
-    /// Reads the key in the file at `path`. Symbolic links are followed; what counts is the file they lead to.
+    /// Reads the key in the file at `path`. Symbolic links are followed; the file that they lead to is checked.
     ///
     /// # Errors
     /// [`KeyFileError`] when the file cannot be read, is no regular file, can be read or written by its group or
-    /// by others, or holds no key. None of them shows what the file holds.
+    /// by others, or holds no key. No error shows the content of the file.
     pub fn from_file(path: &Path) -> Result<Self, KeyFileError> {
         let error = |kind| KeyFileError { path: path.to_owned(), kind };
         let file = open_regular(path).map_err(|source| error(KeyFileErrorKind::Open(source)))?;
         let Some(file) = file else { return Err(error(KeyFileErrorKind::NotRegular)) };
-        // Of the open file, so that nobody can swap it between the check and the reading.
+        // The mode of the open file, so that nobody can replace the file between the check and the reading.
         let mode = file.metadata().map_err(|source| error(KeyFileErrorKind::Open(source)))?.mode() & 0o7777;
         if mode & 0o077 != 0 {
             return Err(error(KeyFileErrorKind::Exposed(mode)));
@@ -123,7 +123,7 @@ impl SecretKey {
     }
 }
 
-/// Exactly the 44 characters of the text form.
+/// Accepts exactly the 44 characters of the text form.
 impl FromStr for SecretKey {
     type Err = KeyTextError;
 
@@ -132,7 +132,7 @@ impl FromStr for SecretKey {
     }
 }
 
-/// In constant time.
+/// Compares in constant time.
 impl PartialEq for SecretKey {
     fn eq(&self, other: &Self) -> bool {
         self.0.ct_eq(&other.0).into()
@@ -141,7 +141,7 @@ impl PartialEq for SecretKey {
 
 impl Eq for SecretKey {}
 
-/// Says only that there is a key.
+/// Prints that there is a key, not its bytes.
 impl fmt::Debug for SecretKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("SecretKey(..)")
@@ -163,17 +163,17 @@ impl PublicKey {
         &self.0
     }
 
-    /// Whether a private key can belong to it, and to no other text: not one of the few points with which every
-    /// agreement gives zeros (RFC 7748, section 6.1), and in the one form that computing a public key yields.
+    /// Whether these bytes are the canonical form of a public key that has a private key. Refused are the few points
+    /// of low order, with which every key agreement gives zeros (RFC 7748, section 6.1), and second encodings of a point.
     pub fn is_usable(&self) -> bool {
         let mut prime = [0xff; KEY_BYTES];
         (prime[0], prime[KEY_BYTES - 1]) = (0xed, 0x7f);
-        // Little-endian; points at or above 2^255 - 19 are second forms of lower ones.
+        // Little-endian; a value of 2^255 - 19 or more is a second encoding of a lower one.
         self.0.iter().rev().lt(prime.iter().rev()) && !LOW_ORDER.contains(&self.0)
     }
 }
 
-/// The points of Curve25519 of order 1, 2, 4 and 8, in the one form.
+/// The points of Curve25519 of order 1, 2, 4 and 8, in canonical form.
 const LOW_ORDER: [[u8; KEY_BYTES]; 5] = [
     [0; KEY_BYTES],
     {
@@ -196,7 +196,7 @@ const LOW_ORDER: [[u8; KEY_BYTES]; 5] = [
     },
 ];
 
-/// Exactly the 44 characters of the text form.
+/// Accepts exactly the 44 characters of the text form.
 impl FromStr for PublicKey {
     type Err = KeyTextError;
 
@@ -224,20 +224,20 @@ impl fmt::Debug for PublicKey {
 )]
 pub struct RandomError(getrandom::Error);
 
-/// A text that should be a key and is not. Never shows the text.
+/// A text is not a valid key. The message never shows the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyTextError {
-    /// There is nothing in it.
+    /// The text is empty.
     #[error("is empty where a key should be")]
     Empty,
-    /// It is not 32 bytes of base64.
+    /// The text is not 32 bytes in base64.
     #[error(
         "holds no key: a key is {KEY_CHARACTERS} characters of base64, as `mtd genkey` and `mtd genpsk` print them"
     )]
     Garbled,
 }
 
-/// A key file that cannot be used. Displays as what is wrong and the remedy, without what the file holds.
+/// A key file that cannot be used. Displays as the problem and the remedy, without the content of the file.
 #[derive(Debug)]
 pub struct KeyFileError {
     path: PathBuf,
@@ -251,14 +251,14 @@ pub enum KeyFileErrorKind {
     Open(io::Error),
     /// It is a directory, a device, a pipe or a socket.
     NotRegular,
-    /// Its permission bits, given here, let group or others read or write it.
+    /// Its permission bits, given here, let its group or others read or write it.
     Exposed(u32),
     /// It does not hold one key.
     Text(KeyTextError),
 }
 
 impl KeyFileError {
-    /// The path as it was asked for.
+    /// The path that was to be read.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -275,13 +275,13 @@ impl KeyFileError {
             KeyFileErrorKind::Open(source) => format!("cannot read {path}: {source}"),
             KeyFileErrorKind::NotRegular => format!("{path} is not a regular file"),
             KeyFileErrorKind::Exposed(mode) => {
-                format!("{path} can be read or written by others than its owner (mode {mode:04o})")
+                format!("{path} can be read or written by users other than its owner (mode {mode:04o})")
             }
             KeyFileErrorKind::Text(error) => format!("{path} {error}"),
         }
     }
 
-    /// The way out.
+    /// What to do about it.
     pub fn remedy(&self) -> String {
         let path = self.path.display();
         match &self.kind {
@@ -319,7 +319,7 @@ impl std::error::Error for KeyFileError {
     }
 }
 
-/// Opens `path` to be read, `None` when it leads to no regular file. Never blocks, whatever it leads to.
+/// Opens `path` for reading; `None` when it is not a regular file. Never blocks, even on a pipe or a device.
 pub(crate) fn open_regular(path: &Path) -> io::Result<Option<File>> {
     let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
@@ -334,7 +334,7 @@ fn decode(text: &[u8]) -> Result<Zeroizing<[u8; KEY_BYTES]>, KeyTextError> {
     if text.len() != KEY_CHARACTERS {
         return Err(KeyTextError::Garbled);
     }
-    // The decoder wants room for 33 bytes: it counts the padding as text.
+    // The decoder wants room for 33 bytes, because it counts the padding as data.
     let mut bytes = Zeroizing::new([0; KEY_BYTES + 1]);
     match STANDARD.decode_slice(text, &mut bytes[..]) {
         Ok(KEY_BYTES) => {

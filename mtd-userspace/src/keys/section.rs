@@ -1,4 +1,4 @@
-//! Keys in the configuration: the own one, and what every key that is named there has.
+//! Keys in the configuration: the host's own key, and how every key or key file that is named there is read.
 
 use std::path::{Path, PathBuf};
 
@@ -6,10 +6,10 @@ use super::{PublicKey, SecretKey};
 use crate::model::Fault;
 use crate::schema::{self, Facts, Key, Kind, Located, Part, Problems, Section};
 
-/// In front of the name of a secret that systemd hands over (`LoadCredential=` in systemd.exec(5)).
+/// Prefix of the name of a secret that systemd hands over (`LoadCredential=` in systemd.exec(5)).
 const CREDENTIAL: &str = "credential:";
 
-/// Keys of the root about the own key.
+/// The top-level entries of the configuration about the host's own key.
 pub const KEYS: &[Key] = &[Key::required(
     "private_key_file",
     Kind::Text("the path of a file that only its owner can read, or \"credential:NAME\""),
@@ -23,7 +23,7 @@ pub const KEYS: &[Key] = &[Key::required(
 /// An example of a public key, for schemas.
 pub const PUBLIC_KEY_EXAMPLE: &str = r#""vZ3S8pPLIoDKZPWkgW1i4pwP/JQZnQxsK1U0Ff9dgzY=""#;
 
-/// What a public key is, for schemas.
+/// How schemas describe a public key.
 pub const PUBLIC_KEY: Kind = Kind::Text("the 44 characters that `mtd pubkey` prints at the other end");
 
 /// The own X25519 key (requirement MT-20). `K` as for [`crate::config::Config`].
@@ -36,16 +36,16 @@ pub struct Identity<K = SecretKey> {
     pub key: K,
 }
 
-/// What the file says about the own key.
+/// What the configuration file says about the host's own key.
 #[derive(Debug)]
 pub struct OwnKey {
     file: Option<Located<PathBuf>>,
-    /// Whether the file has a `private_key_file`, good or bad.
+    /// Whether the configuration has a `private_key_file`, valid or not.
     is_there: bool,
 }
 
 impl OwnKey {
-    /// Reads the root.
+    /// Reads the top level of the configuration.
     pub fn read(root: &Section<'_, '_>, problems: &mut Problems<'_>) -> Self {
         Self {
             file: root.optional("private_key_file", problems, |text| key_file(text, "private.key")),
@@ -53,12 +53,12 @@ impl OwnKey {
         }
     }
 
-    /// The own key, without the key itself.
+    /// The own key's file, without the key itself.
     pub fn identity(&self) -> Option<Identity<()>> {
         self.file.as_ref().map(|file| Identity { key_file: file.value.clone(), key: () })
     }
 
-    /// Where its file is named; 0 without one.
+    /// Where the configuration names the key file; 0 if it names none.
     pub fn at(&self) -> usize {
         self.file.as_ref().map_or(0, |file| file.at)
     }
@@ -76,11 +76,11 @@ impl Part for OwnKey {
     }
 }
 
-/// The path of a key file, such as `example`. A key in the place of its file must not go on into an error message about a
-/// missing file.
+/// The path of a key file, such as `example`. Somebody may have written the key itself instead of the path: it must not
+/// appear in an error message about a missing file.
 ///
 /// # Errors
-/// When the text is a key, or no path.
+/// When the text is a key, or not a path.
 pub fn key_file(text: &str, example: &str) -> Result<PathBuf, Fault> {
     if text.parse::<SecretKey>().is_ok() {
         let remedy =
@@ -93,22 +93,22 @@ pub fn key_file(text: &str, example: &str) -> Result<PathBuf, Fault> {
 /// Where a key file is: relative to the `folder` of the configuration file, or a credential of the service.
 pub fn key_path(folder: &Path, written: &Path) -> PathBuf {
     match written.to_str().and_then(|text| text.strip_prefix(CREDENTIAL)) {
-        // Without the variable the path stays as it is written: the error about it then says what is missing.
+        // Without the variable the path stays as it is written, so that the error about it names the credential.
         Some(name) => std::env::var_os("CREDENTIALS_DIRECTORY")
             .map_or_else(|| written.to_owned(), |credentials| Path::new(&credentials).join(name)),
         None => folder.join(written),
     }
 }
 
-/// A public key. A text that is none is not shown: it may be a secret in the wrong place.
+/// Parses a public key. The error does not show the text, which may be a secret in the wrong place.
 ///
 /// # Errors
-/// When the text is no public key, or one without a private key.
+/// When the text is not a public key, or one to which no private key can belong.
 pub fn public_key(text: &str) -> Result<PublicKey, Fault> {
     let print = "write the 44 characters that mtd pubkey prints at the other end";
     let key: PublicKey = text.parse().map_err(|_| Fault::new("is no public key", print))?;
     if key.is_usable() {
         return Ok(key);
     }
-    Err(Fault::new("is no public key that anybody can have the private key of", print))
+    Err(Fault::new("is a public key to which no private key can belong", print))
 }

@@ -1,8 +1,8 @@
-//! Metrics for Prometheus: the status without single sessions, in the text format that Prometheus reads.
+//! Metrics for Prometheus: the status, summed over all sessions, in the text format that Prometheus reads.
 //!
-//! All labels have a fixed set of values: they contain no client's name, key or address, and the number of series does not
-//! grow with that of sessions. Counters are read on request, so there is nothing for a library to instrument; the official
-//! one writes only `OpenMetrics`, which `promtool check metrics` does not read.
+//! Each label has a fixed set of values: no label contains a client's name, key or address, and the number of series does
+//! not grow with the number of sessions. No library is used: counters are read on request, so there is nothing to
+//! instrument, and the official library writes only `OpenMetrics`, which `promtool check metrics` does not read.
 
 mod process;
 pub mod section;
@@ -23,10 +23,10 @@ use crate::subsystem;
 /// Media type of the text format.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Time for which rendered metrics are reused: many readers cost no more than one.
+/// How long rendered metrics are reused, so that many readers cost no more than one.
 const FRESH: std::time::Duration = std::time::Duration::from_millis(500);
 
-/// The states of sessions, by role: all of them are shown, even if there are none.
+/// The states of sessions, by role. Each has a series, even if no session is in that state.
 const SESSION_STATES: [(&str, &[&str]); 3] = [
     ("peer", &["waiting", "open", "silent"]),
     ("client", &["finding", "connecting", "half-open", "open", "silent"]),
@@ -38,8 +38,7 @@ const SESSION_STATES: [(&str, &[&str]); 3] = [
 pub struct Cache(Mutex<Option<(Instant, String)>>);
 
 impl Cache {
-    /// The metrics: the cached ones while they are fresh, otherwise those that `render` makes. Only one request renders at a
-    /// time.
+    /// The metrics: the cached text while it is fresh, otherwise what `render` returns. Only one request renders at a time.
     ///
     /// # Errors
     /// Those of `render`.
@@ -56,11 +55,11 @@ impl Cache {
     }
 }
 
-/// The metrics of a status and of this process; `features` add theirs.
+/// The metrics of a status and of this process. `features` adds those of the features.
 pub fn render(status: &Status, features: impl FnOnce(&mut Text)) -> String {
     let mut text = Text::default();
     let abi = status.abi.to_string();
-    text.family("mtd_build_info", Kind::Gauge, "What runs: always 1.")
+    text.family("mtd_build_info", Kind::Gauge, "Version, commit and ABI of mtd, as labels: always 1.")
         .sample(&[("version", &status.version), ("commit", &status.commit), ("abi", &abi)], 1);
     text.family("mtd_data_plane_info", Kind::Gauge, "How the receive program is attached: always 1.")
         .sample(&[("xdp", &status.xdp), ("link", &status.link)], 1);
@@ -79,13 +78,13 @@ pub fn render(status: &Status, features: impl FnOnce(&mut Text)) -> String {
         handshakes(&mut text, counts);
     }
     let mut family =
-        text.family("mtd_warning", Kind::Gauge, "1 for what `mtd status` warns of, otherwise 0.");
+        text.family("mtd_warning", Kind::Gauge, "1 if `mtd status` shows this warning, otherwise 0.");
     for code in WarningCode::ALL.iter().map(|code| code.as_str()) {
         let there = status.warnings.iter().any(|warning| warning.code == code);
         family.sample(&[("code", code)], u8::from(there));
     }
     subsystem::metrics(&status.tasks, &mut text);
-    let help = "Events of `mtd events` that followers were too slow for.";
+    let help = "Events that followers, such as `mtd events --follow`, lost because they were too slow.";
     text.single("mtd_events_lost_total", Kind::Counter, help, status.events.lost);
     features(&mut text);
     process::render(&mut text);
@@ -116,9 +115,9 @@ fn frames(text: &mut Text, status: &Status) {
 fn drops(text: &mut Text, status: &Status) {
     let help = "Packets dropped, by reason; `mtd drops` says what the reasons mean.";
     drops_by_reason(text, "mtd_dropped_packets_total", help, &status.drops);
-    let help = "Packets passed that would be dropped if that were enforced, by reason.";
+    let help = "Packets passed that would have been dropped if the policy were enforced, by reason.";
     drops_by_reason(text, "mtd_would_drop_packets_total", help, &status.would_drop);
-    let help = "Whether what is refused is dropped: 0 with policy monitor, or when nobody confirmed in time.";
+    let help = "Whether refused packets are dropped: 0 with policy monitor, or if nobody confirmed in time.";
     text.single("mtd_enforced", Kind::Gauge, help, u8::from(status.guard.enforced));
 }
 
@@ -140,7 +139,7 @@ fn sessions(text: &mut Text, status: &Status) {
             family.sample(&[("role", role), ("state", state)], count);
         }
     }
-    let help = "Peers to which the path carries less than the interface, as a router has said.";
+    let help = "Peers whose path has a smaller MTU than the interface, as reported by a router.";
     text.single("mtd_narrow_paths", Kind::Gauge, help, status.paths.narrow);
     if let Some(age) = status.last_valid_seconds {
         let help = "Time since the last valid packet of any session.";
@@ -154,7 +153,7 @@ fn sessions(text: &mut Text, status: &Status) {
 
 fn slots(text: &mut Text, slots: &Slots) {
     text.single("mtd_slots_loaded", Kind::Gauge, "Slots loaded, over all sessions.", slots.loaded);
-    let help = "Loaded slots whose own address could not be had.";
+    let help = "Loaded slots whose own address could not be entered in the table of addresses.";
     text.single("mtd_slots_missing", Kind::Gauge, help, slots.missing);
     if let Some(horizon) = slots.horizon_seconds {
         let help = "Time until the first session runs out of slots without its controller.";
@@ -163,13 +162,13 @@ fn slots(text: &mut Text, slots: &Slots) {
     let help = "How far loading lags behind the configured horizon.";
     text.single("mtd_slot_refresh_lag_seconds", Kind::Gauge, help, slots.lag_seconds);
     if let Some(refreshed) = slots.refreshed {
-        let help = "When slots were last looked after.";
+        let help = "When the controller last checked the loaded slots, in Unix time.";
         text.single("mtd_slot_refresh_timestamp_seconds", Kind::Gauge, help, refreshed);
     }
 }
 
 fn maps(text: &mut Text, maps: &[MapFill]) {
-    let mut family = text.family("mtd_map_entries", Kind::Gauge, "Entries of a map that are taken.");
+    let mut family = text.family("mtd_map_entries", Kind::Gauge, "Entries of a map that are in use.");
     for map in maps {
         family.sample(&[("map", &map.name)], map.used);
     }
@@ -194,17 +193,17 @@ fn programs(text: &mut Text, programs: &[Program]) {
 }
 
 fn clock(text: &mut Text, clock: &WallClock) {
-    let help = "1 if a time service keeps the wall clock right, otherwise 0.";
+    let help = "1 if a time service synchronises the wall clock, otherwise 0.";
     text.single("mtd_clock_synchronised", Kind::Gauge, help, u8::from(clock.synchronised));
-    let help = "By how much the wall clock may be wrong, as its time service has it.";
+    let help = "By how much the wall clock may be wrong, as its time service estimates.";
     text.single("mtd_clock_max_error_seconds", Kind::Gauge, help, clock.max_error_seconds);
 }
 
 fn handshakes(text: &mut Text, counts: &Handshakes) {
     let help = "First messages of handshakes that came through an introduction.";
     text.single("mtd_handshakes_received_total", Kind::Counter, help, counts.received);
-    text.single("mtd_handshakes_answered_total", Kind::Counter, "Those that were answered.", counts.answered);
-    let help = "Those that were not answered, by reason.";
+    text.single("mtd_handshakes_answered_total", Kind::Counter, "First messages answered.", counts.answered);
+    let help = "First messages of handshakes that were not answered, by reason.";
     text.by_reason("mtd_handshakes_refused_total", help, &counts.refused);
 }
 

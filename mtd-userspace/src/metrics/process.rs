@@ -40,7 +40,7 @@ struct Usage {
 impl Usage {
     /// `hertz`: the kernel's ticks a second; `page`: bytes of a page.
     fn parse(stat: &str, hertz: f64, page: f64) -> Option<Self> {
-        // The name of the process may contain blanks and brackets; the fields are counted from 1 (proc(5)).
+        // The name of the process may contain blanks and brackets; fields are numbered from 1 (proc(5)).
         let (_, rest) = stat.rsplit_once(')')?;
         let fields: Vec<&str> = rest.split_whitespace().collect();
         let field = |n: usize| fields.get(n - 3)?.parse::<f64>().ok();

@@ -41,7 +41,8 @@ impl Metrics {
 }
 
 impl Part for Metrics {
-    /// In a protected prefix, nobody could read them; or strangers could, if the prefix is shared.
+    /// Refuses an address in a protected prefix: nobody could read the metrics there, or strangers could, if the prefix is
+    /// shared.
     fn check(&self, facts: &Facts, problems: &mut Problems<'_>) {
         let Some(Located { value: listen, at }) = &self.listen else { return };
         if let Some(prefix) = facts.prefix_around(listen.ip()) {

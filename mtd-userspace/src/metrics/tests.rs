@@ -5,7 +5,7 @@ use crate::control::tests::sample;
 use crate::model::{Totals, Traffic};
 use crate::status::{Network, Rendezvous, RendezvousRole, Session, Warning};
 
-/// A status in which there is something of everything.
+/// A status in which every part has a value.
 pub(crate) fn full() -> Status {
     let count =
         |role: &str, state: &str, count| SessionCount { role: role.into(), state: state.into(), count };
@@ -130,7 +130,7 @@ fn the_number_of_series_does_not_grow_with_that_of_sessions() {
     assert!(!rendered(&status).contains("laptop"));
 }
 
-/// Metric names in the expressions of a file: words that begin as ours do.
+/// Metric names in the expressions of a file: words that begin with the prefix of mtd's metrics.
 fn mentioned(text: &str) -> BTreeSet<&str> {
     let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
     words.filter(|word| word.starts_with("mtd_") || word.starts_with("process_")).collect()

@@ -13,6 +13,9 @@ pub struct Guard {
     pub allow: Vec<Allow>,
     /// Boot time in ns from which on they pass whatever the policy is; 0: never.
     pub confirm_until: u64,
+    /// Nothing is enforced because nobody confirmed the last enforcement, whatever was configured. Not part of what the
+    /// programs know.
+    pub unconfirmed: bool,
 }
 
 impl Guard {
@@ -43,9 +46,37 @@ pub struct Enforcement {
     pub confirm_within: Option<Duration>,
     /// Even if it cuts the caller's own connection.
     pub force: bool,
+    /// An operator is there, and may try again what nobody confirmed the last time. A service manager may not.
+    pub again: bool,
 }
 
 impl Enforcement {
+    /// The enforcement at a start at boot time `now` (ns), given the `earlier` one. If the last one was `unconfirmed`, nothing
+    /// is enforced, unless it still waits for its confirmation, or somebody has decided.
+    pub fn begin(
+        &self,
+        configured: Option<Policy>,
+        allow: Vec<Allow>,
+        earlier: Option<&Guard>,
+        unconfirmed: bool,
+        now: u64,
+    ) -> Guard {
+        let waits = earlier.is_some_and(|guard| guard.enforces(now));
+        if unconfirmed && !waits && !self.is_decided() {
+            return Guard { policy: Policy::Monitor, allow, confirm_until: 0, unconfirmed: true };
+        }
+        self.decide(configured, allow, earlier, now)
+    }
+
+    /// Whether it is asked for by somebody who knows that it was not confirmed the last time.
+    const fn is_decided(&self) -> bool {
+        match (self.policy, self.confirm_within) {
+            (None, None) => false,
+            (Some(_), None) => true,
+            (_, Some(_)) => self.again,
+        }
+    }
+
     /// The enforcement from boot time `now` (ns) on, given the `earlier` one. A pending confirmation stays pending; an
     /// expired one begins anew.
     pub fn decide(
@@ -58,7 +89,7 @@ impl Enforcement {
         let policy = self.policy.or(configured).or(earlier.map(|guard| guard.policy)).unwrap_or_default();
         let pending = earlier.filter(|guard| !guard.is_over(now)).map_or(0, |guard| guard.confirm_until);
         let asked = self.confirm_within.map(|within| now.saturating_add(within.as_nanos() as u64));
-        Guard { policy, allow, confirm_until: asked.unwrap_or(pending) }
+        Guard { policy, allow, confirm_until: asked.unwrap_or(pending), unconfirmed: false }
     }
 }
 
@@ -83,6 +114,36 @@ mod tests {
         assert_eq!(decide(None, None, Some(&earlier)), Policy::Monitor);
         assert_eq!(decide(None, Some(Policy::Dark), Some(&earlier)), Policy::Dark);
         assert_eq!(decide(Some(Policy::Monitor), Some(Policy::Dark), None), Policy::Monitor);
+    }
+
+    #[test]
+    fn what_nobody_confirmed_is_enforced_again_only_by_decision() {
+        let begin = |asked: Enforcement, earlier: Option<&Guard>, unconfirmed| {
+            asked.begin(Some(Policy::Dark), Vec::new(), earlier, unconfirmed, NOW)
+        };
+        let policy = Enforcement { policy: Some(Policy::Dark), ..Enforcement::default() };
+        assert!(begin(Enforcement::default(), None, false).enforces(NOW));
+        // The unit of a service manager, and one with a time to confirm: they would try for ever.
+        let over = Guard { confirm_until: NOW, ..Guard::default() };
+        for asked in [
+            Enforcement::default(),
+            within(60),
+            Enforcement { confirm_within: within(60).confirm_within, ..policy },
+        ] {
+            for earlier in [None, Some(&over)] {
+                let guard = begin(asked, earlier, true);
+                assert!(guard.unconfirmed && !guard.enforces(NOW) && guard.confirm_until == 0, "{asked:?}");
+            }
+        }
+        // Decisions, and an operator who tries again.
+        assert_eq!(begin(policy, None, true), Guard::default());
+        let again = Enforcement { again: true, ..within(60) };
+        assert_eq!(begin(again, None, true).confirm_until, NOW + 60_000_000_000);
+        // It is in force, and waits or is confirmed.
+        for confirm_until in [0, NOW + 5] {
+            let earlier = Guard { confirm_until, ..Guard::default() };
+            assert_eq!(begin(Enforcement::default(), Some(&earlier), true), earlier);
+        }
     }
 
     #[test]

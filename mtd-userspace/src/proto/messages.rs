@@ -5,7 +5,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use mtd_common::abi;
-use mtd_common::address::{End, Network, PREFIX_LENGTHS};
+use mtd_common::address::{End, Network, is_prefix_length};
 use mtd_common::packet::inner::mapped;
 
 pub use crate::model::TunnelAddresses as Tunnel;
@@ -305,7 +305,7 @@ fn encode_end(end: &End, out: &mut Vec<u8>) {
 fn decode_end(length: u8, reader: &mut Reader<'_>) -> Option<End> {
     let end = End { network: Network { prefix: reader.take()?, length }, seed: reader.take()? };
     let prefix = ipnet::Ipv6Net::new(end.network.prefix.into(), length).ok()?;
-    let sound = PREFIX_LENGTHS.contains(&length)
+    let sound = is_prefix_length(length)
         && prefix.network() == prefix.addr()
         && !prefix.addr().is_unspecified()
         && !prefix.addr().is_multicast();

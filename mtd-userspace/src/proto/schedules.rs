@@ -151,7 +151,7 @@ impl Course {
         self.world.hosts[n].network = place;
         let now = self.world.hosts[n].now(self.world.boot);
         if let Some(Machine::Client(client)) = &mut self.world.hosts[n].machine {
-            client.set_network(place, now);
+            client.set_network(place, &[], now);
             self.world.act(n);
         }
     }

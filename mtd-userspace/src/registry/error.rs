@@ -68,7 +68,7 @@ pub enum RegistryError {
 
     /// Others than its owner could register clients.
     #[error(
-        "{0} can be written by others than its owner (mode {mode:04o}): they could register clients; run: chmod go-w {0}",
+        "{0} can be written by users other than its owner (mode {mode:04o}): they could register clients; run: chmod go-w {0}",
         path.display()
     )]
     Exposed {

@@ -389,7 +389,7 @@ fn read_key(path: &Path) -> Result<PublicKey, Fault> {
     };
     let mode = file.metadata().map_err(unreadable)?.mode() & 0o7777;
     if mode & WRITABLE != 0 {
-        let what = format!("can be written by others than its owner (mode {mode:04o})");
+        let what = format!("can be written by users other than its owner (mode {mode:04o})");
         return Err(Fault::new(what, "run: chmod go-w on it"));
     }
     let mut bytes = Vec::new();

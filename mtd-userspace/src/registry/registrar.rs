@@ -14,9 +14,8 @@ use crate::config::Config;
 use crate::http::{Reason, Refusal};
 use crate::keys::PublicKey;
 use crate::leases::Leases;
-use crate::proto::server::Admission;
 use crate::proto::session::nanoseconds;
-use crate::sessions::{Clock, Consequences};
+use crate::sessions::{Clock, Consequences, RegisteredClient};
 use crate::status::{self, SessionState};
 
 /// The settings of the whole file that concern clients.
@@ -80,8 +79,8 @@ impl Registrar {
         Ok(Some(registrar))
     }
 
-    /// Every client with its addresses and slot. A client for which no address is left is omitted, with a warning.
-    pub(super) fn all(&mut self) -> Vec<Admission> {
+    /// Every client with its addresses. A client for which no address is left is omitted, with a warning.
+    pub(super) fn all(&mut self) -> Vec<RegisteredClient> {
         let entries: Vec<_> = self.registry.entries().cloned().collect();
         let all = entries.iter().filter_map(|entry| self.lease(entry)).collect();
         self.save();
@@ -91,11 +90,6 @@ impl Registrar {
     /// Number of clients.
     pub(super) fn count(&self) -> usize {
         self.registry.len()
-    }
-
-    /// The name of a client.
-    pub(super) fn name_of(&self, key: &PublicKey) -> Option<&str> {
-        self.registry.by_key(key).map(|entry| entry.name.as_str())
     }
 
     /// All clients for the control socket, with the states of their sessions.
@@ -123,7 +117,8 @@ impl Registrar {
         let addresses = leased.map_err(|error| Refusal::new(Reason::Conflict, format!("{error:#}")))?;
         let mut document = entry.document();
         document.addresses = addresses.iter().collect();
-        Ok((document, Consequences { register: vec![Admission::new(key, addresses)], remove: Vec::new() }))
+        let client = RegisteredClient { public_key: key, name: entry.name, addresses, period: None };
+        Ok((document, Consequences { register: vec![client], remove: Vec::new() }))
     }
 
     /// Removes a client.
@@ -172,11 +167,11 @@ impl Registrar {
         evicted
     }
 
-    fn lease(&mut self, entry: &Entry) -> Option<Admission> {
+    fn lease(&mut self, entry: &Entry) -> Option<RegisteredClient> {
         match self.leases.lease(&entry.public_key) {
-            Ok(tunnel) => {
-                let period = entry.slot.map(nanoseconds);
-                Some(Admission { client: entry.public_key, tunnel, period })
+            Ok(addresses) => {
+                let (public_key, name) = (entry.public_key, entry.name.clone());
+                Some(RegisteredClient { public_key, name, addresses, period: entry.slot.map(nanoseconds) })
             }
             Err(error) => {
                 warn!("client {} cannot come: {error}", entry.name);

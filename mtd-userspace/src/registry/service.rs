@@ -19,9 +19,8 @@ use crate::http::{Refusal, answer, read};
 use crate::keys::PublicKey;
 use crate::prometheus::{Kind, Text};
 use crate::proto::clock::Reading;
-use crate::proto::server::Admission;
-use crate::sessions::{Clock, Consequences, Sessions};
-use crate::status::{self, Registered, SessionRole, SessionState, Status};
+use crate::sessions::{Clock, Consequences, RegisteredClient, Sessions};
+use crate::status::{self, Registered, SessionState, Status};
 use crate::subsystem::{Context, Subsystem, lock};
 
 /// Path of the registered clients; a name may follow.
@@ -77,8 +76,8 @@ impl Registrations {
         self.registrar.is_some()
     }
 
-    /// Every client with its addresses and slot. A client for which no address is left is omitted, with a warning.
-    pub fn all(&self) -> Vec<Admission> {
+    /// Every client with its addresses. A client for which no address is left is omitted, with a warning.
+    pub fn all(&self) -> Vec<RegisteredClient> {
         self.locked().map(|mut registrar| registrar.all()).unwrap_or_default()
     }
 
@@ -133,28 +132,15 @@ impl Subsystem for Registrations {
         self.router(Arc::clone(&context.sessions) as Arc<dyn Audience>, Arc::clone(&context.bus))
     }
 
-    /// Adds the number of clients, and their names, which sessions do not know.
+    /// Adds the number of clients.
     fn report(&self, _now: Reading, status: &mut Status) {
-        let Some(registrar) = self.locked() else { return };
-        status.clients_registered = Some(registrar.count() as u64);
-        for session in status.sessions.iter_mut().filter(|session| session.role == SessionRole::Server) {
-            let name = session.public_key.parse().ok().and_then(|key| registrar.name_of(&key));
-            if let Some(name) = name {
-                name.clone_into(&mut session.name);
-            }
-        }
-        let first = status.sessions.iter().position(|session| session.role == SessionRole::Server);
-        if let Some(clients) = first.and_then(|first| status.sessions.get_mut(first..)) {
-            clients.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        if let Some(registrar) = self.locked() {
+            status.clients_registered = Some(registrar.count() as u64);
         }
     }
 
     fn metrics(&self, status: &Status, text: &mut Text) {
         metrics(status, text);
-    }
-
-    fn name_of(&self, client: &PublicKey) -> Option<String> {
-        self.locked()?.name_of(client).map(str::to_owned)
     }
 }
 

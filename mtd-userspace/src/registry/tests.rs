@@ -92,7 +92,7 @@ fn a_bad_file_is_a_warning_and_keeps_no_other_out() {
         ("dangling.pub", "cannot be read: No such file"),
         ("device.pub", "is not a regular file"),
         ("fifo.pub", "is not a regular file"),
-        ("open.pub", "can be written by others than its owner (mode 0664); run: chmod go-w on it"),
+        ("open.pub", "can be written by users other than its owner (mode 0664); run: chmod go-w on it"),
     ];
     let expected = bad.iter().map(|(name, _, what)| (*name, *what)).chain(others);
     for (name, what) in expected {

@@ -3,14 +3,14 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use ipnet::{IpNet, Ipv6Net};
-use mtd_common::address::PREFIX_LENGTHS;
+use mtd_common::address::{PREFIX_LENGTHS, SINGLE_ADDRESS};
 
 use crate::model::{Fault, shown};
 
 /// Shortest and longest protected prefix in bits (requirement MT-06).
 const PREFIX_RANGE: (u8, u8) = (*PREFIX_LENGTHS.start(), *PREFIX_LENGTHS.end());
 
-/// A protected prefix, own or a peer's (requirement MT-06).
+/// A protected prefix, own or a peer's (requirement MT-06), or the single address of an end whose ports alone move.
 ///
 /// # Errors
 /// When the text is not one.
@@ -35,10 +35,13 @@ pub fn prefix(text: &str) -> Result<Ipv6Net, Fault> {
 fn check_prefix_length(net: Ipv6Net) -> Result<(), Fault> {
     let (least, most) = PREFIX_RANGE;
     let nearest = net.prefix_len().clamp(least, most);
-    if nearest == net.prefix_len() {
+    if nearest == net.prefix_len() || net.prefix_len() == SINGLE_ADDRESS {
         return Ok(());
     }
-    let what = format!("{net} has {} bits; a protected prefix has {least} to {most}", net.prefix_len());
+    let what = format!(
+        "{net} has {} bits; a protected prefix has {least} to {most}, or {SINGLE_ADDRESS} where ports alone move",
+        net.prefix_len()
+    );
     // The clamp keeps it within 128 bits; even without an example the remedy is clear.
     let example = Ipv6Net::new(net.addr(), nearest)
         .map_or_else(|_| String::new(), |net| format!(", such as {}", net.trunc()));

@@ -1,6 +1,7 @@
 //! The state machines that a configuration asks for.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv6Net};
 use tokio::sync::mpsc;
@@ -8,9 +9,9 @@ use tracing::warn;
 
 use super::configured::Configured;
 use super::origin::{Connection, Origins};
-use super::surroundings::protected_prefixes;
+use super::surroundings::first_prefixes;
 use super::wire::Sockets;
-use super::{Effect, Machines};
+use super::{Effect, Machines, RegisteredClient};
 use crate::config::{self, Config};
 use crate::device::{TunnelInfo, Underlay};
 use crate::model::ClientId;
@@ -18,7 +19,7 @@ use crate::proto::client::{self, Client};
 use crate::proto::clock::Reading;
 use crate::proto::exchange::Random;
 use crate::proto::messages::Tunnel;
-use crate::proto::server::{self, Admission, Server};
+use crate::proto::server::{self, Server};
 use crate::proto::session::{self, nanoseconds, network};
 use crate::state::State;
 
@@ -29,18 +30,20 @@ use crate::state::State;
 pub(crate) fn build(
     config: &Config,
     ground: &Ground<'_>,
-    clients: Vec<Admission>,
+    clients: Vec<RegisteredClient>,
     effects: mpsc::UnboundedSender<Effect>,
     now: Reading,
 ) -> anyhow::Result<Machines> {
     let wire = Sockets::open(&config.interface, ground.tunnel)?;
-    let prefixes = protected_prefixes(config, ground.underlay, &[]);
+    let prefixes = first_prefixes(config, ground.underlay);
     let origins = Origins {
         configured: Configured::new(&config.peers),
-        server: server(config, ground, &prefixes, clients, now)?,
-        clients: connections(config, &prefixes)?,
+        server: server(config, ground, &prefixes, &clients, now)?,
+        clients: connections(config, ground, &prefixes, now)?,
     };
-    Ok(Machines { origins, wire: Box::new(wire), effects })
+    let servers = config.servers.iter().map(|server| (server.public_key, server.name.clone()));
+    let names = clients.into_iter().map(|client| (client.public_key, client.name)).chain(servers).collect();
+    Ok(Machines { origins, wire: Box::new(wire), effects, names })
 }
 
 /// What the sessions are built on.
@@ -53,13 +56,15 @@ pub(crate) struct Ground<'a> {
     pub(crate) mtu: u32,
     /// The state file.
     pub(crate) state: &'a Path,
+    /// The networks that this host reaches by other ways than the tunnel.
+    pub(crate) elsewhere: Arc<[IpNet]>,
 }
 
 fn server(
     config: &Config,
     ground: &Ground<'_>,
     prefixes: &[Ipv6Net],
-    clients: Vec<Admission>,
+    clients: &[RegisteredClient],
     now: Reading,
 ) -> anyhow::Result<Option<Server>> {
     let (Some(listen), Some(identity)) = (&config.listen, &config.identity) else { return Ok(None) };
@@ -69,15 +74,20 @@ fn server(
     let published_ms = State::read(ground.state)?.unwrap_or_default().published_ms;
     let settings = server_settings(config, listen, identity, prefix, ground.mtu);
     let mut machine = Server::new(settings, random(), published_ms);
-    for admission in clients {
-        if !machine.register(admission, now) {
-            warn!("the public key of a registered client is a weak one: {}", admission.client);
+    for client in clients {
+        if !machine.register(client.into(), now) {
+            warn!("the public key of client {} is a weak one", client.name);
         }
     }
     Ok(Some(machine))
 }
 
-fn connections(config: &Config, prefixes: &[Ipv6Net]) -> anyhow::Result<Vec<Connection>> {
+fn connections(
+    config: &Config,
+    ground: &Ground<'_>,
+    prefixes: &[Ipv6Net],
+    now: Reading,
+) -> anyhow::Result<Vec<Connection>> {
     let Some(identity) = &config.identity else { return Ok(Vec::new()) };
     let own = config.addresses.iter().map(|net| net.addr().into());
     let behind_peers = config.peers.iter().flat_map(|peer| peer.allowed_ips.iter().copied());
@@ -97,6 +107,7 @@ fn connections(config: &Config, prefixes: &[Ipv6Net]) -> anyhow::Result<Vec<Conn
         let mut machine = machine
             .ok_or_else(|| anyhow::anyhow!("the public key of server {} is a weak one", server.name))?;
         machine.begin_in(choose(prefixes, server.local_prefix).map(network));
+        machine.set_elsewhere(&ground.elsewhere, now);
         let others = config.servers.iter().enumerate().filter(|(other, _)| *other != n);
         let behind_others = others.flat_map(|(_, other)| other.allowed_ips.iter().copied());
         let reserved = reserved.iter().copied().chain(behind_others).collect();

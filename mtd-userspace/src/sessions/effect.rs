@@ -1,7 +1,7 @@
 //! What the table of sessions asks of the rest of the controller.
 
 use crate::keys::PublicKey;
-use crate::model::ClientId;
+use crate::model::{ClientId, TunnelAddresses};
 use crate::proto::exchange::Publication;
 use crate::proto::server::Admission;
 
@@ -23,11 +23,30 @@ pub(crate) enum Effect {
     Device,
 }
 
+/// A client that may come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RegisteredClient {
+    /// Its public key.
+    pub public_key: PublicKey,
+    /// Its name.
+    pub name: String,
+    /// Its tunnel addresses.
+    pub addresses: TunnelAddresses,
+    /// Slot length of its sessions in ns; `None`: what it wishes, within the server's bounds.
+    pub period: Option<u64>,
+}
+
+impl From<&RegisteredClient> for Admission {
+    fn from(client: &RegisteredClient) -> Self {
+        Self { client: client.public_key, tunnel: client.addresses, period: client.period }
+    }
+}
+
 /// The consequences of a change of the registry for the sessions.
 #[derive(Debug, Default)]
 pub struct Consequences {
-    /// Clients to be registered, or given other addresses or slots.
-    pub register: Vec<Admission>,
+    /// Clients to be registered, or given other names, addresses or slots.
+    pub register: Vec<RegisteredClient>,
     /// Clients to be removed.
     pub remove: Vec<PublicKey>,
 }

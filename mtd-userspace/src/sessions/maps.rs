@@ -21,6 +21,12 @@ pub trait Maps: Send {
     /// When the kernel refuses.
     fn configure(&mut self, settings: &Settings) -> Result<(), Error>;
 
+    /// Attaches the send program to the inside end of a tunnel device that was made anew.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    fn attach_send(&mut self, inside: &str) -> Result<(), Error>;
+
     /// An element of the session table.
     ///
     /// # Errors
@@ -105,6 +111,10 @@ impl Maps for Plane {
 
     fn configure(&mut self, settings: &Settings) -> Result<(), Error> {
         self.configure(settings)
+    }
+
+    fn attach_send(&mut self, inside: &str) -> Result<(), Error> {
+        self.attach_send(inside)
     }
 
     fn session(&self, index: SessionIndex) -> Result<abi::Session, Error> {

@@ -19,6 +19,7 @@ mod observer;
 mod origin;
 mod path;
 mod paths;
+mod place;
 mod report;
 mod requests;
 pub mod section;
@@ -39,21 +40,24 @@ use tracing::warn;
 
 pub(crate) use self::build::{Ground, build};
 pub use self::clock::{Clock, SystemClock};
-pub use self::effect::Consequences;
 pub(crate) use self::effect::Effect;
+pub use self::effect::{Consequences, RegisteredClient};
 pub use self::installed::{Inner, Key, NewSession, Peer};
 pub use self::maps::Maps;
 use self::observer::Observer;
 pub use self::origin::OriginId;
 use self::origin::Origins;
 use self::paths::Paths;
+use self::place::Place;
 pub(crate) use self::stop::stop;
 use self::store::Store;
-pub(crate) use self::surroundings::{possible_mtu, protected_prefixes};
+pub(crate) use self::surroundings::{first_prefixes, possible_mtu};
 pub use self::table::{Destination, Exported, Table};
 use self::wire::Wire;
 use crate::config::Config;
 use crate::dataplane::{self, Plane, XdpMode};
+use crate::device::Lack;
+use crate::keys::PublicKey;
 use crate::model::{BootNs, Reading, Totals};
 use crate::proto::session::nanoseconds;
 use crate::state::{State, StateError};
@@ -71,6 +75,10 @@ pub struct Sessions<M = Plane> {
     /// `None`: this controller stops.
     store: Option<Store>,
     started: BootNs,
+    /// Which prefix of the interface is used, where they are followed.
+    place: Place,
+    /// Why the interface has none.
+    lack: Option<Lack>,
     mode: Option<XdpMode>,
     pins: PathBuf,
     /// What is known of the outer paths.
@@ -91,6 +99,8 @@ pub(crate) struct Machines {
     origins: Origins,
     wire: Box<dyn Wire>,
     effects: mpsc::UnboundedSender<Effect>,
+    /// Names of servers and clients.
+    names: HashMap<PublicKey, String>,
 }
 
 /// Paths in the file system.
@@ -132,7 +142,7 @@ impl<M: Maps> Sessions<M> {
         machines: Machines,
         (mut state, mut write): (State, impl FnMut(&State) -> Result<(), StateError> + Send + 'static),
     ) -> anyhow::Result<Self> {
-        let Machines { mut origins, wire, effects } = machines;
+        let Machines { mut origins, wire, effects, names } = machines;
         require_different(&origins)?;
         let now = clock.read();
         let mut table = Table::new(maps, nanoseconds(config.horizon));
@@ -149,6 +159,8 @@ impl<M: Maps> Sessions<M> {
         // Before the first slot is live, so that a crash from now on is recognised as one.
         write(&state)?;
         let mut sessions = Self {
+            place: Place::at(told.prefixes.first().copied()),
+            lack: None,
             told,
             table,
             origins,
@@ -159,7 +171,7 @@ impl<M: Maps> Sessions<M> {
             mode: None,
             pins,
             paths: Paths::new(nanoseconds(config.mtu_expires)),
-            observer: Observer::default(),
+            observer: Observer::new(names),
             mtu_due: false,
             turn: 0,
             refreshed: None,

@@ -16,8 +16,7 @@ use crate::status::SessionState;
 impl<M: Maps> Sessions<M> {
     /// From now on, publishes changes of sessions on this bus. Adopted sessions count as going on.
     pub fn tell(&mut self, bus: Arc<Bus>) {
-        let names = self.config.servers.iter().map(|server| (server.public_key, server.name.clone()));
-        self.observer.tell(bus, names.collect());
+        self.observer.tell(bus);
         for installed in self.table.iter().filter(|installed| !installed.is_introduction()) {
             let key = match installed.key.0 {
                 OriginId::Configured => None,
@@ -46,6 +45,9 @@ impl<M: Maps> Sessions<M> {
         if let Some(server) = &self.origins.server {
             let refused = server.counts().refused.iter().map(|(reason, count)| (reason.name(), *count));
             self.observer.refused(refused);
+        }
+        for connection in &self.origins.clients {
+            self.observer.claimed(connection.config.public_key, connection.machine.refused());
         }
     }
 

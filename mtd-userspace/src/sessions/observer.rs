@@ -3,10 +3,13 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use tracing::warn;
+
 use super::{Key, OriginId};
 use crate::events::{Bus, Event, PathChange, Peer, SessionChange};
 use crate::keys::PublicKey;
 use crate::model::PeerNumber;
+use crate::proto::client::Refused;
 use crate::proto::exchange::SessionId;
 use crate::status::PeerState;
 
@@ -15,7 +18,7 @@ use crate::status::PeerState;
 pub(super) struct Observer {
     /// `None`: nothing is published.
     bus: Option<Arc<Bus>>,
-    /// Names of the servers of the configuration.
+    /// Names of servers and registered clients.
     names: HashMap<PublicKey, String>,
     /// The peer of each session.
     peers: HashMap<Key, PublicKey>,
@@ -25,6 +28,8 @@ pub(super) struct Observer {
     fixed: HashMap<PeerNumber, PeerState>,
     /// Handshakes refused so far.
     refused: HashMap<&'static str, u64>,
+    /// The tunnel address of each server that is not used.
+    claims: HashMap<PublicKey, Refused>,
 }
 
 /// The sessions of one origin with one peer.
@@ -34,12 +39,43 @@ struct Link {
     installed: Vec<SessionId>,
     /// The session that carries the peer's traffic.
     current: Option<SessionId>,
+    /// The peer's name, for as long as a session with it goes on after the peer was removed.
+    name: Option<String>,
 }
 
 impl Observer {
+    /// An observer that knows the names of these servers and clients, and publishes nothing yet.
+    pub(super) fn new(names: HashMap<PublicKey, String>) -> Self {
+        Self { names, ..Self::default() }
+    }
+
     /// Publishes on this bus from now on.
-    pub(super) fn tell(&mut self, bus: Arc<Bus>, names: HashMap<PublicKey, String>) {
-        (self.bus, self.names) = (Some(bus), names);
+    pub(super) fn tell(&mut self, bus: Arc<Bus>) {
+        self.bus = Some(bus);
+    }
+
+    /// A client has this name from now on.
+    pub(super) fn name(&mut self, key: PublicKey, name: String) {
+        self.names.insert(key, name);
+    }
+
+    /// A client is no longer registered. Its sessions keep its name until they end.
+    pub(super) fn forget(&mut self, key: &PublicKey) {
+        let Some(name) = self.names.remove(key) else { return };
+        for (_, link) in self.links.iter_mut().filter(|((_, peer), _)| peer == key) {
+            link.name = Some(name.clone());
+        }
+    }
+
+    /// The name of the peer of a session.
+    pub(super) fn name_of(&self, key: Key) -> Option<&str> {
+        self.peer_name(key.0, self.peers.get(&key)?)
+    }
+
+    /// The name of a peer with which an origin has sessions.
+    pub(super) fn peer_name(&self, origin: OriginId, peer: &PublicKey) -> Option<&str> {
+        let kept = || self.links.get(&(origin, *peer))?.name.as_ref();
+        self.names.get(peer).or_else(kept).map(String::as_str)
     }
 
     /// A session was installed; `None`: it was not negotiated.
@@ -62,15 +98,15 @@ impl Observer {
         }
         let Some(peer) = self.peers.get(&key).copied() else { return };
         match self.links.entry((key.0, peer)).or_default().current.replace(key.1) {
-            None => self.publish(peer, SessionChange::Opened),
-            Some(before) if before != key.1 => self.publish(peer, SessionChange::Rekeyed),
+            None => self.publish(key, SessionChange::Opened),
+            Some(before) if before != key.1 => self.publish(key, SessionChange::Rekeyed),
             Some(_) => {}
         }
     }
 
     /// A session was removed from the maps.
     pub(super) fn removed(&mut self, key: Key) {
-        let Some(peer) = self.peers.remove(&key) else { return };
+        let Some(peer) = self.peers.get(&key).copied() else { return };
         let Some(link) = self.links.get_mut(&(key.0, peer)) else { return };
         link.installed.retain(|id| *id != key.1);
         let (was_current, last) = (link.current == Some(key.1), link.installed.last().copied());
@@ -78,12 +114,13 @@ impl Observer {
             // Another session with the same peer may carry on.
             link.current = last;
         }
+        if was_current && last.is_none() {
+            self.publish(key, SessionChange::Closed);
+        }
         if last.is_none() {
             self.links.remove(&(key.0, peer));
         }
-        if was_current && last.is_none() {
-            self.publish(peer, SessionChange::Closed);
-        }
+        self.peers.remove(&key);
     }
 
     /// A statically configured peer is in this state.
@@ -109,16 +146,40 @@ impl Observer {
         }
     }
 
-    /// The path to a peer has changed; `None`: a peer whose name only the registry knows.
+    /// A server has or assigns this tunnel address, and it is not used.
+    pub(super) fn claimed(&mut self, server: PublicKey, refused: Option<Refused>) {
+        let Some(refused) = refused else {
+            self.claims.remove(&server);
+            return;
+        };
+        if self.claims.insert(server, refused) != Some(refused) {
+            let Refused { address, network } = refused;
+            let name = self.names.get(&server).cloned();
+            warn!(
+                "{}: its tunnel address {address} is not used, since it lies in this host's network {network}",
+                name.as_deref().unwrap_or("a server")
+            );
+            self.tell_of(
+                Peer { name, key: Some(server) },
+                SessionChange::AddressRefused { address, network },
+            );
+        }
+    }
+
+    /// The path to a peer has changed; `None`: it is not known to whom.
     pub(super) fn path(&self, name: Option<&str>, change: PathChange) {
         if let Some(bus) = &self.bus {
             bus.publish(Event::Path(name.map(Peer::named), change));
         }
     }
 
-    fn publish(&self, key: PublicKey, change: SessionChange) {
+    fn publish(&self, key: Key, change: SessionChange) {
+        let name = self.name_of(key).map(str::to_owned);
+        self.tell_of(Peer { name, key: self.peers.get(&key).copied() }, change);
+    }
+
+    fn tell_of(&self, peer: Peer, change: SessionChange) {
         if let Some(bus) = &self.bus {
-            let peer = Peer { name: self.names.get(&key).cloned(), key: Some(key) };
             bus.publish(Event::Session(peer, change));
         }
     }
@@ -146,8 +207,8 @@ mod tests {
     fn sessions_open_change_their_keys_and_close() {
         let bus = Arc::new(Bus::new(|| 0));
         let (key, mut seen) = (PublicKey::from_bytes([7; 32]), 0);
-        let mut observer = Observer::default();
-        observer.tell(Arc::clone(&bus), [(key, "office".to_owned())].into());
+        let mut observer = Observer::new([(key, "office".to_owned())].into());
+        observer.tell(Arc::clone(&bus));
         let session = |n| (OriginId::Client(ClientId(0)), SessionId(n));
         observer.installed(session(1), Some(key));
         assert!(told(&bus, &mut seen).is_empty(), "nothing has come through it");
@@ -170,10 +231,32 @@ mod tests {
     }
 
     #[test]
+    fn a_name_is_the_one_at_the_time_and_outlives_the_registration() {
+        let bus = Arc::new(Bus::new(|| 0));
+        let (key, mut seen) = (PublicKey::from_bytes([7; 32]), 0);
+        let mut observer = Observer::default();
+        observer.tell(Arc::clone(&bus));
+        let session = |n| (OriginId::Server, SessionId(n));
+        observer.name(key, "laptop".to_owned());
+        observer.installed(session(1), Some(key));
+        observer.routed(session(1), true);
+        observer.name(key, "old-laptop".to_owned());
+        observer.installed(session(2), Some(key));
+        observer.routed(session(2), true);
+        observer.forget(&key);
+        assert_eq!(observer.name_of(session(2)), Some("old-laptop"), "its sessions are ending");
+        observer.removed(session(1));
+        observer.removed(session(2));
+        assert_eq!(told(&bus, &mut seen), ["laptop Opened", "old-laptop Rekeyed", "old-laptop Closed"]);
+        observer.installed(session(3), Some(key));
+        assert_eq!(observer.name_of(session(3)), None, "nobody remembers it");
+    }
+
+    #[test]
     fn peers_and_refusals_are_told_when_they_change() {
         let bus = Arc::new(Bus::new(|| 0));
         let (mut observer, mut seen) = (Observer::default(), 0);
-        observer.tell(Arc::clone(&bus), HashMap::new());
+        observer.tell(Arc::clone(&bus));
         for state in
             [PeerState::Waiting, PeerState::Open, PeerState::Open, PeerState::Silent, PeerState::Open]
         {
@@ -184,5 +267,19 @@ mod tests {
         observer.refused([("too_many", 3)].into_iter());
         observer.refused([("too_many", 5)].into_iter());
         assert_eq!(told(&bus, &mut seen), ["too_many 3", "too_many 2"]);
+    }
+
+    #[test]
+    fn a_refused_address_is_told_once_until_it_changes() {
+        let (bus, key, mut seen) = (Arc::new(Bus::new(|| 0)), PublicKey::from_bytes([7; 32]), 0);
+        let mut observer = Observer::new([(key, "office".to_owned())].into());
+        observer.tell(Arc::clone(&bus));
+        let refused =
+            |n| Refused { address: [192, 168, 1, n].into(), network: "192.168.1.0/24".parse().unwrap() };
+        for address in [Some(1), Some(1), Some(2), None, Some(2)] {
+            observer.claimed(key, address.map(refused));
+        }
+        let line = |n| format!("office AddressRefused {{ address: 192.168.1.{n}, network: 192.168.1.0/24 }}");
+        assert_eq!(told(&bus, &mut seen), [line(1), line(2), line(2)]);
     }
 }

@@ -121,8 +121,8 @@ pub(super) trait Origin {
     /// The numbers of [`Request::Reserve`] are noted (`done`), or could not be.
     fn handle_reserved(&mut self, _reserved: &[(String, u64)], _done: bool) {}
 
-    /// The protected prefix has changed or is gone.
-    fn set_network(&mut self, _network: Option<Network>, _now: Reading) {}
+    /// The protected prefix has changed or is gone. Sessions in the `usable` ones go on.
+    fn set_network(&mut self, _network: Option<Network>, _usable: &[Network], _now: Reading) {}
 
     /// Goes on with a session that an earlier controller left, if it belongs to this origin.
     fn adopt(&mut self, left: &Left, now: Reading) -> Option<Adoption>;
@@ -207,7 +207,7 @@ impl Origin for Server {
         self.handle_not_installed(id, now);
     }
 
-    fn set_network(&mut self, network: Option<Network>, now: Reading) {
+    fn set_network(&mut self, network: Option<Network>, _usable: &[Network], now: Reading) {
         if let Some(network) = network {
             self.set_network(network, now);
         }
@@ -257,6 +257,16 @@ impl Connection {
     }
 }
 
+impl Connection {
+    /// This host reaches these networks by other ways than the tunnel.
+    pub(super) fn set_elsewhere(&mut self, networks: &Arc<[IpNet]>, now: Reading) {
+        if self.machine.set_elsewhere(networks, now) {
+            self.tunnel = None;
+            self.device_due = true;
+        }
+    }
+}
+
 impl Origin for Connection {
     fn poll(&mut self, now: Reading) {
         self.machine.poll(now);
@@ -285,8 +295,8 @@ impl Origin for Connection {
         self.machine.handle_not_installed(id, now);
     }
 
-    fn set_network(&mut self, network: Option<Network>, now: Reading) {
-        self.machine.set_network(network, now);
+    fn set_network(&mut self, network: Option<Network>, usable: &[Network], now: Reading) {
+        self.machine.set_network(network, usable, now);
     }
 
     fn adopt(&mut self, left: &Left, now: Reading) -> Option<Adoption> {

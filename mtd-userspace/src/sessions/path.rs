@@ -27,7 +27,7 @@ impl<M: Maps> Sessions<M> {
         }
         let mut configured = self.origins.configured.peers();
         let peer = configured.find(|(id, _)| (OriginId::Configured, *id) == key);
-        let name = peer.map(|(_, peer)| peer.config.name.as_str());
+        let name = peer.map(|(_, peer)| peer.config.name.as_str()).or_else(|| self.observer.name_of(key));
         let who = name.map_or_else(String::new, |name| format!(" to {name}"));
         self.observer.path(name, PathChange::Narrow(outer));
         let Some(path) = self.paths.get(number) else { return };

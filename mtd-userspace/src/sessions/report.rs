@@ -13,9 +13,8 @@ use super::installed::Installed;
 use super::origin::Connection;
 use super::{Maps, OriginId, Sessions, summary};
 use crate::dataplane::XdpMode;
-use crate::keys::PublicKey;
 use crate::model::{BootNs, Counts, Traffic, TunnelAddresses};
-use crate::proto::client::{Client, Phase, Trouble};
+use crate::proto::client::{Client, Phase, Refused, Trouble};
 use crate::proto::clock::{self, Reading};
 use crate::proto::exchange::SessionId;
 use crate::proto::messages::Reason;
@@ -24,8 +23,8 @@ use crate::proto::session::Session;
 use crate::status::{self, Middlebox, PeerState, SCHEMA, SessionRole, SessionState, Status};
 
 impl<M: Maps> Sessions<M> {
-    /// The document of the control socket. `name_of` knows the names of registered clients.
-    pub fn status(&self, name_of: &dyn Fn(&PublicKey) -> Option<String>) -> Status {
+    /// The document of the control socket.
+    pub fn status(&self) -> Status {
         let now = self.clock.read();
         Status {
             peers: self
@@ -34,7 +33,7 @@ impl<M: Maps> Sessions<M> {
                 .peers()
                 .filter_map(|(id, peer)| self.peer(id, peer, now))
                 .collect(),
-            sessions: self.sessions(name_of, now),
+            sessions: self.sessions(now),
             ..self.overview_at(now)
         }
     }
@@ -74,13 +73,13 @@ impl<M: Maps> Sessions<M> {
     }
 
     /// Sessions with servers, then those with clients by name.
-    fn sessions(&self, name_of: &dyn Fn(&PublicKey) -> Option<String>, now: Reading) -> Vec<status::Session> {
+    fn sessions(&self, now: Reading) -> Vec<status::Session> {
         let connections = self.origins.clients.iter();
         let mut sessions: Vec<_> = connections.map(|connection| self.connection(connection, now)).collect();
         let server = self.origins.server.iter().flat_map(Server::sessions);
         // If another session has replaced one that is closing, the new one is shown.
         let shown = server.filter(|view| !view.closing || !view.replaced);
-        let mut clients: Vec<_> = shown.map(|view| self.client(&view, name_of, now)).collect();
+        let mut clients: Vec<_> = shown.map(|view| self.client(&view, now)).collect();
         clients.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         sessions.append(&mut clients);
         sessions
@@ -95,7 +94,7 @@ impl<M: Maps> Sessions<M> {
             state: client_state(machine),
             tunnel: tunnel(machine.tunnel()),
             translated: machine.is_translated(),
-            hint: hint(machine),
+            hint: self.no_prefix(machine).or_else(|| hint(machine)),
             middlebox: {
                 let (choice, finding) = machine.middlebox();
                 Some(Middlebox::of(choice, finding))
@@ -108,18 +107,24 @@ impl<M: Maps> Sessions<M> {
         }
     }
 
-    fn client(
-        &self,
-        view: &View<'_>,
-        name_of: &dyn Fn(&PublicKey) -> Option<String>,
-        now: Reading,
-    ) -> status::Session {
+    /// Why a client has no prefix to take addresses from.
+    fn no_prefix(&self, machine: &Client) -> Option<String> {
+        let name = &self.config.interface;
+        let comes_and_goes = || {
+            format!("the prefix of {name} comes and goes: it is used when it has been there for some seconds")
+        };
+        (machine.phase() == Phase::NoPrefix)
+            .then(|| self.lack.map_or_else(comes_and_goes, |lack| lack.of(name).to_string()))
+    }
+
+    fn client(&self, view: &View<'_>, now: Reading) -> status::Session {
         let key = (OriginId::Server, view.id);
+        let name = self.observer.peer_name(key.0, view.client);
         let ends = self.table.get(key).map(|installed| {
             (TunnelAddresses::from_map(installed.local), TunnelAddresses::from_map(installed.remote))
         });
         let base = status::Session {
-            name: name_of(view.client).unwrap_or_else(|| view.client.to_string()),
+            name: name.map_or_else(|| view.client.to_string(), str::to_owned),
             public_key: view.client.to_string(),
             role: SessionRole::Server,
             state: server_state(view),
@@ -281,10 +286,15 @@ const TRANSLATION: &str = "the server's introduction was found, but nobody answe
     as this one?";
 
 fn hint(machine: &Client) -> Option<String> {
+    if let Some(Refused { address, network }) = machine.refused() {
+        return Some(format!(
+            "the server has or gives the tunnel address {address}, which lies in this host's network {network}: it is not \
+             used; give the server another tunnel network, or name {address} in allowed_ips of this [[server]]"
+        ));
+    }
     let text = match (machine.phase(), machine.trouble()) {
-        (Phase::NoPrefix, _) => "the interface has no global IPv6 prefix of 64 bits to take addresses from",
         (Phase::Connecting, None) if machine.is_local_only() && machine.is_unanswered() => TRANSLATION,
-        (Phase::Open, _) | (_, None) => return None,
+        (Phase::Open | Phase::NoPrefix, _) | (_, None | Some(Trouble::AddressesTaken)) => return None,
         (_, Some(Trouble::NetworkUnreachable)) => {
             "the DHT is out of reach: does UDP over IPv4 get out of this host, and are the bootstrap nodes up?"
         }

@@ -2,6 +2,7 @@
 
 use std::net::Ipv6Addr;
 
+use ipnet::IpNet;
 use mtd_common::DropReason;
 use mtd_common::address::Endpoint;
 use mtd_common::control_record::{ControlRecord, KIND_TOO_BIG};
@@ -53,19 +54,30 @@ impl<M: Maps> Sessions<M> {
         self.act(now);
     }
 
+    /// This host reaches these networks by other ways than the tunnel: servers may claim no address in them.
+    pub(crate) fn handle_elsewhere(&mut self, networks: Vec<IpNet>) {
+        let (now, networks) = (self.clock.read(), networks.into());
+        for connection in &mut self.origins.clients {
+            connection.set_elsewhere(&networks, now);
+        }
+        self.act(now);
+    }
+
     /// The set of registered clients has changed.
     pub(crate) fn apply(&mut self, consequences: Consequences) {
         let now = self.clock.read();
         let Some(server) = &mut self.origins.server else { return };
-        for admission in consequences.register {
+        for client in consequences.register {
             // The registry contains no weak keys.
-            server.register(admission, now);
+            server.register((&client).into(), now);
+            self.observer.name(client.public_key, client.name);
         }
         for client in &consequences.remove {
             server.remove(client, now);
         }
         self.act(now);
         for client in consequences.remove {
+            self.observer.forget(&client);
             self.effect(Effect::Withdraw(client));
         }
     }

@@ -1,6 +1,9 @@
 //! The programs' settings that depend on their surroundings: addresses, MTU, enforcement.
 
-use ipnet::{IpNet, Ipv6Net};
+use std::collections::BTreeSet;
+
+use ipnet::Ipv6Net;
+use mtd_common::abi::MAX_PREFIXES;
 use mtd_common::aead::MAX_TEXT;
 use mtd_common::packet::OVERHEAD;
 use tracing::{error, info};
@@ -8,7 +11,7 @@ use tracing::{error, info};
 use super::{Maps, Sessions};
 use crate::config::Config;
 use crate::dataplane::{Plane, Settings, XdpMode};
-use crate::device::Underlay;
+use crate::device::{TunnelInfo, Underlay};
 use crate::enforcement;
 use crate::model::{Enforcement, Guard, MIN_INNER_MTU};
 use crate::proto::session::network;
@@ -32,7 +35,7 @@ impl<M: Maps> Sessions<M> {
     /// Handles a change of the underlay: other addresses, another MAC address (requirement MT-45), another MTU.
     pub fn handle_underlay(&mut self, underlay: &Underlay) {
         let told = Settings {
-            prefixes: protected_prefixes(&self.config, underlay, &self.told.prefixes),
+            prefixes: self.follow(underlay),
             underlay_mac: underlay.mac,
             inner_mtu: followed_mtu(&self.config, underlay.mtu),
             ..self.told.clone()
@@ -51,16 +54,64 @@ impl<M: Maps> Sessions<M> {
             );
             self.mtu_due = true;
         }
-        let moved = told.prefixes != self.told.prefixes;
-        self.told = told;
-        if moved {
-            let prefix = self.told.prefixes.first().copied();
-            let shown = prefix.map_or_else(|| "none".to_owned(), |prefix| prefix.to_string());
-            info!("{} has another global prefix: {shown}", self.config.interface);
-            let now = self.clock.read();
-            self.origins.each(|_, origin| origin.set_network(prefix.map(network), now));
-            self.act(now);
+        let before = std::mem::replace(&mut self.told, told).prefixes;
+        if before == self.told.prefixes {
+            return;
         }
+        let present = self.told.prefixes.first().copied();
+        if present != before.first().copied() {
+            let name = &self.config.interface;
+            if let Some(prefix) = present {
+                info!("the prefix of {name} is now {prefix}");
+            } else {
+                info!("{name} has no prefix any more");
+            }
+        }
+        let usable: Vec<_> = self.told.prefixes.iter().skip(1).copied().map(network).collect();
+        let now = self.clock.read();
+        self.origins.each(|_, origin| origin.set_network(present.map(network), &usable, now));
+        self.act(now);
+    }
+
+    /// The prefixes to protect: those of the configuration; or the one of the interface that is chosen, and behind it those
+    /// in which sessions still are, while addresses in them work.
+    fn follow(&mut self, underlay: &Underlay) -> Vec<Ipv6Net> {
+        if !self.config.follow_prefix {
+            return self.config.prefixes.clone();
+        }
+        let found = underlay.prefixes.as_deref().unwrap_or_default();
+        self.lack = underlay.prefixes.as_ref().err().copied();
+        let clients = &self.origins.clients;
+        let blamed = !clients.is_empty() && clients.iter().all(|client| client.machine.blames_prefix());
+        let chosen = self.place.choose(found, blamed, self.clock.read().boot);
+        let Some(present) = chosen else { return Vec::new() };
+        let mut prefixes = vec![present];
+        if found.len() > 1 {
+            let used: BTreeSet<_> =
+                self.table.iter().map(|installed| installed.session.local.network.prefix).collect();
+            let others = found.iter().map(|prefix| prefix.net).filter(|net| *net != present);
+            prefixes.extend(others.filter(|net| used.contains(&network(*net).prefix)));
+            prefixes.truncate(MAX_PREFIXES);
+        }
+        prefixes
+    }
+
+    /// Handles that the tunnel device was made anew, or got another MAC address.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub(crate) fn handle_tunnel(&mut self, tunnel: &TunnelInfo) -> anyhow::Result<()> {
+        let told =
+            Settings { tunnel_ifindex: tunnel.peer_ifindex, tunnel_mac: tunnel.mac, ..self.told.clone() };
+        if told.tunnel_ifindex != self.told.tunnel_ifindex {
+            self.table.maps.attach_send(&self.config.inside_device())?;
+        }
+        if told != self.told {
+            self.table.maps.configure(&told)?;
+            self.told = told;
+        }
+        self.wire.set_tunnel(tunnel);
+        Ok(())
     }
 
     /// Confirms the present enforcement.
@@ -100,26 +151,12 @@ impl<M: Maps> Sessions<M> {
     }
 }
 
-/// The prefixes to protect: those of the configuration, or the one that the interface has now (requirement MT-45).
-/// `present` is kept as long as the interface still has it.
-pub(crate) fn protected_prefixes(config: &Config, underlay: &Underlay, present: &[Ipv6Net]) -> Vec<Ipv6Net> {
+/// The prefixes to protect at the start: those of the configuration, or the best one of the interface (requirement MT-45).
+pub(crate) fn first_prefixes(config: &Config, underlay: &Underlay) -> Vec<Ipv6Net> {
     if !config.follow_prefix {
         return config.prefixes.clone();
     }
-    let mut found: Vec<_> = underlay
-        .addresses
-        .iter()
-        .filter_map(|net| match net {
-            IpNet::V6(net) if net.prefix_len() == 64 && !net.addr().is_unicast_link_local() => {
-                Some(net.trunc())
-            }
-            _ => None,
-        })
-        .collect();
-    // A globally routed prefix is preferred to a unique local one.
-    found.sort_by_key(|prefix| (!present.contains(prefix), prefix.addr().is_unique_local()));
-    found.truncate(1);
-    found
+    underlay.prefixes.iter().flatten().map(|prefix| prefix.net).take(1).collect()
 }
 
 /// The largest MTU of the tunnel device for an underlay's MTU, in bytes.

@@ -20,6 +20,9 @@ pub(super) trait Wire: Send {
 
     /// Sends an inner packet, a control message, into the tunnel device; in this slot, or like any other packet.
     fn inject(&self, inner: &[u8], slot: Option<SendSlot>) -> io::Result<()>;
+
+    /// The tunnel device is this one from now on.
+    fn set_tunnel(&mut self, device: &TunnelInfo);
 }
 
 /// The sockets.
@@ -53,6 +56,10 @@ impl Sockets {
 }
 
 impl Wire for Sockets {
+    fn set_tunnel(&mut self, device: &TunnelInfo) {
+        (self.tunnel_ifindex, self.tunnel_mac) = (device.ifindex, device.mac);
+    }
+
     fn transmit(&self, packet: &[u8]) -> io::Result<()> {
         let destination = packet.get(24..40).and_then(|bytes| <[u8; 16]>::try_from(bytes).ok());
         let destination = destination.ok_or(io::ErrorKind::InvalidInput)?;

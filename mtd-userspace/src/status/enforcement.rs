@@ -17,6 +17,9 @@ pub struct Guard {
     pub enforced: bool,
     /// The allow rules, as in the configuration.
     pub allow: Vec<String>,
+    /// Whether nothing is enforced because nobody confirmed the last enforcement.
+    #[serde(default)]
+    pub unconfirmed: bool,
     /// Seconds that are left to confirm in, 0 when they are over; absent when there is nothing to confirm.
     pub confirm_seconds_left: Option<f64>,
 }
@@ -29,6 +32,7 @@ impl Default for Guard {
             policy: "dark".to_owned(),
             enforced: true,
             allow: Vec::new(),
+            unconfirmed: false,
             confirm_seconds_left: None,
         }
     }
@@ -42,6 +46,7 @@ impl Guard {
             policy: guard.policy.to_string(),
             enforced: guard.enforces(now),
             allow: guard.allow.iter().map(ToString::to_string).collect(),
+            unconfirmed: guard.unconfirmed,
             confirm_seconds_left: guard.left(now).map(|left| left.as_secs_f64()),
         }
     }

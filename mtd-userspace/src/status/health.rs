@@ -88,6 +88,8 @@ warning_codes! {
     MtuTooSmall = "mtu_too_small",
     /// A task of the controller has ended that should go on.
     TaskFailed = "task_failed",
+    /// Another program keeps changing the tunnel device.
+    TunnelContested = "tunnel_contested",
     /// The path to a peer carries less than mtd needs.
     PathTooSmall = "path_too_small",
     /// The underlay merges datagrams before mtd sees them.

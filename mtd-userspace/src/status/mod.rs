@@ -29,7 +29,7 @@ pub use peers::{Endpoint, Middlebox, Peer, PeerState};
 pub use registered::{Client, Registered, Reload, Setting};
 pub use rendezvous::{Network, Rendezvous, RendezvousRole};
 pub use sessions::{Handshakes, Session, SessionRole, SessionState, Tunnel};
-pub use tasks::{Events, Task};
+pub use tasks::{Events, Repairs, Task};
 
 /// Version of the documents in this module. Fields may be added to a version, never changed or removed.
 pub const SCHEMA: u32 = 1;
@@ -119,6 +119,9 @@ pub struct Status {
     /// The tasks of the controller; empty when no controller runs.
     #[serde(default)]
     pub tasks: Vec<Task>,
+    /// Repairs of the tunnel device since the controller started.
+    #[serde(default)]
+    pub tunnel_repairs: Repairs,
     /// The events of the controller.
     #[serde(default)]
     pub events: Events,

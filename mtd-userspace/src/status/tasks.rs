@@ -15,6 +15,17 @@ pub struct Task {
     pub last_failure: Option<String>,
 }
 
+/// Repairs of the tunnel device, which somebody else had changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Repairs {
+    /// How many since the controller started.
+    pub count: u64,
+    /// What the last one did; absent if there was none.
+    pub last: Option<String>,
+    /// Whether the device was changed so often that mtd leaves it alone for a while between repairs.
+    pub contested: bool,
+}
+
 /// The events of `mtd events`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Events {

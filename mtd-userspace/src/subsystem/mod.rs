@@ -20,9 +20,9 @@ use axum::Router;
 
 pub use self::shutdown::Shutdown;
 pub use self::tasks::{AfterEnd, Tasks, metrics};
-pub use self::tunnel::Tunnel;
+pub use self::tunnel::{Repairs, Tunnel};
+use crate::enforcement::Note;
 use crate::events::Bus;
-use crate::keys::PublicKey;
 use crate::prometheus::Text;
 use crate::proto::clock::Reading;
 use crate::sessions::{Clock, Sessions};
@@ -43,6 +43,8 @@ pub struct Context {
     pub tasks: Tasks,
     /// What all subsystems report.
     pub reports: Arc<dyn Reports>,
+    /// The note of an enforcement that is not confirmed.
+    pub(crate) note: Note,
 }
 
 impl Context {
@@ -79,11 +81,6 @@ pub trait Subsystem: Send + Sync + 'static {
     /// Adds its metrics, from its part of the status document.
     fn metrics(&self, _status: &Status, _text: &mut Text) {}
 
-    /// The name of a registered client, if it is the registry.
-    fn name_of(&self, _client: &PublicKey) -> Option<String> {
-        None
-    }
-
     /// Ends what is no task. Called once, when the tasks have ended.
     fn stop(&self) {}
 }
@@ -98,9 +95,6 @@ pub trait Reports: Send + Sync + 'static {
 
     /// The metrics, in the text format of Prometheus.
     fn metrics(&self) -> ReportFuture<'_, anyhow::Result<String>>;
-
-    /// The name of a registered client.
-    fn name_of(&self, client: &PublicKey) -> Option<String>;
 }
 
 /// The lock cannot be poisoned for good: a panic while it was held is a bug that is already reported, and the state

@@ -1,4 +1,4 @@
-//! The data for the pages: one sample a second for all of them, and none while no page is open.
+//! The data for the pages: one sample a second, shared by all pages, and none while no page is open.
 
 use std::convert::Infallible;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -16,10 +16,12 @@ use crate::subsystem::Reports;
 /// Time between two samples.
 pub(super) const PERIOD: Duration = Duration::from_secs(1);
 
-/// Sessions in a sample: more than people read, and few enough that a sample stays small. The first ones are kept.
+/// Maximum number of sessions in a sample: more than people read, and few enough that a sample stays small. Only the first
+/// ones are sent.
 const MAX_SESSIONS: usize = 200;
 
-/// One update of a page, as JSON in an event named `sample`. Without a status, an event named `failure` contains the error.
+/// One update of a page, sent as JSON in an event named `sample`. If there is no status, an event named `failure` contains
+/// the error instead.
 #[derive(Debug, Serialize)]
 pub struct Sample {
     /// Unix time of this host, in ms.
@@ -30,7 +32,7 @@ pub struct Sample {
     pub status: Status,
 }
 
-/// The latest sample, and its followers. A reader that is slower than the samples misses some; none are queued for it.
+/// The latest sample, and the pages that follow. A page that reads too slowly misses samples; none are queued for it.
 #[derive(Debug)]
 pub(super) struct Feed {
     events: watch::Sender<Bytes>,
@@ -55,7 +57,7 @@ impl Feed {
         }
     }
 
-    /// The events from now on, for a connection that notes its `progress`; the stream keeps its `permit`.
+    /// The events from now on, for one connection, whose `progress` is noted. The stream holds `permit` until it ends.
     pub(super) fn follow(
         &self,
         progress: Progress,
@@ -125,7 +127,7 @@ mod tests {
             }
         }
         assert_eq!(asked(), 3);
-        // A reader that was away for long gets the latest sample, not all of them.
+        // A page that has not read for a long time gets only the latest sample.
         sleep(PERIOD * 10).await;
         let so_far = asked();
         followers[0].next().await;

@@ -27,7 +27,7 @@ pub struct Link {
 pub struct Token(String);
 
 impl Token {
-    /// Whether this is the token, in constant time.
+    /// Whether `shown` is the token. Compares in constant time.
     pub fn admits(&self, shown: &[u8]) -> bool {
         self.0.as_bytes().ct_eq(shown).into()
     }
@@ -40,13 +40,12 @@ impl fmt::Debug for Token {
 }
 
 impl Link {
-    /// Writes the file. If a killed controller has left one, its token is kept, so that open pages go on.
+    /// Writes the file. If a killed controller has left one, its token is kept, so that open pages continue to work.
     ///
     /// # Errors
     /// When the file cannot be written, or there is no randomness.
     pub fn establish(path: &Path, address: SocketAddr) -> anyhow::Result<Self> {
-        // The token follows a #, so that browsers keep it to themselves: it is in no request, no log, and reaches no other
-        // site.
+        // The token follows a #, so browsers never send it: it appears in no request and no log, and reaches no other site.
         let page = format!("http://{address}/#");
         let token = match left_token(path, &page) {
             Some(token) => token,
@@ -86,7 +85,7 @@ fn new_token() -> anyhow::Result<String> {
     Ok(hex::encode(token))
 }
 
-/// The token in a file that others cannot have read.
+/// The token in an existing file, provided that no other user could have read it.
 fn left_token(path: &Path, page: &str) -> Option<String> {
     let private = fs::symlink_metadata(path).is_ok_and(|file| file.is_file() && file.mode() & 0o777 == 0o600);
     let text = private.then(|| fs::read_to_string(path).ok()).flatten()?;

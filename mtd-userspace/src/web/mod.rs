@@ -2,12 +2,12 @@
 //!
 //! | request | answer |
 //! |---|---|
-//! | `GET /` and the files of the page | without a token: they are in every copy of mtd |
+//! | `GET /` and the files of the page | needs no token: the files are in every copy of mtd |
 //! | `GET /reasons.json` | what each drop reason means |
 //! | `GET /events` with `Authorization: Bearer TOKEN` | `text/event-stream`: a [`Sample`](feed::Sample) once a second |
 //!
-//! Everybody on the host reaches loopback, and so does every page in a browser there. What tells anything needs the token,
-//! which is in the [`link`] that only root can read. `docs/web.md` says more.
+//! Everybody on the host can connect to loopback, and so can every page in a browser there. Requests for data about mtd
+//! therefore need the token, which is in the [`link`] that only root can read. `docs/web.md` says more.
 
 pub mod feed;
 pub mod link;

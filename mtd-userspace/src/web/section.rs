@@ -28,7 +28,7 @@ pub fn read(table: &Section<'_, '_>, problems: &mut Problems<'_>) -> SocketAddr 
     value(table.optional("listen", problems, address)).unwrap_or(DEFAULT_WEB)
 }
 
-/// Only on loopback, since the web view shows the moving addresses.
+/// Accepts only a loopback address, since the web view shows the moving addresses.
 fn address(text: &str) -> Result<SocketAddr, Fault> {
     const EXAMPLE: &str = "[::1]:8674";
     let address = schema::listen_address(text, EXAMPLE)?;

@@ -31,7 +31,7 @@ fn other_addresses_of_the_server_are_reached_as_ever() -> Result<()> {
                 assert_eq!((report.sent, report.received), (5, 5));
                 flows.push(TcpFlow::start(other, server, &TcpOptions::to(address))?);
             }
-            // Out of the server too: its own connections to others.
+            // The other direction too: connections from the server to others.
             let outward = IpAddr::V6(topology.client.address);
             flows.push(TcpFlow::start(server, &topology.client.netns, &TcpOptions::to(outward))?);
             let stream =
@@ -74,8 +74,8 @@ fn odd_frames_for_other_addresses_are_left_to_the_kernel() -> Result<()> {
     Ok(())
 }
 
-/// Echo requests to all nodes of the link are the kernel's to answer, from the link's own addresses; the protected ones
-/// are in none of the answers.
+/// The kernel answers echo requests to all nodes of the link, from the link's own addresses. No answer contains a protected
+/// address.
 #[test]
 fn questions_to_all_nodes_are_answered_for_other_addresses_only() -> Result<()> {
     let mut scene = Scene::start("encrypt", "1s", 32 << 10, &TopologyOptions::default(), "")?;
@@ -84,7 +84,7 @@ fn questions_to_all_nodes_are_answered_for_other_addresses_only() -> Result<()> 
         let scanner = &scene.topology.scanner;
         let mut ping = scanner.netns.command("ping")?;
         ping.args(["-6", "-n", "-c", "3", "-i", "0.3", "-W", "1", "-I", &scanner.ifname, "ff02::1"]);
-        // It fails on answers from several hosts in some versions; the capture tells.
+        // Some versions of ping fail on answers from several hosts, so the result is taken from the capture.
         ping.output()?;
         let all_nodes = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
         let to =

@@ -1,4 +1,4 @@
-//! What an observer of the server's link sees of a session over slots: nothing that stays.
+//! What an observer of the server's link sees of a session: nothing that stays the same from slot to slot.
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::Ipv6Addr;
@@ -16,7 +16,7 @@ use super::scene::{Record, Scene, ends};
 /// Slots of a second.
 const SLOTS: usize = 12;
 
-/// Masked sequence number and tag: all of mtd's header.
+/// Length of the masked sequence number and the tag, which are all of mtd's header.
 const HEADER_LEN: usize = 24;
 
 #[test]
@@ -95,7 +95,7 @@ fn assert_nothing_links_slots(record: &Record) -> Result<()> {
     let headers: Vec<[u8; HEADER_LEN]> = record.genuine.iter().filter_map(header).collect();
     assert_eq!(headers.len(), record.genuine.len());
     assert_headers_are_random(&headers);
-    // One direction alone, neighbours compared: a counter under a constant mask would show here.
+    // Consecutive packets of one direction are compared: a counter under a constant mask would show here.
     let sent: Vec<_> = record.genuine.iter().filter(|frame| frame.outgoing).filter_map(header).collect();
     let differences: Vec<_> =
         sent.windows(2).map(|pair| std::array::from_fn(|i| pair[0][i] ^ pair[1][i])).collect();
@@ -103,7 +103,7 @@ fn assert_nothing_links_slots(record: &Record) -> Result<()> {
     Ok(())
 }
 
-/// The fields that are the same for all mtd packets of the world.
+/// The fields that are the same in all packets of every mtd session.
 fn assert_plain(frame: &Frame, outer: &Outer) {
     assert_eq!(outer.flow_label, 0);
     assert_eq!(outer.traffic_class >> 2, 0, "DSCP");
@@ -131,7 +131,7 @@ fn assert_slots_are_fresh(record: &Record, slots: &BTreeMap<Ipv6Addr, Slot>) {
         slots.values().map(|slot| slot.server_port).collect(),
         slots.values().map(|slot| slot.client_port).collect(),
     ];
-    // Two of about 14 draws out of 64,512 are the same once in 700 runs; three hardly ever.
+    // Of about 14 draws out of 64,512, two are the same once in 700 runs; three are almost never the same.
     assert!(ports.iter().all(|ports| ports.len() + 1 >= count), "ports: {ports:?}");
     let identifiers = |a: &Ipv6Addr| a.octets()[8..].to_vec();
     assert_no_byte_is_constant(&slots.keys().map(identifiers).collect::<Vec<_>>());
@@ -158,8 +158,8 @@ fn assert_headers_are_random(headers: &[[u8; HEADER_LEN]]) {
     assert_bits_are_balanced(headers);
 }
 
-/// Every bit is set in about half of the rows: within six standard deviations, which random bits leave once in some
-/// million runs.
+/// Checks that every bit is set in about half of the rows: within six standard deviations, which random bits exceed once in
+/// some million runs.
 fn assert_bits_are_balanced(rows: &[[u8; HEADER_LEN]]) {
     assert!(rows.len() > 1000, "only {} packets", rows.len());
     let half = rows.len() as f64 / 2.0;

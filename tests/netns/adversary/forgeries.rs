@@ -1,8 +1,8 @@
 //! Changed copies of valid packets: every bit of the headers, every length.
 //!
-//! The copies are made of packets that have arrived, and of packets that were held back: only the latter reach the
-//! check of the tag, since their sequence numbers are unused. Each time the held-back packet itself passes at the
-//! end, and only once: the copies have used up no sequence number, and packets do arrive this way.
+//! The copies are made of packets that have arrived, and of packets that were held back. Only the latter reach the check of
+//! the tag, since their sequence numbers are unused. At the end of each test the held-back packet itself passes, and only
+//! once. That shows that the copies have used up no sequence number, and that packets do arrive in this way.
 
 use anyhow::{Context as _, Result};
 use mtd_tests::packet::{
@@ -25,10 +25,11 @@ const MIN_INNER: usize = 20;
 /// Payload of a packet that carries data of the TCP connection.
 const DATA_LEN: usize = 400;
 
-/// An address lives for at least one more slot: long enough for all copies of one packet, on a busy machine too.
+/// Slot length. An address lives for at least one more slot, which is long enough for all copies of one packet, even on a
+/// busy machine.
 const PERIOD: &str = "10s";
 
-/// Slow enough that all that the connection sends in two slots fits into the sequence window.
+/// Rate of the connection: so slow that all packets of two slots fit into the sequence window.
 const RATE: u64 = 16 << 10;
 
 #[test]
@@ -47,7 +48,7 @@ fn flipped_bits_are_refused(mode: &str) -> Result<()> {
     flip_all(&mut scene, &arrived, "replayed")?;
     let held_back = scene.held_back(DATA_LEN)?;
     flip_all(&mut scene, &held_back, "bad_tag")?;
-    // A congestion mark that the inner packet cannot carry (RFC 6040): dropped, but its number stays unused.
+    // A congestion mark that the inner packet cannot carry (RFC 6040): the packet is dropped, but its number stays unused.
     let mut marked = held_back.clone();
     marked[ETHERNET_LEN + 1] |= 0x30;
     assert_eq!(inject(&mut scene, &[marked])?, drops([("ecn", 1)]));
@@ -84,10 +85,10 @@ fn every_other_length_is_refused() -> Result<()> {
 
 #[test]
 fn forms_that_mtd_never_sends_are_refused() -> Result<()> {
-    // Room for packets that are longer than any that a peer sends.
+    // A larger MTU, so that packets can be longer than any that a peer sends.
     let options = TopologyOptions { mtu: 2000, ..TopologyOptions::default() };
     let mut scene = Scene::start("encrypt", PERIOD, RATE, &options, "")?;
-    // The tag stays in the frame, as on a wire, instead of going beside it from one virtual device to the next.
+    // The VLAN tag stays in the frame, as on a wire, instead of being passed beside it from one virtual device to the next.
     let mut ethtool = scene.topology.router.command("ethtool")?;
     let output = ethtool.args(["-K", &scene.topology.server.tap_ifname, "txvlan", "off"]).output()?;
     assert!(output.status.success(), "{output:?}");
@@ -120,13 +121,13 @@ fn forms_that_mtd_never_sends_are_refused() -> Result<()> {
 fn a_vlan_tag_that_the_interface_takes_out_opens_no_door() -> Result<()> {
     let mut scene = Scene::start("encrypt", PERIOD, RATE, &TopologyOptions::default(), "")?;
     let arrived = with_vlan_tag(&arrived(&scene)?, 5);
-    // Programs see such a frame without its tag: what is not valid is dropped for its own reason.
+    // Programs see such a frame without its VLAN tag, so an invalid packet is dropped for its own reason.
     assert_eq!(inject(&mut scene, &[arrived])?, drops([("replayed", 1)]));
     scene.finish().map(drop)
 }
 
-/// Flips every bit of the headers, and bits of all bytes of the sealed packet, which is then refused for `otherwise`. Of
-/// a packet that was held back the fields that routers may change are left out: it would be valid.
+/// Flips every bit of the headers, and bits of all bytes of the sealed packet, which is then refused for `otherwise`. If
+/// the packet was held back, the fields that routers may change are left out, because the packet would stay valid.
 fn flip_all(scene: &mut Scene, packet: &[u8], otherwise: &'static str) -> Result<()> {
     let held_back = otherwise != "replayed";
     let prefix_len = usize::from(scene.topology.server.prefix.prefix_len());
@@ -143,7 +144,7 @@ fn flip_all(scene: &mut Scene, packet: &[u8], otherwise: &'static str) -> Result
     let after = scene.status()?.frames;
     assert!(after.passed - before.passed >= passed, "packets to other prefixes are the kernel's");
 
-    // A flip in mtd's header makes another sequence number: used, unused or impossible, as chance has it.
+    // A flip in mtd's header changes the sequence number: at random, the result is used, unused or impossible.
     let copies: Vec<_> = (MTD_AT * 8..INNER_AT * 8).map(|bit| flipped(packet, bit)).collect();
     let found = inject(scene, &copies)?;
     let known = ["replayed", "invalid_sequence", "bad_tag"];
@@ -157,12 +158,12 @@ fn flip_all(scene: &mut Scene, packet: &[u8], otherwise: &'static str) -> Result
     Ok(())
 }
 
-/// Why a packet with this bit of its IPv6 or UDP header flipped is refused. `None`: it is to another prefix, and so the
-/// kernel's.
+/// Why a packet with this bit of its IPv6 or UDP header flipped is refused. `None` if its destination is then outside the
+/// prefix, so that it is passed to the kernel.
 fn reason(bit: usize, prefix_len: usize, held_back: bool) -> Option<&'static str> {
     let ip = bit - ETHERNET_LEN * 8;
     Some(match ip {
-        // Changes nothing of what is authenticated.
+        // The flip changes nothing that is authenticated.
         _ if is_mutable(bit) => "replayed",
         // Version, payload length, UDP length.
         0..4 | 32..48 | 352..368 => "length_mismatch",
@@ -178,7 +179,8 @@ fn reason(bit: usize, prefix_len: usize, held_back: bool) -> Option<&'static str
     })
 }
 
-/// Traffic class and hop limit are the network's to change (RFC 8200): a packet that arrives with other ones is valid.
+/// Whether the bit belongs to the traffic class or the hop limit. The network may change these (RFC 8200), so a packet with
+/// other values is valid.
 fn is_mutable(bit: usize) -> bool {
     let ip = bit - ETHERNET_LEN * 8;
     (4..12).contains(&ip) || (56..64).contains(&ip)
@@ -191,7 +193,7 @@ fn flipped(packet: &[u8], bit: usize) -> Vec<u8> {
     copy
 }
 
-/// The packet, cut or extended, with payload length and UDP length that agree with the frame.
+/// The packet with payload length and UDP length corrected, after it was cut or extended.
 fn with_sound_lengths(packet: &[u8]) -> Vec<u8> {
     let mut packet = packet.to_vec();
     let length = ((packet.len() - UDP_AT) as u16).to_be_bytes();
@@ -214,12 +216,12 @@ fn arrived(scene: &Scene) -> Result<Vec<u8>> {
     Ok(scene.forwarded(&packet.context("no packet")?))
 }
 
-/// What the server drops when the stranger sends these frames, of which none may pass.
+/// Sends frames as the stranger, of which none may pass. Returns what the server dropped.
 fn inject(scene: &mut Scene, frames: &[Vec<u8>]) -> Result<Drops> {
     scene.inject(frames, frames.len() as u64)
 }
 
-/// The packet that was held back is accepted, and then never again.
+/// Checks that the packet that was held back is accepted once, and never again.
 fn passes_once(scene: &mut Scene, packet: &[u8]) -> Result<()> {
     scene.stranger.send(packet)?;
     scene.meant_to_pass += 1;

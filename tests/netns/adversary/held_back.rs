@@ -1,4 +1,4 @@
-//! Valid packets that have not arrived: what an attacker holds who can stop packets, and send others first.
+//! Valid packets that have not arrived. An attacker has these who can stop packets and send others first.
 
 use std::time::Duration;
 
@@ -12,8 +12,9 @@ use super::scene::{Scene, ends};
 const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Scene {
-    /// A packet of the client's with at least `payload` bytes behind its UDP header that never reached the server, as
-    /// the stranger would send it there. Until it comes, the router drops everything that goes to the server.
+    /// A packet of the client's that never reached the server, with at least `payload` bytes after its UDP header, in the
+    /// form in which the stranger would send it to the server. While this waits for such a packet, the router drops
+    /// everything that goes to the server.
     pub(super) fn held_back(&self, payload: usize) -> Result<Vec<u8>> {
         let (router, protected) = (&self.topology.router, self.topology.server.prefix);
         let prefix = protected.to_string();
@@ -24,7 +25,7 @@ impl Scene {
             to_server && Outer::parse(&frame.data).is_some_and(|outer| outer.payload.len() >= payload)
         };
         rule("add")?;
-        // What it sees has yet to be routed, and so meets the rule.
+        // The capture sees packets before they are routed, so each captured packet meets the rule.
         let tap = &self.topology.client.tap_ifname;
         let frame = Capture::start(router, tap, &CaptureOptions::default())
             .and_then(|capture| capture.wait_for(wanted, PATIENCE));

@@ -1,5 +1,5 @@
-//! Attacks on a running tunnel, on the wire: what an observer of the server's link can see, and what a stranger gets
-//! out of scans, solicitations, replays and forged packets. A TCP connection runs through the tunnel all the while.
+//! Attacks on the packets of a running tunnel: what an observer of the server's link can see, and what a stranger learns
+//! from scans, solicitations, replays and forged packets. Meanwhile a TCP connection runs through the tunnel.
 
 mod bystanders;
 mod disguise;

@@ -1,4 +1,4 @@
-//! Packets sent again: at once, one slot later, when their slot is over, over a restart, and back where they came from.
+//! Replayed packets: at once, one slot later, when their slot is over, after a restart, and reflected to their sender.
 
 use std::thread;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use super::scene::{Scene, drops};
 /// Number of packets that are sent again.
 const COUNT: usize = 40;
 
-/// Slow enough that all that the connection sends in three slots fits into the sequence window.
+/// Rate of the connection: so slow that all packets of three slots fit into the sequence window.
 const RATE: u64 = 16 << 10;
 
 #[test]
@@ -42,7 +42,7 @@ fn a_replay_is_refused_while_the_controller_is_dead_and_after_it_is_back() -> Re
     let packets = packets_of_this_slot(&scene)?;
     let refused = drops([("replayed", COUNT as u64)]);
     scene.server.process.kill()?;
-    // `mtd status` reads the maps while there is no controller.
+    // While there is no controller, `mtd status` reads the maps itself.
     assert_eq!(scene.inject(&packets, COUNT as u64)?, refused, "controller dead");
     scene.server = scene.server_setup.start(&scene.topology.server.netns)?;
     assert_eq!(scene.inject(&packets, COUNT as u64)?, refused, "controller back");
@@ -63,7 +63,7 @@ fn a_packet_thrown_back_at_its_sender_is_refused() -> Result<()> {
     })?;
     let thrown_back: Vec<_> = frames[..COUNT].iter().map(|frame| reflected(&scene, &frame.data)).collect();
     let refused = scene.inject(&thrown_back, COUNT as u64)?;
-    // From the right address and ports; but each direction has keys of its own, so the number is a random one.
+    // Addresses and ports are right, but each direction has its own keys, so the sequence number unmasks to a random one.
     assert!(refused.get("invalid_sequence") > Some(&(COUNT as u64 / 2)), "{refused:?}");
     let known = ["invalid_sequence", "bad_tag"];
     assert!(refused.keys().all(|reason| known.contains(&reason.as_str())), "{refused:?}");
@@ -83,7 +83,7 @@ fn packets_of_this_slot(scene: &Scene) -> Result<Vec<Vec<u8>>> {
     Ok(packets[..COUNT].iter().map(|frame| scene.forwarded(&frame.data)).collect())
 }
 
-/// The frame with addresses and ports exchanged; the UDP checksum does not notice.
+/// The frame with addresses and ports exchanged, for which the UDP checksum stays correct.
 fn reflected(scene: &Scene, frame: &[u8]) -> Vec<u8> {
     const UDP_AT: usize = ETHERNET_LEN + IPV6_LEN;
     let mut copy = scene.forwarded(frame);

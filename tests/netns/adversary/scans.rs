@@ -1,5 +1,5 @@
-//! Scans with nmap and ping from the server's link and from behind the router. The capture says what reached the server;
-//! the counters must say the same, reason by reason, and nothing comes back.
+//! Scans with nmap and ping from the server's link and from behind the router. The capture shows which packets reached the
+//! server; the counters must agree, reason by reason, and no answer may come back.
 
 use std::net::Ipv6Addr;
 use std::process::Output;
@@ -30,7 +30,8 @@ fn scans_of_an_on_link_prefix_find_nothing() -> Result<()> {
 
 fn scans_find_nothing(delivery: Delivery) -> Result<()> {
     let options = TopologyOptions { delivery, second_client: true, ..TopologyOptions::default() };
-    // What the server must count is computed for the slot at the end. An edge may fall into the scans, but not twice.
+    // The expected counts are computed for the slot at the end: if a slot edge falls into the scans, they are repeated, which
+    // cannot be necessary twice.
     for _ in 0..2 {
         let mut scene = Scene::start("encrypt", "1h", 32 << 10, &options, "")?;
         let slot = scene.status()?.peers[0].slot;
@@ -43,7 +44,7 @@ fn scans_find_nothing(delivery: Delivery) -> Result<()> {
     bail!("two slot edges within a minute, and slots of an hour");
 }
 
-/// Scans from the link and from behind the router; returns what the server dropped meanwhile.
+/// Scans from the link and from behind the router. Returns what the server dropped meanwhile.
 fn scan(scene: &mut Scene) -> Result<Drops> {
     let live = scene.status()?.peers[0].local;
     let targets = targets(scene, live.address);
@@ -65,7 +66,7 @@ fn scan(scene: &mut Scene) -> Result<Drops> {
                 .map(|scan| scan.join().expect("a thread that scans"))
         });
         for (kind, output) in [("TCP", syn?), ("UDP", datagrams?)] {
-            // Grepable: one "port/state/…" an open or closed port.
+            // nmap's grepable output has one "port/state/…" for each open or closed port.
             assert!(!output.contains("/open/") && !output.contains("/closed/"), "{kind}: {output}");
         }
         let echo = echo?;
@@ -78,7 +79,7 @@ fn scan(scene: &mut Scene) -> Result<Drops> {
     Ok(found)
 }
 
-/// Nothing but what the capture explains was counted, and nobody but the live address was advertised.
+/// Checks that the counts are explained by the capture, and that no address but the live one was advertised.
 fn check(scene: &Scene, found: &Drops, delivery: Delivery) -> Result<()> {
     let live = scene.status()?.peers[0].local.address;
     assert_eq!(*found, expected(scene, live, delivery)?, "against the capture");
@@ -94,7 +95,7 @@ fn check(scene: &Scene, found: &Drops, delivery: Delivery) -> Result<()> {
     Ok(())
 }
 
-/// The live address, its neighbours, and addresses that administrators like.
+/// The live address, its neighbours, and addresses that administrators often choose.
 fn targets(scene: &Scene, live: Ipv6Addr) -> Vec<String> {
     let prefix = u128::from(scene.topology.server.prefix.network());
     let live = u128::from(live);
@@ -116,7 +117,7 @@ fn nmap(netns: &Netns, arguments: Vec<&str>, targets: &[String]) -> Result<Strin
     Ok(String::from_utf8(stdout)?)
 }
 
-/// What the server must have counted for what reached its link, by the packets' headers alone.
+/// The counts that the server must have, computed from the headers of the packets that reached its link.
 fn expected(scene: &Scene, live: Ipv6Addr, delivery: Delivery) -> Result<Drops> {
     let protected = scene.topology.server.prefix;
     let mut counts =

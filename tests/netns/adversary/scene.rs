@@ -1,4 +1,4 @@
-//! Two controllers with a session, a capture of the server's link, and the audit of both at the end.
+//! Two controllers with a session, a capture of the server's link, and a comparison of both at the end.
 
 use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
@@ -28,7 +28,7 @@ const ADVERTISEMENT: u8 = 136;
 /// Dropped packets by reason.
 pub(crate) type Drops = BTreeMap<String, u64>;
 
-/// A session with traffic in it, and everything on the server's link captured since before it began.
+/// A session with traffic, and a capture of the server's link since before the session began.
 pub(super) struct Scene {
     /// The client's controller.
     pub(super) client: Controller,
@@ -36,9 +36,9 @@ pub(super) struct Scene {
     pub(super) server: Controller,
     flow: Option<TcpFlow>,
     capture: Option<Capture>,
-    /// Injected packets that the server was meant to accept.
+    /// Number of injected packets that the server should accept.
     pub(super) meant_to_pass: u64,
-    /// All that the server has dropped while somebody looked.
+    /// The drops of the server that tests have expected so far.
     dropped: Drops,
     /// The server's configuration.
     pub(super) server_setup: Setup,
@@ -55,11 +55,11 @@ pub(super) struct Scene {
     pub(super) topology: Topology,
 }
 
-/// What was on the server's link from first to last.
+/// Everything that was captured on the server's link.
 pub(super) struct Record {
     /// All frames, in order.
     pub(super) frames: Vec<Frame>,
-    /// The packets between the two protected prefixes that no stranger had sent.
+    /// The packets between the two protected prefixes, except those that the stranger sent.
     pub(super) genuine: Vec<Frame>,
 }
 
@@ -104,7 +104,7 @@ impl Scene {
         })
     }
 
-    /// What the server's controller says.
+    /// The status of the server's controller.
     pub(super) fn status(&self) -> Result<Status> {
         self.server.status(&self.topology.server.netns)
     }
@@ -115,7 +115,7 @@ impl Scene {
         Ok(drops.into_iter().filter(|(reason, _)| !reason.starts_with("send_")).collect())
     }
 
-    /// What the server dropped on receipt during `work`, which makes it drop `total` packets, not one more or less.
+    /// What the server dropped on receipt during `work`, which must make it drop exactly `total` packets.
     pub(super) fn dropped_during(
         &mut self,
         total: u64,
@@ -134,10 +134,10 @@ impl Scene {
         Ok(more)
     }
 
-    /// What the server drops when the stranger sends these frames, of which it must drop `total`.
+    /// Sends frames as the stranger, of which the server must drop `total`. Returns what it dropped.
     pub(super) fn inject(&mut self, frames: &[Vec<u8>], total: u64) -> Result<Drops> {
         self.dropped_during(total, |scene| {
-            // Queues of virtual cables hold 256 frames, and what empties them may have to wait for a CPU.
+            // The queue of a virtual cable holds 256 frames, and the thread that empties it may have to wait for a CPU.
             frames.chunks(QUEUE / 4).try_for_each(|frames| scene.send_and_wait(frames))
         })
     }
@@ -152,14 +152,14 @@ impl Scene {
         wait_until("the server to see what was sent", SETTLE, || Ok(seen()? >= before + frames.len() as u64))
     }
 
-    /// Notes drops that a test has checked; [`Scene::finish`] fails if there are others.
+    /// Records drops that a test has expected. [`Scene::finish`] fails if there are others.
     pub(super) fn take_note(&mut self, drops: &Drops) {
         for (reason, count) in drops {
             *self.dropped.entry(reason.clone()).or_default() += count;
         }
     }
 
-    /// Waits until the session has moved to another slot, so that the whole of it lies ahead.
+    /// Waits until a new slot of the session begins, so that all of it lies ahead.
     pub(super) fn wait_for_new_slot(&self) -> Result<()> {
         let old = self.status()?.peers[0].slot;
         let period = Duration::from_secs_f64(self.status()?.peers[0].period_seconds);
@@ -199,8 +199,8 @@ impl Scene {
         Ok(frames)
     }
 
-    /// Whether a frame of the server's is an answer to anybody but its peer: anything from a protected address that
-    /// does not go to the peer, any ICMPv6 error, and whatever goes to a stranger but for the neighbour discovery of the
+    /// Whether a frame of the server's is an answer to anybody other than its peer. That is anything from a protected
+    /// address that does not go to the peer, any ICMPv6 error, and anything to a stranger except neighbour discovery of the
     /// link's own addresses. Advertisements of protected addresses do not count: see [`advertised`].
     pub(super) fn is_reply(&self, frame: &Frame) -> bool {
         let Some((source, destination)) = ends(&frame.data).filter(|_| !frame.outgoing) else { return false };
@@ -215,7 +215,7 @@ impl Scene {
         }
     }
 
-    /// The protected address that a frame of the server's advertises, if it is an advertisement of one.
+    /// The protected address that a frame of the server's advertises, if it does.
     pub(super) fn advertised(&self, frame: &Frame) -> Option<Ipv6Addr> {
         match icmp(&frame.data) {
             Some((ADVERTISEMENT, target)) if !frame.outgoing => {
@@ -240,14 +240,14 @@ impl Scene {
         [Some(self.topology.scanner.address), behind].into_iter().flatten().collect()
     }
 
-    /// Ends the traffic and compares the capture with what server and client say: the connection never broke, every
-    /// genuine packet was accepted, nothing else was, the server dropped nothing but what tests know of, and it sent
-    /// nothing but genuine packets and answered no stranger.
+    /// Ends the traffic and compares the capture with the statuses of server and client. Checks that the connection never
+    /// broke, that the server accepted every genuine packet and nothing else, that all of its drops were expected, and that
+    /// it sent only genuine packets and answered no stranger.
     pub(super) fn finish(mut self) -> Result<Record> {
         let flow = self.flow.take().context("the connection has ended")?.stop();
         ensure!(flow.broken.is_none() && flow.is_complete(), "the connection in the tunnel: {flow:?}");
         ensure!(flow.bytes() > 0, "no traffic in the tunnel: {flow:?}");
-        // What is on its way arrives, and delayed acknowledgements are sent.
+        // Wait until packets on their way have arrived, and delayed acknowledgements have been sent.
         std::thread::sleep(Duration::from_millis(300));
         let mut status = self.status()?;
         wait_until("the tunnel to be quiet", SETTLE, || {
@@ -278,7 +278,8 @@ impl Scene {
     }
 }
 
-/// Where the kernel has bridge netfilter, bridges examine IP packets as a router does, and swallow malformed ones.
+/// Switches bridge netfilter off, if the kernel has it: with it, bridges examine IP packets as routers do, and drop
+/// malformed ones.
 fn make_plain_switch(router: &Netns) -> Result<()> {
     for family in ["ip6tables", "iptables"] {
         let key = format!("net/bridge/bridge-nf-call-{family}");
@@ -293,7 +294,7 @@ fn sum(drops: &Drops) -> u64 {
     drops.values().sum()
 }
 
-/// What was counted in addition.
+/// The drops that were counted between the two.
 pub(crate) fn difference(before: &Drops, after: &Drops) -> Drops {
     let more = |(reason, count): (&String, &u64)| {
         let more = count - before.get(reason).copied().unwrap_or(0);
@@ -302,7 +303,7 @@ pub(crate) fn difference(before: &Drops, after: &Drops) -> Drops {
     after.iter().filter_map(more).collect()
 }
 
-/// A [`Drops`] in a line.
+/// Makes a [`Drops`] of pairs.
 pub(crate) fn drops<const N: usize>(counts: [(&str, u64); N]) -> Drops {
     counts.into_iter().filter(|(_, n)| *n > 0).map(|(reason, n)| (reason.to_owned(), n)).collect()
 }
@@ -319,7 +320,7 @@ pub(crate) fn ends(frame: &[u8]) -> Option<(Ipv6Addr, Ipv6Addr)> {
     Some((address(ETHERNET_LEN + 8)?, address(ETHERNET_LEN + 24)?))
 }
 
-/// ICMPv6 type of an untagged frame, and the target where it is neighbour discovery.
+/// ICMPv6 type of an untagged frame, and the target if it is neighbour discovery.
 pub(crate) fn icmp(frame: &[u8]) -> Option<(u8, Option<Ipv6Addr>)> {
     ends(frame)?;
     let segment = frame.get(ETHERNET_LEN + IPV6_LEN..)?;

@@ -1,5 +1,5 @@
-//! Neighbour solicitations: who asks for an address learns whether it lives only where the link needs that, and never of
-//! a dead one (requirement MT-09).
+//! Neighbour solicitations: a sender learns whether an address is live only if the link needs that, and never anything
+//! about a dead address (requirement MT-09).
 
 use std::net::Ipv6Addr;
 use std::time::Duration;
@@ -27,7 +27,7 @@ fn on_link_each_solicitation_of_a_live_address_gets_one_advertisement() -> Resul
         assert_advertises(&scene, &frame.data, live);
     }
 
-    // Solicitations that no neighbour would send get no answer, for live addresses or others.
+    // Solicitations that no real neighbour would send get no answer, whether or not the address is live.
     let sound = &asked[1];
     let broken: Vec<Vec<u8>> = [
         (ETHERNET_LEN + 7, 1),           // hop limit 254: forwarded, so from elsewhere
@@ -71,7 +71,7 @@ fn scene(delivery: Delivery) -> Result<(Scene, Ipv6Addr)> {
     Ok((scene, live))
 }
 
-/// Solicitations of an address, multicast and unicast.
+/// Solicitations for an address, as multicast and as unicast.
 fn solicitations(scene: &Scene, target: Ipv6Addr) -> Vec<Vec<u8>> {
     let mac = scene.stranger.interface().mac;
     let source = scene.topology.scanner.address;
@@ -85,7 +85,7 @@ fn solicitations(scene: &Scene, target: Ipv6Addr) -> Vec<Vec<u8>> {
 fn dead_addresses_are_silent(scene: &mut Scene, live: Ipv6Addr) -> Result<()> {
     let prefix = u128::from(scene.topology.server.prefix.network());
     let fixed = [0, 1, 2, 0x53, 0xdead_beef_dead_beef].map(|host| prefix | host);
-    // Addresses that differ from a live one in a bit, and one that is the live one in another prefix's place.
+    // Addresses that differ from a live one in one bit, and one with the host part of the live one in another prefix.
     let near = (0..64).map(|bit| u128::from(live) ^ 1 << bit);
     let mut asked = Vec::new();
     for address in fixed.into_iter().chain(near).map(Ipv6Addr::from) {
@@ -99,7 +99,7 @@ fn dead_addresses_are_silent(scene: &mut Scene, live: Ipv6Addr) -> Result<()> {
     Ok(())
 }
 
-/// The advertisements to the stranger, once there are `count`, or what there is.
+/// The advertisements to the stranger: waits until there are `count`, and returns those that came.
 fn advertisements(scene: &Scene, count: usize) -> Result<Vec<Frame>> {
     let mac = scene.stranger.interface().mac;
     let mut answers = Vec::new();
@@ -112,7 +112,8 @@ fn advertisements(scene: &Scene, count: usize) -> Result<Vec<Frame>> {
     Ok(answers)
 }
 
-/// RFC 4861 section 7.2.4: solicited, override, the target's link-layer address; from the target to the asker.
+/// Checks RFC 4861 section 7.2.4: flags solicited and override, the target's link-layer address; from the target to the
+/// sender of the solicitation.
 fn assert_advertises(scene: &Scene, frame: &[u8], live: Ipv6Addr) {
     assert_eq!(frame[6..12], scene.server_mac);
     assert_eq!(frame[ETHERNET_LEN + 7], 255, "hop limit");
@@ -124,7 +125,7 @@ fn assert_advertises(scene: &Scene, frame: &[u8], live: Ipv6Addr) {
     assert_eq!(frame[ICMP_AT + 24..], option, "target link-layer address");
 }
 
-/// Every advertised address is one that the session's packets use.
+/// Checks that every advertised address is one that the session's packets use.
 fn assert_only_live_addresses_are_advertised(scene: &Scene) -> Result<()> {
     let frames = scene.snapshot()?;
     let used: Vec<[u8; 16]> = frames

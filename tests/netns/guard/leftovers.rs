@@ -1,4 +1,4 @@
-//! `mtd detach --all` leaves the host as it was, whatever was killed, and when.
+//! `mtd detach --all` restores the host, whichever process was killed at whichever moment.
 
 use std::fs;
 use std::path::Path;
@@ -14,7 +14,7 @@ use nix::sys::signal::Signal;
 
 use crate::lifecycle::bench::{Bench, PATIENCE, assert_error, assert_success};
 
-/// Runs `mtd detach --all` and more. What it prints.
+/// Runs `mtd detach --all` with further arguments. Returns its output.
 fn detach_all(bench: &Bench, more: &[&str]) -> Result<String> {
     let output = bench.mtd(&[&["detach", "--all"], more].concat())?;
     assert_success(&output);
@@ -99,7 +99,7 @@ fn a_device_that_was_never_marked_is_known_and_foreign_ones_are_left_alone() -> 
     };
     pair("other0", "02:11:22:33:44:55")?;
     let before = bench.inventory()?;
-    // As the kernel has it between the making and the marking.
+    // The state of the device after mtd has made it and before mtd has marked it.
     pair("mtd0", "02:6d:74:64:44:55")?;
     assert_eq!(detach_all(&bench, &[])?, "removed mtd0\n");
     before.assert_same(&bench.inventory()?);
@@ -124,7 +124,7 @@ fn controllers_that_run_are_ended_only_by_force() -> Result<()> {
     assert!(status.success(), "asked to stop: {status}");
     bench.assert_nothing_remains(&before, &objects)?;
 
-    // One that does not listen is killed.
+    // A controller that does not react is killed.
     let mut controller = bench.start()?;
     let objects = bench.objects()?;
     controller.process.signal(Signal::SIGSTOP)?;

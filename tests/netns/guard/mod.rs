@@ -1,5 +1,5 @@
-//! What keeps operators from locking themselves out: the time to confirm in, the policy, what is allowed, the look at the
-//! caller's own connection; and what takes everything back, whatever is left of it.
+//! The means that keep operators from locking themselves out: the time to confirm, the policy, the allow list, the check of
+//! the caller's own connection; and removing everything, however incomplete it is.
 
 mod confirm;
 mod leftovers;

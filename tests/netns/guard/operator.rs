@@ -17,10 +17,10 @@ use crate::lifecycle::bench::Bench;
 /// Port of the service.
 pub(super) const SSH: u16 = 22;
 
-/// If nothing comes for this long, everything is dropped. TCP sends again after 0.2, 0.4, 0.8 … seconds.
+/// If nothing comes for this long, everything is dropped. TCP retransmits after 0.2, 0.4, 0.8 … seconds.
 const SILENCE: Duration = Duration::from_secs(1);
 
-/// How long a connection may take that must come about: TCP sends a SYN that was lost again after a second, and then two.
+/// How long a connection that must succeed may take. TCP retransmits a lost SYN after a second, and then after two more.
 const LOGIN: Duration = Duration::from_secs(5);
 
 /// A host with a service on an address of its protected prefix.
@@ -47,7 +47,7 @@ impl Site {
         &self.bench.topology.scanner.netns
     }
 
-    /// Where the operator sits.
+    /// The operator's address.
     pub(super) fn desk(&self) -> Ipv6Addr {
         self.bench.topology.scanner.address
     }
@@ -77,7 +77,7 @@ impl Site {
         Ok(self.connect(self.operator(), SSH)?.is_some())
     }
 
-    /// What `mtd status --json` says of the only interface.
+    /// The status of the only interface, as `mtd status --json` prints it.
     pub(super) fn status(&self) -> Result<Status> {
         let output = self.bench.mtd(&["status", "--json"])?;
         assert!(answered(&output), "{output:?}");
@@ -85,14 +85,14 @@ impl Site {
         Ok(serde_json::from_value(document["instances"].get_mut(0).context("no instance")?.take())?)
     }
 
-    /// What an `mtd` command prints.
+    /// The output of an `mtd` command.
     pub(super) fn says(&self, arguments: &[&str]) -> Result<String> {
         let output = self.bench.mtd(arguments)?;
         assert!(answered(&output), "{output:?}");
         Ok(String::from_utf8(output.stdout)?)
     }
 
-    /// The process that detaches when nobody confirms.
+    /// The process that detaches the interface if nobody confirms.
     pub(super) fn guard_process(&self) -> Result<Option<i32>> {
         let wanted = ["mtd", "guard", self.bench.ifname(), ""].join("\0");
         for entry in fs::read_dir("/proc")? {
@@ -107,15 +107,15 @@ impl Site {
     }
 }
 
-/// A TCP connection to the service, which sends back what comes.
+/// A TCP connection to the service, which echoes everything.
 pub(super) struct Login {
     stream: TcpStream,
-    /// What has been sent and not come back.
+    /// The bytes that were sent and have not come back yet.
     sent: u8,
 }
 
 impl Login {
-    /// Types something. Whether all that was typed so far has come back in time.
+    /// Types something. Returns whether everything typed so far has come back in time.
     pub(super) fn types(&mut self, patience: Duration) -> Result<bool> {
         self.stream.write_all(b"x")?;
         self.sent += 1;
@@ -131,7 +131,7 @@ impl Login {
         Ok(true)
     }
 
-    /// Types something into a connection that is cut.
+    /// Types something, and returns whether nothing comes back, as on a connection that is cut.
     pub(super) fn is_stuck(&mut self) -> Result<bool> {
         Ok(!self.types(SILENCE)?)
     }

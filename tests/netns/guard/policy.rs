@@ -35,7 +35,7 @@ fn monitoring_passes_and_counts_and_becomes_dark_without_a_gap() -> Result<()> {
     assert!(status.guard.enforced && status.drops.contains_key("tcp"), "{status:?}");
     assert!(status.would_drop["tcp"] >= monitored.would_drop["tcp"], "what was counted stays");
 
-    // With a controller, which keeps what it finds.
+    // Now with a controller, which keeps the policy that it finds.
     assert_success(&bench.mtd(&["policy", ifname, "monitor"])?);
     let mut controller = bench.start()?;
     assert!(controller.process.log().contains("NOT dark"), "{}", controller.process.log());
@@ -114,7 +114,7 @@ fn flood(site: &Site, over: &AtomicBool) -> Result<u64> {
             injector.send(&tcp_syn(&path, 40_000 + nth, SSH, 1))?;
             sent += 1;
         }
-        // Some ten thousands a second; the machine has other tests to run.
+        // The pause limits the flood to some ten thousand packets a second, since other tests may be running.
         thread::sleep(Duration::from_millis(2));
     }
     Ok(sent)

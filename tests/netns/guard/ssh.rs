@@ -1,4 +1,4 @@
-//! Nobody cuts the SSH connection that they are typing over, unless they insist.
+//! mtd refuses to cut the SSH connection over which it is run, except with `--force`.
 
 use std::net::{Ipv6Addr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
@@ -15,7 +15,7 @@ use crate::lifecycle::bench::{assert_error, assert_success};
 /// Runs `mtd ARGUMENTS… -c CONFIG` over an SSH connection to `server`. `sudo`: behind a program that hides it.
 fn over_ssh(site: &Site, server: &str, sudo: bool, arguments: &[&str]) -> Result<Output> {
     let mut command = site.bench.netns().command("/bin/sh")?;
-    // The shell stays in between, with its environment.
+    // The shell stays as the parent process, with its environment.
     let hide = if sudo { "env -u SSH_CONNECTION " } else { "" };
     command.arg("-c").arg(format!("{hide}\"$0\" \"$@\"; code=$?; exit $code")).arg(mtd_program()?);
     command.args(arguments);
@@ -43,7 +43,7 @@ fn what_would_cut_the_callers_connection_is_refused_with_the_ways_out() -> Resul
     }
     assert!(site.is_open()?);
 
-    // Each way out is one.
+    // Each remedy in the message works.
     let attach = |site: &Site, more: &[&str]| -> Result<()> {
         assert_success(&over_ssh(site, &host, true, &[&["attach", &ifname][..], more].concat())?);
         assert_success(&site.bench.mtd(&["detach", &ifname])?);
@@ -55,14 +55,15 @@ fn what_would_cut_the_callers_connection_is_refused_with_the_ways_out() -> Resul
     assert_error(&over_ssh(&site, &host, true, &["policy", &ifname, "dark"])?, &ways);
     assert!(site.is_open()?, "still monitoring");
     assert_success(&over_ssh(&site, &host, true, &["policy", &ifname, "dark", "--force"])?);
-    // It is dark already, and the caller is there all the same: by another way.
+    // The prefix is dark already, so the caller must have come over another connection.
     assert_success(&over_ssh(&site, &host, true, &["attach", &ifname])?);
     assert_success(&site.bench.mtd(&["detach", &ifname])?);
     site.bench.setup.extra = format!("allow = [\"tcp/{SSH}\"]\n");
     attach(&site, &[])
 }
 
-/// Runs `mtd attach` with nothing in its environment, below a process of this name that holds a connection to `server`.
+/// Runs `mtd attach` with an empty environment, as a descendant of a process with this name that has a connection to
+/// `server`.
 fn below(site: &Site, name: &str, server: Ipv6Addr) -> Result<Output> {
     let netns = site.bench.netns();
     let listener = netns.enter(|| TcpListener::bind((server, SSH + 2)))??;

@@ -1,4 +1,4 @@
-//! Another version, or another layout, takes over; or cannot, and what was there goes on.
+//! Another version, or another layout, takes over; if it cannot, the old data plane continues.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use super::operator::Site;
 use crate::lifecycle::bench::{assert_error, assert_success};
 
-/// A service in the dark, which the operator tries all the while.
+/// A service in a dark prefix, to which the operator tries to connect all the time.
 fn dark() -> Result<Site> {
     let site = Site::new()?;
     assert_success(&site.bench.mtd_with_config(&["attach", site.bench.ifname()])?);
@@ -57,7 +57,7 @@ fn another_version_is_replaced_with_an_announcement() -> Result<()> {
     assert!(!site.is_open()?, "dark");
     assert!(site.bench.objects()?.maps.is_disjoint(&before.maps), "other maps");
     controller.stop()?;
-    // What is of another version can be taken away, with its device.
+    // A data plane of another version can be removed, with its device.
     set_version(&site.bench.pins()?, abi::VERSION + 1)?;
     assert_success(&site.bench.mtd(&["detach", site.bench.ifname()])?);
     assert!(site.is_open()?);
@@ -99,7 +99,7 @@ fn where_the_new_programs_do_not_load_the_old_ones_go_on() -> Result<()> {
         let config = site.bench.setup.write()?;
         site.bench.run_program(&broken, &["run", "-c", config.to_str().context("path")?])
     };
-    // The same layout, another one, and another version.
+    // Try with the same layout, with another one, and with another version.
     assert_refused(&run(&site)?);
     site.bench.setup.extra = "max_sessions = 64\n".to_owned();
     assert_refused(&run(&site)?);
@@ -112,7 +112,7 @@ fn where_the_new_programs_do_not_load_the_old_ones_go_on() -> Result<()> {
     attached.assert_same(&site.bench.inventory()?);
     assert!(!site.bench.pins()?.join("next").exists());
     assert_eq!(site.bench.objects()?, objects, "the programs and maps from before");
-    // The way back: the old version goes on with what it had.
+    // The way back: the old version continues with its data plane.
     let mut controller = site.bench.start()?;
     let log = controller.process.log();
     assert!(log.contains("taking over the data plane"), "{log}");
@@ -121,7 +121,8 @@ fn where_the_new_programs_do_not_load_the_old_ones_go_on() -> Result<()> {
     Ok(())
 }
 
-/// The start failed because of the program, and says what stays. What the verifier said takes many lines.
+/// Checks that the start failed because of the program, and that the message says what remains. The verifier's output takes
+/// many lines.
 fn assert_refused(output: &Output) {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{stderr}");
@@ -133,17 +134,17 @@ fn assert_refused(output: &Output) {
     );
 }
 
-/// Makes the data plane that is pinned in this folder one of another version.
+/// Changes the version of the data plane that is pinned in this folder.
 pub(crate) fn set_version(pins: &Path, version: u32) -> Result<()> {
     set_versions(pins, |_| true, version)
 }
 
-/// Gives the maps of one group that are pinned in this folder another version.
+/// Changes the version of one group of maps that are pinned in this folder.
 pub(crate) fn set_group_version(pins: &Path, group: &str, version: u32) -> Result<()> {
     set_versions(pins, |found| found == group, version)
 }
 
-/// The version is in the names of the pins: `group-version-MAP`.
+/// Changes the version in the names of the pins, `group-version-MAP`.
 fn set_versions(pins: &Path, is_meant: impl Fn(&str) -> bool, version: u32) -> Result<()> {
     let mut renamed = 0;
     for entry in fs::read_dir(pins.join("maps"))? {
@@ -163,7 +164,7 @@ fn set_versions(pins: &Path, is_meant: impl Fn(&str) -> bool, version: u32) -> R
     Ok(())
 }
 
-/// Names the maps that are pinned in this folder as the versions before groups did.
+/// Renames the maps that are pinned in this folder to the names that versions without map groups used.
 fn pin_as_before_groups(pins: &Path) -> Result<()> {
     for entry in fs::read_dir(pins.join("maps"))? {
         let path = entry?.path();
@@ -174,7 +175,7 @@ fn pin_as_before_groups(pins: &Path) -> Result<()> {
     Ok(())
 }
 
-/// `mtd` with a program that the kernel does not load: it calls a helper that there is not.
+/// An `mtd` with a program that the kernel does not load, because it calls a helper that does not exist.
 fn broken_program(folder: &TempDir) -> Result<PathBuf> {
     /// The instruction that calls `bpf_redirect_neigh`, helper 152.
     const CALL: &[u8] = &[0x85, 0, 0, 0, 152, 0, 0, 0];

@@ -9,14 +9,14 @@ use serde_json::Value;
 
 use super::bench::{Bench, assert_error, assert_success};
 
-/// Echo requests of one look at the prefix.
+/// Number of echo requests of one check of the prefix.
 const PINGS: u32 = 3;
 
 #[test]
 fn an_attached_prefix_is_dark_with_and_without_a_controller_until_it_is_detached() -> Result<()> {
     let bench = Bench::new()?;
     let ifname = bench.ifname();
-    // A host in the prefix that answers, as long as nothing keeps the question from it.
+    // A host in the prefix that answers every request that reaches it.
     let host = Ipv6Addr::from(u128::from(bench.topology.server.prefix.network()) | 1);
     bench.netns().add_address("lo", IpNet::V6(Ipv6Net::new_assert(host, 128)))?;
     let before = bench.inventory()?;
@@ -68,7 +68,7 @@ fn with_a_controller(bench: &Bench, host: Ipv6Addr) -> Result<()> {
     controller.stop().map(drop)
 }
 
-/// `mtd status` and `mtd drops` read the maps themselves.
+/// Checks that `mtd status` and `mtd drops` work without a controller, by reading the maps themselves.
 fn without_a_controller(bench: &Bench, pings: u64) -> Result<()> {
     let output = bench.mtd(&["status", "--json"])?;
     assert_eq!(output.status.code(), Some(3), "{output:?}");
@@ -102,7 +102,7 @@ fn instance(stdout: &[u8]) -> Result<Value> {
     Ok(document["instances"].get_mut(0).context("no instance")?.take())
 }
 
-/// Whether the scanner gets an answer from the host: to all of its questions, or to none.
+/// Whether the scanner gets answers from the host: either to all of its requests, or to none.
 fn answers(bench: &Bench, host: Ipv6Addr) -> Result<bool> {
     let report = bench.topology.scanner.netns.ping(IpAddr::V6(host), PINGS)?;
     assert!(report.received == 0 || report.received == PINGS, "{report:?}");

@@ -1,4 +1,4 @@
-//! A host to run mtd on, and an inventory of everything that mtd might leave on it.
+//! A host for mtd, and an inventory of everything that mtd might leave on it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -39,7 +39,7 @@ pub(crate) struct Objects {
 }
 
 impl Bench {
-    /// A fresh network, and a configuration of the server with one peer.
+    /// A new network, and a configuration of the server with one peer.
     pub(crate) fn new() -> Result<Self> {
         mtd_tests::require_root();
         let topology = Topology::standard(&TopologyOptions::default())?;
@@ -64,12 +64,12 @@ impl Bench {
         self.setup.start(self.netns())
     }
 
-    /// Runs `mtd ARGUMENTS…` on the server to its end, which it must reach by itself.
+    /// Runs `mtd ARGUMENTS…` on the server and waits for its end.
     pub(crate) fn mtd(&self, arguments: &[&str]) -> Result<Output> {
         self.run_program(&mtd_program()?, arguments)
     }
 
-    /// The same with another `mtd`.
+    /// Does the same with another `mtd` program.
     pub(crate) fn run_program(&self, program: &Path, arguments: &[&str]) -> Result<Output> {
         let mut command = self.netns().command(program)?;
         command.args(arguments);
@@ -78,14 +78,14 @@ impl Bench {
         Ok(Output { status, stdout: process.stdout()?.into(), stderr: process.stderr()?.into() })
     }
 
-    /// The same with `-c` and the configuration.
+    /// Does the same with `-c` and the configuration.
     pub(crate) fn mtd_with_config(&self, arguments: &[&str]) -> Result<Output> {
         let config = self.setup.write()?;
         let config = config.to_str().context("path of the configuration")?;
         self.mtd(&[arguments, &["-c", config]].concat())
     }
 
-    /// The folder of the pins, existing or not.
+    /// The folder of the pins, which need not exist.
     pub(crate) fn pins(&self) -> Result<PathBuf> {
         Ok(self.netns().enter(|| Instance::of(self.ifname()))??.pins())
     }
@@ -96,7 +96,7 @@ impl Bench {
         for pin in fs::read_dir(self.pins()?.join("maps")).context("no pinned maps")? {
             objects.maps.insert(MapInfo::from_pin(pin?.path())?.id());
         }
-        // Programs of others may go while they are listed; ours are counted below.
+        // Programs of other processes may disappear while they are listed; those of this test are counted below.
         for program in loaded_programs().filter_map(Result::ok) {
             let maps = program.map_ids().ok().flatten().unwrap_or_default();
             if maps.iter().any(|id| objects.maps.contains(id)) {
@@ -111,7 +111,7 @@ impl Bench {
         Ok(objects)
     }
 
-    /// What is there now.
+    /// The present inventory.
     pub(crate) fn inventory(&self) -> Result<Inventory> {
         let (netns, ifname) = (self.netns(), self.ifname());
         let tool = |program: &str, arguments: &[&str]| -> Result<String> {
@@ -135,13 +135,13 @@ impl Bench {
         ])))
     }
 
-    /// Everything is as it was, and `objects` have left the kernel.
+    /// Checks that the inventory is the same as before, and that `objects` are not in the kernel any more.
     ///
-    /// Programs and maps live as long as a process, a pin or an attachment holds them. The processes have ended, pins
-    /// and links are in the inventory; so no others of ours can be left either.
+    /// Programs and maps live as long as a process, a pin or an attachment holds them. The processes have ended, and pins
+    /// and links are in the inventory, so no other objects of this test can be left either.
     pub(crate) fn assert_nothing_remains(&self, before: &Inventory, objects: &Objects) -> Result<()> {
         before.assert_same(&self.inventory()?);
-        // The kernel frees them a moment after their last user has gone.
+        // The kernel frees them shortly after their last user is gone.
         wait_until("BPF programs and maps to be freed", PATIENCE, || {
             let programs =
                 loaded_programs().filter_map(Result::ok).any(|p| objects.programs.contains(&p.id()));
@@ -152,14 +152,14 @@ impl Bench {
 }
 
 impl Inventory {
-    /// Panics with what differs.
+    /// Panics if something differs, and prints the differences.
     pub(crate) fn assert_same(&self, after: &Self) {
         for (kind, before) in &self.0 {
             assert_eq!(before, &after.0[kind], "{kind}, before and after");
         }
     }
 
-    /// The kinds that differ.
+    /// The kinds of things that differ.
     pub(crate) fn changes(&self, after: &Self) -> Vec<&'static str> {
         self.0.iter().filter(|(kind, text)| after.0[*kind] != **text).map(|(kind, _)| *kind).collect()
     }
@@ -189,7 +189,7 @@ fn settings(ifname: &str) -> Result<String> {
         for interface in ["all", "default", ifname] {
             for entry in fs::read_dir(format!("/proc/sys/net/{family}/conf/{interface}"))? {
                 let path = entry?.path();
-                // Some are write-only or not set.
+                // Some settings are write-only or not set.
                 if let Ok(value) = fs::read_to_string(&path) {
                     lines.push(format!("{} = {}", path.display(), value.trim()));
                 }
@@ -200,12 +200,12 @@ fn settings(ifname: &str) -> Result<String> {
     Ok(lines.join("\n"))
 }
 
-/// The command failed as commands should: exit code 1, and as the last words one line with all of `parts`.
+/// Checks that the command failed as commands should: with exit code 1, and a last line that contains all of `parts`.
 pub(crate) fn assert_error(output: &Output, parts: &[&str]) {
     assert_error_with(1, output, parts);
 }
 
-/// The same with another exit code.
+/// Checks the same with another exit code.
 pub(crate) fn assert_error_with(code: i32, output: &Output, parts: &[&str]) {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(code), "{stderr}");

@@ -86,7 +86,7 @@ fn where_nothing_runs_status_and_drops_say_so() -> Result<()> {
         let code = if arguments[0] == "status" { 4 } else { 1 };
         assert_error_with(code, &output, &["no controller is running", "mtd run -c FILE"]);
         if arguments.contains(&"--json") {
-            // Whoever asks for JSON gets JSON, also of nothing.
+            // With --json the output is JSON, even if there is nothing to show.
             let document: serde_json::Value = serde_json::from_slice(&output.stdout)?;
             assert_eq!(document, serde_json::json!({ "schema": 1, "instances": [] }));
         } else {

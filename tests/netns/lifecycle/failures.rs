@@ -16,7 +16,7 @@ fn another_xdp_program_is_not_replaced() -> Result<()> {
         fails(&bench, command, &["the XDP program mtdt_xdp (number ", "another XDP program", "detach it"])?;
     }
     drop(other);
-    // The failure is no crash: there is nothing to be careful about.
+    // The failure is not a crash, so the next start need not be careful.
     let mut controller = bench.start()?;
     let log = controller.process.log();
     assert!(!log.contains("not clean"), "{log}");
@@ -51,7 +51,7 @@ fn an_underlay_with_too_small_an_mtu_is_refused() -> Result<()> {
 #[test]
 fn a_foreign_device_of_the_tunnels_name_is_left_alone() -> Result<()> {
     let bench = Bench::new()?;
-    // A cable is what mtd itself would make; without mtd's mark it is somebody else's.
+    // The device is a veth pair, as mtd itself would make, but it does not have mtd's mark and so is not mtd's.
     bench.netns().run(&["link", "add", "mtd0", "type", "veth", "peer", "name", "mtd0x"])?;
     fails(&bench, &["run"], &["mtd0", "not mtd's", "another name"])
 }
@@ -77,7 +77,7 @@ fn a_restart_that_fails_leaves_what_a_dead_controller_had_attached() -> Result<(
     let state = bench.setup.folder().join("state");
     fs::remove_dir_all(&state)?;
     fs::write(&state, "a file where the folder should be")?;
-    // Dark as before, and within the horizon the session goes on.
+    // The prefix stays dark, and within the horizon the session continues.
     let dead = bench.inventory()?;
     assert_error(&bench.mtd_with_config(&["run"])?, &["stays", "mtd detach", "state_dir"]);
     assert_eq!(
@@ -91,7 +91,7 @@ fn a_restart_that_fails_leaves_what_a_dead_controller_had_attached() -> Result<(
     bench.assert_nothing_remains(&before, &objects)
 }
 
-/// Runs the command with the configuration: it fails, says all of `parts`, and changes nothing.
+/// Runs the command with the configuration, and checks that it fails, prints all of `parts`, and changes nothing.
 fn fails(bench: &Bench, arguments: &[&str], parts: &[&str]) -> Result<()> {
     let before = bench.inventory()?;
     let output = bench.mtd_with_config(arguments)?;

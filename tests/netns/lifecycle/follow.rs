@@ -16,10 +16,10 @@ use nix::sys::signal::Signal;
 
 use super::bench::{Bench, PATIENCE};
 
-/// Probes of each kind. Together they stay below the burst of events that is never limited.
+/// Number of probes of each kind. Together they stay below the burst of events to which the rate limit does not apply.
 const PROBES: u16 = 20;
 
-/// Destination port of the probes that are sent until events come.
+/// Destination port of the probes that are sent until the first event comes.
 const FIRST: u16 = u16::MAX;
 
 const SOURCE_PORT: u16 = 40_000;
@@ -32,10 +32,10 @@ fn a_scan_is_seen_while_it_happens_and_the_stream_ends_with_the_controller() -> 
     let mut interrupted = follow(&bench)?;
     let stranger = Stranger::new(&bench)?;
     let begin = SystemTime::now();
-    // What came before the first line had been asked for is not told.
+    // Drops from before the follower subscribed are not shown, so probes are repeated until one is.
     wait_until("the first event", PATIENCE, || {
         stranger.probe(FIRST)?;
-        // Below the rate at which events are limited.
+        // This is below the rate at which events are limited.
         thread::sleep(Duration::from_millis(50));
         Ok(!events(&follower)?.is_empty() && !events(&interrupted)?.is_empty())
     })?;
@@ -78,7 +78,7 @@ fn assert_events(bench: &Bench, events: &[DroppedPacket], begin: SystemTime) -> 
         (Some(&PROBES), Some(&PROBES)),
         "{reasons:?}"
     );
-    // Echo requests have no port to tell the first ones by.
+    // Echo requests have no port by which the first ones could be distinguished.
     assert!(reasons.get("icmpv6") >= Some(&PROBES) && reasons.len() == 3, "{reasons:?}");
     for (reason, header, length) in [("tcp", 6, 74), ("unknown_address", 17, 66), ("icmpv6", 58, 66)] {
         let event = events.iter().find(|event| event.reason == reason).context("no such event")?;

@@ -1,5 +1,5 @@
-//! The life of controller and data plane on one host: starting, failing to start, stopping, being killed, and the
-//! commands that an operator has for it. A client is configured, but none runs.
+//! The life of controller and data plane on one host: starting, failing to start, stopping, being killed, and the commands
+//! of an operator. A client is configured, but not running.
 
 mod attach;
 pub(crate) mod bench;

@@ -1,4 +1,4 @@
-//! Whichever way it ends, nothing is left behind.
+//! Whichever way the controller ends, nothing is left behind.
 
 use anyhow::Result;
 use mtd_tests::controller::Controller;
@@ -48,7 +48,7 @@ fn sigkill_and_detach_leave_nothing_behind() -> Result<()> {
     })
 }
 
-/// `end` stops the controller, and returns what else was loaded.
+/// Checks that nothing remains after `end`, which stops the controller and returns further objects that were loaded.
 fn nothing_remains(end: impl FnOnce(&Bench, Controller) -> Result<Objects>) -> Result<()> {
     let bench = Bench::new()?;
     let before = bench.inventory()?;

@@ -1,5 +1,5 @@
-//! The controller as a service: what the service manager is told, which privileges are left, which commands of the administrator
-//! run, and what a changed configuration does.
+//! The controller as a service: its messages to the service manager, the privileges that it keeps, the administrator's hook
+//! commands, and the effect of a changed configuration.
 
 use std::fs;
 use std::os::unix::net::UnixDatagram;
@@ -25,7 +25,7 @@ fn no_thread_keeps_privileges_that_nothing_needs() -> Result<()> {
     let mut threads = 0;
     for thread in fs::read_dir(folder)? {
         let path = thread?.path().join("status");
-        // A thread may have ended since.
+        // A thread may have ended meanwhile.
         let Ok(text) = fs::read_to_string(&path) else { continue };
         threads += 1;
         let field = |name: &str| {
@@ -74,7 +74,7 @@ fn the_service_manager_is_told_what_it_wants_to_know() -> Result<()> {
     Ok(())
 }
 
-/// The next message that begins like this; others but the watchdog's are not expected.
+/// Waits for the next message, which must begin like this. Messages of the watchdog are skipped.
 fn wait_for(next: &dyn Fn() -> Result<String>, start: &str) -> Result<String> {
     loop {
         let message = next()?;

@@ -1,4 +1,4 @@
-//! `mtd status` tells the truth about the host: warnings for what is wrong with it, programs, exit status.
+//! `mtd status` on one host: warnings about faults of the host, the programs, the exit status.
 
 use std::os::fd::AsRawFd as _;
 use std::time::Duration;
@@ -15,17 +15,17 @@ use serde_json::Value;
 
 use super::bench::{Bench, PATIENCE, assert_success};
 
-/// Warnings that depend on the host of the tests, not on what they do.
+/// Warnings that depend on the host on which the tests run, not on the tests.
 const OF_THE_HOST: [&str; 1] = ["clock_not_synchronised"];
 
-/// The codes of the warnings there are now.
+/// The codes of the present warnings.
 fn warnings(bench: &Bench) -> Result<Vec<String>> {
     let output = bench.mtd(&["status", "--json"])?;
     let document: Value = serde_json::from_slice(&output.stdout)?;
     let warnings = document["instances"][0]["warnings"].as_array().context("no warnings")?.clone();
     let codes = warnings.iter().filter_map(|warning| warning["code"].as_str().map(str::to_owned));
     let mut codes: Vec<_> = codes.filter(|code| !OF_THE_HOST.contains(&code.as_str())).collect();
-    // One for each offload.
+    // There is one warning for each offload.
     codes.dedup();
     Ok(codes)
 }
@@ -86,7 +86,7 @@ fn a_receive_program_that_somebody_took_away_is_missed() -> Result<()> {
     let bench = Bench::new()?;
     let controller = bench.start()?;
     expect(&bench, &[])?;
-    // The link goes with its pin: the controller keeps no other hold on it.
+    // Removing the pin removes the link, since the controller does not hold it in any other way.
     std::fs::remove_file(bench.pins()?.join("links/receive-native"))?;
     expect(&bench, &["not_attached"])?;
     drop(controller);
@@ -109,7 +109,7 @@ fn the_exit_status_tells_running_orphaned_and_nothing() -> Result<()> {
     Ok(())
 }
 
-/// Every key of a real document is explained.
+/// Checks that every key of a real document is explained in docs/status.md.
 #[test]
 fn the_document_is_as_documented() -> Result<()> {
     let bench = Bench::new()?;
@@ -119,7 +119,7 @@ fn the_document_is_as_documented() -> Result<()> {
     let text = include_str!("../../../docs/status.md");
     let mut missing = Vec::new();
     undocumented(&document, "", text, &mut missing);
-    // The same for what this instance has nothing of.
+    // Parts that this instance does not have are filled in, so that their keys are checked too.
     let more = Status {
         rendezvous: Some(Rendezvous {
             role: RendezvousRole::Both,
@@ -153,7 +153,7 @@ fn undocumented(value: &Value, path: &str, text: &str, missing: &mut Vec<String>
     match value {
         Value::Object(members) => {
             for (key, value) in members {
-                // The keys of these are reasons.
+                // The keys of these objects are reasons.
                 let is_map = ["drops", "dropped_from_prefix", "refused", "rejected"]
                     .iter()
                     .any(|map| path.ends_with(map));
@@ -205,7 +205,7 @@ fn a_watched_terminal_is_as_before_when_the_user_quits() -> Result<()> {
         command.args(["status", "--watch"]).stdin(pty.slave.try_clone()?).stdout(pty.slave.try_clone()?);
         let mut child = session_leader(&mut command).spawn()?;
         wait_until("another screen", PATIENCE, || Ok(settings()? != before))?;
-        // Nobody reads what is drawn; it fits into the terminal's buffer.
+        // Nobody reads the drawn text, but it fits into the terminal's buffer.
         std::thread::sleep(Duration::from_millis(200));
         nix::unistd::write(&pty.master, end)?;
         let mut status = None;

@@ -1,5 +1,7 @@
 //! Networks as homes, offices, clouds and campuses have them: routers with stateful firewalls and translation, switches that
 //! snoop, addresses that come and go, paths that lose long packets. Every scenario here failed before what it shows was built.
 
+mod addresses;
 mod firewall;
+mod manager;
 mod nat;

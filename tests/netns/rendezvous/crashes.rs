@@ -1,4 +1,4 @@
-//! Controllers that are killed in mid-session: the data plane goes on, and the next controller takes the session over.
+//! Controllers that are killed in mid-session: the data plane continues, and the next controller takes over the session.
 
 use std::thread;
 use std::time::Duration;
@@ -28,19 +28,19 @@ fn a_killed_controller_that_is_back_takes_its_sessions_over_and_loses_nothing() 
             for who in hosts {
                 world.kill(*who)?;
             }
-            // Slots turn over with nobody to load them, and keys should be renewed.
+            // Slots turn over while no controller loads new ones, and keys should be renewed.
             thread::sleep(4 * SLOT);
             for who in hosts {
                 world.start(*who)?;
             }
-            // At once, but for the moment in which keys are renewed: then there is a second session, not open yet.
+            // The session is open at once, except while keys are being renewed: then a second session exists that is not open yet.
             wait_until("the session to be open", PATIENCE, || world.is_open(Who::Alice))
                 .with_context(|| format!("{hosts:?} back: {}", world.explain()))?;
             let after = world.session(Who::Alice)?;
             ensure!(after.tunnel == before.tunnel, "{before:?}, {after:?}");
             thread::sleep(2 * SLOT);
         }
-        // No other way in was needed.
+        // The client did not need another handshake through an introduction.
         let handshakes = world.handshakes()?;
         ensure!(
             handshakes.refused.is_empty() && handshakes.received == handshakes.answered,

@@ -53,7 +53,7 @@ fn without_a_dht_sessions_go_on_and_known_introductions_serve() -> Result<()> {
     .with_context(|| world.explain())?;
     ensure!(world.is_open(Who::Alice)? && world.is_open(Who::Bob)?, "{}", world.explain());
 
-    // Bob is cut off until both ends have given the session up.
+    // Bob is cut off until both ends have given up the session.
     let rules = cut_off(&world)?;
     wait_until("both ends to give up", PATIENCE, || {
         Ok(world.sessions_with(Who::Bob)?.is_empty() && world.session(Who::Bob)?.state != SessionState::Open)
@@ -69,7 +69,7 @@ fn without_a_dht_sessions_go_on_and_known_introductions_serve() -> Result<()> {
     let found = world.status(Who::Bob)?.rendezvous.context("no rendezvous")?;
     println!("back without a DHT: {found:?}");
 
-    // Whoever comes only now has no way in, and is told why.
+    // A client that starts only now cannot connect, and is told why.
     world.stop(Who::Bob)?;
     world.start(Who::Bob)?;
     wait_until("the client to find out", PATIENCE, || {
@@ -86,7 +86,7 @@ fn without_a_dht_sessions_go_on_and_known_introductions_serve() -> Result<()> {
     world.require_no_session_drops(&[Who::Alice])
 }
 
-/// Makes the router drop all that comes from Bob's prefix or goes there; returns the rules that do.
+/// Makes the router drop everything from and to Bob's prefix. Returns the rules that do so.
 fn cut_off(world: &World) -> Result<[[String; 5]; 2]> {
     let prefix = world.host(Who::Bob).prefix.to_string();
     let rules = ["from", "to"].map(|way| [way, &prefix, "priority", "10", "blackhole"].map(str::to_owned));

@@ -11,16 +11,16 @@ use nix::sys::signal::Signal;
 use super::PATIENCE;
 use super::world::{Who, World};
 
-/// What a follower has printed so far. The last line may not be whole yet.
+/// The events that a follower has printed so far. The last line may be incomplete, and is left out.
 fn told(follower: &Running) -> Result<Vec<EventDocument>> {
     let text = follower.stdout()?;
     let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
     whole.lines().map(|line| serde_json::from_str(line).with_context(|| line.to_owned())).collect()
 }
 
-/// What an event says of a client's session or registration, in a word.
+/// What happened to the session or registration of the client with this key, in a word, if the event is about that.
 fn change(event: &EventDocument, key: &str) -> Option<String> {
-    // By the key: once a client is removed, its name is free for another.
+    // Events are found by the key, because the names are what is checked below.
     let session = event.session.as_ref().filter(|session| session.public_key.as_deref() == Some(key));
     let registration = event.registration.as_ref().filter(|registration| registration.public_key == key);
     session.map(|session| session.change.clone()).or(registration.map(|of| of.change.clone()))
@@ -44,10 +44,6 @@ fn sessions_and_registrations_are_told_as_they_change() -> Result<()> {
     wait(&follower, "opened")?;
     // Keys are renewed every few seconds here.
     wait(&follower, "rekeyed")?;
-    let named = |event: &EventDocument| {
-        event.session.as_ref().is_some_and(|session| session.name.as_deref() == Some(client))
-    };
-    ensure!(told(&follower)?.iter().any(named), "who it is: {:?}", told(&follower)?);
     let list: serde_json::Value =
         serde_json::from_str(&world.mtd(Who::Server, &["peers", "list", "--json"])?)?;
     ensure!(list["instances"][0]["peers"][0]["session"] == "open", "{list}");
@@ -66,14 +62,16 @@ fn sessions_and_registrations_are_told_as_they_change() -> Result<()> {
     ensure!(events.iter().any(|event| event.configuration.is_some()), "{events:?}");
     ensure!(events.iter().all(|event| event.task.is_none()), "no task has ended: {events:?}");
     ensure!(events.is_sorted_by_key(|event| event.number), "{events:?}");
-    // Whoever comes later gets what is kept, without the name of a client that is gone.
+    let mut sessions = events.iter().filter_map(|event| event.session.as_ref());
+    ensure!(
+        sessions.all(|session| session.name.as_deref() == Some(client)),
+        "each says who it is, also when the client is removed: {events:?}"
+    );
+    // A later command shows the same for the events that are kept, although the client is gone.
     let kept = world.mtd(Who::Server, &["events", "--json"])?;
     let kept: Vec<EventDocument> = kept.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
     for event in events.iter().filter(|event| event.drop.is_none()) {
-        let same = |kept: &EventDocument| {
-            (kept.number, kept.time_ns, &kept.kind) == (event.number, event.time_ns, &event.kind)
-        };
-        ensure!(kept.iter().any(same), "{event:?} is not in {kept:?}");
+        ensure!(kept.contains(event), "{event:?} is not in {kept:?}");
     }
     let status = follower.terminate(Signal::SIGINT, PATIENCE)?;
     ensure!(status.success(), "Ctrl-C is how it ends: {status}");

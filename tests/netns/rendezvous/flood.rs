@@ -16,12 +16,12 @@ use super::watch::{Watch, received_drops};
 use super::world::{Who, World, quoted};
 use crate::adversary::difference;
 
-/// Packets of a burst, and the time for one: 20,000 packets a second, which is bearable for a sender of one packet a
-/// call, and no more than the queues of virtual cables take.
+/// Packets of a burst, and the time for one burst: 20,000 packets a second, which a sender that needs a system call for each
+/// packet can reach, and for which the queues of virtual cables have room.
 const BURST: usize = 40;
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// The flood ends by itself.
+/// The flood ends by itself after this time.
 const LONGEST: Duration = Duration::from_secs(30);
 
 /// Least number of packets of each kind.
@@ -31,7 +31,7 @@ const MANY: u64 = 5_000;
 fn a_client_connects_in_a_flood_of_random_and_of_replayed_packets() -> Result<()> {
     alone("the flood takes a processor")?;
     let mut world = World::new(&TopologyOptions { second_client: true, ..TopologyOptions::default() })?;
-    // One slot for the whole test: the flood hits all the time.
+    // One slot lasts for the whole test, so that the flood always hits the live address.
     let slot = Duration::from_mins(10);
     world.setup_mut(Who::Server).keys.insert("introduction_slot", quoted("10m"));
     world.begin_in_window(Duration::from_hours(1), Duration::from_mins(2))?;
@@ -59,7 +59,7 @@ fn a_client_connects_in_a_flood_of_random_and_of_replayed_packets() -> Result<()
         thread::sleep(Duration::from_secs(1));
         let took = world.start_timed(Who::Alice).and_then(|took| {
             world.wait_open(Who::Alice)?;
-            // Half of it is of each kind.
+            // Half of the flood is of each kind.
             wait_until("enough of a flood", LONGEST, || Ok(sent.load(Ordering::Relaxed) > 3 * MANY))?;
             Ok(took)
         });
@@ -80,7 +80,7 @@ fn a_client_connects_in_a_flood_of_random_and_of_replayed_packets() -> Result<()
     watch.require_silence_but_to(&[world.host(Who::Alice).prefix, world.host(Who::Bob).prefix])
 }
 
-/// The request with other contents, from all over the Internet.
+/// The request with random contents, from random addresses.
 fn random_frames(watch: &Watch, request: &[u8], count: usize) -> Result<Vec<Vec<u8>>> {
     let outer = Outer::parse(request).context("no packet of mtd's")?;
     let frame = |_| {

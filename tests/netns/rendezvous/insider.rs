@@ -1,5 +1,5 @@
-//! A registered client that misuses what it knows: the key of a window's introduction is the same for all clients, so
-//! that one can open what others send through it, and send what passes the receive program.
+//! A registered client that misuses its knowledge. The key of a window's introduction is the same for all clients, so that
+//! each can open the packets that others send to it, and can send packets that pass the receive program.
 
 use std::net::Ipv6Addr;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use mtd_tests::packet::{ETHERNET_LEN, Outer};
 
 use super::world::{Who, World};
 
-/// The introduction of one window, in the hands of a client.
+/// The introduction of one window, as a client knows it.
 #[derive(Debug)]
 pub(super) struct Insider {
     introduction: Introduction,
@@ -24,7 +24,7 @@ pub(super) struct Insider {
 }
 
 impl Insider {
-    /// What a registered client finds in the DHT for the present window.
+    /// Fetches a registered client's introduction of the present window from the DHT.
     pub(super) fn learn(world: &mut World, who: Who) -> Result<Self> {
         let window_length = world.window()?.as_secs();
         let window = window_start(world.now()? / 1_000_000_000, window_length);
@@ -44,7 +44,7 @@ impl Insider {
         Ok(Self { introduction, window, network })
     }
 
-    /// What the server has published.
+    /// The introduction that the server has published.
     pub(super) const fn introduction(&self) -> &Introduction {
         &self.introduction
     }
@@ -70,8 +70,7 @@ impl Insider {
         Ok(packet::control_message(&inner).context("no control message")?.to_vec())
     }
 
-    /// A packet with a message of one's choice, from an address of the client's own prefix, that passes the receive
-    /// program.
+    /// A packet with any message, from an address of the client's own prefix, that passes the receive program.
     pub(super) fn seal(&self, slot: u64, message: &[u8]) -> Result<Vec<u8>> {
         let mut random = [0; 16];
         getrandom::fill(&mut random).map_err(|error| anyhow::anyhow!("no random numbers: {error}"))?;

@@ -1,5 +1,5 @@
-//! A registered client that sends other clients' handshake messages in packets of its own: they pass the receive
-//! program, and the server refuses them without an answer.
+//! A registered client that sends other clients' handshake messages in packets of its own. These pass the receive program,
+//! but the server refuses the messages without an answer.
 
 use std::thread;
 use std::time::Duration;
@@ -45,7 +45,7 @@ fn a_registered_client_cannot_use_another_ones_handshake() -> Result<()> {
     let later = insider.seal(insider.slot(world.now()?), &request)?;
     require_refused(&world, &watch, &later, "replayed").context("slots later")?;
 
-    // The server has forgotten by now that there was such a request.
+    // By now the server has forgotten the original request.
     world.sleep_into(WINDOW, GRACE + Duration::from_secs(3))?;
     let insider = Insider::learn(&mut world, Who::Bob)?;
     let later = insider.seal(insider.slot(world.now()?), &request)?;
@@ -55,7 +55,7 @@ fn a_registered_client_cannot_use_another_ones_handshake() -> Result<()> {
     watch.require_silence_but_to(&[client])
 }
 
-/// That a packet leads to one refusal of this kind, and to no session.
+/// Checks that a packet leads to one refusal for this reason, and to no session.
 fn require_refused(world: &World, watch: &Watch, packet: &[u8], reason: &str) -> Result<()> {
     let count = || -> Result<_> {
         let handshakes = world.handshakes()?;

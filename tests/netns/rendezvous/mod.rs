@@ -1,6 +1,7 @@
-//! Hosts that know nothing of each other but public keys: how they meet in a DHT, what their sessions survive, and what
-//! strangers get.
+//! Hosts that know only each other's public keys: how they find each other through a DHT, what their sessions survive, and
+//! what strangers can achieve.
 
+mod claims;
 mod clocks;
 mod crashes;
 mod dht;
@@ -24,5 +25,5 @@ pub(crate) mod world;
 
 use std::time::Duration;
 
-/// How long a session may take to open, on a machine with other things to do.
+/// How long a session may take to open on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);

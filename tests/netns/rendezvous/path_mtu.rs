@@ -1,4 +1,4 @@
-//! A client behind a narrow path: what the server sends it is shorter, what it sends others is not.
+//! A client behind a narrow path: the server sends shorter packets to this client, but not to others.
 
 use anyhow::{Context as _, Result, ensure};
 use mtd_tests::topology::TopologyOptions;
@@ -7,7 +7,7 @@ use mtd_tests::wait_until;
 use super::PATIENCE;
 use super::world::{Inner, Who, World, quoted};
 
-/// What the router carries to the client, and what is left of it inside.
+/// The MTU of the router's path to the client, and the longest inner packet that fits.
 const NARROW: u32 = 1400;
 const NARROW_INSIDE: u32 = NARROW - 72;
 /// The longest inner packet.
@@ -24,7 +24,7 @@ fn a_narrow_path_to_one_client_is_that_clients_alone() -> Result<()> {
     ensure!(carries(Who::Alice)? && carries(Who::Bob)?, "before");
     world.topology().set_path_mtu(world.host(Who::Alice), NARROW)?;
     ensure!(!carries(Who::Alice)?, "more than the router carries");
-    // The server's sessions with a client all say the same.
+    // All of the server's sessions with a client must agree.
     let path_mtu = |who| -> Result<Option<u32>> {
         let sessions = world.sessions_with(who)?;
         let first = sessions.first().context("a session")?.path_mtu;
@@ -34,7 +34,7 @@ fn a_narrow_path_to_one_client_is_that_clients_alone() -> Result<()> {
     let narrow = format!("{alice} proto static metric 1024 mtu {NARROW_INSIDE}");
     wait_until("a route of the client's own", PATIENCE, || Ok(routes()?.contains(&narrow)))
         .with_context(|| world.explain())?;
-    // Keys are renewed every few seconds here: the path is the peer's, not the session's.
+    // Keys are renewed every few seconds here, but the path's MTU is kept, because it belongs to the peer, not to a session.
     ensure!((path_mtu(Who::Alice)?, path_mtu(Who::Bob)?) == (Some(NARROW), None), "{}", world.explain());
     ensure!(carries(Who::Bob)?, "the other client's path is as wide as before");
     wait_until("the path to be tried again", PATIENCE, || Ok(path_mtu(Who::Alice)?.is_none()))?;

@@ -46,7 +46,7 @@ fn clients_come_and_go_while_the_server_runs_and_others_do_not_notice() -> Resul
     world.wait_open(Who::Bob)?;
     println!("a client that was registered by a file is back after {:.2?}", since.elapsed());
 
-    // The configuration says who may come, too.
+    // Clients can be registered in the configuration too.
     let server = world.setup_mut(Who::Server);
     server.clients.push((Who::Bob.name().to_owned(), bob));
     fs::remove_file(&file)?;
@@ -89,7 +89,7 @@ fn require_ended(world: &World) -> Result<()> {
     Ok(())
 }
 
-/// Not all clients have to connect at the same time: the server waits for nobody.
+/// Clients need not connect at the same time, since the server does not wait for any of them.
 #[test]
 fn a_client_that_is_there_before_it_is_registered_comes_in_by_itself() -> Result<()> {
     let mut world = World::new(&TopologyOptions::default())?;

@@ -1,5 +1,5 @@
-//! A client's packets, sent again by a stranger: in their slot, in their window, after both; from where they came from
-//! and from elsewhere.
+//! A client's packets, replayed by a stranger: in their slot, in their window, and after both; from their original source
+//! and from other addresses.
 
 use std::thread;
 use std::time::Duration;
@@ -31,7 +31,7 @@ fn a_clients_introduction_and_handshake_are_of_no_use_to_who_repeats_them() -> R
     world.start(Who::Alice)?;
     let client = world.host(Who::Alice).prefix;
 
-    // The first answer is the second message of the handshake.
+    // The server's first answer is the second message of the handshake.
     wait_until("the server's answer", PATIENCE, || Ok(!watch.to(client).is_empty()))?;
     let answer = watch.to(client).swap_remove(0);
     let requests: Vec<_> =
@@ -52,7 +52,7 @@ fn a_clients_introduction_and_handshake_are_of_no_use_to_who_repeats_them() -> R
     ensure!(world.handshakes()? == handshakes, "{handshakes:?}, {:?}", world.handshakes()?);
     ensure!(answers() == answered, "an answer to a replay");
 
-    // With the requests and answers for new keys among them.
+    // The packets include the requests and answers by which keys are renewed.
     thread::sleep(REKEY + INTRODUCTION_SLOT * 3);
     let session = world.session(Who::Alice)?;
     let all: Vec<_> = watch.from(client).iter().map(|frame| watch.forwarded(&frame.data)).collect();
@@ -65,7 +65,7 @@ fn a_clients_introduction_and_handshake_are_of_no_use_to_who_repeats_them() -> R
     ensure!(handshakes.answered > 1, "the keys were not renewed: {handshakes:?}");
     let drops = watch.inject(&world, &[over.clone(), elsewhere.clone()].concat())?;
     println!("{} packets repeated some slots later: {drops:?}", over.len() + elsewhere.len());
-    // A slot stays live for another one: what is of the last two slots is known by its number.
+    // A slot stays live for one more slot: packets of the last two slots are recognised by their sequence numbers.
     require_only(&drops, &[&OVER[..], &["replayed", "wrong_peer"]].concat())?;
 
     world.sleep_into(WINDOW, GRACE + Duration::from_secs(1))?;
@@ -75,7 +75,7 @@ fn a_clients_introduction_and_handshake_are_of_no_use_to_who_repeats_them() -> R
     ensure!(after.refused.is_empty() && after.received == after.answered, "{after:?}");
     ensure!(world.is_open(Who::Alice)? && world.sessions_with(Who::Alice)?.len() == 1, "{}", world.explain());
 
-    // Nor does a server that has forgotten everything take them.
+    // A server that has forgotten everything does not accept them either.
     world.kill(Who::Server)?;
     world.start(Who::Server)?;
     let all = [requests, elsewhere, over].concat();

@@ -1,4 +1,4 @@
-//! Controllers that are stopped and started: everybody is told, and sessions come back by themselves.
+//! Controllers that are stopped and started: the other end is notified, and sessions come back by themselves.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -41,7 +41,7 @@ fn after_a_restart_of_the_server_its_clients_are_back_by_themselves() -> Result<
     for ((load, before), (client, inner)) in loads.into_iter().zip(addresses).zip(clients) {
         let load = load?;
         let bytes = load.arrived_at_server().1;
-        // Its retransmission timer runs out, a doubled one each time.
+        // TCP waits for its retransmission timer, which doubles each time.
         wait_until("TCP to go on", Duration::from_mins(1), || {
             Ok(load.arrived_at_server().1 > bytes + 500_000)
         })

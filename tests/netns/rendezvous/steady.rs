@@ -1,4 +1,4 @@
-//! From public keys alone to sessions that carry traffic, over many slots and keys.
+//! From public keys alone to sessions that carry traffic, across many slots and renewals of keys.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use mtd_tests::wait_until;
 use super::world::{Inner, REKEY, Who, World, quoted};
 use crate::sessions::at_once;
 
-/// Renewals of the keys that the traffic has to survive.
+/// Number of key renewals that the traffic must survive.
 const RENEWALS: u64 = 4;
 
 #[derive(Debug)]
@@ -46,7 +46,7 @@ fn carry_traffic(case: &Case) -> Result<()> {
     world.setup_mut(Who::Server).keys.insert("mode", quoted(mode));
     world.start(Who::Server)?;
     let took = world.start_timed(Who::Alice)?;
-    // Well below a second when the machine has nothing else to do.
+    // On an idle machine it takes well below a second.
     ensure!(took < Duration::from_secs(5), "the first inner packet came after {took:?}");
     world.wait_open(Who::Alice)?;
 
@@ -57,7 +57,7 @@ fn carry_traffic(case: &Case) -> Result<()> {
         Ok(world.handshakes()?.answered >= before.answered + RENEWALS)
     })
     .with_context(|| world.explain())?;
-    // So that traffic goes through the last session too.
+    // Continue for a moment, so that traffic goes through the last session too.
     std::thread::sleep(Duration::from_secs(2));
     let report = load.stop()?;
     println!("{case:?}: first inner packet after {took:.2?}; {report}");
@@ -76,7 +76,7 @@ fn carry_traffic(case: &Case) -> Result<()> {
     Ok(())
 }
 
-/// What `mtd sessions` and `mtd status` say at both ends.
+/// Checks the output of `mtd sessions` and `mtd status` at both ends.
 fn require_open(world: &World, case: &Case) -> Result<()> {
     let near = world.session(Who::Alice)?;
     let far = world.sessions_with(Who::Alice)?;

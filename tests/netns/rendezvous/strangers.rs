@@ -1,4 +1,4 @@
-//! Clients that the server does not know, and clients that do not know the server: they get nothing.
+//! Clients that the server does not know, and clients that do not know the server: they get no answer.
 
 use std::fs;
 use std::thread;
@@ -16,7 +16,7 @@ use super::watch::{Watch, received_drops};
 use super::world::{Who, World};
 use crate::adversary::difference;
 
-/// Long enough for another few tries.
+/// Long enough for a few more attempts.
 const TRIES: Duration = Duration::from_secs(5);
 
 fn two_clients() -> TopologyOptions {
@@ -37,7 +37,7 @@ fn who_is_not_registered_and_who_has_another_servers_key_finds_nothing() -> Resu
     require_nothing_found(&world, &watch)?;
     world.stop(Who::Bob)?;
 
-    // Registered, but with a server that there is not.
+    // A registered client whose configuration names the key of a server that does not exist.
     let bob = world.public(Who::Bob).to_string();
     world.mtd(Who::Server, &["peers", "add", Who::Bob.name(), &bob])?;
     world.setup_mut(Who::Bob).part = Part::Client(SecretKey::generate()?.public());
@@ -50,7 +50,8 @@ fn who_is_not_registered_and_who_has_another_servers_key_finds_nothing() -> Resu
     watch.require_silence_but_to(&[world.host(Who::Alice).prefix])
 }
 
-/// Bob's client tries for a while, finds no introduction, and sends nothing to a server of which it knows no address.
+/// Checks that Bob's client tries for a while, finds no introduction, and sends nothing to the server, whose address it
+/// does not know.
 fn require_nothing_found(world: &World, watch: &Watch) -> Result<()> {
     wait_until("the client to find out", PATIENCE, || {
         let session = world.session(Who::Bob)?;
@@ -68,7 +69,7 @@ fn require_nothing_found(world: &World, watch: &Watch) -> Result<()> {
     Ok(())
 }
 
-/// It still finds the introduction that was for it, and knows the key of it.
+/// The removed client can still find the introduction that was published for it, and knows its key.
 #[test]
 fn who_is_no_longer_registered_is_refused_without_an_answer() -> Result<()> {
     let mut world = World::open(&two_clients())?;
@@ -93,7 +94,7 @@ fn who_is_no_longer_registered_is_refused_without_an_answer() -> Result<()> {
     let unregistered = after.refused.get("unregistered").copied().unwrap_or(0);
     println!("{sent} requests of a client that is no longer registered: {after:?}, dropped {dropped:?}");
     ensure!(unregistered > 0 && after.refused.len() == 1, "{before:?}, {after:?}");
-    // Where it supposed its clock to be wrong, it sent to addresses that are not live.
+    // When it assumed that its clock was wrong, it also sent to addresses that are not live.
     ensure!(
         dropped.keys().all(|reason| ["unknown_address", "stale_slot"].contains(&reason.as_str())),
         "{dropped:?}"

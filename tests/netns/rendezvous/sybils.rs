@@ -24,7 +24,7 @@ fn a_client_among_sybils_takes_none_of_their_items_and_connects() -> Result<()> 
     world.start(Who::Server)?;
     world.wait_published(1)?;
     let (rendezvous, window) = common(&mut world)?;
-    // What the client would take, were it signed by the server, or sealed for this client.
+    // Items that the client would accept if they were signed by the server, or sealed for this client.
     let honest = Insider::learn(&mut world, Who::Alice)?.introduction().clone();
     let newer = other(&honest, honest.published_ms + 3_600_000)?;
     let seal = |introduction: &Introduction, rendezvous: &Rendezvous| -> Result<Vec<u8>> {
@@ -62,14 +62,14 @@ fn a_client_among_sybils_takes_none_of_their_items_and_connects() -> Result<()> 
     for reason in ["invalid", "foreign", "wrong_length"] {
         ensure!(refused.contains_key(reason), "{reason}: {refused:?}");
     }
-    // Whoever believes a lie sends its requests to addresses that are not the server's.
+    // A client that believed a lie would send its requests to addresses that are not the server's.
     let (handshakes, drops) = (world.handshakes()?, received_drops(&world)?);
     ensure!(handshakes.refused.is_empty() && handshakes.answered >= TIMES, "{handshakes:?}");
     ensure!(!drops.contains_key("unknown_address"), "{drops:?}");
     Ok(())
 }
 
-/// What server and client have in common in the present window, and the window's start.
+/// The secrets that server and client share in the present window, and the window's start.
 fn common(world: &mut World) -> Result<(Rendezvous, u64)> {
     let window = window_start(world.now()? / 1_000_000_000, world.window()?.as_secs());
     let (server, client) = (world.public(Who::Server), world.public(Who::Alice));

@@ -14,13 +14,15 @@ use mtd_tests::traffic::Flows;
 
 use super::world::{Inner, Who, World};
 
-/// Connections, fewer than between statically configured ends: what is shown is that sessions come back.
+/// Number of connections. It is lower than between statically configured ends, since this shows only that sessions come
+/// back.
 const CONNECTIONS: usize = 20;
 
-/// A clean stop ends the session for both, and another one is negotiated; so fewer restarts, by this factor.
+/// Factor by which there are fewer restarts, because a clean stop ends the session for both ends and another one has to be
+/// negotiated.
 const FEWER: u64 = 4;
 
-/// Whoever waits longer for an answer takes a connection for broken.
+/// An end that waits longer than this for an answer takes the connection for broken.
 const PATIENCE: Duration = Duration::from_mins(1);
 
 #[test]

@@ -1,4 +1,4 @@
-//! The web view of hosts that met in a DHT.
+//! The web view of hosts that found each other through a DHT.
 
 use anyhow::Result;
 use mtd_tests::browser::Browser;

@@ -1,4 +1,4 @@
-//! Windows that end.
+//! Sessions across the end of a window.
 
 use std::thread;
 use std::time::Duration;
@@ -22,7 +22,7 @@ fn sessions_outlive_their_window_and_the_next_one_has_its_own_introduction() -> 
     let load = world.load(Who::Alice, Inner::V6)?;
     let begun = world.status(Who::Server)?.rendezvous.context("no rendezvous")?.window_start;
 
-    // Right after the edge, and when the introduction of the window before is closed.
+    // Directly after the edge, and when the introduction of the previous window is closed.
     for into in [Duration::from_millis(200), GRACE + Duration::from_secs(1)] {
         world.sleep_into(WINDOW, into)?;
         let took = world.start_timed(Who::Bob)?;

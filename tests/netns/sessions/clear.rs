@@ -1,5 +1,5 @@
-//! Inner packets in the clear: never while the programs are there; a clean stop leads to them, unless a route
-//! prevents it.
+//! Inner packets in the clear: there are none while the programs are attached. After a clean stop there are some, unless a
+//! route prevents that.
 
 use std::thread;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use mtd_tests::traffic::{Flows, contains_marker};
 
 use super::world::{Role, World};
 
-/// Longer than two retransmissions of TCP.
+/// Longer than TCP takes for two retransmissions.
 const AWAY: Duration = Duration::from_secs(2);
 
 /// How a controller goes away.
@@ -21,7 +21,7 @@ enum End {
     Stop,
 }
 
-/// The number of frames with inner contents in the clear on the server's cable while its controller is away.
+/// The number of frames with inner contents in the clear on the server's cable while its controller is not running.
 fn in_the_clear(world: &mut World, flows: &Flows, end: End) -> Result<usize> {
     let (router, tap) = (&world.topology().router, &world.host(Role::Server).tap_ifname);
     let capture = Capture::start(router, tap, &CaptureOptions::default())?;
@@ -44,9 +44,9 @@ fn what_a_clean_stop_sends_in_the_clear_an_unreachable_route_keeps_in() -> Resul
     let flows = Flows::start(&world.ways(), Duration::from_secs(30))?;
     flows.wait_all()?;
     assert_eq!(in_the_clear(&mut world, &flows, End::Kill)?, 0, "the programs are there");
-    // As with every tunnel whose device goes: the host's next best route is the default route.
+    // As with every tunnel whose device disappears, the host then uses its next best route, the default route.
     assert!(in_the_clear(&mut world, &flows, End::Stop)? > 0, "nothing to keep in");
-    // As docs/operations.md says.
+    // The route that docs/operations.md recommends.
     let netns = world.netns(Role::Server);
     netns.run(&["-6", "route", "add", "unreachable", "fd00:6d74::/64", "metric", "4096"])?;
     assert_eq!(in_the_clear(&mut world, &flows, End::Stop)?, 0);

@@ -15,7 +15,7 @@ use super::{SLOT, at_once};
 const SECOND: i64 = 1_000_000_000;
 const HOUR: i64 = 3600 * SECOND;
 
-/// Within which time a session must come back by itself.
+/// Time within which a session must come back by itself.
 const RECOVERY: Duration = Duration::from_secs(10);
 
 #[test]
@@ -36,14 +36,14 @@ fn clocks_apart_by_almost_a_slot_lose_nothing() -> Result<()> {
         println!("clock of {role:?} {offset:+} ns, {delivery:?}: {report}");
         report.require_lossless().with_context(|| world.explain())?;
         world.require_no_session_drops(&world.hosts())?;
-        // The clocks were not brought together meanwhile: what was to be survived was there all the time.
+        // The clocks still disagree, so the session has really survived that.
         let [client, server] = [world.peer(Role::Client)?, world.peer(Role::Server)?];
         ensure!(client.clock_offset_seconds.abs() < 0.1 && server.clock_offset_seconds.abs() < 0.1);
         Ok(())
     })
 }
 
-/// Session time is kept while valid packets come in, whatever the wall clock does.
+/// As long as valid packets come in, session time continues, whatever the wall clock does.
 #[test]
 fn a_clock_that_steps_by_an_hour_in_mid_traffic_disturbs_nothing() -> Result<()> {
     let mut world = World::open("authenticate", &TopologyOptions::default())?;
@@ -69,8 +69,7 @@ fn a_clock_that_steps_by_an_hour_in_mid_traffic_disturbs_nothing() -> Result<()>
     world.require_no_session_drops(&world.hosts())
 }
 
-/// Without traffic the session follows the wall clock, wrong as it may be: what a static session does about a wrong
-/// clock is to wait for a right one.
+/// Without traffic a static session follows the wall clock, even if that is wrong, and works again when the clock is right.
 #[test]
 fn an_idle_session_follows_a_step_and_comes_back_when_the_clock_is_right() -> Result<()> {
     at_once(&[HOUR, -HOUR], |&step| {
@@ -95,7 +94,7 @@ fn an_idle_session_follows_a_step_and_comes_back_when_the_clock_is_right() -> Re
 
 #[test]
 fn an_end_that_starts_with_a_wrong_clock_waits_and_recovers_once_it_is_right() -> Result<()> {
-    // Ahead by less than the horizon, the right end has the addresses loaded, and can tell exactly what is wrong.
+    // If the clock is ahead by less than the horizon, the other end has the addresses loaded, and can tell exactly what is wrong.
     let cases = [
         (Role::Server, HOUR, "unknown_address"),
         (Role::Client, -HOUR, "unknown_address"),
@@ -120,7 +119,7 @@ fn an_end_that_starts_with_a_wrong_clock_waits_and_recovers_once_it_is_right() -
     })
 }
 
-/// Both ends send, and neither hears anything.
+/// Checks that both ends send, and that neither receives anything.
 fn require_nothing_passes(world: &World) -> Result<()> {
     for (from, to) in [(Role::Client, Role::Server), (Role::Server, Role::Client)] {
         let address = IpAddr::from(world.end(to).v6);
@@ -130,7 +129,7 @@ fn require_nothing_passes(world: &World) -> Result<()> {
     Ok(())
 }
 
-/// The clock is set right, and nobody does anything else.
+/// Sets the clock right, and checks that the session recovers without anything else.
 fn require_recovery(world: &mut World, wrong: Role) -> Result<()> {
     world.setup_mut(wrong).set_clock(0)?;
     let since = Instant::now();

@@ -1,4 +1,4 @@
-//! Controllers that are killed: the data plane goes on for as long as slots are loaded, and no longer.
+//! Controllers that are killed: the data plane continues as long as slots are loaded, and no longer.
 
 use std::thread;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use mtd_tests::wait_until;
 use super::world::{Inner, Role, World};
 use super::{PATIENCE, SLOT, at_once};
 
-/// The shortest horizon that the configuration takes.
+/// The shortest horizon that the configuration accepts.
 const HORIZON: Duration = Duration::from_secs(5);
 
 #[test]
@@ -27,7 +27,7 @@ fn a_killed_controller_that_is_back_within_the_horizon_loses_nothing() -> Result
             for role in roles {
                 world.kill(*role)?;
             }
-            // Slots turn over with nobody to load them.
+            // Slots turn over while no controller loads new ones.
             thread::sleep(4 * SLOT);
             for role in roles {
                 world.start(*role)?;
@@ -61,7 +61,7 @@ fn past_the_horizon_a_killed_controllers_end_is_closed_until_it_is_back() -> Res
 
         world.kill(killed)?;
         let before = arrived(&load);
-        // Slots are loaded whole, and each lives one slot longer than it is current.
+        // Only whole slots are loaded, and each stays live for one more slot.
         thread::sleep(HORIZON + 3 * SLOT);
         let (closed, at_close) = (arrived(&load), world.status(killed)?);
         ensure!(closed.0 > before.0, "the data plane must go on at first: {before:?}, {closed:?}");
@@ -74,7 +74,7 @@ fn past_the_horizon_a_killed_controllers_end_is_closed_until_it_is_back() -> Res
             "{killed:?} still accepted: {offline:?}"
         );
         ensure!(offline.frames.sent == at_close.frames.sent, "{killed:?} still sent: {offline:?}");
-        // The peer sends on, to addresses of slots that nobody loaded.
+        // The peer continues to send, to addresses of slots that were not loaded.
         let text = world.status_text(killed)?;
         for reason in ["unknown_address", "send_no_slot"] {
             let counted = count(&offline, reason) - count(&at_close, reason);
@@ -85,7 +85,7 @@ fn past_the_horizon_a_killed_controllers_end_is_closed_until_it_is_back() -> Res
         world.start(killed)?;
         wait_until("packets to arrive again", PATIENCE, || Ok(arrived(&load).0 > later.0 + 1000))
             .with_context(|| world.explain())?;
-        // It sends again when its retransmission timer runs out, a doubled one each time.
+        // TCP waits for its retransmission timer, which doubles each time.
         wait_until("TCP to go on", Duration::from_mins(1), || Ok(arrived(&load).1 > later.1 + 100_000))
             .with_context(|| world.explain())?;
         let report = load.stop()?;

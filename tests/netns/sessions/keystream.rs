@@ -25,7 +25,7 @@ fn a_busy_session_uses_it_at_both_ends_in_every_slot() -> Result<()> {
         let (before, sent) = (ahead(&world)?, world.status(Role::Client)?.frames.sent);
         thread::sleep(SLOT);
         let (after, more) = (ahead(&world)?, world.status(Role::Client)?.frames.sent - sent);
-        // Where others keep the CPUs, the flow may stand still for a slot.
+        // If other processes occupy the CPUs, the flow may stall for a slot.
         if more > 4_000 {
             busy += 1;
             ensure!((0..2).all(|end| after[end] > before[end] + 500), "slot {slot}: {before:?}, {after:?}");
@@ -53,7 +53,7 @@ fn without_the_controller_packets_go_on_and_with_the_next_one_it_is_back() -> Re
     for role in [Role::Client, Role::Server] {
         world.kill(role)?;
     }
-    // What was made before the kill is used up at once.
+    // The key stream that was made before the kill is used up at once.
     thread::sleep(SLOT);
     let (dead, sent) = (ahead(&world)?, world.status(Role::Client)?.frames.sent);
     thread::sleep(SLOT);

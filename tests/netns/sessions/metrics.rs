@@ -1,4 +1,4 @@
-//! Metrics, as a real Prometheus sees them.
+//! Metrics, as scraped by a real Prometheus.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,10 +15,10 @@ use tempfile::TempDir;
 use super::PATIENCE;
 use super::world::{Role, World};
 
-/// Where the server of the tests has its metrics.
+/// Address of the server's metrics.
 pub(super) const METRICS: &str = "[::1]:24633";
 
-/// Where Prometheus answers, in the same namespace.
+/// Address of Prometheus, in the same namespace.
 const PROMETHEUS: &str = "[::1]:9090";
 
 fn packaging() -> PathBuf {
@@ -44,7 +44,7 @@ fn body(output: Output) -> Result<String> {
     Ok(String::from_utf8(output.stdout)?)
 }
 
-/// Runs `promtool ARGUMENTS…` with `input`; it must have nothing to complain of.
+/// Runs `promtool ARGUMENTS…` with `input`, and checks that it finds no fault.
 fn promtool(arguments: &[&str], input: &str) -> Result<()> {
     use std::io::Write as _;
 
@@ -67,7 +67,7 @@ fn promtool_has_nothing_to_complain_of() -> Result<()> {
     let mut world = open()?;
     let text = body(curl(&world, &[&format!("http://{METRICS}/metrics")])?)?;
     promtool(&["check", "metrics"], &text).with_context(|| text.clone())?;
-    // The same without a port: at the control socket.
+    // The same metrics are at the control socket, without a port.
     let socket = world.instance(Role::Server)?.socket().display().to_string();
     let at_socket = body(curl(&world, &["--unix-socket", &socket, "http://localhost/metrics"])?)?;
     let families = |text: &str| {
@@ -75,7 +75,7 @@ fn promtool_has_nothing_to_complain_of() -> Result<()> {
     };
     assert_eq!(families(&text), families(&at_socket));
 
-    // Nothing in it tells one client from another.
+    // Nothing in the metrics distinguishes one client from another.
     let status = world.status(Role::Server)?;
     let peer = &status.peers[0];
     for secret in [&peer.name, &peer.remote.address.to_string(), &world.end(Role::Client).v6.to_string()] {
@@ -103,7 +103,7 @@ fn promtool_has_nothing_to_complain_of() -> Result<()> {
     Ok(())
 }
 
-/// A Prometheus that scrapes the server twice a second and has our rules.
+/// A Prometheus that scrapes the server twice a second, with mtd's rules.
 struct Prometheus {
     process: Running,
     _folder: TempDir,
@@ -132,7 +132,7 @@ impl Prometheus {
         Ok(Self { process, _folder: folder })
     }
 
-    /// The data of an answer of its API.
+    /// The data in an answer of its API.
     fn api(&self, world: &World, arguments: &[&str]) -> Result<Value> {
         let text = body(curl(world, arguments)?)?;
         let mut answer: Value = serde_json::from_str(&text).with_context(|| text.clone())?;
@@ -172,7 +172,7 @@ fn a_prometheus_scrapes_the_controller_and_has_its_values() -> Result<()> {
     assert!((55.0..=65.0).contains(&horizon), "{horizon}");
     assert!(value("mtd_slot_refresh_lag_seconds")?.is_some_and(|lag| lag < 5.0));
 
-    // What goes through the tunnel shows, by as much as the controller itself counts.
+    // The metrics show the traffic in the tunnel, with the same numbers as the controller's status.
     let before = value("mtd_received_bytes_total")?.context("no bytes")?;
     let report = world.netns(Role::Client).ping(world.end(Role::Server).v6.into(), 5)?;
     assert_eq!(report.received, 5);
@@ -193,7 +193,7 @@ fn a_prometheus_scrapes_the_controller_and_has_its_values() -> Result<()> {
     rules_and_dashboard_work(&world, &prometheus)
 }
 
-/// Prometheus evaluates every rule and every query of the dashboard.
+/// Checks that Prometheus can evaluate every rule and every query of the dashboard.
 fn rules_and_dashboard_work(world: &World, prometheus: &Prometheus) -> Result<()> {
     let url = format!("http://{PROMETHEUS}/api/v1/rules");
     wait_until("the rules to be evaluated", PATIENCE, || {
@@ -217,7 +217,7 @@ fn rules_and_dashboard_work(world: &World, prometheus: &Prometheus) -> Result<()
             }
         }
     }
-    // Neither a server nor a client of the DHT is at work here.
+    // These hosts use no DHT, so metrics of the rendezvous do not exist here.
     let beside =
         |expression: &String| !expression.contains("rendezvous") && !expression.contains("handshakes");
     assert_eq!(silent.into_iter().filter(beside).collect::<Vec<_>>(), Vec::<String>::new(), "no data for");
@@ -238,12 +238,12 @@ fn readers_that_stall_slow_nobody() -> Result<()> {
             })
             .collect::<std::io::Result<_>>()
     })??;
-    // The controller and the tunnel take no notice.
+    // Controller and tunnel are not affected.
     let report = world.netns(Role::Client).ping(world.end(Role::Server).v6.into(), 10)?;
     assert_eq!(report.received, 10);
     let first = world.status(Role::Server)?;
     assert!(first.slots.is_some_and(|slots| slots.lag_seconds < 1.0), "{first:?}");
-    // They are cut one after the other, and whoever comes later gets an answer.
+    // The readers are disconnected one after the other, and a later one gets an answer.
     wait_until("an answer behind them", Duration::from_secs(30), || {
         Ok(curl(&world, &["--max-time", "2", &format!("http://{METRICS}/metrics")])?.status.success())
     })?;

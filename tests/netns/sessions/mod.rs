@@ -25,10 +25,10 @@ use anyhow::{Result, anyhow};
 /// Length of the slots in most of these tests.
 const SLOT: Duration = Duration::from_secs(1);
 
-/// For how long an echo request is repeated while a session ought to open.
+/// How long echo requests are repeated while a session should open.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Drop reasons that a session with two right ends never has.
+/// Drop reasons that never occur in a session between two correct ends.
 pub(super) const SESSION_REASONS: [&str; 11] = [
     "unknown_address",
     "stale_slot",
@@ -43,8 +43,8 @@ pub(super) const SESSION_REASONS: [&str; 11] = [
     "send_no_slot",
 ];
 
-/// Runs all cases at the same time, each in a thread with a network of its own; the errors of all are told.
-pub(super) fn at_once<T: Sync>(cases: &[T], run: impl Fn(&T) -> Result<()> + Sync) -> Result<()> {
+/// Runs all cases at the same time, each in a thread and with a network of its own. Reports the errors of all.
+pub(crate) fn at_once<T: Sync>(cases: &[T], run: impl Fn(&T) -> Result<()> + Sync) -> Result<()> {
     let failures: Vec<String> = std::thread::scope(|scope| {
         let run = &run;
         let threads: Vec<_> = cases.iter().map(|case| scope.spawn(move || run(case))).collect();

@@ -1,4 +1,4 @@
-//! Paths that carry less than the interface: routers' words are followed, and forgotten after a while; nothing is fragmented.
+//! Paths with a smaller MTU than the interface: reports of routers are obeyed, and expire; nothing is fragmented.
 
 use std::thread;
 use std::time::Duration;
@@ -13,17 +13,17 @@ use mtd_tests::wait_until;
 use super::PATIENCE;
 use super::world::{Inner, Role, World};
 
-/// What the router carries, and what is left of it inside.
+/// A narrow path's MTU, and the longest inner packet that fits.
 const NARROW: u32 = 1400;
 const NARROW_INSIDE: u32 = NARROW - 72;
-/// What the links carry, and what is left of it inside.
+/// The links' MTU, and the longest inner packet that fits.
 const WIDE: u32 = 1500;
 const WIDE_INSIDE: u32 = 1428;
 
 /// Headers of TCP with time stamps in IPv6, and in IPv4.
 const SEGMENT_HEADERS: [u32; 2] = [40 + 32, 20 + 32];
 
-/// How long a router's word is believed in these tests.
+/// How long a router's report is believed in these tests.
 const EXPIRES: Duration = Duration::from_secs(5);
 
 const ROLES: [Role; 2] = [Role::Client, Role::Server];
@@ -43,7 +43,7 @@ fn set_paths(world: &World, mtu: u32) -> Result<()> {
     [&topology.client, &topology.server].into_iter().try_for_each(|host| topology.set_path_mtu(host, mtu))
 }
 
-/// Waits until all connections into the tunnel have these segments: IPv6 and IPv4.
+/// Waits until all connections through the tunnel have segments of these lengths, over IPv6 and over IPv4.
 fn wait_segments(world: &World, lengths: [u32; 2]) -> Result<()> {
     wait_until("the lengths of segments", PATIENCE, || {
         let output =
@@ -53,12 +53,12 @@ fn wait_segments(world: &World, lengths: [u32; 2]) -> Result<()> {
     })
 }
 
-/// Whether an inner packet of `length` bytes, which must not be fragmented, gets through and back.
+/// Whether an inner packet of `length` bytes, which must not be fragmented, reaches the other end and comes back.
 fn carries(world: &World, from: Role, to: Role, length: u32) -> Result<bool> {
     world.netns(from).carries(world.end(to).v6.into(), length)
 }
 
-/// Fragments that a host or router has made of IPv6 packets.
+/// Number of fragments of IPv6 packets that a host or router has made.
 fn fragments(netns: &Netns) -> Result<u64> {
     let output = netns.command("cat")?.arg("/proc/net/snmp6").output()?;
     let text = String::from_utf8(output.stdout)?;
@@ -76,7 +76,7 @@ fn a_path_that_narrows_is_followed_and_tried_again_later() -> Result<()> {
     let world = world()?;
     let router = &world.topology().router;
     assert!(carries(&world, Role::Client, Role::Server, WIDE_INSIDE)?);
-    // Whether their segments are full depends on the moment: what narrows the path for sure are echoes.
+    // Whether TCP's segments are full depends on the moment, so long echo requests make sure that the path is narrowed.
     let flow = |inner: Inner| {
         let options =
             TcpOptions { bytes_per_second: 4 << 20, ..TcpOptions::to(world.address(Role::Server, inner)) };
@@ -86,7 +86,7 @@ fn a_path_that_narrows_is_followed_and_tried_again_later() -> Result<()> {
     wait_segments(&world, SEGMENT_HEADERS.map(|headers| WIDE_INSIDE - headers))?;
     set_paths(&world, NARROW)?;
     for (role, other) in [(Role::Client, Role::Server), (Role::Server, Role::Client)] {
-        // It may have narrowed before, by a segment.
+        // A segment may have narrowed it before.
         let narrowed = path_mtu(&world, role)?.is_some();
         ensure!(narrowed || !carries(&world, role, other, WIDE_INSIDE)?, "more than the router carries");
         wait_until("the path's MTU", PATIENCE, || Ok(path_mtu(&world, role)? == Some(NARROW)))
@@ -138,7 +138,7 @@ fn a_path_too_narrow_for_mtd_is_warned_of() -> Result<()> {
     ensure!(status.warnings.iter().any(|warning| warning.code == "path_too_small"), "{:?}", status.warnings);
     let routes = world.netns(Role::Client).run(&["-6", "route", "show", "dev", "mtd0"])?;
     ensure!(routes.contains("mtu 1280"), "IPv6 needs 1,280: {routes}");
-    // What fits goes on.
+    // Packets that fit still pass.
     assert!(carries(&world, Role::Client, Role::Server, 1300 - 72)?);
     Ok(())
 }
@@ -162,7 +162,7 @@ fn the_tunnels_mtu_follows_the_underlays() -> Result<()> {
         ensure!(world.status(Role::Client)?.mtu == inside);
         wait_until("long packets", PATIENCE, || carries(&world, Role::Client, Role::Server, inside))?;
     }
-    // Less than IPv6 needs inside: as little as possible, and a warning.
+    // The path is too narrow for IPv6 inside: the MTU becomes the least possible, and there is a warning.
     set(1300)?;
     wait_until("the least MTU", PATIENCE, || Ok(mtu()?.contains("mtu 1280 ")))?;
     let warnings = world.status(Role::Client)?.warnings;

@@ -1,4 +1,4 @@
-//! Readers that never read, of everything that can be read, all at once: nothing else is affected.
+//! Clients that request everything that can be read, all at once, and never read the answers: nothing else is affected.
 
 use std::io::{self, BufRead as _, BufReader};
 use std::net::TcpStream;
@@ -17,26 +17,27 @@ use mtd_tests::wait_until;
 use super::world::{Inner, Role, World};
 use super::{metrics, web};
 
-/// Readers of each kind.
+/// Number of readers of each kind.
 const READERS: usize = 8;
 
-/// Drop events that a reader of the control socket cannot have: the controller keeps 1,024, the socket some hundreds.
+/// Number of drop events, of which a reader of the control socket must lose some: the controller keeps 1,024 for it, the
+/// socket some hundreds.
 const EVENTS: u64 = 2_000;
 
-/// At 100 events a second on one CPU it takes 20 s to make them.
+/// Time for these events: at 100 events a second on one CPU they take 20 s.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// Frames of the scan, and the pause between them: far more than are told as events.
+/// Frames of the scan, and the pause between them: far more than are reported as events.
 const BURST: u16 = 20;
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// A reader that only asks.
+/// A reader that sends a request and never reads.
 fn ask<S: io::Write>(mut stream: S, path: &str) -> io::Result<S> {
     write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")?;
     Ok(stream)
 }
 
-/// Sends what must be dropped, until it is told to stop.
+/// Sends frames that must be dropped, until `stop` is set.
 fn scan(world: &World, stop: &AtomicBool) -> Result<()> {
     let (scanner, server) = (&world.topology().scanner, world.host(Role::Server));
     let injector = Injector::open(&scanner.netns, &scanner.ifname)?;
@@ -77,7 +78,7 @@ fn readers_that_never_read_hold_nobody_up_while_events_pour_in() -> Result<()> {
     let (stop, world) = (&AtomicBool::new(false), &world);
     thread::scope(|scope| {
         let scan = scope.spawn(|| scan(world, stop));
-        // It answers each time, or this ends in an error.
+        // The controller must answer each time: otherwise this ends in an error.
         let told = wait_until("drops to be told", PATIENCE, || {
             let status = world.status(Role::Server)?;
             ensure!(status.pid.is_some(), "the data plane answers, not the controller");
@@ -97,7 +98,7 @@ fn readers_that_never_read_hold_nobody_up_while_events_pour_in() -> Result<()> {
     let peer = world.peer(Role::Server)?;
     ensure!(peer.slots_ahead >= 50, "{peer:?}");
 
-    // The readers were there, and have missed something; that is what they are told.
+    // The readers were connected all the time. They have lost events, and are told so.
     drop(others);
     for follower in followers {
         follower.set_read_timeout(Some(Duration::from_secs(10)))?;

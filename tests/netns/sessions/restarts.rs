@@ -1,4 +1,4 @@
-//! Controllers that are stopped and started: what was received before is not received again.
+//! Controllers that are stopped and started: packets received before are not accepted again.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,10 +13,11 @@ use mtd_tests::topology::TopologyOptions;
 use super::PATIENCE;
 use super::world::{Inner, Role, World};
 
-/// Long enough for packets captured in a slot to be sent again in the same one, after a restart of the controller.
+/// Slot length. Long enough for packets to be replayed in the slot in which they were captured, after a restart of the
+/// controller.
 const PERIOD: Duration = Duration::from_secs(5);
 
-/// Reasons of the sequence window.
+/// Drop reasons of the sequence window.
 const WINDOW: [&str; 2] = ["replayed", "invalid_sequence"];
 
 fn open() -> Result<World> {
@@ -29,7 +30,7 @@ fn open() -> Result<World> {
     Ok(world)
 }
 
-/// Traffic for a few seconds; returns all frames that the server accepted in it, as they were on its cable.
+/// Runs traffic for a few seconds. Returns all frames that the server accepted, as captured on its cable.
 fn record(world: &World) -> Result<Vec<Vec<u8>>> {
     let (router, server) = (&world.topology().router, world.host(Role::Server));
     let capture = Capture::start(router, &server.tap_ifname, &CaptureOptions::default())?;
@@ -53,7 +54,7 @@ fn record(world: &World) -> Result<Vec<Vec<u8>>> {
     Ok(frames)
 }
 
-/// Sends the frames to the server once more.
+/// Replays the frames to the server. Returns its status before and after.
 fn replay(world: &World, frames: &[Vec<u8>]) -> Result<[Status; 2]> {
     let server = world.host(Role::Server);
     let injector = Injector::open(&world.topology().router, &server.tap_ifname)?;
@@ -61,7 +62,7 @@ fn replay(world: &World, frames: &[Vec<u8>]) -> Result<[Status; 2]> {
     for frame in frames {
         injector.send(frame)?;
     }
-    // Frames go through a veth at once, so the last one is counted by now; be generous all the same.
+    // Frames pass a veth at once, so the last one should have been counted by now; wait a little nevertheless.
     thread::sleep(Duration::from_millis(300));
     Ok([before, world.status(Role::Server)?])
 }
@@ -70,7 +71,7 @@ fn drops(status: &Status) -> u64 {
     status.drops.values().sum()
 }
 
-/// Fails unless every one of `frames` was dropped.
+/// Checks that every one of `frames` was dropped.
 fn require_refused([before, after]: &[Status; 2], frames: &[Vec<u8>]) -> Result<()> {
     ensure!(after.frames.accepted == before.frames.accepted, "replayed packets were accepted: {after:?}");
     ensure!(
@@ -89,7 +90,7 @@ fn after_a_clean_restart_the_session_goes_on_and_replays_are_refused() -> Result
     let peer = world.peer(Role::Server)?;
     ensure!(peer.hint.as_ref().is_none_or(|hint| !hint.contains("not a clean one")), "{peer:?}");
 
-    // Before any new packet: only what was saved can tell the old ones.
+    // There is no new packet yet, so the old ones can be recognised only by the saved state.
     let counts = replay(&world, &frames)?;
     require_refused(&counts, &frames)?;
     let by_window: u64 = WINDOW.iter().map(|reason| counts[1].drops.get(*reason).copied().unwrap_or(0)).sum();
@@ -117,7 +118,7 @@ fn after_a_crash_that_lost_the_maps_receiving_starts_with_a_slot_to_come() -> Re
     let counts = replay(&world, &frames)?;
     require_refused(&counts, &frames)?;
     println!("{} frames replayed after a crash: {:?}", frames.len(), counts[1].drops);
-    // The client sends on, into slots that may have been received before.
+    // The client continues to send, in slots whose packets may have been received before.
     let early = world.netns(Role::Client).ping(world.end(Role::Server).v6.into(), 2)?;
     let slot = world.peer(Role::Client)?.slot;
     ensure!(slot >= crashed_in + 2 || early.received == 0, "{early:?} in slot {slot}, crash in {crashed_in}");

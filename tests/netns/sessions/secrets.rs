@@ -1,4 +1,4 @@
-//! Keys stay where they are: neither what mtd prints nor what a crash leaves contains them.
+//! Keys do not leak: neither the output of mtd nor the files that a crash leaves contain them.
 
 use std::env;
 use std::ffi::OsStr;
@@ -20,7 +20,7 @@ use nix::sys::signal::Signal;
 
 use super::PATIENCE;
 
-/// A key in the forms in which it could be printed, of each only the beginning: a part is as bad as the whole.
+/// The beginnings of a key in all forms in which it could be printed. A part of a key is as bad as the whole.
 fn forms(key: &str) -> Result<Vec<Vec<u8>>> {
     let secret: SecretKey = key.parse().ok().context("no key")?;
     let bytes = &secret.as_bytes()[..6];
@@ -38,7 +38,7 @@ fn contains(text: &[u8], part: &[u8]) -> bool {
     text.windows(part.len()).any(|window| window == part)
 }
 
-/// A controller with the most talkative log there is.
+/// Starts a controller with the most verbose log.
 fn start(setup: &Setup, netns: &Netns, format: &str) -> Result<Controller> {
     let arguments = ["-vv", "--log-format", format].map(OsStr::new);
     let mut controller = Controller::spawn(netns, &setup.interface, &setup.write()?, &arguments)?;
@@ -62,7 +62,7 @@ fn keys_are_in_nothing_that_is_printed_and_in_no_core_dump() -> Result<()> {
     fs::write(&key_file, &private)?;
     fs::set_permissions(&key_file, fs::Permissions::from_mode(0o600))?;
 
-    // Children inherit it: from here on, who dies of SIGABRT leaves a core dump.
+    // Children inherit the limit: from here on, a process that dies of SIGABRT leaves a core dump.
     let (soft, hard) = getrlimit(Resource::RLIMIT_CORE)?;
     setrlimit(Resource::RLIMIT_CORE, RLIM_INFINITY, RLIM_INFINITY)?;
     let mut controllers = [
@@ -81,7 +81,7 @@ fn keys_are_in_nothing_that_is_printed_and_in_no_core_dump() -> Result<()> {
     ensure!(!second.process.wait(PATIENCE)?.success());
     printed.extend(second.process.log().into_bytes());
 
-    // What a crash leaves: a signal that makes a core dump of any other process.
+    // A crash: this signal makes a core dump of any other process.
     let limits = fs::read_to_string(format!("/proc/{}/limits", controllers[0].0.process.pid()))?;
     let core = limits.lines().find(|line| line.starts_with("Max core file size")).context("no limit")?;
     assert_eq!(core.split_whitespace().nth(4), Some("0"), "{core}");
@@ -103,12 +103,12 @@ fn keys_are_in_nothing_that_is_printed_and_in_no_core_dump() -> Result<()> {
             ensure!(!contains(&printed, &form), "{what} was printed: {}", String::from_utf8_lossy(&printed));
         }
     }
-    // The search finds what is there: the private key's file is in the form that is looked for first.
+    // Check that the search works: the private key's file contains the key in the form that is looked for first.
     ensure!(contains(&fs::read(&key_file)?, &forms(private.trim())?[0]));
     Ok(())
 }
 
-/// Everything that a controller answers to commands and to a request for metrics.
+/// All answers of a controller to commands and to a request for metrics.
 fn answers(controller: &Controller, host: &Host) -> Result<Vec<u8>> {
     let mut printed = Vec::new();
     for arguments in [
@@ -131,7 +131,7 @@ fn answers(controller: &Controller, host: &Host) -> Result<Vec<u8>> {
     Ok(printed)
 }
 
-/// A configuration with keys, for a process that shall panic.
+/// A configuration with keys, for a process that will panic.
 const PANICS: &str = "MTD_TEST_PANICS_WITH";
 
 #[test]
@@ -140,7 +140,7 @@ fn keys_are_in_no_panic() -> Result<()> {
         let config = Config::load(Path::new(&path))?;
         let session = mtd::proto::session::Session::new(&config.peers[0]);
         let element = session.element(1, 0, 1, [[0; 16]; 2]);
-        // All that holds keys and could be in the message of some panic, whole.
+        // The debug form of everything that contains keys, since any of it could appear in the message of a panic.
         panic!("{config:#?} {session:#?} {:#?} {element:#?}", (&session.rx.0, &session.tx.0));
     }
     mtd_tests::require_root();

@@ -6,7 +6,7 @@ use mtd_tests::topology::{Delivery, TopologyOptions};
 use super::at_once;
 use super::world::{Inner, Role, World};
 
-/// Slot edges that the traffic has to cross.
+/// Number of slot edges that the traffic must cross.
 const EDGES: u64 = 20;
 
 #[derive(Debug)]
@@ -41,7 +41,7 @@ fn cross_edges(case: &Case) -> Result<()> {
     let first: Vec<_> = roles.iter().map(|role| world.peer(*role)).collect::<Result<_>>()?;
     let load = world.load(Role::Client, case.inner)?;
     for (role, first) in roles.iter().zip(&first) {
-        // One more: part of the first slot was over when the traffic began.
+        // One slot more, since part of the first slot was over when the traffic began.
         world.wait_for_slot(*role, first.slot + EDGES + 1)?;
     }
     let report = load.stop()?;

@@ -12,7 +12,8 @@ use mtd_tests::traffic::{TcpFlow, TcpOptions, UdpOptions, UdpReport, UdpStream};
 use super::world::{Inner, Role, World};
 use super::{PATIENCE, SLOT};
 
-/// TCP as fast as it goes, which makes the session busy, beside a steady stream that accounts for every packet.
+/// TCP as fast as possible, which makes the session busy, and at the same time a steady UDP stream that accounts for every
+/// packet.
 pub(super) struct Traffic {
     flow: TcpFlow,
     stream: UdpStream,
@@ -27,7 +28,7 @@ impl Traffic {
         Ok(Self { flow, stream: UdpStream::start(client, server, &UdpOptions::to(address))? })
     }
 
-    /// Ends both. Every byte of the flow was compared; of the stream, nothing came twice, changed, or out of order.
+    /// Ends both. Checks that TCP did not break, and that no packet of the stream came twice, changed, or out of order.
     pub(super) fn stop(self) -> Result<UdpReport> {
         let report = self.stream.stop()?;
         let flow = self.flow.stop();
@@ -37,8 +38,8 @@ impl Traffic {
         Ok(report)
     }
 
-    /// Ends both, where packets may get lost or overtake others, as they do when other programs and queues take the place of
-    /// the first ones: every byte of the flow was compared.
+    /// Ends both, and checks only that TCP did not break. For cases in which packets may get lost or overtake others,
+    /// because programs and queues were replaced.
     pub(super) fn stop_changed(self) -> Result<()> {
         let flow = self.flow.stop();
         ensure!(flow.broken.is_none(), "{flow:?}");
@@ -55,14 +56,14 @@ fn what_another_cpu_opens_arrives_once_and_in_order() -> Result<()> {
     alone("what is steered depends on how busy each processor is")?;
     let world = World::open("encrypt", &TopologyOptions::default())?;
     let traffic = Traffic::start(&world)?;
-    // Over several changes of the addresses.
+    // The traffic lasts for several changes of addresses.
     thread::sleep(5 * SLOT);
     let report = traffic.stop().with_context(|| world.explain())?;
     let status = world.status(Role::Server)?;
     println!("{report:?}, {:?}", status.frames);
     ensure!(status.frames.steered > 1_000, "hardly anything was handed to another CPU: {:?}", status.frames);
     ensure!(status.frames.steering_lost == 0, "{:?}", status.frames);
-    // A burst may be more than the other CPU keeps up with; nothing else may be lost.
+    // The other CPU may not keep up with a burst; nothing else may be lost.
     ensure!(report.lost <= drops(&status, "steering_full"), "{report:?}, {:?}", status.drops);
     world.require_no_session_drops(&world.hosts())
 }
@@ -71,7 +72,7 @@ fn what_another_cpu_opens_arrives_once_and_in_order() -> Result<()> {
 fn a_copy_of_a_packet_that_waits_for_the_other_cpu_is_refused_there() -> Result<()> {
     alone("what is steered depends on how busy each processor is")?;
     let world = World::open("authenticate", &TopologyOptions::default())?;
-    // The router sends a copy right behind each original, when that one is not opened yet.
+    // The router sends a copy directly after each original, before that one has been opened.
     let (router, server) = (&world.topology().router, world.host(Role::Server));
     let copy = format!(
         "table ip6 copies {{\nchain copy {{\ntype filter hook prerouting priority 0\nip6 daddr {} dup to {}\n}}\n}}\n",
@@ -106,7 +107,7 @@ fn packets_go_on_to_the_other_cpu_while_the_controller_is_dead() -> Result<()> {
     thread::sleep(2 * SLOT);
     let later = world.status(Role::Server)?.frames;
     ensure!(later.steered > dead.steered + 1_000, "{dead:?}, {later:?}");
-    // The next controller puts its own programs and queues in the place of those, under traffic.
+    // The next controller replaces programs and queues by its own, under traffic.
     world.start(Role::Server)?;
     thread::sleep(2 * SLOT);
     let back = world.status(Role::Server)?.frames;

@@ -11,7 +11,7 @@ use mtd_tests::traffic::Flows;
 
 use super::world::{Inner, Role, World};
 
-/// A controller is away for less than this; the horizon is 60 s.
+/// A controller is down for less than this; the horizon is 60 s.
 const LONGEST_ABSENCE_MS: u64 = 3_000;
 
 #[test]
@@ -39,14 +39,14 @@ fn torture_kills_and_restarts_under_traffic_lose_nothing() -> Result<()> {
     world.require_no_session_drops(&world.hosts())
 }
 
-/// Connections of the test below.
+/// Number of connections in the test below.
 const CONNECTIONS: usize = 100;
 
-/// Whoever waits longer for an answer takes a connection for broken. A clean stop takes the tunnel away, and TCP then sends
-/// again after 0.2, 0.4, 0.8 … seconds.
+/// An end that waits longer than this for an answer takes the connection for broken. A clean stop removes the tunnel, and
+/// TCP then retransmits after 0.2, 0.4, 0.8 … seconds.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A start takes less.
+/// A start takes less than this.
 const LONGEST_START_MS: u64 = 800;
 
 #[test]
@@ -65,7 +65,7 @@ fn torture_restarts_break_none_of_a_hundred_connections() -> Result<()> {
         }
         thread::sleep(Duration::from_millis(campaign.below(500)));
         for role in victims {
-            // Some come only so far at first.
+            // Some starts are interrupted before they are complete.
             if campaign.below(4) == 0 {
                 world.start_and_kill(*role, Duration::from_millis(campaign.below(LONGEST_START_MS)))?;
                 cut_short += 1;
@@ -84,7 +84,7 @@ fn torture_restarts_break_none_of_a_hundred_connections() -> Result<()> {
     world.wait_open()
 }
 
-/// Whose controllers are restarted next.
+/// The hosts whose controllers are restarted next.
 fn victims(campaign: &mut Campaign) -> &'static [Role] {
     match campaign.below(3) {
         0 => &[Role::Client],

@@ -41,7 +41,8 @@ fn two_sessions_flow_side_by_side_and_do_not_need_each_other() -> Result<()> {
     Ok(())
 }
 
-/// Both ends agree on the addresses of their session, and the sessions share none, nor a port of the server.
+/// Checks that both ends of each session agree on its addresses, and that the two sessions have no address and no port of
+/// the server in common.
 fn require_unlinked(world: &World) -> Result<()> {
     let server = world.status(Role::Server)?;
     let [one, two] = server.peers.as_slice() else { anyhow::bail!("not two peers: {server:?}") };
@@ -77,7 +78,7 @@ fn a_client_cannot_send_in_the_name_of_the_other() -> Result<()> {
         sender.connect(receiver.local_addr()?)?;
         sockets.push((sender, receiver));
     }
-    // The same traffic under its own name, to show that nothing else stops it.
+    // The same traffic with the sender's own address, to show that nothing else stops it.
     let load = world.load(liar, Inner::V6)?;
     let other = world.load(victim, Inner::V6)?;
     for (sender, _) in &sockets {

@@ -1,4 +1,5 @@
-//! Another layout of the maps takes over, and the one before takes over again, under sealed connections.
+//! A controller with another layout of the maps takes over, and then one with the old layout again, while connections go
+//! through the tunnel.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,13 +18,13 @@ use super::world::{Inner, Role, World};
 use super::{SLOT, at_once};
 use crate::guard::upgrade::{set_group_version, set_version};
 
-/// After a switch, reception begins with a slot that had not begun: two slots of a second. TCP sends again after 0.2, 0.4,
-/// 0.8 … seconds, so it may find out twice as long after the controller's end. The rest is for a busy machine.
+/// After a switch, reception begins with a slot that had not begun, which takes up to two slots of a second. TCP retransmits
+/// after 0.2, 0.4, 0.8 … seconds, so it may take twice as long from the controller's end. The rest is for a busy machine.
 const SWITCH: Duration = Duration::from_secs(12);
 
 /// What is attached when the next controller starts.
 enum Found {
-    /// Maps with another number of sessions than it wants.
+    /// Maps for another number of sessions than the new controller wants.
     OtherSize,
     /// The layout of a later version, or of an earlier one: the controller cannot tell which, and need not.
     OtherVersion,
@@ -40,11 +41,11 @@ fn connections_go_on_through_another_layout_and_back() -> Result<()> {
             [(64, Found::OtherSize), (1024, Found::OtherSize), (1024, Found::OtherVersion)]
         {
             flows.wait_all()?;
-            // As an operator takes a new version into use.
+            // The way in which an operator installs a new version.
             world.kill(upgraded)?;
             world.setup_mut(upgraded).extra = format!("max_sessions = {sessions}\n");
             let announced = match found {
-                // The first table whose size differs.
+                // FILTER is the first map whose size differs.
                 Found::OtherSize => "is replaced; sessions start anew (FILTER: ".to_owned(),
                 Found::OtherVersion => {
                     set_version(&world.instance(upgraded)?.pins(), abi::VERSION + 1)?;

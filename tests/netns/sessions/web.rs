@@ -1,4 +1,4 @@
-//! The web view, in a real browser and under readers that do not read.
+//! The web view, in a real browser and with clients that do not read.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -13,10 +13,10 @@ use mtd_tests::wait_until;
 use super::PATIENCE;
 use super::world::{Inner, Role, World};
 
-/// Where the server of the tests has its page.
+/// Address of the server's web view.
 pub(super) const PLACE: &str = "[::1]:8674";
 
-/// Where screenshots are kept.
+/// The path of a screenshot.
 fn artefact(name: &str) -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join("web").join(name)
 }
@@ -30,7 +30,7 @@ fn open() -> Result<World> {
     Ok(world)
 }
 
-/// What `mtd web` prints.
+/// The link that `mtd web` prints.
 pub(super) fn link(world: &World) -> Result<String> {
     let mut command = world.netns(Role::Server).command(mtd_tests::controller::mtd_program()?)?;
     let output = command.arg("web").output()?;
@@ -51,7 +51,7 @@ fn the_page_shows_addresses_as_they_move() -> Result<()> {
     browser.wait_for("document.getElementById('state').textContent === 'Live'")?;
     browser.wait_for(&format!("({OWN}).startsWith('[')"))?;
 
-    // What it shows is where the session is, by the controller's word; and then it moves, at both ends.
+    // The page shows the session's present addresses, as the controller reports them, and then moves on at both ends.
     let mut own = Vec::new();
     for _ in 0..3 {
         let mut shown = None;
@@ -73,7 +73,7 @@ fn the_page_shows_addresses_as_they_move() -> Result<()> {
 
     show_traffic(&world, &mut browser)?;
 
-    // What `mtd status` warns of, as long as it is so.
+    // The page shows a warning of `mtd status` for as long as it applies.
     let warned = "document.getElementById('warnings').textContent.includes('at mtd0: packets get lost')";
     world.netns(Role::Server).set_offload("mtd0", "tx", true)?;
     browser.wait_for(&format!("{warned} && !document.getElementById('warnings').hidden"))?;
@@ -82,13 +82,13 @@ fn the_page_shows_addresses_as_they_move() -> Result<()> {
 
     use_keyboard(&world, &mut browser)?;
 
-    // Nothing came from elsewhere, the policy had nothing to keep out, and the token is not in the address.
+    // Nothing was loaded from other sites, the content security policy blocked nothing, and the token is not in the address.
     assert_eq!(browser.complaints()?, Vec::<String>::new());
     let foreign = "performance.getEntriesByType('resource').filter((one) => !one.name.startsWith(location.origin)).length";
     assert_eq!(browser.evaluate(foreign)?, 0);
     assert_eq!(browser.evaluate("location.href")?, format!("http://{PLACE}/"));
 
-    // A crash is seen, and the page goes on by itself with the next controller.
+    // The page shows a crash, and continues by itself with the next controller.
     world.kill(Role::Server)?;
     browser.wait_for("document.getElementById('state').dataset.state === 'lost'")?;
     world.start(Role::Server)?;
@@ -102,7 +102,7 @@ fn the_page_shows_addresses_as_they_move() -> Result<()> {
     Ok(())
 }
 
-/// Traffic, and what is dropped with its meaning; in light, in dark and on a phone.
+/// Checks that the page shows traffic, and drops with their meaning; in light and dark colours, and on a phone.
 fn show_traffic(world: &World, browser: &mut Browser) -> Result<()> {
     let load = world.load(Role::Client, Inner::V6)?;
     let scanner = &world.topology().scanner.netns;
@@ -119,14 +119,14 @@ fn show_traffic(world: &World, browser: &mut Browser) -> Result<()> {
     browser.look(1200, 1000, true)?;
     browser.wait_for("getComputedStyle(document.body).backgroundColor === 'rgb(14, 17, 22)'")?;
     browser.screenshot(&artefact("dark.png"))?;
-    // On a phone nothing is cut off at the side.
+    // On a phone the page is not wider than the screen.
     browser.look(390, 844, true)?;
     browser.wait_for("document.documentElement.scrollWidth <= 390")?;
     browser.screenshot(&artefact("phone.png"))?;
     Ok(())
 }
 
-/// By keyboard: the way past the header, then the button that stops what moves.
+/// Uses the keyboard: first the link that skips the header, then the button that pauses the page.
 fn use_keyboard(world: &World, browser: &mut Browser) -> Result<()> {
     browser.evaluate("document.activeElement.blur()")?;
     browser.press("Tab")?;
@@ -143,7 +143,7 @@ fn use_keyboard(world: &World, browser: &mut Browser) -> Result<()> {
     Ok(())
 }
 
-/// A request of a reader that takes nothing.
+/// Sends a request and never reads the answer.
 pub(super) fn absent_reader(token: &str) -> std::io::Result<TcpStream> {
     let mut stream = TcpStream::connect(PLACE)?;
     write!(stream, "GET /events HTTP/1.1\r\nHost: {PLACE}\r\nAuthorization: Bearer {token}\r\n\r\n")?;
@@ -158,7 +158,7 @@ fn readers_that_do_not_read_slow_nobody() -> Result<()> {
     let netns = world.netns(Role::Server);
     let readers =
         netns.enter(|| (0..64).map(|_| absent_reader(token)).collect::<std::io::Result<Vec<_>>>())??;
-    // The tunnel and the controller take no notice: slots go on being loaded, the control socket answers.
+    // Tunnel and controller are not affected: slots continue to be loaded, and the control socket answers.
     let slot = world.peer(Role::Server)?.slot;
     let report = world.netns(Role::Client).ping(world.end(Role::Server).v6.into(), 10)?;
     assert_eq!(report.received, 10);
@@ -166,7 +166,7 @@ fn readers_that_do_not_read_slow_nobody() -> Result<()> {
     let peer = world.peer(Role::Server)?;
     assert!(peer.slots_ahead >= 50, "{peer:?}");
     world.require_no_session_drops(&world.hosts())?;
-    // Some follow, others were told that there are too many; once they go, there is room.
+    // Some readers follow, others were refused because there are too many. Once they are gone, there is room again.
     drop(readers);
     wait_until("room for another reader", PATIENCE, || {
         let answer = netns.enter(|| {

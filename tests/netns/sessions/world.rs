@@ -44,7 +44,7 @@ impl Name for Role {
 pub(crate) type World = world::World<Role, Setup>;
 
 impl World {
-    /// Builds the network and correct configurations for a session between the server and each client; starts nothing.
+    /// Builds the network, and correct configurations for a session between the server and each client. Starts nothing.
     pub(crate) fn new(mode: &str, options: &TopologyOptions) -> Result<Self> {
         mtd_tests::require_root();
         let topology = Topology::standard(options)?;
@@ -64,7 +64,7 @@ impl World {
         Ok(Self::with_hosts(topology, setups, ()))
     }
 
-    /// The same, with every controller started and every session open.
+    /// Builds the same, starts every controller, and waits until every session is open.
     pub(crate) fn open(mode: &str, options: &TopologyOptions) -> Result<Self> {
         let mut world = Self::new(mode, options)?;
         world.start_all()?;
@@ -85,13 +85,13 @@ impl World {
         }
     }
 
-    /// The names of what mtd keeps for a host.
+    /// The instance of mtd on a host, which names its files and pins.
     pub(crate) fn instance(&self, role: Role) -> Result<Instance> {
         let host = self.host(role);
         Ok(host.netns.enter(|| Instance::of(&host.ifname))??)
     }
 
-    /// Starts a controller and kills it after `time`, however far it has come by then.
+    /// Starts a controller and kills it after `time`, at whatever stage of its start it is then.
     pub(crate) fn start_and_kill(&self, role: Role, time: Duration) -> Result<()> {
         let mut controller = self.setup(role).spawn(self.netns(role))?;
         thread::sleep(time);
@@ -107,7 +107,7 @@ impl World {
         let links = host.netns.run(&["link"])?;
         ensure!(!links.contains("mtd0"), "{links}");
         for folder in ["/run/mtd", "/sys/fs/bpf/mtd"] {
-            // The last instance takes the folder with it.
+            // The folder is removed together with the last instance.
             let Ok(entries) = fs::read_dir(folder) else { continue };
             for entry in entries {
                 let name = entry?.file_name().to_string_lossy().into_owned();
@@ -117,7 +117,7 @@ impl World {
         Ok(())
     }
 
-    /// Waits until every client and the server reach each other in both IP versions, and all sessions say they are open.
+    /// Waits until every client and the server reach each other in both IP versions, and all sessions are reported as open.
     pub(crate) fn wait_open(&self) -> Result<()> {
         for role in self.clients() {
             for address in self.end(Role::Server).addresses() {
@@ -132,7 +132,7 @@ impl World {
         Ok(())
     }
 
-    /// What the controller of a host has said since its start.
+    /// The log of a host's controller since its start.
     pub(crate) fn log(&self, role: Role) -> Result<String> {
         Ok(self.controller(role)?.process.log())
     }
@@ -143,7 +143,7 @@ impl World {
         peers.into_iter().next().with_context(|| format!("{role:?} has no peer"))
     }
 
-    /// What `mtd status` prints for people on a host.
+    /// The output of `mtd status` for people on a host.
     pub(crate) fn status_text(&self, role: Role) -> Result<String> {
         let output = self.controller(role)?.command(self.netns(role), &["status"])?;
         ensure!(answered(&output), "mtd status failed: {output:?}");
@@ -166,7 +166,7 @@ impl World {
         self.load_between(client, inner, |role, inner| Ok(self.address(role, inner)))
     }
 
-    /// Where connections between the client and the server can go: opened by either, in both IP versions.
+    /// The possible connections between the client and the server: opened by either end, in both IP versions.
     pub(crate) fn ways(&self) -> Vec<(&Netns, &Netns, IpAddr)> {
         let ends = [(Role::Client, Role::Server), (Role::Server, Role::Client)];
         let ways = ends.map(|(from, to)| {

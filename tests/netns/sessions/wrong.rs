@@ -1,4 +1,4 @@
-//! Configurations that do not fit together: nothing passes, and the operator is told why.
+//! Configurations that do not match: nothing passes, and the operator is told why.
 
 use anyhow::{Context as _, Result, ensure};
 use mtd::status::PeerState;
@@ -11,7 +11,7 @@ use super::world::{Inner, Role, World};
 
 const DEVICE: &str = "mtd0";
 
-/// Both ends send to addresses that the other never has.
+/// What both ends are told if each sends to addresses that the other never has.
 const UNKNOWN: Told = Told {
     from_prefix: Some("unknown_address"),
     dropped: "unknown_address",
@@ -21,9 +21,9 @@ const UNKNOWN: Told = Told {
 /// What an operator is told at one end.
 #[derive(Clone, Copy, Debug)]
 struct Told {
-    /// The reason counted for the peer, where packets come from its prefix as it is configured here.
+    /// The drop reason counted for the peer, if packets come from its prefix as it is configured here.
     from_prefix: Option<&'static str>,
-    /// The reason counted for the host; none where no packet comes at all.
+    /// The drop reason counted for the host; empty if no packet comes at all.
     dropped: &'static str,
     hint: &'static str,
 }
@@ -75,7 +75,7 @@ fn require_told(world: &World, role: Role, told: &Told) -> Result<()> {
         None => ensure!(peer.dropped_from_prefix.is_empty(), "counted for the peer"),
     }
     ensure!(peer.hint.as_ref().is_some_and(|hint| hint.contains(told.hint)), "the hint does not help");
-    // For people the same.
+    // The text for people says the same.
     let text = world.status_text(role)?.split_whitespace().collect::<Vec<_>>().join(" ");
     for wanted in ["waiting", "never", told.dropped, told.hint] {
         ensure!(text.contains(wanted), "{wanted:?} is not in {text}");
@@ -130,7 +130,7 @@ fn with_another_key_period_or_mode_nothing_passes_and_status_says_why() -> Resul
 
 #[test]
 fn with_seeds_exchanged_or_other_prefixes_nothing_passes_and_status_says_why() -> Result<()> {
-    // The peer is looked for where it is not: what it sends has the right addresses of ours, and a wrong one of its own.
+    // The peer's addresses are derived wrongly: packets from the peer have the right destination, but an unexpected source.
     let elsewhere = Told {
         from_prefix: None,
         dropped: "wrong_peer",
@@ -172,7 +172,7 @@ fn with_seeds_exchanged_or_other_prefixes_nothing_passes_and_status_says_why() -
     ])
 }
 
-/// On-link, nobody delivers packets for addresses that nobody has: what arrives is the question for them.
+/// On-link, packets to an address that nobody has are not delivered: only the neighbour solicitations for it arrive.
 #[test]
 fn on_link_with_another_key_solicitations_stay_unanswered_and_status_says_so() -> Result<()> {
     let asked = Told { from_prefix: None, dropped: "neighbour_dead", hint: "nothing has come from" };

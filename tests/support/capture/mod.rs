@@ -25,8 +25,8 @@ pub struct Frame {
     pub time_ns: u64,
     /// Whether the interface sent it (`PACKET_OUTGOING`); otherwise it came in.
     pub outgoing: bool,
-    /// Whether the kernel had left the transport checksum to the (virtual) hardware, so that the bytes here do not hold
-    /// it yet. So it is with most of what local sockets send over a bare veth.
+    /// Whether the kernel had left the transport checksum to the (virtual) hardware, so that it is not in these bytes yet.
+    /// That is the case for most packets that local sockets send over a bare veth.
     pub checksum_pending: bool,
     /// Length on the wire, bytes; larger than `data` when the snap length cut it.
     pub wire_len: usize,
@@ -52,7 +52,7 @@ impl Default for CaptureOptions {
     }
 }
 
-/// What a capture that has ended saw.
+/// The results of a capture that has ended.
 #[derive(Debug, Clone, Default)]
 pub struct CaptureReport {
     /// The kept frames in order of arrival; empty for a capture with a callback.
@@ -81,7 +81,7 @@ struct Shared {
 }
 
 impl Capture {
-    /// Starts to keep the frames of an interface. Frames from the return on are seen.
+    /// Starts to keep the frames of an interface. Every frame after this function has returned is seen.
     ///
     /// # Errors
     /// When there is no such interface, or without root.
@@ -139,7 +139,7 @@ impl Capture {
         found.ok_or_else(|| anyhow!("no frame of the wanted kind"))
     }
 
-    /// Takes in what the kernel has queued by now, ends, and reports.
+    /// Receives the frames that the kernel has queued so far, ends the capture, and reports.
     ///
     /// # Errors
     /// When receiving had failed.
@@ -193,11 +193,11 @@ impl Shared {
     }
 }
 
-/// Receives until told to stop and the queue is empty; returns the kernel's count of drops.
+/// Receives until a stop is requested and the queue is empty. Returns the kernel's count of drops.
 fn run(socket: &OwnedFd, snap_len: usize, shared: &Shared, mut sink: impl FnMut(&Frame)) -> Result<u64> {
     let mut frame = Frame::default();
     loop {
-        // Read before receiving: whatever was queued when the flag was set is still taken in.
+        // The flag is read before receiving, so that frames queued before it was set are still received.
         let stopping = shared.stop.load(Ordering::SeqCst);
         if receive::next_frame(socket, snap_len, stopping, &mut frame)
             .context("the capture cannot receive")?

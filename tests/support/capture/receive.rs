@@ -15,7 +15,7 @@ type ControlBuffer = [u64; 16];
 
 const ETHERNET_ADDRESSES: usize = 12;
 
-/// Large buffer, time stamps, auxiliary data, bounded waits.
+/// Sets the socket's options: large buffer, time stamps, auxiliary data, bounded waits.
 pub(super) fn configure(socket: &OwnedFd, buffer_bytes: usize) -> io::Result<()> {
     let bytes = libc::c_int::try_from(buffer_bytes).map_err(io::Error::other)?;
     let wait = libc::timeval { tv_sec: 0, tv_usec: WAIT_MICROSECONDS };
@@ -25,7 +25,7 @@ pub(super) fn configure(socket: &OwnedFd, buffer_bytes: usize) -> io::Result<()>
     set_option(socket, libc::SOL_PACKET, libc::PACKET_AUXDATA, 1_i32)
 }
 
-/// Receives into `frame`; false when none came in time (at once if `no_wait`).
+/// Receives into `frame`. Returns false if no frame came in time, or with `no_wait` if none is queued.
 pub(super) fn next_frame(
     socket: &OwnedFd,
     snap_len: usize,
@@ -75,7 +75,8 @@ pub(super) fn kernel_drops(socket: &OwnedFd) -> io::Result<u64> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(u64::from(statistics.tp_drops)) }
 }
 
-/// A wait that ended, a signal or an interface that went down are no failures.
+/// Returns false for an error that means only that there is no frame: the wait timed out, a signal came, or the interface
+/// went down.
 fn no_frame(error: io::Error) -> io::Result<bool> {
     match error.raw_os_error() {
         Some(libc::EAGAIN | libc::EINTR | libc::ENETDOWN) => Ok(false),
@@ -103,8 +104,8 @@ fn read_control(message: &libc::msghdr, frame: &mut Frame) {
 /// Copies the plain C structure that a control message carries.
 fn read_at<T: Copy>(data: *const u8) -> T {
     let mut value = MaybeUninit::<T>::uninit();
-    // SAFETY: the kernel put a whole `T` (fixed by level and type) at `data`; any bytes are a valid `T`, whose fields are
-    // integers.
+    // SAFETY: the kernel wrote a whole `T`, which level and type determine, at `data`; any bytes are a valid `T`, whose
+    // fields are integers.
     unsafe {
         std::ptr::copy_nonoverlapping(data, value.as_mut_ptr().cast::<u8>(), size_of::<T>());
         value.assume_init()

@@ -1,7 +1,7 @@
-//! What this process has made, written down for the next one in case it is killed.
+//! A list of what this process has made, so that the next process can clean up if this one is killed.
 //!
-//! A ledger is a file that its process keeps locked. Whoever can lock it knows that the process is dead, and may take
-//! away what it names.
+//! A ledger is a file that its process keeps locked. If another process can lock it, the owner is dead, and everything that
+//! the ledger names may be removed.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write as _};
@@ -12,12 +12,12 @@ use anyhow::{Context as _, Result};
 
 use super::{Namespace, remains};
 
-/// Where ledgers are.
+/// Folder of the ledgers.
 const FOLDER: &str = "/run";
 const PREFIX: &str = "mtdt-";
 const SUFFIX: &str = ".ledger";
 
-/// The ledger of this process. It stays on the disk when the process is killed, and goes when it is closed.
+/// The ledger of this process. The file remains if the process is killed, and is removed by [`Ledger::close`].
 #[derive(Debug)]
 pub(super) struct Ledger {
     file: File,
@@ -25,7 +25,7 @@ pub(super) struct Ledger {
 }
 
 impl Ledger {
-    /// A new one, empty.
+    /// Makes a new, empty ledger.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -34,14 +34,15 @@ impl Ledger {
             let file = tempfile::Builder::new().prefix(PREFIX).suffix(SUFFIX).tempfile_in(FOLDER);
             let (file, path) = file.context("no ledger")?.keep()?;
             file.lock()?;
-            // Before it was locked, another process may have taken it for one of the dead.
+            // Before it was locked, another process may have taken it for that of a dead process, and removed it.
             if file.metadata()?.nlink() > 0 {
                 return Ok(Self { file, path });
             }
         }
     }
 
-    /// Adds a namespace. What has gone again stays in the ledger: nothing else ever has that name and that cookie.
+    /// Adds a namespace. A namespace stays in the ledger after it was removed, which does no harm: no other namespace has
+    /// the same name and cookie.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -50,7 +51,7 @@ impl Ledger {
         self.file.write_all(line.as_bytes()).context("cannot write the ledger")
     }
 
-    /// Removes it.
+    /// Removes the ledger.
     ///
     /// # Errors
     /// When it cannot be removed.
@@ -59,11 +60,11 @@ impl Ledger {
     }
 }
 
-/// Takes away what processes that were killed have left. What cannot be removed is reported, and stays for the next
-/// time.
+/// Removes what killed processes have left. Whatever cannot be removed is reported, and stays in the ledger for the next
+/// attempt.
 ///
 /// # Errors
-/// When ledgers cannot be looked for.
+/// When the folder of the ledgers cannot be read.
 pub(crate) fn sweep() -> Result<()> {
     for entry in fs::read_dir(FOLDER)? {
         let path = entry?.path();
@@ -78,9 +79,9 @@ pub(crate) fn sweep() -> Result<()> {
     Ok(())
 }
 
-/// Takes away what a ledger names, and the ledger, if its process is dead.
+/// Removes everything that a ledger names, and the ledger itself, if its process is dead.
 fn settle(path: &Path) -> Result<()> {
-    // Its process may end, and remove it, at any time.
+    // The ledger may be gone: its process may end, and remove it, at any time.
     let Ok(file) = File::open(path) else { return Ok(()) };
     if file.try_lock().is_err() {
         return Ok(());
@@ -88,7 +89,7 @@ fn settle(path: &Path) -> Result<()> {
     for line in io::read_to_string(&file)?.lines() {
         let (name, cookie) = line.split_once(' ').context("a line without a cookie")?;
         let namespace = Namespace { name: name.to_owned(), cookie: cookie.parse()? };
-        // It may have gone, and a later process with the same number may have used the name again.
+        // The namespace may be gone, and a later process with the same process id may have used the name again.
         if namespace.exists() {
             namespace.remove()?;
         }

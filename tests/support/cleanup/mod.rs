@@ -1,7 +1,7 @@
-//! What this process has made and must take away again, whichever way it ends.
+//! Removing what this process has made, whichever way the process ends.
 //!
-//! Only what this process registered is ever touched, and what a process registered that was killed: a sweep by prefix does
-//! not exist, because another test process may be using what it would find.
+//! Only namespaces registered by this process, or by a process that was killed, are ever touched. There is no clean-up by
+//! name prefix, because another test process may be using what it would find.
 
 mod ledger;
 mod remains;
@@ -43,13 +43,13 @@ static MADE: Mutex<Made> = Mutex::new(Made { namespaces: BTreeMap::new(), ledger
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 static SIGNAL_PIPE: AtomicI32 = AtomicI32::new(-1);
 
-/// The namespaces that this process holds.
+/// The namespaces that this process has made and not removed yet.
 struct Made {
     /// Their cookies, by name.
     namespaces: BTreeMap<String, u64>,
-    /// There as long as there are namespaces.
+    /// The ledger, which exists as long as there are namespaces.
     ledger: Option<Ledger>,
-    /// Whether what others left has been taken away.
+    /// Whether the remains of killed processes have been removed.
     swept: bool,
 }
 
@@ -57,13 +57,13 @@ struct Made {
 #[derive(Debug)]
 struct Namespace {
     name: String,
-    /// The number that the kernel has given to it, and gives to no other until the next boot.
+    /// The kernel's number for the namespace, which no other gets until the next boot.
     cookie: u64,
 }
 
 /// Removes every namespace that this process still holds, after ending the processes inside.
 ///
-/// For ways out that run no destructors (`std::process::exit`). Returns the names that could not be removed.
+/// For exits that run no destructors (`std::process::exit`). Returns the names that could not be removed.
 pub fn remove_all() -> Vec<String> {
     let names: Vec<String> = made().namespaces.keys().cloned().collect();
     names.into_iter().filter(|name| remove_namespace(name).is_err()).collect()
@@ -95,10 +95,10 @@ pub fn interrupted() -> bool {
     INTERRUPTED.load(Ordering::SeqCst)
 }
 
-/// Notes a namespace of ours; the first time, what killed processes left is taken away.
+/// Registers a namespace that this process has made. The first call also removes what killed processes have left.
 ///
 /// # Errors
-/// When it cannot be noted where the next process would find it.
+/// When the namespace cannot be written to the ledger.
 pub(crate) fn register_namespace(name: &str, cookie: u64) -> Result<()> {
     let mut made = made();
     made.namespaces.insert(name.to_owned(), cookie);
@@ -112,8 +112,8 @@ pub(crate) fn register_namespace(name: &str, cookie: u64) -> Result<()> {
     Ok(())
 }
 
-/// Ends the processes in a namespace of ours, removes what mtd has pinned for it, and deletes it. A second call for a name
-/// does nothing.
+/// Ends the processes in a registered namespace, removes what mtd has pinned for it, and deletes it. A second call for a
+/// name does nothing.
 pub(crate) fn remove_namespace(name: &str) -> Result<()> {
     let Some(cookie) = made().namespaces.remove(name) else { return Ok(()) };
     Namespace { name: name.to_owned(), cookie }.remove()?;
@@ -129,14 +129,14 @@ fn made() -> MutexGuard<'static, Made> {
 }
 
 impl Namespace {
-    /// Whether the name still means it.
+    /// Whether the name still stands for this namespace.
     fn exists(&self) -> bool {
-        // None of that name, or one that is just being deleted.
+        // Without a handle, there is no namespace of that name, or it is just being deleted.
         let Ok(handle) = File::open(Path::new(netns::HANDLES).join(&self.name)) else { return false };
         netns::cookie(&handle.into()).is_ok_and(|cookie| cookie == self.cookie)
     }
 
-    /// Every step is taken, whatever became of the one before.
+    /// Removes the namespace. Every step is tried, even if an earlier one failed.
     fn remove(&self) -> Result<()> {
         let ended = end_processes(&self.name);
         let removed = remains::remove(self.cookie);
@@ -148,7 +148,7 @@ impl Namespace {
     }
 }
 
-/// SIGTERM first, so that a controller can take its pins away; SIGKILL for what is left after the grace period.
+/// Sends SIGTERM first, so that a controller can remove its pins, and SIGKILL to processes left after the grace period.
 fn end_processes(namespace: &str) -> Result<()> {
     let stages = [(Signal::SIGTERM, TERMINATE_GRACE), (Signal::SIGKILL, KILL_GRACE)];
     for (signal, grace) in stages {
@@ -172,7 +172,7 @@ fn end_processes(namespace: &str) -> Result<()> {
     Ok(())
 }
 
-/// Processes whose main thread is in the namespace, this one left out. Zombies have no namespace and are not listed.
+/// Processes whose main thread is in the namespace, except this process. Zombies have no namespace and are not listed.
 fn processes_in(namespace: &str) -> Result<Vec<Pid>> {
     let mut list = Command::new("ip");
     list.args(["netns", "pids", namespace]);
@@ -184,7 +184,7 @@ fn processes_in(namespace: &str) -> Result<Vec<Pid>> {
     Ok(pids.into_iter().filter(|&pid| pid != own).collect())
 }
 
-/// The handler must find the descriptor open for the rest of the process's life.
+/// Keeps the descriptor open for the rest of the process's life, since the signal handler may use it at any time.
 fn leak(descriptor: OwnedFd) -> RawFd {
     let raw = descriptor.as_raw_fd();
     std::mem::forget(descriptor);

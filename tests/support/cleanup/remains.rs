@@ -1,4 +1,4 @@
-//! What mtd leaves outside of network namespaces: pins and run-time files.
+//! Files of mtd that are not part of a network namespace: pins and run-time files.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -28,10 +28,10 @@ pub(crate) fn of_namespace(cookie: u64) -> io::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// Removes them.
+/// Removes those pins and files.
 ///
 /// # Errors
-/// When one stays; the others are removed all the same.
+/// When one cannot be removed; the others are removed nevertheless.
 pub(super) fn remove(cookie: u64) -> io::Result<()> {
     let mut outcome = Ok(());
     for path in of_namespace(cookie)? {
@@ -44,7 +44,7 @@ pub(super) fn remove(cookie: u64) -> io::Result<()> {
     outcome
 }
 
-/// `INTERFACE@COOKIE`, and maybe a suffix.
+/// Whether the name is `INTERFACE@COOKIE`, possibly with a suffix.
 fn is_named_after(name: &str, cookie: u64) -> bool {
     let Some((_, tag)) = name.rsplit_once('@') else { return false };
     let number = tag.split('.').next().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Builders of whole Ethernet frames with right lengths and checksums.
+//! Builders of whole Ethernet frames with correct lengths and checksums.
 
 use std::net::Ipv6Addr;
 
@@ -47,11 +47,11 @@ impl Path {
         }
     }
 
-    /// The frame of an upper-layer packet; `checksum_at` is where in `segment` its checksum (zero so far) belongs.
+    /// The frame of an upper-layer packet. `checksum_at` is the offset in `segment` of its checksum, which is zero so far.
     fn frame(&self, protocol: u8, mut segment: Vec<u8>, checksum_at: usize) -> Vec<u8> {
         let mut sum = checksum(self.source, self.destination, protocol, &segment);
         if protocol == PROTOCOL_UDP && sum == 0 {
-            // RFC 768: zero would mean that there is none.
+            // RFC 768: zero would mean that there is no checksum.
             sum = 0xffff;
         }
         segment[checksum_at..checksum_at + 2].copy_from_slice(&sum.to_be_bytes());
@@ -101,8 +101,8 @@ pub fn echo_request(path: &Path, identifier: u16, sequence: u16, payload: &[u8])
     path.frame(PROTOCOL_ICMPV6, segment, 2)
 }
 
-/// An ICMPv6 error of this type (RFC 4443) about the packet in the frame `about`; `detail` is what follows the checksum,
-/// the MTU in a Packet Too Big.
+/// An ICMPv6 error of type `kind` (RFC 4443) about the packet in the frame `about`. `detail` is the field after the
+/// checksum: in a Packet Too Big, the MTU.
 pub fn icmpv6_error(path: &Path, kind: u8, detail: u32, about: &[u8]) -> Vec<u8> {
     let mut segment = vec![kind, 0, 0, 0];
     segment.extend_from_slice(&detail.to_be_bytes());
@@ -112,8 +112,8 @@ pub fn icmpv6_error(path: &Path, kind: u8, detail: u32, about: &[u8]) -> Vec<u8>
 
 /// A neighbour solicitation (RFC 4861) with a source link-layer option and hop limit 255.
 ///
-/// With `to` the address of a neighbour it is unicast to the target, otherwise it goes to the solicited-node multicast
-/// address.
+/// If `to` is the MAC address of a neighbour, the packet is unicast to the target; otherwise it goes to the solicited-node
+/// multicast address.
 pub fn neighbour_solicitation(
     source_mac: [u8; 6],
     source: Ipv6Addr,
@@ -132,7 +132,7 @@ pub fn neighbour_solicitation(
     path.frame(PROTOCOL_ICMPV6, segment, 2)
 }
 
-/// RFC 4291 section 2.7.1 and RFC 2464 section 7.
+/// The solicited-node multicast address (RFC 4291 section 2.7.1) and its MAC address (RFC 2464 section 7).
 fn solicited_node(target: Ipv6Addr) -> ([u8; 6], Ipv6Addr) {
     let [.., a, b, c] = target.octets();
     let group = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00 | u16::from(a), u16::from_be_bytes([b, c]));

@@ -1,6 +1,6 @@
 //! Packets as plain bytes: builders ([`build`]), changes of form ([`reshape`]) and a parsed view ([`parse`]).
 //!
-//! Written against the RFCs and not with mtd's own code, so that the two can disagree.
+//! This is written after the RFCs, without mtd's own code, so that it does not repeat mistakes of that code.
 
 use std::net::Ipv6Addr;
 
@@ -26,8 +26,8 @@ const PROTOCOL_TCP: u8 = 6;
 const PROTOCOL_UDP: u8 = 17;
 const PROTOCOL_ICMPV6: u8 = 58;
 
-/// The Internet checksum (RFC 1071) of an upper-layer packet with the IPv6 pseudo-header (RFC 8200 section 8.1), the
-/// checksum field included as it is: 0 over a packet whose checksum is right.
+/// The Internet checksum (RFC 1071) of an upper-layer packet with the IPv6 pseudo-header (RFC 8200 section 8.1). The
+/// checksum field is included as it is, so that the result is 0 for a packet with a correct checksum.
 fn checksum(source: Ipv6Addr, destination: Ipv6Addr, protocol: u8, segment: &[u8]) -> u16 {
     let [l0, l1, l2, l3] = (segment.len() as u32).to_be_bytes();
     let tail = [l0, l1, l2, l3, 0, 0, 0, protocol];

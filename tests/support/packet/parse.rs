@@ -21,17 +21,17 @@ pub struct Outer<'a> {
     pub flow_label: u32,
     /// Traffic class: DSCP in the upper six bits, ECN in the lower two.
     pub traffic_class: u8,
-    /// UDP checksum as it is in the packet.
+    /// UDP checksum field of the packet.
     pub checksum: u16,
-    /// What follows the UDP header.
+    /// The bytes after the UDP header.
     pub payload: &'a [u8],
     /// UDP header and payload.
     segment: &'a [u8],
 }
 
 impl<'a> Outer<'a> {
-    /// The view of an Ethernet frame; `None` unless it is a whole UDP packet right after a fixed IPv6 header, without
-    /// VLAN tag, and both length fields agree. Bytes behind the packet (Ethernet padding) are ignored.
+    /// The view of an Ethernet frame. `None` unless it is a whole UDP packet directly after a fixed IPv6 header, without a
+    /// VLAN tag, whose length fields agree. Bytes after the packet (Ethernet padding) are ignored.
     pub fn parse(frame: &'a [u8]) -> Option<Self> {
         let (ethernet, packet) = frame.split_at_checked(ETHERNET_LEN)?;
         let (header, rest) = packet.split_at_checked(IPV6_LEN)?;
@@ -59,13 +59,13 @@ impl<'a> Outer<'a> {
         })
     }
 
-    /// Whether the UDP checksum is there (IPv6 demands one) and right.
+    /// Whether there is a UDP checksum, as IPv6 requires, and it is correct.
     pub fn checksum_is_right(&self) -> bool {
         self.checksum != 0 && checksum(self.source, self.destination, PROTOCOL_UDP, self.segment) == 0
     }
 }
 
-/// Whether the UDP checksum of a frame is right; `None` when [`Outer::parse`] does not take it.
+/// Whether the UDP checksum of a frame is correct. `None` if [`Outer::parse`] returns none.
 pub fn udp_checksum_is_right(frame: &[u8]) -> Option<bool> {
     Outer::parse(frame).map(|outer| outer.checksum_is_right())
 }

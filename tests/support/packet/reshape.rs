@@ -1,8 +1,8 @@
-//! Other forms of a frame: VLAN tag, extension headers, fragments. Upper-layer checksums stay right, because the
-//! pseudo-header does not cover what is added.
+//! Other forms of a frame: with a VLAN tag, with extension headers, in fragments. Upper-layer checksums stay correct,
+//! because the pseudo-header does not cover what is added.
 //!
-//! All of these take an Ethernet frame of a plain IPv6 packet as the builders make it, and panic on one that is shorter
-//! than its headers.
+//! All functions take an Ethernet frame with a plain IPv6 packet, as the builders make it. They panic if it is shorter than
+//! its headers.
 
 use super::{ETHERNET_LEN, IPV6_LEN};
 
@@ -22,8 +22,8 @@ pub fn with_vlan_tag(frame: &[u8], vlan: u16) -> Vec<u8> {
     [&frame[..12], &[0x81, 0x00, v0, v1], &frame[12..]].concat()
 }
 
-/// The frame with an options header ([`HOP_BY_HOP`] or [`DESTINATION_OPTIONS`]) of 8 bytes, all padding, between the
-/// IPv6 header and what followed it.
+/// The frame with an options header ([`HOP_BY_HOP`] or [`DESTINATION_OPTIONS`]) of 8 bytes, all padding, directly after the
+/// IPv6 header.
 pub fn with_extension_header(frame: &[u8], kind: u8) -> Vec<u8> {
     // Next header, length 0 (8 bytes), then a PadN option of 6 bytes.
     insert_header(frame, kind, [frame[NEXT_HEADER_AT], 0, 1, 4, 0, 0, 0, 0])

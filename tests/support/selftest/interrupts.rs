@@ -1,4 +1,5 @@
-//! The handler takes over the whole process, so it is tried in a child: this test binary, told to run one test.
+//! The interrupt handler takes over the whole process, so it is tested in a child process: this test program, running one
+//! test.
 
 use std::process::Command;
 use std::thread::sleep;

@@ -47,7 +47,7 @@ fn a_process_that_ignores_sigterm_is_killed_with_its_namespace() {
     let netns = Netns::new("stubborn").unwrap();
     let mut shell = netns.command("sh").unwrap();
     let mut inside = shell.args(["-c", "trap '' TERM; while :; do sleep 0.1; done"]).spawn().unwrap();
-    // The shell has its trap once it has a child.
+    // As soon as the shell has a child, its trap is set.
     crate::wait_until("the shell's loop", Duration::from_secs(5), || Ok(netns_pids(&netns).len() == 2))
         .unwrap();
     drop(netns);
@@ -87,7 +87,7 @@ fn sysctls_are_those_of_the_namespace() {
     assert_eq!(one.sysctl(KEY).unwrap(), "77");
     assert_eq!(other.sysctl(KEY).unwrap(), "64");
     assert_eq!(fs::read_to_string(format!("/proc/sys/{KEY}")).unwrap(), host);
-    // Entries of interfaces that exist in this namespace only.
+    // Sysctls of an interface that exists in this namespace only.
     one.run(&["link", "add", "only-here", "type", "bridge"]).unwrap();
     one.set_sysctl("net/ipv6/conf/only-here/accept_ra", "0").unwrap();
     assert!(other.sysctl("net/ipv6/conf/only-here/accept_ra").is_err());
@@ -149,7 +149,7 @@ fn offloads_are_read_and_switched() {
     assert!(netns.offload(ifname, "nonesuch").is_err());
 }
 
-/// Packets for every host's protected prefix reach its cable, found in the way that the mode says.
+/// Packets for every host's protected prefix reach its cable, by a route or by neighbour discovery, as the mode says.
 #[test]
 fn protected_prefixes_are_delivered_in_both_modes() {
     require_root();
@@ -180,7 +180,7 @@ fn check_delivery(topology: &Topology, delivery: Delivery, host: &crate::topolog
     let target = Ipv6Addr::from(u128::from(host.prefix.network()) | 0x1234_5678);
     assert!(host.prefix.contains(&target));
     let tap = Capture::start(&topology.router, &host.tap_ifname, &CaptureOptions::default()).unwrap();
-    // Through the router for the clients; from its own segment for the server.
+    // The clients' prefixes are reached through the router, the server's from the server's own segment.
     let (scanner, server) = (&topology.scanner, &topology.server);
     let host_mac = Interface::resolve(&host.netns, &host.ifname).unwrap().mac;
     let router = Interface::resolve(&topology.router, &server.gateway_ifname).unwrap();

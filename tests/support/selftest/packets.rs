@@ -1,4 +1,4 @@
-//! The builders against etherparse as an independent reading.
+//! Checks the packet builders with etherparse as an independent parser.
 
 use std::net::Ipv6Addr;
 
@@ -50,7 +50,8 @@ fn the_checksum_check_sees_every_flipped_bit_that_it_covers() {
         for bit in 0..8 {
             let mut changed = frame.clone();
             changed[at] ^= 1 << bit;
-            // Addresses, ports, checksum and payload; the length fields make the parser refuse.
+            // A changed bit in addresses, ports, checksum or payload breaks the checksum; one in a length field makes the
+            // parser refuse.
             let covered = at >= 22 && !(58..60).contains(&at);
             if covered {
                 assert_eq!(udp_checksum_is_right(&changed), Some(false), "byte {at} bit {bit}");
@@ -64,7 +65,7 @@ fn the_checksum_check_sees_every_flipped_bit_that_it_covers() {
 
 #[test]
 fn a_udp_checksum_of_zero_is_sent_as_ones() {
-    // The two payload bytes that make the sum come out as zero.
+    // The two payload bytes with which the sum is zero.
     let probe = udp(&path(), 7, 7, &[0, 0]);
     let payload = Outer::parse(&probe).unwrap().checksum.to_be_bytes();
     let frame = udp(&path(), 7, 7, &payload);

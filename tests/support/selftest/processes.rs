@@ -47,7 +47,7 @@ fn the_last_line_before_the_end_is_found() {
 
 #[test]
 fn signals_end_it_as_asked() {
-    // Not SIGINT: a shell cannot trap what was ignored when it started, as in a job in the background.
+    // Not SIGINT: a shell cannot trap a signal that was ignored when it started, as SIGINT is for background jobs.
     let mut polite = shell("trap 'exit 7' USR1; echo up; while :; do sleep 0.01; done");
     polite.wait_for_line("up", SECONDS).unwrap();
     assert_eq!(polite.terminate(Signal::SIGUSR1, SECONDS).unwrap().code(), Some(7));

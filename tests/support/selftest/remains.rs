@@ -1,4 +1,4 @@
-//! What mtd leaves outside of the namespaces of tests goes with those.
+//! What mtd leaves outside of the tests' namespaces is removed together with the namespaces.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -26,7 +26,7 @@ fn attached() -> (Topology, Setup) {
     (topology, setup)
 }
 
-/// What there is of mtd for a server.
+/// The pins and files of mtd that exist for the server.
 fn remains(topology: &Topology) -> Vec<PathBuf> {
     of_namespace(topology.server.netns.cookie().unwrap()).unwrap()
 }
@@ -37,7 +37,7 @@ fn pins_go_with_their_namespace_even_in_a_panic() {
     let mut cookie = 0;
     let result = catch_unwind(AssertUnwindSafe(|| {
         let (topology, setup) = attached();
-        // One that is killed leaves more: lock, socket.
+        // A killed controller leaves more behind: lock and socket.
         let mut controller = setup.start(&topology.server.netns).unwrap();
         controller.process.kill().unwrap();
         cookie = topology.server.netns.cookie().unwrap();
@@ -59,7 +59,7 @@ fn child() {
     sleep(SECONDS);
 }
 
-/// A child that runs, and what it has made.
+/// A running child process, and what it has made.
 struct Run {
     child: Running,
     namespace: String,
@@ -78,7 +78,7 @@ impl Run {
         Self { child, namespace, cookie, controller: PathBuf::from("/proc").join(words[2]) }
     }
 
-    /// Whether namespace, pins and controller are there. A process that nobody has waited for yet has no program.
+    /// Whether namespace, pins and controller exist. A process that has ended but was not reaped counts as gone.
     fn is_there(&self) -> [bool; 3] {
         let pinned = !of_namespace(self.cookie).unwrap().is_empty();
         [exists(&self.namespace), pinned, self.controller.join("exe").read_link().is_ok()]

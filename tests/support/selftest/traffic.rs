@@ -98,7 +98,7 @@ fn ipv4_is_carried_as_well() {
     assert!(udp.lost == 0 && udp.received > 300, "{udp:?}");
 }
 
-/// The generators must be able to see what goes wrong.
+/// The generators must notice when something goes wrong.
 #[test]
 fn an_outage_shows_as_loss_and_stall_but_breaks_no_connection() {
     let topology = standard();
@@ -133,7 +133,7 @@ fn replayed_and_changed_packets_are_told_apart() {
     let path =
         Path::new(injector.interface().mac, server.mac, topology.scanner.address, topology.server.address);
     let again = |payload: &[u8]| injector.send(&udp(&path, 9, original.destination_port, payload)).unwrap();
-    // The stream has moved on, so that the copies are late.
+    // The stream has continued, so that the copies are late.
     wait_until("a later packet", SECONDS, || Ok(stream.counters().received() > 3)).unwrap();
     again(original.payload);
     again(original.payload);
@@ -169,7 +169,7 @@ fn a_generator_ends_by_itself_and_refuses_nonsense() {
     assert!(
         TcpFlow::start(client, host, &TcpOptions { bytes_per_second: 0, ..TcpOptions::to(server) }).is_err()
     );
-    // An address that the receiver does not have.
+    // Sends to an address that the receiver does not have.
     let elsewhere = IpAddr::V6(topology.client.address);
     assert!(UdpStream::start(client, host, &UdpOptions::to(elsewhere)).is_err());
     assert!(TcpFlow::start(client, host, &TcpOptions::to(elsewhere)).is_err());

@@ -12,17 +12,18 @@ use crate::packet::{ETHERNET_LEN, IPV6_LEN, Path, echo_request};
 const ICMPV6: u8 = 58;
 const ECHO_REPLY: u8 = 129;
 
-/// Requests sent at once, and how long before the next ones: no more than the queues of the cables hold.
+/// How many requests are sent at once, and the pause before the next ones, so that the queues of the cables do not
+/// overflow.
 const BURST: usize = 32;
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// What one client asked, and what it was answered.
+/// A client's request, and the answers to it.
 #[derive(Default)]
 pub(super) struct Echo {
     /// The upper-layer part of the request.
     asked: Option<Vec<u8>>,
     answers: u64,
-    /// Inner packets that are no answer to what was asked.
+    /// Inner packets that are not the answer to the request.
     others: u64,
 }
 
@@ -33,7 +34,7 @@ impl Echo {
             let asked = self.asked.as_ref()?;
             let (header, reply) = inner.split_at_checked(IPV6_LEN)?;
             let addresses = header[8..24] == server.to_map()[0] && header[24..40] == own.to_map()[0];
-            // All but the checksum is as it was sent.
+            // The answer is the same as the request, except for type and checksum.
             Some(
                 addresses
                     && header[6] == ICMPV6
@@ -68,7 +69,7 @@ impl Swarm {
                 entry.filter(|entry| carries(&entry.session)).context("a client without a session")?;
             transmit(&self.socket, &entry.seal(&inner, now).context("the request is too long")?)?;
             if n % BURST == BURST - 1 {
-                // Takes the answers meanwhile.
+                // Answers are received during the pause.
                 let pause = std::time::Instant::now() + PAUSE;
                 self.run_until(timeout, |_| std::time::Instant::now() >= pause)?;
             }

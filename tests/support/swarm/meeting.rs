@@ -1,4 +1,4 @@
-//! Where a swarm meets its server: a private DHT, and the server with all clients registered.
+//! The rendezvous of a swarm and its server: a private DHT, and the server with all clients registered.
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -22,10 +22,10 @@ pub const WINDOW: Duration = Duration::from_mins(15);
 pub const NODES: u32 = 20;
 const FIRST_NODE: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
 
-/// How often the server is asked how far it is: the answer is work for it.
+/// How often the server is asked for its progress. Answering costs it time.
 const POLL: Duration = Duration::from_millis(200);
 
-/// A private DHT, and a server that does not run yet. Fields are dropped in order.
+/// A private DHT, and a server that is not running yet. Fields are dropped in order.
 pub struct Meeting {
     setup: Setup,
     dht: PrivateDht,
@@ -34,14 +34,14 @@ pub struct Meeting {
     clients: Vec<SecretKey>,
 }
 
-/// What it took to publish for all clients.
+/// The cost of publishing for all clients.
 #[derive(Clone, Copy, Debug)]
 pub struct Publication {
-    /// From the server's start to the last one.
+    /// From the server's start to the last publication.
     pub wall: Duration,
     /// Processor time of the server in that time: its start, reading the registry, sealing, the DHT.
     pub server: Duration,
-    /// Attempts that failed, and were made again.
+    /// Attempts that failed and were repeated.
     pub failed: u64,
 }
 
@@ -61,7 +61,7 @@ impl Meeting {
         Ok(Self { setup, dht, topology, identity, clients })
     }
 
-    /// Makes the server's clock say that a window has just begun: later on, it would publish for the next one too.
+    /// Sets the server's clock to the beginning of a window. Later in a window, it would publish for the next one too.
     ///
     /// # Errors
     /// When the clock cannot be set.
@@ -70,10 +70,10 @@ impl Meeting {
         self.setup.set_clock(-i64::try_from(now % WINDOW.as_nanos())?)
     }
 
-    /// Ends some nodes of the DHT, which the server will ask all the same.
+    /// Ends some nodes of the DHT. The server still tries to ask them.
     ///
     /// # Errors
-    /// When one goes on answering.
+    /// When a node continues to answer.
     pub fn lose_nodes(&mut self, count: usize) -> Result<()> {
         self.dht.kill(count)
     }
@@ -98,11 +98,11 @@ impl Meeting {
         &self.clients
     }
 
-    /// Starts the server and waits until it has published for all clients; the first time, it does so as fast as it
-    /// can.
+    /// Starts the server and waits until it has published for all clients. The first publication is as fast as the server
+    /// can make it.
     ///
     /// # Errors
-    /// When it has not in time.
+    /// When that is not finished in time.
     pub fn publish(&self, timeout: Duration) -> Result<(Controller, Publication)> {
         let start = Instant::now();
         let netns = &self.topology.server.netns;
@@ -121,7 +121,7 @@ impl Meeting {
     }
 }
 
-/// A server's configuration with all clients registered in its folder.
+/// A server's configuration, with all clients registered in the server's folder.
 fn register(host: &Host, identity: &SecretKey, clients: &[SecretKey], bootstrap: &[String]) -> Result<Setup> {
     let setup = Setup::new(host, &End::new(0, host), Delivery::Routed)?;
     let (key, folder) = (setup.folder().join("server.key"), setup.folder().join("clients"));
@@ -131,7 +131,7 @@ fn register(host: &Host, identity: &SecretKey, clients: &[SecretKey], bootstrap:
     for (n, client) in clients.iter().enumerate() {
         fs::write(folder.join(format!("client{n}.pub")), format!("{}\n", client.public()))?;
     }
-    // Two sessions a client: what the renewal of keys needs. Handshakes as many as come.
+    // Renewing keys needs two sessions for each client. The limit of handshakes is so high that it has no effect.
     let most = 2 * clients.len();
     Ok(setup
         .with_line(&format!("private_key_file = \"{}\"\nmax_sessions = {most}", key.display()))

@@ -1,6 +1,6 @@
-//! Many clients in one process. Each is the library's own machine, with a key and a prefix of its own; time, clocks and
-//! packets are real, and the other end is a real server. Only what the programs and maps of a client's host would do is
-//! done here: sealing, opening, and finding the session that a packet belongs to.
+//! Many clients in one process. Each is the library's client machine with a key and a prefix of its own; time, clocks and
+//! packets are real, and the other end is a real server. Only the work of the programs and maps of a client's host is done
+//! here: sealing, opening, and finding the session to which a packet belongs.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{Ipv6Addr, SocketAddrV6};
@@ -37,10 +37,10 @@ mod scene;
 pub use meeting::{Meeting, NODES, Publication, WINDOW};
 pub use scene::{Costs, Scene, map_bytes};
 
-/// How often every machine is told the time. A controller does it as often.
+/// How often every machine is told the time: as often as in a controller.
 const POLL: Duration = Duration::from_millis(100);
 
-/// Clients in one /48: as many as there are /64 in it.
+/// Maximum number of clients in one /48: the number of its /64 prefixes.
 const MOST: usize = 1 << 16;
 
 /// The clients, all in one namespace.
@@ -51,7 +51,7 @@ pub struct Swarm {
     capture: Capture,
     polled: Instant,
     started: Option<Instant>,
-    /// Packets to the clients that belong to none of their sessions: late copies of answers.
+    /// Packets to the clients that belong to none of their sessions, such as late copies of answers.
     strays: u64,
 }
 
@@ -64,7 +64,7 @@ struct Member {
     echo: echo::Echo,
 }
 
-/// What maps and programs keep.
+/// The state of a session that maps and programs would keep.
 #[derive(Default)]
 struct Tables {
     entries: BTreeMap<SessionId, Entry>,
@@ -94,7 +94,8 @@ impl Entry {
         packet::seal(&self.session, &packet::Path { slot: number, local, remote }, self.sequence, inner)
     }
 
-    /// Opens a packet as the receive program does: if it came in a live slot, between its endpoints, for the first time.
+    /// Opens a packet as the receive program does: only if it comes in a live slot, between that slot's endpoints, and for
+    /// the first time.
     fn open(
         &mut self,
         source: Endpoint,
@@ -114,12 +115,12 @@ impl Entry {
 }
 
 impl Swarm {
-    /// Clients with these keys in a namespace to whose interface packets for `site` (a /48) are routed: client number n
-    /// has the n-th /64 of it. They know the server's public key and the introductions that they are given here, by
-    /// window, and nothing else.
+    /// Makes clients with these keys in a namespace to whose interface packets for `site` (a /48) are routed. Client number
+    /// n has the n-th /64 of the site. The clients know only the server's public key and the introductions that are given
+    /// here, by window.
     ///
     /// # Errors
-    /// Without root, when a key is of no use, or the site too small.
+    /// Without root, when a key cannot be used, or the site is too small.
     pub fn new(
         netns: &Netns,
         ifname: &str,
@@ -166,11 +167,11 @@ impl Swarm {
         })
     }
 
-    /// All clients begin at once; returns when each has a session through which something came, with the time that this
-    /// took.
+    /// Connects all clients at once, and returns when each has received something through its session. Returns the time
+    /// that this took.
     ///
     /// # Errors
-    /// When one of them has none in time, or had to begin anew.
+    /// When a client has no session in time, or had to repeat its handshake.
     pub fn connect(&mut self, timeout: Duration) -> Result<Duration> {
         let start = Instant::now();
         self.started = Some(start);
@@ -202,7 +203,7 @@ impl Swarm {
         self.strays
     }
 
-    /// Ends the capture; returns how many packets it lost, which the clients then did not get.
+    /// Ends the capture. Returns how many packets the capture lost, which therefore did not reach the clients.
     ///
     /// # Errors
     /// When it had failed.
@@ -210,11 +211,11 @@ impl Swarm {
         Ok(self.capture.stop()?.kernel_drops)
     }
 
-    /// Takes packets and polls the machines until `done`.
+    /// Receives packets and polls the machines until `done`.
     fn run_until(&mut self, timeout: Duration, mut done: impl FnMut(&Self) -> bool) -> Result<()> {
         let deadline = Instant::now() + timeout;
         loop {
-            // Whatever there is, but the machines have to be told the time as well.
+            // A limited number of packets, because the machines have to be told the time as well.
             for _ in 0..64 {
                 match self.frames.recv_timeout(Duration::from_millis(1)) {
                     Ok(packet) => self.deliver(&packet)?,
@@ -242,7 +243,7 @@ impl Swarm {
         Ok(())
     }
 
-    /// A packet for one of the clients' prefixes.
+    /// Handles a packet to one of the clients' prefixes.
     fn deliver(&mut self, packet: &[u8]) -> Result<()> {
         let end = |at: usize, port: usize| Endpoint {
             address: std::array::from_fn(|n| packet[at + n]),
@@ -274,7 +275,7 @@ impl Swarm {
         self.act(n, now)
     }
 
-    /// Carries out what a machine asks for.
+    /// Carries out the actions of a machine.
     fn act(&mut self, n: usize, now: Reading) -> Result<()> {
         let Some(member) = self.members.get_mut(n) else { return Ok(()) };
         while let Some(action) = member.machine.next_action() {
@@ -323,7 +324,7 @@ impl Swarm {
     }
 }
 
-/// The UDP packet in a frame that came in for the site, from the IPv6 header on.
+/// The UDP packet, from the IPv6 header on, in a received frame whose destination is in the site.
 fn to_site(frame: &Frame, site: Ipv6Net) -> Option<&[u8]> {
     let (ethernet, packet) = frame.data.split_at_checked(ETHERNET_LEN)?;
     let destination: [u8; 16] = packet.get(24..40)?.try_into().ok()?;

@@ -1,4 +1,4 @@
-//! A swarm that meets a real server, and what it costs.
+//! A swarm that connects to a real server, and the cost of that.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -26,16 +26,16 @@ use crate::netns::Netns;
 /// Addresses of the clients, a /64 each.
 const SITE: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xca11, 0, 0, 0, 0, 0);
 
-/// Searches under way at a time: with more, answers are lost and everything gets slower.
+/// Maximum number of searches at a time. With more, answers are lost and everything gets slower.
 const SEARCHES: usize = 8;
 
 /// How long publishing and fetching may take.
 const MEETING: Duration = Duration::from_mins(1);
-/// How long the handshakes may take. Without trouble it is seconds.
+/// How long the handshakes may take. Normally they take seconds.
 const CONNECTING: Duration = Duration::from_secs(30);
 const ECHO: Duration = Duration::from_secs(10);
 
-/// A server whose introduction every client has, before the first handshake. Fields are dropped in order.
+/// A server and its clients before the first handshake; each client has its introduction. Fields are dropped in order.
 pub struct Scene {
     swarm: Swarm,
     server: Controller,
@@ -56,20 +56,20 @@ pub struct Costs {
     pub server: Duration,
     /// Handshakes a second of one core of the server.
     pub per_second_core: f64,
-    /// Memory of the kernel's maps for each session that there is room for.
+    /// Memory of the kernel's maps for each session for which there is room.
     pub kernel_bytes_per_session: f64,
     /// Memory of the kernel's maps that does not depend on the number of sessions.
     pub kernel_bytes_fixed: u64,
-    /// Growth of the server's process for each session: allocated memory, including what the allocator holds back.
+    /// Growth of the server's process for each session: allocated memory, including free memory that the allocator keeps.
     pub controller_bytes_per_session: f64,
-    /// Half of the clients had a session after this time.
+    /// The time after which half of the clients had a session.
     pub median: Duration,
-    /// Packets to the clients that belonged to no session: late copies of answers.
+    /// Packets to the clients that belonged to no session, such as late copies of answers.
     pub strays: u64,
 }
 
 impl Scene {
-    /// Registers so many clients at a server, starts it, and waits until it has published; then every client fetches
+    /// Registers this number of clients at a server, starts it, and waits until it has published. Then every client fetches
     /// its introduction.
     ///
     /// # Errors
@@ -91,10 +91,10 @@ impl Scene {
         Ok(Self { swarm, server, meeting, clients, publication: publication.wall, fetching })
     }
 
-    /// All clients connect at once, and each exchanges an ordinary packet with the server.
+    /// Connects all clients at once; each then exchanges an ordinary packet with the server.
     ///
     /// # Errors
-    /// When one of them does not succeed at once, or the server counts something else.
+    /// When a client does not succeed at the first attempt, or the server's counts disagree.
     pub fn connect(&mut self) -> Result<Costs> {
         let process = &self.server.process;
         let before = (process.processor_time()?, process.own_memory()?);
@@ -118,7 +118,7 @@ impl Scene {
         })
     }
 
-    /// What the server says.
+    /// The server's status.
     ///
     /// # Errors
     /// When it does not answer.
@@ -129,7 +129,7 @@ impl Scene {
     /// Stops server and clients.
     ///
     /// # Errors
-    /// When the server does not end well, or packets to the clients were lost on this side.
+    /// When the server fails to stop cleanly, or the capture lost packets to the clients.
     pub fn stop(mut self) -> Result<()> {
         self.server.stop()?;
         let lost = self.swarm.stop()?;
@@ -137,8 +137,8 @@ impl Scene {
         Ok(())
     }
 
-    /// Every client has one open session, with a key and tunnel addresses of its own, and no handshake was refused but a
-    /// repeated one.
+    /// Checks that every client has one open session, with a key and tunnel addresses of its own, and that only repeated
+    /// handshakes were refused.
     fn check(&self, status: &Status) -> Result<()> {
         let open = status.sessions.iter().filter(|session| session.state == SessionState::Open);
         let open: Vec<_> = open.collect();
@@ -154,12 +154,12 @@ impl Scene {
             addresses.len(),
             self.clients
         );
-        // A ping and an echo request at least came through each.
+        // At least a ping and an echo request came through each session.
         let idle =
             open.iter().filter(|session| session.received.packets < 2 || session.sent.packets < 2).count();
         ensure!(idle == 0, "{idle} sessions count less than two packets each way");
         let handshakes = status.handshakes.as_ref().context("no handshakes in the status")?;
-        // A request that was sent again may still be on its way when the answer to the first has opened the session.
+        // A repeated request may still be on its way when the answer to the first one has opened the session.
         ensure!(
             handshakes.refused.keys().all(|reason| reason == "replayed") && handshakes.half_open == 0,
             "handshakes were refused or are half open: {handshakes:?}"
@@ -168,7 +168,7 @@ impl Scene {
     }
 }
 
-/// Every client's introduction of the present window, from the DHT.
+/// Fetches every client's introduction of the present window from the DHT.
 fn fetch(
     netns: &Netns,
     bootstrap: Vec<String>,
@@ -203,7 +203,7 @@ async fn search(bootstrap: Vec<String>, rendezvous: Vec<Rendezvous>) -> Result<V
             loop {
                 match fetcher.fetch(std::slice::from_ref(&rendezvous)).await {
                     Ok(found) => return Ok((n, found.introduction)),
-                    // The machine is busy: the answers came too late.
+                    // The machine is busy, and the answers came too late.
                     Err(FetchError::Store(_) | FetchError::Absent { .. }) if Instant::now() < deadline => {}
                     Err(error) => return Err(anyhow::Error::from(error)),
                 }
@@ -218,18 +218,18 @@ async fn search(bootstrap: Vec<String>, rendezvous: Vec<Rendezvous>) -> Result<V
     Ok(found.into_iter().map(|(_, introduction)| introduction).collect())
 }
 
-/// Maps with an element, or some, for each session that there is room for.
+/// The maps whose size grows with the number of sessions for which there is room.
 const SESSION_MAPS: [&str; 6] =
     ["SESSIONS", "SESSION_STATE", "SESSION_NOTES", "SLOTS", "ADDRESSES", "FILTER"];
 
-/// Memory of the kernel's maps of a process in bytes: for each session that there is room for, and all the rest.
+/// Memory of a process's BPF maps in bytes: first for each session for which there is room, then everything else.
 ///
 /// # Errors
 /// When the process has no data plane.
 pub fn map_bytes(pid: u32) -> Result<(f64, u64)> {
     let mut maps = HashMap::new();
     for entry in fs::read_dir(format!("/proc/{pid}/fdinfo"))? {
-        // Descriptors come and go.
+        // A descriptor may have been closed meanwhile.
         let Ok(text) = fs::read_to_string(entry?.path()) else { continue };
         let field =
             |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok());

@@ -1,4 +1,4 @@
-//! Many TCP connections at once, each with a checked question and answer several times a second.
+//! Many TCP connections at once. On each, a question and its answer are exchanged and checked several times a second.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -19,10 +19,10 @@ use super::pattern::fill;
 use crate::netns::Netns;
 use crate::wait_until;
 
-/// From an answer to the next question.
+/// Pause between an answer and the next question.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Bytes of a question, and of its answer.
+/// Length of a question, and of its answer, in bytes.
 const MESSAGE: usize = 64;
 
 /// How long connecting may take.
@@ -31,11 +31,11 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Connections stop by themselves after this time.
 const LONGEST: Duration = Duration::from_hours(3);
 
-/// The contents of the answers of connection `n` are stream `n | ANSWERS`, those of the questions stream `n`.
+/// The questions of connection `n` contain the bytes of stream `n`, the answers those of stream `n | ANSWERS`.
 const ANSWERS: u64 = 1 << 32;
 
-/// Running connections: one end asks about ten times a second, one question at a time, the other end answers. Both know
-/// every byte that must come. None ever connects again. They stop when dropped.
+/// Running connections. One end asks about ten times a second, one question at a time, and the other end answers. Both know
+/// every byte that must come. A connection that breaks is not opened again. Dropping this stops all.
 #[derive(Debug)]
 pub struct Flows {
     shared: Arc<Shared>,
@@ -45,14 +45,14 @@ pub struct Flows {
 #[derive(Debug)]
 struct Shared {
     stop: Stop,
-    /// Longer than this nobody waits for an answer.
+    /// How long an end waits for an answer before the connection counts as broken.
     patience: Duration,
     flows: Vec<Flow>,
     /// Why connections broke, by number.
     broken: Mutex<BTreeMap<usize, String>>,
 }
 
-/// What the asking end of a connection has seen.
+/// What the asking end of a connection has measured.
 #[derive(Debug, Default)]
 struct Flow {
     answers: AtomicU64,
@@ -60,23 +60,23 @@ struct Flow {
     longest_wait: AtomicU64,
 }
 
-/// What became of [`Flows`] that were stopped.
+/// The result of [`Flows`] that were stopped.
 #[derive(Debug)]
 pub struct FlowsReport {
-    /// Connections.
+    /// Number of connections.
     pub connections: usize,
-    /// Questions that were answered, of all connections.
+    /// Number of answered questions, over all connections.
     pub answers: u64,
     /// Why connections broke: error, reset, end of file, wrong byte, no answer in time.
     pub broken: Vec<String>,
 }
 
 impl Flows {
-    /// Opens a connection for each element of `ways`: from a namespace to an address in another one. One without an answer
-    /// for longer than `patience` counts as broken.
+    /// Opens a connection for each element of `ways`: from a namespace to an address in another one. A connection without
+    /// an answer for longer than `patience` counts as broken.
     ///
     /// # Errors
-    /// When an address cannot be bound, or a connection does not come about.
+    /// When an address cannot be bound, or a connection cannot be opened.
     pub fn start(ways: &[(&Netns, &Netns, IpAddr)], patience: Duration) -> Result<Self> {
         let pairs = ways.iter().map(connect).collect::<Result<Vec<_>>>()?;
         let shared = Arc::new(Shared {
@@ -93,13 +93,13 @@ impl Flows {
     }
 
     /// Waits until every connection has had an answer to a question that it asked after this call. Returns the longest
-    /// that one of them waited for an answer since the last call, or since the start.
+    /// wait for an answer on any connection since the last call, or since the start.
     ///
     /// # Errors
-    /// When one breaks first.
+    /// When a connection breaks first.
     pub fn wait_all(&self) -> Result<Duration> {
         let flows = &self.shared.flows;
-        // One question may be open.
+        // One question may have been asked before this call, so two more answers are needed.
         let wanted: Vec<u64> = flows.iter().map(|flow| flow.answers() + 2).collect();
         wait_until("every connection to go on", 3 * self.shared.patience, || {
             let broken = self.shared.broken();
@@ -110,7 +110,7 @@ impl Flows {
         Ok(Duration::from_micros(longest.unwrap_or_default()))
     }
 
-    /// Lets each connection come to the end of its question, closes, and reports.
+    /// Waits for the answers to open questions, closes the connections, and reports.
     ///
     /// # Errors
     /// When the thread panicked.
@@ -140,10 +140,10 @@ impl Drop for Flows {
 }
 
 impl FlowsReport {
-    /// That every connection lives and has had answers.
+    /// Checks that no connection broke, and that there were answers.
     ///
     /// # Errors
-    /// When not.
+    /// When that is not so.
     pub fn require_unbroken(&self) -> Result<()> {
         ensure!(self.broken.is_empty(), "{self}: {:?}", self.broken);
         ensure!(self.answers > self.connections as u64, "nothing was shown: {self}");
@@ -169,7 +169,7 @@ impl Shared {
         self.broken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks until the stop, and closes.
+    /// Asks until the stop, and then closes.
     async fn ask(&self, number: usize, mut socket: TcpStream) -> Result<()> {
         let flow = &self.flows[number];
         for index in 0.. {
@@ -190,7 +190,7 @@ impl Shared {
         socket.shutdown().await.context("closing failed")
     }
 
-    /// Answers until the other end has closed after the stop.
+    /// Answers until the other end closes, which it does after the stop.
     async fn answer(&self, number: usize, mut socket: TcpStream) -> Result<()> {
         for index in 0.. {
             let question = timeout(2 * self.patience, receive(&mut socket, number as u64, index))
@@ -205,7 +205,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Runs a connection to its end, which is the end of both of its ends.
+    /// Runs both ends of a connection until both have finished.
     async fn run(&self, number: usize, (near, far): (Socket, Socket)) -> Result<()> {
         let (near, far) = (TcpStream::from_std(near)?, TcpStream::from_std(far)?);
         let ask = async { self.ask(number, near).await.context("asking end") };
@@ -238,7 +238,7 @@ fn message(stream: u64, index: u64) -> [u8; MESSAGE] {
     message
 }
 
-/// Reads the next message, which must be this one.
+/// Reads the next message, which must be the one with this stream and index.
 async fn receive(socket: &mut TcpStream, stream: u64, index: u64) -> Result<()> {
     let mut received = [0; MESSAGE];
     socket.read_exact(&mut received).await.with_context(|| format!("receiving message {index} failed"))?;
@@ -246,7 +246,7 @@ async fn receive(socket: &mut TcpStream, stream: u64, index: u64) -> Result<()> 
     Ok(())
 }
 
-/// The two ends of a connection, ready for a runtime.
+/// Opens a connection. Returns its two ends, ready for a runtime.
 fn connect(&(from, to, address): &(&Netns, &Netns, IpAddr)) -> Result<(Socket, Socket)> {
     let listener = to
         .enter(|| Listener::bind(SocketAddr::new(address, 0)))?
@@ -255,7 +255,7 @@ fn connect(&(from, to, address): &(&Netns, &Netns, IpAddr)) -> Result<(Socket, S
     let near = from
         .enter(|| Socket::connect_timeout(&place, CONNECT_TIMEOUT))?
         .with_context(|| format!("no connection from {} to {place}", from.name()))?;
-    // Nobody else knows the port.
+    // The accepted connection is that one, since nobody else knows the port.
     let (far, _) = listener.accept()?;
     for socket in [&near, &far] {
         socket.set_nodelay(true)?;
@@ -270,7 +270,7 @@ mod tests {
 
     use super::*;
 
-    /// Why a connection breaks whose far end is `peer`.
+    /// The reason why a connection breaks if its far end behaves like `peer`.
     fn broken_by(asks: bool, peer: impl FnOnce(Socket) + Send + 'static) -> String {
         let listener = Listener::bind(("127.0.0.1", 0)).unwrap();
         let far = Socket::connect(listener.local_addr().unwrap()).unwrap();
@@ -299,14 +299,14 @@ mod tests {
             crate::packet_socket::set_option(&peer, libc::SOL_SOCKET, libc::SO_LINGER, abort).unwrap();
         };
         for asks in [true, false] {
-            // As the other end would send it, but for one bit; and what this end itself sends.
+            // The expected message with one wrong bit, and the message that this end itself sends.
             let (theirs, own) = if asks { (ANSWERS, 0) } else { (0, ANSWERS) };
             let (mut wrong, own) = (message(theirs, 0), message(own, 0));
             wrong[MESSAGE - 1] ^= 1;
             for bytes in [wrong, own] {
                 let cause = broken_by(asks, move |mut peer| {
                     peer.write_all(&bytes).unwrap();
-                    // Until this end has closed, with an error if data was left.
+                    // Reads until this end has closed. There may be an error, if data was left.
                     let _ = peer.read_to_end(&mut Vec::new());
                 });
                 assert!(cause.contains("message 0 is not what was sent"), "{cause}");

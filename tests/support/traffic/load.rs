@@ -1,4 +1,4 @@
-//! Everything at once: TCP and UDP, both ways.
+//! TCP and UDP traffic at the same time, both ways.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -11,8 +11,7 @@ use crate::netns::Netns;
 /// Packets per second of each UDP stream.
 pub const UDP_RATE: u32 = 1000;
 
-/// Traffic between a client and the server: one TCP connection that is busy in both directions, and a UDP stream each
-/// way.
+/// Traffic between a client and the server: one TCP connection with data in both directions, and a UDP stream each way.
 #[derive(Debug)]
 pub struct Load {
     tcp: TcpFlow,
@@ -21,7 +20,7 @@ pub struct Load {
     started: Instant,
 }
 
-/// What became of a [`Load`].
+/// The result of a [`Load`].
 #[derive(Debug)]
 pub struct LoadReport {
     tcp: TcpReport,
@@ -31,7 +30,7 @@ pub struct LoadReport {
 }
 
 impl Load {
-    /// Starts all three, between a client and a server, each with the address that packets to it have.
+    /// Starts all three, between a client and a server. Each is given with the address to which packets for it are sent.
     ///
     /// # Errors
     /// When an address cannot be bound, or there is no connection in time.
@@ -66,20 +65,20 @@ impl Load {
 }
 
 impl LoadReport {
-    /// That the TCP connection lives and every byte has arrived.
+    /// Checks that the TCP connection did not break and that every byte has arrived.
     ///
     /// # Errors
-    /// When not.
+    /// When that is not so.
     pub fn require_unbroken(&self) -> Result<()> {
         let Self { tcp, .. } = self;
         ensure!(tcp.broken.is_none() && tcp.is_complete() && tcp.bytes() > 0, "TCP: {tcp:?}");
         Ok(())
     }
 
-    /// [`LoadReport::require_unbroken`], and that no UDP packet was lost, changed or doubled, at the full rate.
+    /// Checks as [`LoadReport::require_unbroken`], and that no UDP packet was lost, changed or duplicated at the full rate.
     ///
     /// # Errors
-    /// When not.
+    /// When that is not so.
     pub fn require_lossless(&self) -> Result<()> {
         self.require_unbroken()?;
         let wanted = self.lasted.as_millis() as u64 * u64::from(UDP_RATE) / 1000 * 9 / 10;

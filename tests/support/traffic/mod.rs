@@ -1,8 +1,8 @@
-//! Bounded traffic with checked contents: one TCP connection ([`TcpFlow`]), a UDP stream ([`UdpStream`]), both, both ways
-//! ([`Load`]), or many TCP connections with little on each ([`Flows`]).
+//! Bounded traffic with checked contents: one TCP connection ([`TcpFlow`]), a UDP stream ([`UdpStream`]), both of these in
+//! both directions ([`Load`]), or many TCP connections with little traffic on each ([`Flows`]).
 //!
-//! The contents are a function of stream and position, so the receiving end knows every byte that must come, and hold
-//! [`MARKER`] once in every UDP packet and every [`BLOCK`] bytes of TCP, so that a capture can tell whether they passed in
+//! The contents are a function of stream and position, so the receiving end knows every byte that must come. They contain
+//! [`MARKER`] once in every UDP packet and in every [`BLOCK`] bytes of TCP, so that a capture shows whether they passed in
 //! the clear.
 
 mod flows;
@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 /// Longest uninterrupted sleep of a generator: bounds how long a stop takes.
 const LONGEST_SLEEP: Duration = Duration::from_millis(20);
 
-/// When to end: on request, or at the latest at a fixed time, so that a forgotten generator ends too.
+/// When to end: on request, and at a fixed time at the latest, so that a forgotten generator ends too.
 #[derive(Debug)]
 struct Stop {
     requested: AtomicBool,
@@ -79,7 +79,7 @@ impl Stall {
         self.longest.fetch_max(now.saturating_sub(previous), Ordering::Relaxed);
     }
 
-    /// The longest gap so far, the one that is still open included.
+    /// The longest gap so far, including the present one.
     fn longest(&self) -> Duration {
         let open =
             (self.start.elapsed().as_micros() as u64).saturating_sub(self.last.load(Ordering::Relaxed));

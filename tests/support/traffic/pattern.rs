@@ -6,7 +6,7 @@ pub const MARKER: &[u8; 24] = b"MTD-TEST-PLAINTEXT-MARK:";
 /// Bytes of a block of TCP contents; each begins with [`MARKER`].
 pub const BLOCK: usize = 512;
 
-/// Marker, stream, index.
+/// Length of marker, stream and index, in bytes.
 pub(super) const HEADER_LEN: usize = MARKER.len() + 16;
 
 /// Whether `data` contains [`MARKER`].
@@ -36,7 +36,7 @@ pub(super) fn fill(stream: u64, index: u64, block: &mut [u8]) {
     }
 }
 
-/// The index in a block, if it is one of `stream` and whole and unchanged.
+/// The index of a block, if the block belongs to `stream` and is complete and unchanged.
 pub(super) fn check(stream: u64, block: &[u8], scratch: &mut Vec<u8>) -> Option<u64> {
     let index = u64::from_be_bytes(block.get(32..HEADER_LEN)?.try_into().ok()?);
     scratch.resize(block.len(), 0);

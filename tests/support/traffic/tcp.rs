@@ -14,13 +14,13 @@ use super::{Stall, Stop};
 use crate::netns::Netns;
 use crate::wait_until;
 
-/// How long a socket call may block before the stop flag is looked at.
+/// How long a socket call may block before the stop flag is checked.
 const CALL_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// How long data in flight may take to arrive after the stop.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What a [`TcpFlow`] does.
+/// Options of a [`TcpFlow`].
 #[derive(Debug, Clone)]
 pub struct TcpOptions {
     /// Address of the server's namespace to listen on and connect to.
@@ -56,29 +56,29 @@ pub struct TcpCounters {
     broken: Mutex<Option<String>>,
 }
 
-/// What a [`TcpFlow`] that has ended saw. Bytes are payload.
+/// The result of a [`TcpFlow`]. Bytes are payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TcpReport {
     /// The connection, seen from the client.
     pub local: SocketAddr,
     /// The connection's server end.
     pub peer: SocketAddr,
-    /// Handed to the client's socket.
+    /// Bytes written to the client's socket.
     pub sent_to_server: u64,
-    /// Arrived at the server, every byte compared.
+    /// Bytes that arrived at the server, all of them compared.
     pub received_by_server: u64,
-    /// Handed to the server's socket.
+    /// Bytes written to the server's socket.
     pub sent_to_client: u64,
-    /// Arrived at the client, every byte compared.
+    /// Bytes that arrived at the client, all of them compared.
     pub received_by_client: u64,
-    /// Why the connection ended before the stop (error, reset, end of file, wrong byte); `None` if it lived.
+    /// Why the connection ended before the stop (error, reset, end of file, wrong byte); `None` if it did not.
     pub broken: Option<String>,
     /// Longest time without an arrival in one direction, from the start to the stop.
     pub longest_stall: Duration,
 }
 
 impl TcpReport {
-    /// Whether all that was sent has arrived.
+    /// Whether everything that was sent has arrived.
     pub fn is_complete(&self) -> bool {
         self.sent_to_server == self.received_by_server && self.sent_to_client == self.received_by_client
     }
@@ -89,7 +89,7 @@ impl TcpReport {
     }
 }
 
-/// A running flow over one connection; never connects again. Stops when dropped.
+/// A running flow over one connection, which is not opened again if it breaks. Dropping this stops the flow.
 #[derive(Debug)]
 pub struct TcpFlow {
     local: SocketAddr,
@@ -132,9 +132,9 @@ impl TcpFlow {
         Arc::clone(&self.counters)
     }
 
-    /// Stops sending, waits a few seconds at most for what is in flight, closes, and reports.
+    /// Stops sending, waits at most a few seconds for data in flight, closes the connection, and reports.
     pub fn stop(mut self) -> TcpReport {
-        // Before the stop: the silence after it is no stall.
+        // Read before the stop, since the silence after it is no stall.
         let longest_stall = self.counters.longest_stall();
         self.finish();
         let counters = &self.counters;
@@ -200,7 +200,7 @@ impl TcpCounters {
         if by_client { &self.to_server } else { &self.to_client }
     }
 
-    /// Keeps the first cause; the others follow from it.
+    /// Keeps the first cause, since later ones follow from it.
     fn note_broken(&self, cause: String) {
         self.broken.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(cause);
     }
@@ -239,10 +239,10 @@ impl Direction {
                     Err(error) => return counters.note_broken(format!("sending failed: {error}")),
                 }
             }
-            // After a stall the rate holds from now on: no burst to catch up.
+            // After a stall, the flow continues at its rate, without a burst to catch up.
             due = (due + interval).max(Instant::now().checked_sub(interval).unwrap_or(due));
         }
-        // Fails only on a connection that is gone, which the readers report.
+        // This fails only if the connection is gone, which the readers report.
         let _ = socket.shutdown(Shutdown::Write);
     }
 
@@ -277,7 +277,7 @@ impl Direction {
     }
 }
 
-/// The stream as it must arrive.
+/// The bytes of the stream that must arrive.
 struct Expected {
     stream: u64,
     offset: u64,
@@ -289,7 +289,7 @@ impl Expected {
         Self { stream, offset: 0, block: [0; BLOCK] }
     }
 
-    /// Compares the next bytes; the offset of the first wrong one as error.
+    /// Compares the next bytes. The error is the offset of the first wrong one.
     fn compare(&mut self, mut data: &[u8]) -> Result<(), u64> {
         while !data.is_empty() {
             let within = (self.offset % BLOCK as u64) as usize;
@@ -346,7 +346,7 @@ mod tests {
         TcpCounters { to_server: Direction::new(1), to_client: Direction::new(2), broken: Mutex::new(None) }
     }
 
-    /// Lets the reader of the client's direction see what `peer` does on a loopback connection.
+    /// Runs the reader of the client's direction on a loopback connection whose other end behaves like `peer`.
     fn read_from(peer: impl FnOnce(TcpStream) + Send) -> (TcpCounters, Stop) {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let far = TcpStream::connect(listener.local_addr().unwrap()).unwrap();

@@ -1,4 +1,4 @@
-//! A numbered UDP stream of a steady rate, with a receiver that accounts for every packet.
+//! A UDP stream of numbered packets at a steady rate, with a receiver that accounts for every packet.
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -20,12 +20,12 @@ const CALL_TIMEOUT: Duration = Duration::from_millis(50);
 /// How long the last packets may take to arrive after the sender has stopped.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Receive buffer: room for seconds of packets, so that a slow receiver is no loss of the network.
+/// Receive buffer with room for seconds of packets, so that a slow receiver does not look like loss in the network.
 const BUFFER_BYTES: libc::c_int = 16 << 20;
 
 const STREAM: u64 = 0x7564_7000;
 
-/// What a [`UdpStream`] does.
+/// Options of a [`UdpStream`].
 #[derive(Debug, Clone)]
 pub struct UdpOptions {
     /// Address of the receiver's namespace to bind and send to.
@@ -58,7 +58,7 @@ pub struct UdpCounters {
     foreign: AtomicU64,
 }
 
-/// What a [`UdpStream`] that has ended saw, in packets.
+/// The result of a [`UdpStream`], in packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UdpReport {
     /// Numbers used by the sender, failed sends included.
@@ -117,7 +117,7 @@ impl UdpStream {
             SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
         };
-        // Not connected: an ICMP error about an earlier packet must not fail a later send.
+        // Not connected, so that an ICMP error about an earlier packet does not make a later send fail.
         let outbound = sender.enter(|| UdpSocket::bind((any, 0)))?.context("no socket to send from")?;
         let shared = Arc::new(Shared {
             stop: Stop::after(options.longest),
@@ -137,12 +137,12 @@ impl UdpStream {
         &self.shared.counters
     }
 
-    /// Stops sending, waits a second at most for what is in flight, and reports.
+    /// Stops sending, waits at most a second for packets in flight, and reports.
     ///
     /// # Errors
     /// When a thread of the stream panicked.
     pub fn stop(mut self) -> Result<UdpReport> {
-        // Before the stop: the silence after it is no gap.
+        // Read before the stop, since the silence after it is no gap.
         let longest_gap = self.shared.stall.longest();
         self.finish()?;
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
@@ -187,7 +187,7 @@ impl UdpCounters {
         self.sent.load(Ordering::Relaxed)
     }
 
-    /// Different packets received so far. May lag behind [`UdpCounters::sent`] by what is in flight.
+    /// Different packets received so far. Packets in flight are counted by [`UdpCounters::sent`] but not yet here.
     pub fn received(&self) -> u64 {
         self.unique.load(Ordering::Relaxed)
     }
@@ -197,7 +197,7 @@ fn send(socket: &UdpSocket, destination: SocketAddr, rate: u32, payload_len: usi
     let mut payload = vec![0; payload_len];
     let start = Instant::now();
     for index in 0_u64.. {
-        // From the start, not from the last packet: a late wake-up does not lower the rate.
+        // Counted from the start, not from the last packet, so that a late wake-up does not lower the rate.
         let due = start + Duration::from_nanos(index.saturating_mul(1_000_000_000) / u64::from(rate));
         if !shared.stop.sleep_until(due) {
             break;
@@ -253,7 +253,7 @@ enum Arrival {
     Again,
 }
 
-/// Which numbers have arrived, one bit each.
+/// The numbers that have arrived, one bit each.
 #[derive(Default)]
 struct Seen {
     words: Vec<u64>,

@@ -1,4 +1,4 @@
-//! Debian's packages: whether this host has apt, what it offers, and installing.
+//! Debian's packages: whether this host has apt, which packages apt offers, and installing them.
 
 use std::ffi::OsStr;
 use std::process::Command;
@@ -27,14 +27,14 @@ impl Apt {
         self.present && self.privilege.is_available()
     }
 
-    /// Whether apt has a version of `package` to install, by its present lists.
+    /// Whether apt's present lists have a version of `package`.
     pub(super) fn offers(&self, package: &str) -> bool {
         self.present
             && process::capture(Command::new("apt-cache").env("LC_ALL", "C").args(["policy", package]))
                 .is_ok_and(|policy| has_candidate(&policy))
     }
 
-    /// Updates the package lists, once in the life of this value.
+    /// Updates the package lists, but only at the first call.
     ///
     /// # Errors
     /// Root is not available, or `apt-get update` fails.
@@ -50,7 +50,7 @@ impl Apt {
     /// Installs packages, without recommended ones and without removing any other package.
     ///
     /// # Errors
-    /// This is no Debian-like host, root is not available, or apt fails; the error says what to do by hand.
+    /// This is not a Debian-like host, root is not available, or apt fails; the error says what to do by hand.
     pub(super) fn install(&mut self, why: &str, packages: &[&str]) -> Result<()> {
         if !self.is_usable() {
             bail!("left out: {}: {why}\n{}", packages.join(" "), self.by_hand(packages));
@@ -70,7 +70,7 @@ impl Apt {
     fn run(&self, why: &str, arguments: &[&str]) -> Result<()> {
         let quiet: (&str, &OsStr) = ("DEBIAN_FRONTEND", "noninteractive".as_ref());
         let mut command = self.privilege.command(why, "apt-get", &[quiet])?;
-        // What apt prints about each package is of no interest unless it fails, and then it is on stderr.
+        // apt's output about each package is not interesting. If apt fails, the reason is on stderr.
         process::run(command.arg("-qq").args(arguments), why)
     }
 
@@ -84,8 +84,8 @@ impl Apt {
             )
         } else {
             format!(
-                "This host has no apt-get, so nothing was installed. Install the like of these packages (Debian's \
-                 names) with this system's package manager: {packages}"
+                "This host has no apt-get, so nothing was installed. Install the equivalents of these Debian packages \
+                 with this system's package manager: {packages}"
             )
         }
     }

@@ -10,15 +10,15 @@ use super::linker::{cargo, cargo_bin};
 use crate::process::{self, find_program};
 
 const NAME: &str = "cargo-deny";
-/// Reads `deny.toml` as it stands, and builds with Rust 1.88 or later.
+/// A version that understands `deny.toml` as it is, and builds with Rust 1.88 or later.
 const VERSION: &str = "0.20.2";
 
-/// Where it is, if it is there.
+/// The path of cargo-deny, if it is installed.
 pub(super) fn find() -> Option<PathBuf> {
     find_program(NAME).or_else(|| cargo_bin(NAME))
 }
 
-/// Lets `cargo deny` be found by a cargo command.
+/// Adds the folder of cargo-deny to a cargo command's `PATH`, so that it finds `cargo deny`.
 pub(crate) fn on_path(command: &mut Command) {
     let Some(folder) = find().and_then(|program| Some(program.parent()?.to_owned())) else { return };
     let path = env::var_os("PATH").unwrap_or_default();
@@ -27,7 +27,7 @@ pub(crate) fn on_path(command: &mut Command) {
     }
 }
 
-/// Builds it.
+/// Builds and installs cargo-deny.
 ///
 /// # Errors
 /// cargo fails.
@@ -38,7 +38,8 @@ pub(super) fn install() -> Result<()> {
     )
 }
 
-/// Without optimisation, which takes most of the time of a build: it then checks this workspace in a second or two.
+/// Builds without optimisation, which would take most of the time. cargo-deny checks this workspace in a second or two
+/// even so.
 fn command() -> Command {
     let mut command = cargo();
     command.args(["install", "--locked", "--no-default-features", "--debug"]);

@@ -10,15 +10,15 @@ use crate::console::say;
 use crate::process::{self, find_program};
 use crate::workspace::{cargo_program, clean, set_by_cargo_run, shapes_the_build};
 
-/// The version that is known to work with the compilers of both ways.
+/// The version that is known to work with both tool chains.
 const VERSION: &str = "0.13.0";
-/// The LLVM of Debian's rustc-web; bpf-linker reads its bitcode, so the versions must match.
+/// The LLVM version of Debian's rustc-web. bpf-linker reads the bitcode that rustc-web writes, so the versions must match.
 const DEBIAN_LLVM_MAJOR: &str = "22";
 const DEBIAN_LLVM_PREFIX: &str = "/usr/lib/llvm-22";
 /// Debian's packages to build bpf-linker against.
 pub(super) const DEBIAN_LLVM: [&str; 2] = ["llvm-22-dev", "libpolly-22-dev"];
 
-/// A bpf-linker that starts (one whose LLVM library was removed does not), on `PATH` or where cargo installs.
+/// A bpf-linker that starts, on `PATH` or where cargo installs programs. One whose LLVM library was removed does not start.
 pub(super) fn find() -> Option<PathBuf> {
     locate().filter(|linker| process::capture(Command::new(linker).arg("--version")).is_ok())
 }
@@ -43,12 +43,12 @@ pub(super) fn debian_llvm_is_present() -> bool {
     process::is_executable(&prefix.join("bin/llvm-config")) && prefix.join("lib/libPolly.a").is_file()
 }
 
-/// The command that [`install_for_debian`] runs, to be typed by people.
+/// The command that [`install_for_debian`] runs, as text for people to type.
 pub(super) fn debian_command(force: bool) -> String {
     process::describe(&cargo_install(DEBIAN_LLVM_MAJOR, Path::new(DEBIAN_LLVM_PREFIX), force))
 }
 
-/// Builds bpf-linker against Debian's LLVM, replacing one that does not start.
+/// Builds bpf-linker against Debian's LLVM. Replaces one that does not start.
 ///
 /// # Errors
 /// cargo fails.
@@ -60,11 +60,11 @@ pub(super) fn install_for_debian() -> Result<()> {
     )
 }
 
-/// Installs bpf-linker for rustup's nightly: built against this host's LLVM of the nightly's version, or else the
-/// project's released binary.
+/// Installs bpf-linker for rustup's nightly: built against this host's LLVM if that has the nightly's version, otherwise
+/// as the project's released binary.
 ///
 /// # Errors
-/// A step fails; the error names the way out.
+/// A step fails; the error names the remedy.
 pub(super) fn install_for_nightly() -> Result<()> {
     let version = process::capture(Command::new("rustup").args(["run", "nightly", "rustc", "-vV"]))?;
     let major = llvm_major(&version).context("`rustc -vV` of the nightly names no LLVM version")?;
@@ -100,14 +100,14 @@ fn cargo_install(llvm_major: &str, llvm_prefix: &Path, force: bool) -> Command {
     command
 }
 
-/// cargo for tools of the host: what shapes a build of mtd must not shape theirs.
+/// A cargo command for tools of the host, without the variables that influence builds of mtd.
 pub(super) fn cargo() -> Command {
     let mut command = Command::new(cargo_program());
     clean(&mut command, |name| set_by_cargo_run(name) || shapes_the_build(name));
     command
 }
 
-/// Where the LLVM with this major version is: `LLVM_PREFIX`, or what `llvm-config-N` or `llvm-config` says.
+/// The folder of the LLVM with this major version: `LLVM_PREFIX`, or the one that `llvm-config-N` or `llvm-config` names.
 fn llvm_prefix(major: &str) -> Option<PathBuf> {
     let given = env::var_os("LLVM_PREFIX").map(|prefix| Path::new(&prefix).join("bin/llvm-config"));
     let names = [format!("llvm-config-{major}"), "llvm-config".to_owned()];

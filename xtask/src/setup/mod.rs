@@ -1,4 +1,4 @@
-//! `cargo xtask setup`: the BPF tool chain, and the programs that tests and demonstration drive.
+//! `cargo xtask setup`: installs the BPF tool chain, and the programs that tests and demonstration drive.
 
 mod debian;
 pub(crate) mod dependency_check;
@@ -19,25 +19,25 @@ pub(crate) use toolchain::{TARGET, ToolChain};
 
 const EXAMPLES: &str = "\
 Examples:
-  cargo xtask setup           install what is missing; asks nothing
-  cargo xtask setup --check   only report; exit code 1 when something is missing
+  cargo xtask setup           install what is missing, without questions
+  cargo xtask setup --check   only report; exit code 1 if something is missing
 
-Not root: builds stay unprivileged, packages are installed through `sudo -n`. Without sudo they
-are left out, and the command for the operator is printed.";
+If you are not root, builds run as you and packages are installed through `sudo -n`. Without sudo
+packages are left out, and the command for the operator is printed.";
 
 /// Arguments of `cargo xtask setup`.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// Change nothing; report what is there, and exit with 1 when something is missing.
+    /// Change nothing: report what is there, and exit with 1 if something is missing.
     #[arg(long)]
     check: bool,
-    /// Also install the tunnels that the benchmarks measure beside mtd.
+    /// Also install the other tunnels that the benchmarks compare with mtd.
     #[arg(long)]
     bench: bool,
 }
 
-/// What a subcommand cannot do without; the BPF tool chain is part of all, enough to build.
+/// What a subcommand needs. Each need includes the BPF tool chain, which is enough to build.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Need {
     /// The BPF tool chain only.
@@ -46,11 +46,11 @@ pub(crate) enum Need {
     Run,
     /// Also the programs that make a package.
     Packaging,
-    /// Also what checks dependencies.
+    /// Also cargo-deny, which checks the dependencies.
     Lints,
     /// Also the programs that tests drive.
     Tests,
-    /// Also the programs that benchmarks drive, and the tunnels that they measure beside mtd, where they can be had.
+    /// Also the programs that benchmarks drive and, as far as available, the tunnels that they compare with mtd.
     Benchmarks,
 }
 
@@ -66,7 +66,7 @@ impl Need {
     }
 }
 
-/// Carries the subcommand out.
+/// Runs the subcommand.
 ///
 /// # Errors
 /// Something is missing (`--check`), or could not be installed.
@@ -85,10 +85,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// The BPF tool chain, and what is needed beside it, installed where it is missing. Says nothing when all is there.
+/// The BPF tool chain and whatever else is needed, installed if it is missing. Prints nothing if everything is there.
 ///
 /// # Errors
-/// Something could not be installed; the error names what, and the way out.
+/// Something could not be installed; the error names it, and the remedy.
 pub(crate) fn ensure(workspace: &Workspace, need: Need) -> Result<ToolChain> {
     let found = ToolChain::find();
     let user = need.user();
@@ -99,7 +99,7 @@ pub(crate) fn ensure(workspace: &Workspace, need: Need) -> Result<ToolChain> {
         return Ok(tool_chain.clone());
     }
     let mut apt = Apt::detect(Privilege::detect());
-    // Programs last: without root they fail, and everything that needs no root is done by then.
+    // Programs come last: installing them fails without root, and everything that needs no root is done by then.
     let tool_chain = match found {
         Some(tool_chain) => tool_chain,
         None => toolchain::install(workspace, &mut apt)?,

@@ -1,4 +1,5 @@
-//! Other tunnels, which the benchmarks measure beside mtd. What cannot be had is said, and left out there.
+//! Other tunnels that the benchmarks compare with mtd. The benchmarks leave out those that cannot be installed, and a line
+//! says which.
 
 use std::process::Command;
 
@@ -21,7 +22,7 @@ const PACKAGES: [(&str, &str); 4] = [
 const BORINGTUN: &str = "boringtun-cli";
 const BORINGTUN_VERSION: &str = "0.7.1";
 
-/// The programs that are not there.
+/// The programs that are not installed.
 pub(super) fn missing() -> Vec<&'static str> {
     let names = PACKAGES.iter().map(|(name, _)| *name).chain([BORINGTUN]);
     names.filter(|name| find_program(name).is_none()).collect()

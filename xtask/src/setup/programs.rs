@@ -5,12 +5,12 @@ use anyhow::{Result, bail};
 use super::debian::Apt;
 use crate::process::find_program;
 
-/// Who drives a program. What only others drive is not installed for a subcommand.
+/// Who drives a program. A subcommand installs only the programs that it drives itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum User {
     /// The demonstration of `cargo xtask run`.
     Run,
-    /// The tests, benchmarks in their short form included.
+    /// The tests, including benchmarks in their short form.
     Test,
     /// `cargo xtask package`, and the tests of the package.
     Package,
@@ -18,12 +18,12 @@ pub(super) enum User {
     Bench,
 }
 
-/// A program, the Debian package it comes from, what it is for, and for whom.
+/// A program, the Debian package that contains it, its purpose and its users.
 pub(super) struct Program {
     pub(super) name: &'static str,
     pub(super) package: &'static str,
     pub(super) purpose: &'static str,
-    /// Helps people; nothing fails without it.
+    /// Only people use it; nothing fails without it.
     pub(super) optional: bool,
     users: &'static [User],
 }
@@ -47,7 +47,7 @@ const fn program(
     Program { name, package, purpose, optional: false, users }
 }
 
-/// Who makes namespaces and links.
+/// The users that make namespaces and links.
 const NETWORKS: &[User] = &[User::Run, User::Test, User::Bench];
 const SCANS: &[User] = &[User::Run, User::Test];
 const LOADS: &[User] = &[User::Test, User::Bench];
@@ -83,7 +83,7 @@ pub(super) const PROGRAMS: &[Program] = &[
     program("systemd-analyze", "systemd", TEST, "a judgement of the service's unit"),
 ];
 
-/// The programs that this user drives and that are not there, optional ones excepted.
+/// The programs that this user drives and that are not installed, except optional ones.
 pub(super) fn missing(user: User) -> Vec<&'static Program> {
     needed(user).filter(|program| !program.optional && !program.is_present()).collect()
 }
@@ -92,7 +92,7 @@ fn needed(user: User) -> impl Iterator<Item = &'static Program> {
     PROGRAMS.iter().filter(move |program| program.is_for(user))
 }
 
-/// Installs the packages of `missing`, and on that occasion the optional programs of the same user that apt offers.
+/// Installs the packages of `missing`, and at the same time the optional programs of the same user that apt offers.
 ///
 /// # Errors
 /// The packages cannot be installed; the error says how the operator can do it.

@@ -1,4 +1,5 @@
-//! The two ways to a compiler for BPF: which one this host offers, choosing, installing, proving that it works.
+//! The two tool chains for BPF: finding out which one this host offers, choosing and installing one, and checking that it
+//! works.
 
 use std::env;
 use std::fs;
@@ -52,7 +53,7 @@ pub(super) struct Facts {
 }
 
 impl Facts {
-    /// Looks at the file system, and starts what it finds.
+    /// Probes the host: looks at the file system, and starts the programs that it finds.
     pub(super) fn probe() -> Self {
         Self {
             debian_core: debian_has_core(),
@@ -62,7 +63,7 @@ impl Facts {
         }
     }
 
-    /// What stands between this host and a complete tool chain, in words.
+    /// What this host lacks for a complete tool chain, in words.
     pub(super) fn gaps(self) -> String {
         let core = match (self.debian_core, self.nightly) {
             (true, _) | (_, Nightly::Complete) => None,
@@ -77,7 +78,7 @@ impl Facts {
         self.debian_core || self.nightly == Nightly::Complete
     }
 
-    /// The way that is complete already, the one without build-std first.
+    /// A tool chain that is complete already, preferably the one without build-std.
     fn complete(self) -> Option<Way> {
         match self {
             Self { linker: true, debian_core: true, .. } => Some(Way::Debian),
@@ -86,7 +87,7 @@ impl Facts {
         }
     }
 
-    /// The way to take, given whether apt can install Debian's compiler now.
+    /// The tool chain to install, given whether apt can install Debian's compiler now.
     fn choose(self, apt_offers: bool) -> Option<Way> {
         let debian = apt_offers || (self.debian_core && (self.linker || self.debian_llvm));
         self.complete()
@@ -144,8 +145,8 @@ impl ToolChain {
         command
     }
 
-    /// `PATH` with the linker's directory first: rustc finds it by its name, so that flags (and with them cargo's
-    /// notion of what is fresh) are the same for everybody.
+    /// `PATH` with the linker's directory first, so that rustc finds the linker by name. The flags are then the same for
+    /// everybody, and cargo does not compile again because of them.
     fn path(&self) -> std::ffi::OsString {
         let path = env::var_os("PATH").unwrap_or_default();
         let directories =
@@ -153,11 +154,11 @@ impl ToolChain {
         env::join_paths(directories).unwrap_or(path)
     }
 
-    /// Compiles a small program with the tool chain. The result is remembered in the target directory until compiler
-    /// or linker change.
+    /// Compiles a small program with the tool chain. The result is kept in the target directory until compiler or linker
+    /// change.
     ///
     /// # Errors
-    /// The tool chain cannot compile for BPF; the error names the way out.
+    /// The tool chain cannot compile for BPF; the error names the remedy.
     pub(super) fn verify(&self, workspace: &Workspace) -> Result<()> {
         let directory = workspace.target().join("ebpf").join("probe");
         let stamp = directory.join("verified");
@@ -174,7 +175,7 @@ impl ToolChain {
         let object = output.join(TARGET).join("release").join("probe");
         let object = fs::read(&object).with_context(|| format!("no object at {}", object.display()))?;
         if !is_bpf_object(&object) {
-            bail!("what the BPF tool chain made is no BPF object. {}", self.remedy());
+            bail!("the output of the BPF tool chain is not a BPF object. {}", self.remedy());
         }
         fs::write(&stamp, identity).with_context(|| format!("could not write {}", stamp.display()))
     }
@@ -209,14 +210,14 @@ impl ToolChain {
     }
 }
 
-/// Flags of every BPF compilation: the linker that makes one object of bitcode, the instruction set of kernels since
-/// 5.1, and BTF made from full debug information.
+/// Flags of every BPF compilation: the linker, which makes one object from bitcode; the instruction set of kernels since
+/// 5.1; and full debug information, from which BTF is made.
 const RUSTFLAGS: [&str; 10] = [
     "-C",
     "linker=bpf-linker",
     "-C",
     "target-cpu=v3",
-    // Packet data is never aligned, and BPF may read it all the same: without this, each word is read by bytes.
+    // Packet data is not aligned, but BPF may read words from it. Without this flag each word would be read byte by byte.
     "-C",
     "target-feature=+allows-misaligned-mem-access",
     "-C",
@@ -225,10 +226,10 @@ const RUSTFLAGS: [&str; 10] = [
     "link-arg=--btf",
 ];
 
-/// Installs the way that suits this host.
+/// Installs the tool chain that suits this host.
 ///
 /// # Errors
-/// No way is open, or a step failed; the error names the way out.
+/// This host can have neither tool chain, or a step failed; the error names the remedy.
 pub(super) fn install(workspace: &Workspace, apt: &mut Apt) -> Result<ToolChain> {
     let facts = Facts::probe();
     say(&format!("the BPF tool chain is not complete: no {}", facts.gaps()));
@@ -252,8 +253,8 @@ pub(super) fn install(workspace: &Workspace, apt: &mut Apt) -> Result<ToolChain>
     Ok(tool_chain)
 }
 
-const NO_WAY: &str = "there is no way to a BPF tool chain on this host as this user. Either install rustup and \
-     repeat, or on Debian have root install rustc-web libstd-rust-web-dev-bpf llvm-22-dev libpolly-22-dev and repeat";
+const NO_WAY: &str = "this user cannot install a BPF tool chain on this host. Either install rustup and repeat, or on \
+     Debian have root install rustc-web libstd-rust-web-dev-bpf llvm-22-dev libpolly-22-dev and repeat";
 
 fn install_debian(facts: Facts, apt: &mut Apt) -> Result<()> {
     let mut packages = Vec::new();
@@ -353,7 +354,7 @@ fn copy_setting(from: &Command, to: &mut Command) {
     }
 }
 
-/// A package of its own (hence the empty workspace table) with one XDP program.
+/// Writes a package with one XDP program. Its workspace table is empty, so that it does not belong to mtd's workspace.
 fn write_probe(directory: &Path) -> std::io::Result<()> {
     fs::create_dir_all(directory)?;
     fs::write(

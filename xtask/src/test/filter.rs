@@ -1,4 +1,4 @@
-//! What stands behind `--`: words that names of tests must have, and options of Rust's test harness.
+//! The arguments after `--`: words of which a test's name must contain one, and options of Rust's test harness.
 
 use std::ffi::OsString;
 use std::process::Command;
@@ -14,7 +14,7 @@ pub(super) struct Filter {
 }
 
 impl Filter {
-    /// From the command line.
+    /// The filter from the arguments of the command line.
     pub(super) fn new(arguments: &[String]) -> Self {
         Self { arguments: arguments.to_vec() }
     }
@@ -24,7 +24,7 @@ impl Filter {
         self.arguments.is_empty()
     }
 
-    /// The words of which a name has to have one.
+    /// The words of which a test's name must contain one.
     pub(super) fn words(&self) -> Vec<String> {
         let mut words = Vec::new();
         let mut arguments = self.arguments.iter();
@@ -38,7 +38,7 @@ impl Filter {
         words
     }
 
-    /// Whether output is shown while a test runs; then one runs at a time.
+    /// Whether output is shown while a test runs. If so, one test runs at a time.
     pub(super) fn shows_output(&self) -> bool {
         self.has("--nocapture") || self.has("--no-capture")
     }
@@ -47,7 +47,7 @@ impl Filter {
         self.arguments.iter().any(|argument| argument == option)
     }
 
-    /// The tests of a program that it lets through, as the harness itself says.
+    /// The tests of a program that match the filter, as the harness lists them.
     ///
     /// # Errors
     /// The program cannot be started, or does not list its tests.

@@ -1,8 +1,8 @@
 //! `cargo xtask test`: lints, unit tests, and the tests that need root.
 //!
-//! Each test is a process of its own ([`pool`] says why), so that scenarios in network namespaces run beside each other and each
-//! states its time. With a filter, the least is built: the test programs that can have such a test, and what the tests that
-//! run ask for.
+//! Each test is a process of its own ([`pool`] says why), so that scenarios in network namespaces can run in parallel and
+//! the time of each is known. With a filter, as little as possible is built: the test programs that can have a matching
+//! test, and the files for which the tests ask.
 
 mod closing;
 mod filter;
@@ -36,7 +36,7 @@ Examples:
   cargo xtask test -- replay              the tests with `replay` in their names; no lints
   cargo xtask test -- replay --nocapture  the same, one at a time and with their output
 
-Not root: the tests that need it run through `sudo -n`; where that is impossible, they fail.";
+If you are not root, the tests that need root run through `sudo -n`; where that is impossible, they fail.";
 
 /// Arguments of `cargo xtask test`.
 #[derive(clap::Args)]
@@ -48,7 +48,7 @@ pub(crate) struct Args {
     /// Write name, program, seconds and result of each test, and the seconds of each stage, as JSON.
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
-    /// Run so many tests beside each other, instead of as many as suit the test program.
+    /// Run this number of tests in parallel, instead of the number that suits the test program.
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u8).range(1..))]
     jobs: Option<u8>,
     /// Run only tests with one of these in their names; options of the test harness work as well.
@@ -56,7 +56,7 @@ pub(crate) struct Args {
     filter: Vec<String>,
 }
 
-/// Carries the subcommand out. Every stage runs, whatever became of the one before; builds excepted.
+/// Runs the subcommand. Every stage runs even if an earlier one failed, unless that was a build.
 ///
 /// # Errors
 /// A stage failed, no test ran, or the report cannot be written.
@@ -65,7 +65,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let privilege = Privilege::detect();
     let root_tests = !args.unprivileged;
     let mut stages = Stages::default();
-    // Without root, set-up of the programs would fail first and say less than the stage does.
+    // Without root, installing the programs would fail first, with a less helpful message than that of the stage.
     let need = if root_tests && privilege.is_available() { Need::Tests } else { Need::ToolChain };
     let lints = args.filter.is_empty();
     let set_up = || -> Result<()> {
@@ -91,27 +91,27 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     results.close(&session, args.report.as_deref())
 }
 
-/// What the tests of one run work with.
+/// The data that the stages of one run share.
 struct Session {
     workspace: Workspace,
     artifacts: Artifacts,
     filter: Filter,
-    /// Given by the caller.
+    /// The number of tests in parallel, if the caller gave one.
     jobs: Option<usize>,
 }
 
 impl Session {
-    /// Where the times of the tests are kept from run to run.
+    /// The file in which the times of the tests are kept from run to run.
     fn times_file(&self) -> PathBuf {
         self.workspace.target().join("test-times.json")
     }
 }
 
-/// What became of it all.
+/// The results of all stages.
 struct Results {
     stages: Stages,
     records: Vec<Record>,
-    /// Tests that have no record of their own.
+    /// The count of tests without a record of their own.
     others: Tally,
 }
 
@@ -156,7 +156,7 @@ impl Results {
         }
     }
 
-    /// What was built; what does not compile counts as one failed test.
+    /// Passes on what was built. A build that failed counts as one failed test.
     fn built<T>(&mut self, built: Option<T>) -> Option<T> {
         self.others.failed += u64::from(built.is_none());
         built
@@ -177,7 +177,7 @@ impl Results {
     fn close(self, session: &Session, report: Option<&Path>) -> Result<()> {
         let mut tally = report::tally(&self.records);
         tally += self.others;
-        // Only saves time: the next run begins with the longest tests.
+        // A failure does no harm: the times only let the next run begin with the longest tests.
         let kept = Times::read(&session.times_file()).update(&self.records, &session.times_file());
         if let Some(file) = report {
             let text = serde_json::to_string_pretty(&report::json(&self.records, &self.stages, tally))?;

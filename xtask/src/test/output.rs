@@ -1,4 +1,4 @@
-//! Starting a test program: its output kept in a file, or live on the terminal.
+//! Starting a test program with its output in a file, or live on the terminal.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -10,12 +10,12 @@ use super::closing::{ClosingLines, Tally};
 /// How a test program has ended.
 pub(super) struct Ended {
     pub(super) status: ExitStatus,
-    /// What it has printed, standard error included where that was kept too.
+    /// Its output, including standard error if that was kept too.
     pub(super) output: Vec<u8>,
 }
 
 impl Ended {
-    /// What its closing lines say, added up; `None` without one.
+    /// The sum of its closing lines; `None` if there was none.
     pub(super) fn tally(&self) -> Option<Tally> {
         let mut lines = ClosingLines::default();
         lines.feed(&self.output);
@@ -23,20 +23,20 @@ impl Ended {
     }
 }
 
-/// Runs it with both outputs in a file: what a test leaves running keeps no pipe open on which this would wait.
+/// Runs the command with both outputs in a file. With a pipe, this would wait for any process that a test leaves running.
 ///
 /// # Errors
-/// It cannot be started, or the file cannot be written or read.
+/// The command cannot be started, or the file cannot be written or read.
 pub(super) fn kept(command: &mut Command, file: &Path) -> io::Result<Ended> {
     let sink = File::create(file)?;
     let status = command.stdin(Stdio::null()).stdout(sink.try_clone()?).stderr(sink).status()?;
     Ok(Ended { status, output: fs::read(file)? })
 }
 
-/// Runs it with its output on the terminal.
+/// Runs the command with its output on the terminal.
 ///
 /// # Errors
-/// It cannot be started, or its output cannot be read or shown.
+/// The command cannot be started, or its output cannot be read or shown.
 pub(super) fn live(command: &mut Command) -> io::Result<Ended> {
     live_on(io::stdout().lock(), command)
 }
@@ -56,7 +56,7 @@ fn live_on(mut terminal: impl Write, command: &mut Command) -> io::Result<Ended>
             output.extend(&buffer[..length]);
         }
         if output.last().is_some_and(|&last| last != b'\n') {
-            // A crash in the middle of a line; the summary must stand alone on its own.
+            // The program crashed in the middle of a line. The summary must begin a new one.
             terminal.write_all(b"\n")?;
         }
     }
@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn closing_lines_are_counted_live_too() {
-        // Into a sink: these closing lines must not be counted by the run that these tests are part of.
+        // The output is discarded, since the run that these tests are part of must not count these closing lines.
         let mut script = shell("echo 'test result: FAILED. 4 passed; 2 failed; 0 ignored'; exit 101");
         let ended = live_on(io::sink(), &mut script).unwrap();
         assert_eq!(ended.tally(), Some(Tally { passed: 4, failed: 2, ignored: 0 }));

@@ -1,4 +1,4 @@
-//! What became of each test and each stage, and how long it took: for people, for programs, and for the next run's order.
+//! The result and the time of each test and each stage: for people, for programs, and for the order of the next run.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ use super::closing::Tally;
 use crate::console::seconds;
 use crate::timing::Stages;
 
-/// So many of the slowest tests are shown.
+/// How many of the slowest tests are shown.
 const SLOWEST: usize = 20;
 
 /// How a test ended.
@@ -21,7 +21,7 @@ const SLOWEST: usize = 20;
 pub(super) enum Verdict {
     Passed,
     Failed,
-    /// It has `#[ignore]`.
+    /// The test has `#[ignore]`.
     Ignored,
 }
 
@@ -40,20 +40,20 @@ impl Verdict {
 pub(super) struct Record {
     pub(super) program: String,
     pub(super) name: String,
-    /// Of the run that counted, from the start of its process to its end.
+    /// How long the last run of the test took, from the start of its process to its end.
     pub(super) elapsed: Duration,
     pub(super) verdict: Verdict,
-    /// It had asked for the machine alone.
+    /// Whether it requested to run alone.
     pub(super) alone: bool,
 }
 
-/// How many ended how.
+/// How many tests passed, failed and were skipped.
 pub(super) fn tally(records: &[Record]) -> Tally {
     let count = |verdict| records.iter().filter(|record| record.verdict == verdict).count() as u64;
     Tally { passed: count(Verdict::Passed), failed: count(Verdict::Failed), ignored: count(Verdict::Ignored) }
 }
 
-/// The report of `--report`, and what it says of the tests that no record has (documentation tests).
+/// The report of `--report`. `tally` counts all tests, including those without a record (documentation tests).
 pub(super) fn json(records: &[Record], stages: &Stages, tally: Tally) -> Value {
     let one = |record: &Record| {
         json!({
@@ -95,12 +95,12 @@ pub(super) fn summary(records: &[Record], stages: &Stages) -> String {
 pub(super) struct Times(BTreeMap<String, f64>);
 
 impl Times {
-    /// As a run before has written it; without one, no time is known.
+    /// Reads the file that an earlier run has written. Without one, no time is known.
     pub(super) fn read(file: &Path) -> Self {
         Self(fs::read(file).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default())
     }
 
-    /// When a test comes: the longest first, and before them those of which nothing is known.
+    /// The sort key of a test: those without a known time come first, then the longest.
     pub(super) fn turn(&self, program: &str, name: &str) -> Reverse<u64> {
         let known = self.0.get(&key(program, name));
         Reverse(
@@ -108,7 +108,7 @@ impl Times {
         )
     }
 
-    /// Takes in what was measured, and writes it down.
+    /// Adds the measured times, and writes the file.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -173,7 +173,7 @@ mod tests {
         Times::default().update(&records(), &file).unwrap();
         let times = Times::read(&file);
         assert!(times.turn("netns", "new") < times.turn("netns", "quick"));
-        // What failed says nothing of how long it takes.
+        // The time of a failed test is not recorded.
         assert_eq!(times.turn("netns", "slow"), times.turn("netns", "new"));
         times.update(&[record("long", 60_000, Verdict::Passed)], &file).unwrap();
         let times = Times::read(&file);

@@ -1,4 +1,4 @@
-//! Runs the test programs: those of the unit tests as the caller, those of mtd-tests as root.
+//! Runs the test programs: unit tests as the caller, those of mtd-tests as root.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -20,16 +20,16 @@ use crate::package;
 use crate::privilege::{Privilege, diagnostic_variables, test_environment};
 use crate::process;
 
-/// Test programs whose tests mostly wait: for slots, time-outs, each other. More of them than there are processors run
-/// beside each other.
+/// Test programs whose tests mostly wait: for slots, time-outs, each other. More of these run in parallel than there are
+/// processors.
 const WAITING: [&str; 2] = ["netns", "dht"];
-/// How many more than processors. With two more, on two processors, now and then a scenario misses its time.
+/// How many more than there are processors. With two more, on two processors, a scenario occasionally misses a deadline.
 const WAITING_BESIDE: usize = 1;
 
 /// The packages with documentation tests.
 const DOCUMENTED: [&str; 2] = ["mtd-common", "mtd-userspace"];
 
-/// What a test may ask for.
+/// The files that a test may request.
 #[derive(Clone, Copy)]
 enum Asked {
     /// The BPF programs with log lines.
@@ -56,10 +56,10 @@ impl Asked {
     }
 }
 
-/// Builds the test programs of the packages that need no root, or those of mtd-tests; only those that the filter can match.
+/// Builds the test programs that the filter can match: those of the packages that need no root, or those of mtd-tests.
 ///
 /// # Errors
-/// They do not compile.
+/// The test programs do not compile.
 pub(super) fn build_programs(session: &Session, privileged: bool) -> Result<Vec<TestProgram>> {
     let mut targets = targets::that_can_match(targets::all(&session.workspace)?, &session.filter.words())?;
     targets.retain(|target| target.is_privileged() == privileged);
@@ -111,7 +111,7 @@ fn run(session: &Session, programs: &[TestProgram], start: Start<'_>) -> Result<
     let provide = |name: &str| -> Result<PathBuf> {
         let asked = Asked::ALL.into_iter().find(|asked| asked.variable() == name);
         let asked = asked.with_context(|| format!("a test asks for {name}, which nobody makes"))?;
-        // One makes it, and the others wait for it.
+        // The first to need the file makes it, and the others wait.
         let mut made = made.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if let Some((_, file)) = made.iter().find(|(variable, _)| *variable == name) {
             return Ok(file.clone());
@@ -154,10 +154,10 @@ fn cases(session: &Session, program: &TestProgram, start: Start<'_>) -> Result<V
     Ok(names.into_iter().map(case).collect())
 }
 
-/// Documentation tests, which only cargo can run.
+/// Runs documentation tests, which only cargo can run.
 ///
 /// # Errors
-/// cargo cannot be started, or ended well without a closing line.
+/// cargo cannot be started, or succeeded without a closing line.
 pub(super) fn documentation(session: &Session) -> Result<Tally> {
     let mut command = host_cargo(&session.workspace, &session.artifacts);
     command.args(["test", "--release", "--quiet", "--no-fail-fast", "--doc"]);

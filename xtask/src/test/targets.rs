@@ -1,7 +1,7 @@
-//! Which test programs the workspace has, which of them a filter can match, and building those.
+//! Finding the test programs of the workspace, and building those that a filter can match.
 //!
-//! A filter is compared with the names in the source before anything is compiled, so that a run for one test does not wait for
-//! test programs that cannot have it. What is compared is more than a test's name can be made of, never less.
+//! A filter is compared with the names in the source before anything is compiled, so that a run of one test does not wait
+//! for test programs that cannot have it. The comparison may keep too many test programs, but never too few.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -18,10 +18,11 @@ use crate::workspace::Workspace;
 
 /// The package whose tests need root.
 const PRIVILEGED: &str = "mtd-tests";
-/// Its library is tried by tests too; the programs of these packages need a target of their own and have no tests.
+/// Packages that are skipped because they have no tests of their own: the BPF programs are built for another target, and
+/// their library is tested from other packages.
 const WITHOUT_TESTS: [&str; 1] = ["mtd-ebpf"];
 
-/// It is built only together with the other.
+/// A package that is never built without [`WITH_COMMON`].
 const COMMON: &str = "mtd-common";
 const WITH_COMMON: &str = "mtd-userspace";
 
@@ -36,7 +37,7 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// Whether its tests need root.
+    /// Whether the tests need root.
     pub(super) fn is_privileged(&self) -> bool {
         self.package == PRIVILEGED
     }
@@ -65,12 +66,12 @@ impl Target {
 /// A test program that cargo has built.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct TestProgram {
-    /// As reports call it: the name of a program of tests, or the package whose unit tests it has.
+    /// The name in reports: that of the test program, or of the package whose unit tests it contains.
     pub(super) name: String,
     pub(super) executable: PathBuf,
-    /// Where cargo would start it.
+    /// The folder in which cargo would start it.
     pub(super) directory: PathBuf,
-    /// The file that it begins with.
+    /// The root file of its source.
     source: PathBuf,
 }
 
@@ -106,8 +107,8 @@ fn parse(metadata: &Value) -> Vec<Target> {
     targets
 }
 
-/// Those that can have a test with one of these words in its name; all of them without a word, and where no source has
-/// any of the words: then the harness has the last say.
+/// The targets that can have a test with one of these words in its name. Returns all targets if there are no words, or if
+/// no source has any of the words: the harness then decides.
 ///
 /// # Errors
 /// Source cannot be read.
@@ -121,8 +122,8 @@ pub(super) fn that_can_match(targets: Vec<Target>, words: &[String]) -> Result<V
     Ok(if kept.is_empty() { targets } else { kept })
 }
 
-/// The names that the tests of a file, and of the files of its modules, can have: functions with an attribute that has `test` in
-/// it. In which of the modules that are written out in the file a function stands is not looked at: it can be in each.
+/// Collects the names that tests in a file, and in the files of its modules, can have. A test is a function with an
+/// attribute that contains `test`. Inline modules are not tracked: a function may be in any of those in its file.
 fn collect_names(file: &Path, prefix: &str, is_root: bool, names: &mut BTreeSet<String>) -> io::Result<()> {
     let text = fs::read_to_string(file)?;
     let (mut path, mut is_test) = (None, false);
@@ -176,7 +177,7 @@ fn declared<'a>(line: &'a str, keyword: &str) -> Option<&'a str> {
 /// Builds these test programs.
 ///
 /// # Errors
-/// They do not compile.
+/// The test programs do not compile.
 pub(super) fn build(
     workspace: &Workspace,
     artifacts: &Artifacts,
@@ -202,12 +203,12 @@ pub(super) fn build(
     Ok(programs)
 }
 
-/// What cargo is told to build them, for each group of packages that it builds at once.
+/// The arguments with which cargo builds the targets, for each group of packages that it builds at once.
 fn selections(targets: &[Target]) -> Vec<Vec<&str>> {
     let packages: BTreeSet<&str> = targets.iter().map(|target| target.package.as_str()).collect();
     let mut groups: Vec<Vec<&str>> = Vec::new();
     for package in packages {
-        // By itself, the one asks for fewer features of what both depend on, which would be compiled once more for that.
+        // Built alone, mtd-common would need fewer features of common dependencies, which would be compiled once more.
         match groups.iter_mut().find(|group| group[..] == [COMMON]) {
             Some(group) if package == WITH_COMMON => group.push(package),
             _ => groups.push(vec![package]),

@@ -1,4 +1,4 @@
-//! `mtd dht get`: what a server has published for a client, or what is at a place.
+//! `mtd dht get`: shows what a server has published for a client, or whatever is stored at a place in the DHT.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -25,18 +25,18 @@ const SCHEMA: u32 = 1;
 
 /// Look for what a server has published
 ///
-/// With --key and --server: as that client, in the present window and its neighbours. With --key and --client: as
-/// that server, what a client will find. The introduction key is never shown. With --raw: whatever is at a place,
-/// without reading it.
+/// With --key and --server: looks as the client whose key it is, in the present window, the previous and the next one.
+/// With --key and --client: looks as the server whose key it is, and shows what that client will find. The introduction
+/// key is never shown. With --raw: shows whatever is stored at a place, without interpreting it.
 ///
-/// Exit status: 0 if anything is found, 1 if not or if the DHT is out of reach, 2 for a wrong command line.
+/// Exit status: 0 if anything is found, 1 if nothing is found or the DHT cannot be reached, 2 for a wrong command line.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     mtd dht get --key /etc/mtd/private.key --server 'H4sIAAAA…='\n  \
     mtd dht get --key client.key --server \"$(cat server.pub)\" --bootstrap 198.18.0.1:6881 --json\n  \
     mtd dht get --raw 0123456789abcdef0123456789abcdef01234567")]
 pub(super) struct GetArgs {
-    /// File with the own private key
+    /// File with the private key of the client (with --server) or of the server (with --client)
     #[arg(long, value_name = "FILE", required_unless_present = "raw")]
     key: Option<PathBuf>,
 
@@ -44,15 +44,15 @@ pub(super) struct GetArgs {
     #[arg(long, value_name = "KEY", required_unless_present_any = ["raw", "client"])]
     server: Option<PublicKey>,
 
-    /// Public key of a client, to look as its server
+    /// Public key of a client, to see what its server has published for it
     #[arg(long, value_name = "KEY", conflicts_with = "server")]
     client: Option<PublicKey>,
 
-    /// Window length, as the server has it
+    /// Window length, as configured at the server
     #[arg(long, value_name = "TIME", value_parser = window_length, default_value = "15m")]
     window: u64,
 
-    /// How it is kept in the DHT
+    /// How the introduction is stored in the DHT
     #[arg(long, value_enum, default_value_t)]
     encoding: EncodingArg,
 
@@ -93,7 +93,7 @@ pub(super) async fn run(args: &GetArgs) -> anyhow::Result<()> {
         (None, Some(path), Some(peer)) => {
             let own = SecretKey::from_file(path)?;
             let Some(shared) = Shared::new(&own, &peer) else {
-                bail!("{peer} is no key that anybody has; copy the public key again")
+                bail!("{peer} is no valid public key; copy it again")
             };
             let (server, client) =
                 if args.client.is_some() { (own.public(), peer) } else { (peer, own.public()) };
@@ -123,9 +123,9 @@ struct WindowReport {
 #[serde(rename_all = "lowercase")]
 enum WindowState {
     Found,
-    /// Nodes answered, and nothing was there.
+    /// Nodes answered, and had nothing.
     Absent,
-    /// It cannot be told.
+    /// Whether anything is there could not be found out.
     Failed,
 }
 
@@ -198,7 +198,7 @@ async fn windows(
     }
 }
 
-/// Of the failures, the one that says most.
+/// The most informative of the failures.
 fn failure(errors: &[Option<&FetchError>]) -> Option<FetchError> {
     let says_more = |error: &&&FetchError| !matches!(error, FetchError::Absent { .. });
     let errors: Vec<_> = errors.iter().flatten().collect();
@@ -278,15 +278,15 @@ fn time(ms: u64) -> String {
     }
 }
 
-/// Something at a place.
+/// What is stored at a place.
 #[derive(Debug, Serialize)]
 struct RawReport {
     schema: u32,
-    /// Of mutable items: all different ones, with how many nodes have each.
+    /// Of a mutable item: every different version, with the number of nodes that have it.
     items: Vec<RawItem>,
-    /// Of announced ports: who announced them.
+    /// Of announced ports: the addresses and ports that were announced.
     peers: Vec<SocketAddrV4>,
-    /// The bytes that the ports mean, if any, in hexadecimal digits.
+    /// The bytes that the announced ports encode, if any, in hexadecimal digits.
     stuffed: Option<String>,
 }
 

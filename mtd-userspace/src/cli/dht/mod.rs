@@ -1,4 +1,4 @@
-//! `mtd dht`: a node of a private DHT, and a look at what is in one.
+//! `mtd dht`: runs a node of a private DHT, and shows or stores what is in a DHT.
 
 mod get;
 mod put;
@@ -15,19 +15,19 @@ use tokio::time::{Instant, interval_at, sleep};
 
 use crate::rendezvous::{DEFAULT_REQUEST_TIMEOUT, DhtConfig, Encoding, MAX_ITEMS, MainlineStore};
 
-/// A step that takes longer than this says on standard error that it is still going on, …
+/// A step that takes longer than this reports on standard error that it is still going on, …
 const PATIENCE: Duration = Duration::from_secs(2);
-/// … and repeats that at this interval.
+/// … and reports it again at this interval.
 const REPEAT: Duration = Duration::from_secs(5);
 
-/// A new node looks around this often, so that nodes that start together find each other, …
+/// A new node looks for other nodes at this interval, so that nodes that start together find each other, …
 const EAGER: Duration = Duration::from_secs(3);
 /// … this many times; …
 const EAGER_ROUNDS: u32 = 10;
-/// … and later this often.
+/// … and later at this interval.
 const CALM: Duration = Duration::from_mins(1);
 
-/// Where a node that stands alone "begins": nobody answers at the discard port.
+/// The bootstrap node of a node that is the whole network: nobody answers at the discard port.
 const NOBODY: &str = "127.0.0.1:9";
 
 /// Arguments of `mtd dht`.
@@ -46,8 +46,8 @@ enum DhtCommand {
 
 /// Serve a private DHT: answer, and store items
 ///
-/// Runs until SIGINT or SIGTERM. A node learns of others by asking them: in a network of several, name all others at
-/// each of them, whether they run already or not. What a node stores is gone when it ends; servers publish again
+/// Runs until SIGINT or SIGTERM. A node learns of others by asking them: in a network of several nodes, name at each node
+/// all the others, whether they are running yet or not. A node's items are lost when it ends; servers publish theirs again
 /// within 45 minutes.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
@@ -58,7 +58,7 @@ struct ServeArgs {
     #[arg(long, value_name = "HOST:PORT", value_parser = host_and_port, required_unless_present = "alone")]
     bootstrap: Vec<String>,
 
-    /// This node is all of the network
+    /// Run without other nodes: this node is the whole network
     #[arg(long, conflicts_with = "bootstrap")]
     alone: bool,
 
@@ -66,17 +66,17 @@ struct ServeArgs {
     #[arg(long, value_name = "PORT", default_value_t = 6881)]
     port: u16,
 
-    /// IPv4 address to answer at
+    /// IPv4 address to serve at
     #[arg(long, value_name = "ADDRESS", default_value_t = Ipv4Addr::UNSPECIFIED)]
     address: Ipv4Addr,
 
-    /// Mutable items to keep: one for each client and window of two hours
+    /// Maximum number of mutable items kept; each client needs one for every window of the last two hours
     #[arg(long, value_name = "NUMBER", default_value_t = MAX_ITEMS,
         value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=10_000_000))]
     max_items: usize,
 }
 
-/// Which DHT a command asks.
+/// The DHT that a command asks.
 #[derive(Debug, Args)]
 struct Network {
     /// Bootstrap node; may be given several times [default: those of the public network]
@@ -117,10 +117,10 @@ impl From<EncodingArg> for Encoding {
     }
 }
 
-/// Carries a subcommand out.
+/// Runs `mtd dht`.
 ///
 /// # Errors
-/// The DHT is out of reach, nothing is found, or a key file cannot be used.
+/// The DHT cannot be reached, nothing is found, or a key file cannot be used.
 pub(super) async fn run(args: &DhtArgs) -> anyhow::Result<()> {
     match &args.command {
         DhtCommand::Serve(args) => serve(args).await,
@@ -161,14 +161,14 @@ async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     }
 }
 
-/// How many nodes are known, after a pause and a look.
+/// Waits, then looks for other nodes. Returns how many are known.
 async fn look_around(store: &MainlineStore, pause: Duration) -> usize {
     sleep(pause).await;
-    // That no other node answers is no reason to stop: it may start later.
+    // An error means that no other node answers. That is no reason to stop, since others may start later.
     store.refresh().await.unwrap_or(0)
 }
 
-/// Awaits something, and tells on standard error that it goes on when it takes long.
+/// Awaits something; if it takes long, reports on standard error that it is still going on.
 async fn patiently<T>(what: &str, work: impl Future<Output = T>) -> T {
     let start = Instant::now();
     let mut reminder = interval_at(start + PATIENCE, REPEAT);
@@ -177,7 +177,7 @@ async fn patiently<T>(what: &str, work: impl Future<Output = T>) -> T {
         tokio::select! {
             result = &mut work => return result,
             _ = reminder.tick() => {
-                // Nobody has to read it.
+                // It does not matter if standard error cannot be written.
                 let _ = writeln!(std::io::stderr(), "mtd: {what} ({} s)", start.elapsed().as_secs());
             }
         }

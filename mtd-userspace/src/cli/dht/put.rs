@@ -1,4 +1,4 @@
-//! `mtd dht put`: stores a value, for tests of a network.
+//! `mtd dht put`: stores a value in the DHT, to test a network.
 
 use std::fs::File;
 use std::io::Read;
@@ -18,10 +18,11 @@ use crate::rendezvous::{Encoding, Item, MAX_VALUE, Store as _};
 /// Version of the JSON output.
 const SCHEMA: u32 = 1;
 
-/// Put a value into the DHT, for tests of a network
+/// Put a value into the DHT, to test a network
 ///
-/// As a mutable item signed with the key in a file, or as announced ports. Announcing takes about 0.1 s a byte, and
-/// whoever knows the info-hash sees this host's address. Servers publish by themselves: this is not needed for them.
+/// The value is stored as a mutable item, signed with the key in a file, or as announced ports. Announcing takes about
+/// 0.1 s a byte, and whoever knows the info-hash sees this host's address. Servers publish by themselves and do not need
+/// this command.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     (umask 077; mtd genpsk > signing.key); date | mtd dht put --key signing.key --bootstrap 198.18.0.1:6881\n  \
@@ -35,11 +36,11 @@ pub(super) struct PutArgs {
     #[arg(long, value_name = "FILE", required_unless_present = "ports")]
     key: Option<PathBuf>,
 
-    /// Sequence number; another value under the same key needs a higher one [default: Unix time in ms]
+    /// Sequence number; to replace a value under the same key, it must be higher [default: Unix time in ms]
     #[arg(long, value_name = "NUMBER", conflicts_with = "ports")]
     seq: Option<u64>,
 
-    /// Announce ports under this info-hash instead, 40 hexadecimal digits
+    /// Announce ports under this info-hash instead (40 hexadecimal digits)
     #[arg(long, value_name = "INFO_HASH", value_parser = info_hash, conflicts_with = "key")]
     ports: Option<Descriptor>,
 
@@ -57,11 +58,11 @@ struct Report {
     bytes: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     seq: Option<i64>,
-    /// Public key of the mutable item, what `mtd dht get --raw` takes.
+    /// Public key of the mutable item, as `mtd dht get --raw` takes it.
     #[serde(skip_serializing_if = "Option::is_none")]
     item_key: Option<String>,
     target: String,
-    /// Nodes that have it, where that is known.
+    /// Number of nodes that stored it, if that is known.
     copies: Option<u32>,
 }
 
@@ -120,7 +121,7 @@ fn human(report: &Report) -> String {
     }
 }
 
-/// A value that may be one byte too long, so that this can be told.
+/// Reads a value, and at most one byte more than is allowed, so that a value that is too long is noticed.
 fn read(path: Option<&Path>) -> anyhow::Result<Vec<u8>> {
     let mut value = Vec::new();
     let limit = MAX_VALUE as u64 + 1;

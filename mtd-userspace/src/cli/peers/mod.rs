@@ -1,4 +1,4 @@
-//! `mtd peers` and `mtd reload`: who may come.
+//! `mtd peers` and `mtd reload`: managing the registered clients.
 
 use std::path::{Path, PathBuf};
 
@@ -16,10 +16,10 @@ use crate::keys::{PublicKey, SecretKey};
 use crate::registry::{self, Registry, RegistryError, Sources, Warning};
 use crate::status::{Client, Registered, Reload, Setting};
 
-/// Register clients, remove them, list them
+/// Register, remove and list clients
 ///
-/// A client is registered by its public key, in a file NAME.pub of the folder that `clients_dir` names. A running
-/// controller writes that file and takes notice at once; without one, only the folder is changed.
+/// A client is registered by its public key, in a file NAME.pub in the folder that `clients_dir` names. A running
+/// controller writes that file itself, and the change takes effect at once; if none is running, only the folder is changed.
 #[derive(Args, Clone, Debug)]
 pub(super) struct PeersArgs {
     #[command(subcommand)]
@@ -31,19 +31,19 @@ enum Command {
     /// Register a client
     #[command(after_help = "Example: sudo mtd peers add laptop vZ3S8pPLIoDKZPWkgW1i4pwP/JQZnQxsK1U0Ff9dgzY=")]
     Add {
-        /// Its name: letters, digits, dots, underscores, hyphens; at most 32
+        /// Name of the client: letters, digits, dots, underscores, hyphens; at most 32
         #[arg(value_name = "NAME", value_parser = name)]
         name: String,
-        /// Its public key, as `mtd pubkey` prints it there
+        /// Public key of the client, as `mtd pubkey` prints it there
         #[arg(value_name = "PUBLIC_KEY", value_parser = registry::parse_key)]
         public_key: PublicKey,
         #[command(flatten)]
         place: PlaceArgs,
     },
-    /// Remove a client: its session ends at once
+    /// Remove a client, and end its session at once
     #[command(visible_alias = "rm", after_help = "Example: sudo mtd peers remove laptop")]
     Remove {
-        /// Its name
+        /// Name of the client
         #[arg(value_name = "NAME", value_parser = name)]
         name: String,
         #[command(flatten)]
@@ -67,26 +67,26 @@ enum Command {
     },
 }
 
-/// Which registry.
+/// The registry to use.
 #[derive(Args, Clone, Debug, Default)]
 struct PlaceArgs {
     #[command(flatten)]
     select: Select,
 
-    /// Configuration file: of a controller, or for the folder that it names when none runs [default, when no
+    /// Configuration file of the controller; if that is not running, the folder that the file names is used [default if no
     /// controller is found: /etc/mtd/mtd.toml]
     #[arg(short, long, value_name = "FILE", conflicts_with_all = ["interface", "socket"])]
     config: Option<PathBuf>,
 
-    /// Folder of public keys, without asking a controller
+    /// Folder of public keys to use, without asking a controller
     #[arg(long, value_name = "DIR", conflicts_with_all = ["interface", "socket", "config"])]
     dir: Option<PathBuf>,
 }
 
-/// Have the controller read configuration and registered clients again
+/// Make the controller read its configuration and the registered clients again
 ///
-/// What is about clients takes effect: sessions of those that are no longer registered end, all others go on. Other
-/// settings that have changed are listed, and take effect with the next start.
+/// Changes to clients take effect at once: sessions of clients that are no longer registered end, all others continue.
+/// Other settings that have changed are listed; they take effect at the next start.
 ///
 /// With --json: one object, {"schema": 1, "instances": [...]}, whose elements have the keys `interface`, `added`,
 /// `removed`, `changed` (names of clients), `warnings` and `settings` (those that need a restart: `key`, `in_force`,
@@ -136,13 +136,13 @@ pub(super) async fn run(args: PeersArgs) -> anyhow::Result<()> {
     }
 }
 
-/// Where to look if no option names a registry.
+/// The places to look if no option names a registry.
 struct Defaults {
     run: PathBuf,
     config: PathBuf,
 }
 
-/// A registry: a controller to ask, and a folder for when none runs; one of them at least.
+/// A registry: a controller to ask, a folder to use if no controller is running, or both.
 #[derive(Debug)]
 struct Place {
     interface: Option<String>,
@@ -163,7 +163,7 @@ impl Place {
                 path.display()
             );
         };
-        // Without permission to read it, a client with the server's own key is refused only when the server starts.
+        // If the key file cannot be read, a client with the server's own key is refused only when the server starts.
         if let Some(Ok(key)) = config.identity.map(|identity| SecretKey::from_file(&identity.key_file)) {
             sources = sources.with_own_key(key.public());
         }
@@ -174,7 +174,7 @@ impl Place {
         Ok(Self { interface: Some(config.interface), socket: Some(socket), sources: Some(sources) })
     }
 
-    /// What the controller answers, or what the folder gives when no controller runs.
+    /// Asks the controller or, if none is running, the folder.
     async fn ask<T>(
         &self,
         controller: impl AsyncFnOnce(&Path) -> Result<T, ControlError>,
@@ -198,7 +198,7 @@ impl Place {
 }
 
 impl PlaceArgs {
-    /// The one registry that a change is about.
+    /// The one registry to change.
     fn only(&self, defaults: &Defaults) -> anyhow::Result<Place> {
         let mut places = self.all(defaults)?;
         if places.len() > 1 {
@@ -240,7 +240,7 @@ async fn add(place: &Place, name: String, public_key: PublicKey) -> anyhow::Resu
             |mut registry, _| Ok((registry.add(&peer.name, public_key)?.document(), false)),
         )
         .await?;
-    Ok(told("registered", "with the next mtd run or mtd reload it may come", &added))
+    Ok(told("registered", "it may connect after the next mtd run or mtd reload", &added))
 }
 
 async fn remove(place: &Place, name: &str) -> anyhow::Result<String> {
@@ -250,10 +250,10 @@ async fn remove(place: &Place, name: &str) -> anyhow::Result<String> {
             |mut registry, _| Ok((registry.remove(name)?.document(), false)),
         )
         .await?;
-    Ok(told("removed", "with the next mtd run or mtd reload it may not come any more", &removed))
+    Ok(told("removed", "it may connect until the next mtd run or mtd reload", &removed))
 }
 
-/// The change; without a controller, also when it takes effect.
+/// Describes a change; if no controller was running, also says when it takes effect.
 fn told(done: &str, from: &str, (client, by_controller): &(Client, bool)) -> String {
     let Client { name, public_key, file, .. } = client;
     let mut text = format!("{done} {name} ({public_key})\n");
@@ -311,8 +311,8 @@ fn human(lists: &[List], style: Style) -> String {
 /// Runs `mtd reload`.
 ///
 /// # Errors
-/// A controller is missing, does not answer or cannot read its registry (the others are told all the same), or
-/// standard output cannot be written.
+/// A controller is missing, does not answer or cannot read its registry (the others are asked nevertheless), or standard
+/// output cannot be written.
 pub(super) async fn reload(args: &ReloadArgs) -> anyhow::Result<()> {
     let (reloads, failures) = match args.select.sockets(Path::new(RUN_DIR)) {
         Ok(sockets) => reload_all(&sockets).await,
@@ -340,7 +340,7 @@ async fn reload_all(sockets: &[ControlSocket]) -> (Vec<Reloaded>, Vec<anyhow::Er
     (reloads, failures)
 }
 
-/// What a controller found when it read its registry again.
+/// What a controller reported after it had read its registry again.
 #[derive(Debug, Serialize)]
 struct Reloaded {
     interface: String,

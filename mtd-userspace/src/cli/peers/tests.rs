@@ -80,7 +80,7 @@ async fn a_folder_alone_is_changed() {
     assert_eq!(
         text,
         format!(
-            "registered laptop ({key}): {}; with the next mtd run or mtd reload it may come\n",
+            "registered laptop ({key}): {}; it may connect after the next mtd run or mtd reload\n",
             file.display()
         )
     );
@@ -101,7 +101,7 @@ async fn a_folder_alone_is_changed() {
 async fn without_a_controller_the_folder_of_the_configuration_is_changed() {
     let folder = tempfile::tempdir().unwrap();
     let path = configure(&folder);
-    // By name, and as the default.
+    // With the file named, and with the file as the default.
     for line in [format!("-c {}", path.display()), String::new()] {
         let place = place_args(&line).only(&defaults(&folder)).unwrap();
         assert_eq!(place.interface.as_deref(), Some("eth0"));
@@ -118,7 +118,7 @@ async fn without_a_controller_the_folder_of_the_configuration_is_changed() {
         assert!(error.to_string().contains("take its [[client]] out"), "{error}");
         remove(&place, "laptop").await.unwrap();
     }
-    // The server's own key is no client's.
+    // A client cannot have the server's own key.
     let own = SecretKey::generate().unwrap();
     let key_file = folder.path().join("private.key");
     fs::write(&key_file, own.to_base64().as_bytes()).unwrap();

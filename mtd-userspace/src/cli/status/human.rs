@@ -1,8 +1,9 @@
-//! A status for people, after the model of `wg show`.
+//! The status as text for people, in the style of `wg show`.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddrV6;
 
+use ipnet::IpNet;
 use mtd_common::abi::Counter;
 use mtd_common::abi::counters::Row;
 
@@ -14,10 +15,10 @@ use crate::status::{
     SessionRole, SessionState, Status,
 };
 
-/// Most sessions that are shown; of the others, only their number.
+/// Maximum number of sessions that are shown; of the others, only the number is shown.
 const MAX_SESSIONS_SHOWN: usize = 32;
 
-/// `now`: unix seconds, to tell how long ago something was.
+/// The text. `now` is the Unix time in s, to say how long ago something happened.
 pub(super) fn human(statuses: &[Status], style: Style, now: f64) -> String {
     let mut sections = Vec::new();
     for status in statuses {
@@ -54,11 +55,15 @@ fn interface_section(status: &Status, style: Style, now: f64) -> Section {
     if let Some(key) = &status.public_key {
         section.row("public key", key);
     }
-    section.row("prefixes", list(&status.prefixes));
+    section.row("prefixes", prefixes(&status.prefixes));
     guard::rows(&mut section, status);
     section.row("link", &status.link);
     section.row("XDP mode", &status.xdp);
     section.row("tunnel device", format!("{}, MTU {} B", status.device, status.mtu));
+    if let Some(last) = &status.tunnel_repairs.last {
+        let times = status.tunnel_repairs.count;
+        section.row("repaired", format!("{times} times, the last time: {last}"));
+    }
     section.row("pins", status.pins.display());
     if !status.kernel.is_empty() {
         section.row("kernel", &status.kernel);
@@ -169,7 +174,7 @@ fn rendezvous_section(rendezvous: &Rendezvous, style: Style, now: f64) -> Sectio
     section
 }
 
-/// What a server with registered clients has to say.
+/// The section of a server with registered clients.
 fn clients_section(status: &Status, style: Style) -> Option<Section> {
     if status.clients_registered.is_none() && status.handshakes.is_none() {
         return None;
@@ -211,7 +216,7 @@ fn session_section(session: &Session, style: Style) -> Section {
     section.row("public key", &session.public_key);
     section.row("last valid packet", ago(session.last_valid_seconds));
     section.row("tunnel", format!("{} to {}", list(&session.tunnel.local), list(&session.tunnel.remote)));
-    // Before the handshake there is nothing to tell.
+    // Before the handshake there is nothing to show.
     if let Some(mode) = &session.mode {
         section.row("mode", mode);
     }
@@ -299,4 +304,15 @@ pub(super) fn endpoint(Endpoint { address, port }: Endpoint) -> SocketAddrV6 {
 fn traffic(Traffic { packets, bytes }: Traffic) -> String {
     let noun = if packets == 1 { "packet" } else { "packets" };
     format!("{} in {packets} {noun}", output::bytes(bytes))
+}
+
+/// The protected prefixes; single addresses with what that means.
+fn prefixes(prefixes: &[IpNet]) -> String {
+    let single = |prefix: &IpNet| prefix.prefix_len() == prefix.max_prefix_len();
+    if prefixes.first().is_some_and(single) {
+        let addresses: Vec<_> = prefixes.iter().map(IpNet::addr).collect();
+        format!("{} (a single address: ports alone move, and the host is not dark)", list(&addresses))
+    } else {
+        list(prefixes)
+    }
 }

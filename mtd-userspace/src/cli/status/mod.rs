@@ -1,4 +1,4 @@
-//! `mtd status`: what runs on this host, after the model of `wg show`.
+//! `mtd status`: shows what is running on this host, in the style of `wg show`.
 
 mod guard;
 mod human;
@@ -21,26 +21,26 @@ use crate::health;
 use crate::instance::{Instance, RUN_DIR};
 use crate::status::{SCHEMA, Status};
 
-/// Exit status: the programs are attached somewhere, and no controller runs there.
+/// Exit status: programs are attached somewhere without a running controller.
 const NO_CONTROLLER: u8 = 3;
 
-/// Exit status: nothing of mtd is here.
+/// Exit status: nothing of mtd is attached.
 const NOTHING: u8 = 4;
 
 /// Show interfaces, peers, slots, traffic and drops
 ///
-/// Without --interface or --socket: everything in this network namespace. A data plane whose controller is gone is
-/// shown too.
+/// Without --interface or --socket: shows everything in this network namespace, including a data plane whose controller is
+/// gone.
 ///
-/// Exit status: 0 if all controllers answer, whatever they warn of; 1 if one does not answer; 2 for a wrong command
-/// line; 3 if programs are attached without a controller; 4 if nothing is attached.
+/// Exit status: 0 if all controllers answer, even with warnings; 1 if one does not answer; 2 for a wrong command line;
+/// 3 if programs are attached without a controller; 4 if nothing is attached.
 ///
-/// With --json: one object, {"schema": 1, "instances": [...]}, with one element an interface that answered, whether
-/// there are none, one or several. Fields may be added to a schema, never changed or removed; docs/status.md says what
-/// they mean.
+/// With --json: one object, {"schema": 1, "instances": [...]}, with one element for each interface whose controller
+/// answered: none, one or several. Fields may be added to a schema, but are never changed or removed; docs/status.md says
+/// what they mean.
 ///
-/// With --watch, on a terminal: a view that renews itself, with rates and the addresses of sessions as they move; `q`
-/// or Ctrl-C ends it. Elsewhere: the same, printed again and again.
+/// With --watch, on a terminal: a view that is updated in place, with rates and the moving addresses of sessions; `q` or
+/// Ctrl-C ends it. If standard output is not a terminal, each update is printed below the last.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "Examples:\n  \
     sudo mtd status\n  \
@@ -48,7 +48,7 @@ const NOTHING: u8 = 4;
     sudo mtd status --watch\n  \
     sudo mtd status --json | jq '.instances[].peers[] | {name, state}'")]
 pub(super) struct StatusArgs {
-    /// Which controllers.
+    /// The controllers to ask.
     #[command(flatten)]
     pub select: Select,
 
@@ -56,18 +56,18 @@ pub(super) struct StatusArgs {
     #[arg(long, conflicts_with = "watch")]
     pub json: bool,
 
-    /// Show it again every SECS seconds, 0.1 to 3600
+    /// Show the status again every SECS seconds, 0.1 to 3600
     #[arg(short, long, value_name = "SECS", num_args = 0..=1, default_missing_value = "1", value_parser = interval)]
     pub watch: Option<Duration>,
 }
 
-/// A number of seconds between two looks.
+/// Parses the number of seconds between two updates.
 fn interval(text: &str) -> Result<Duration, &'static str> {
     let seconds = text.parse().ok().filter(|seconds| (0.1..=3600.0).contains(seconds));
     seconds.map(Duration::from_secs_f64).ok_or("not a number of seconds from 0.1 to 3600")
 }
 
-/// Which controllers a command asks.
+/// Options that select the controllers to ask.
 #[derive(Args, Clone, Debug, Default)]
 pub(super) struct Select {
     /// Underlay interface [default: all in this network namespace]
@@ -97,7 +97,7 @@ fn nothing_runs() -> ControlError {
     ControlError::NotRunning { owner: "any interface of this network namespace".to_owned() }
 }
 
-/// An interface name as the kernel allows it.
+/// Parses the name of an interface, as the kernel allows it.
 fn interface_name(name: &str) -> Result<String, &'static str> {
     let allowed = (1..=15).contains(&name.len())
         && !name.contains(|c: char| c == '/' || c == ':' || c.is_ascii_whitespace())
@@ -106,12 +106,12 @@ fn interface_name(name: &str) -> Result<String, &'static str> {
     if allowed { Ok(name.to_owned()) } else { Err("not the name of an interface; see `ip link`") }
 }
 
-/// Shows the status of the selected controllers. `offline` returns what is known about an instance whose data plane
-/// is attached and whose controller does not run.
+/// Shows the status of the selected controllers. `offline` returns what is known about an instance whose data plane is
+/// attached without a running controller.
 ///
 /// # Errors
-/// Standard output cannot be written. That a controller is missing or does not answer is told by the exit status, and on
-/// standard error.
+/// Standard output cannot be written. If a controller is missing or does not answer, that is no error here: the exit status
+/// and standard error say so.
 pub(super) async fn run(
     args: &StatusArgs,
     offline: impl Fn(&Instance) -> Option<Status>,
@@ -157,7 +157,7 @@ impl Default for Places {
     }
 }
 
-/// What the selected controllers say.
+/// The answers of the selected controllers.
 #[derive(Debug)]
 pub(super) struct Answers {
     /// In the order of the interfaces.
@@ -167,8 +167,8 @@ pub(super) struct Answers {
 }
 
 impl Answers {
-    /// Asks the selected controllers, and `offline` about those that do not run. It is also a failure if there is no
-    /// controller to ask.
+    /// Asks the selected controllers, and `offline` about those that are not running. Having no controller to ask is a
+    /// failure too.
     pub(super) async fn collect(
         select: &Select,
         places: &Places,

@@ -17,7 +17,7 @@ struct Command {
     status: StatusArgs,
 }
 
-/// Unix seconds at which the status is shown.
+/// Unix time in s at which the status is shown.
 const NOW: f64 = 1_800_000_100.0;
 
 fn parse(line: &str) -> Result<StatusArgs, clap::Error> {
@@ -346,6 +346,13 @@ fn that_nothing_is_enforced_is_said_aloud() {
         "{monitor}"
     );
     assert!(monitor.contains("would be dropped at eth0, passed: none"), "{monitor}");
+    let guard =
+        Guard { policy: "monitor".to_owned(), enforced: false, unconfirmed: true, ..Guard::default() };
+    let refused = shown(Status { guard, ..sample() }).join("\n");
+    assert!(
+        refused.contains("NOT DARK: nobody confirmed the last") && refused.contains("`mtd confirm eth0`"),
+        "{refused}"
+    );
     let unconfirmed = with(true, Some(41.6), &[]);
     assert!(unconfirmed.contains("open again in 42 s unless you say `mtd confirm eth0`"), "{unconfirmed}");
     let over = with(false, Some(0.0), &[]);
@@ -380,7 +387,7 @@ fn the_command_line_is_checked() {
     assert!(parse("-i ../x").unwrap_err().to_string().contains("see `ip link`"));
 }
 
-/// The places of a running server, whose socket gets the name that it has in this network namespace.
+/// The places of a running server; its socket gets the name that it would have in this network namespace.
 fn places(running: &Running) -> Places {
     let run = running.socket().parent().unwrap().to_owned();
     let socket = ControlSocket::of(&run, "eth0").unwrap().path;
@@ -398,7 +405,7 @@ async fn running_and_orphaned_instances_are_found() {
         let instance = Instance::of(interface).unwrap();
         fs::create_dir_all(places.pins.join(instance.name())).unwrap();
     }
-    // Of what was attached to eth2, nothing can be told.
+    // For eth2 there are pins, but nothing can be read from them.
     let offline = |instance: &Instance| {
         assert_ne!(*instance, Instance::of("eth0").unwrap(), "its controller answers");
         let known = *instance == Instance::of("eth1").unwrap();

@@ -51,7 +51,7 @@ fn load_shows_the_problems_of_all_key_files() {
         load_errors(folder.path()),
         "mtd.toml:8:12: peer.key_file: cannot read laptop.key: No such file or directory (os error 2); copy the peer's key \
          there, or make one: (umask 077; mtd genpsk > laptop.key)\n\
-         mtd.toml:17:12: peer.key_file: desk.key can be read or written by others than its owner (mode 0644); run: chmod \
+         mtd.toml:17:12: peer.key_file: desk.key can be read or written by users other than its owner (mode 0644); run: chmod \
          600 desk.key"
     );
 }

@@ -30,12 +30,12 @@ fn a_prefix_is_an_ipv6_network_of_this_deployment() {
     own(
         "2001:db8:1::/63",
         11,
-        "2001:db8:1::/63 has 63 bits; a protected prefix has 64 to 112; write a prefix of 64 to 112 bits, such as 2001:db8:1::/64",
+        "2001:db8:1::/63 has 63 bits; a protected prefix has 64 to 112, or 128 where ports alone move; write a prefix of 64 to 112 bits, such as 2001:db8:1::/64",
     );
     own(
         "2001:db8:1::9:0/113",
         11,
-        "2001:db8:1::9:0/113 has 113 bits; a protected prefix has 64 to 112; write a prefix of 64 to 112 bits, such as 2001:db8:1::9:0/112",
+        "2001:db8:1::9:0/113 has 113 bits; a protected prefix has 64 to 112, or 128 where ports alone move; write a prefix of 64 to 112 bits, such as 2001:db8:1::9:0/112",
     );
     for (bad, kind) in [
         ("fe80::/64", "link-local"),
@@ -54,6 +54,22 @@ fn a_prefix_is_an_ipv6_network_of_this_deployment() {
             Config::parse(&BASE.replace("2001:db8:1::/64", &format!("2001:db8:1::/{length}")), "").is_ok()
         );
     }
+}
+
+#[test]
+fn a_single_address_is_shared_and_no_prefix_is_beside_it() {
+    let single = |text: &str| text.replace("2001:db8:3::/80", "2001:db8:1::6/128");
+    let found = errors(&single(&BASE.replace("2001:db8:1::/64", "2001:db8:1::5/128")));
+    let wanted = "mtd.toml:2:11: prefix: 2001:db8:1::5/128 is a single address, which this host uses for everything else too, \
+                  and link is \"routed\"; add a line link = \"shared\"";
+    assert_eq!(found, wanted);
+    let both = single(&BASE.replace("2001:db8:1::/64", "2001:db8:1::5/128"));
+    let config = Config::parse(&format!("link = \"shared\"\n{both}"), "").unwrap();
+    assert_eq!(config.prefixes, [ip::<Ipv6Net>("2001:db8:1::5/128"), ip("2001:db8:1::6/128")]);
+    let beside = BASE.replace("2001:db8:1::/64", "2001:db8:1::5/128");
+    let error = Config::parse(&format!("link = \"shared\"\n{beside}"), "").unwrap_err().to_string();
+    let wanted = "prefix: 2001:db8:1::5/128 is a single address and 2001:db8:3::/80 is not; keep the prefix, from which";
+    assert!(error.contains(wanted), "{error}");
 }
 
 #[test]

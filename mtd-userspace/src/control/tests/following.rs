@@ -37,7 +37,7 @@ async fn a_slow_reader_loses_events_and_is_told_how_many() {
         }
     }
     assert!(begin.elapsed() < Duration::from_secs(5), "the sender waited for the reader");
-    // Others are served meanwhile.
+    // Other clients are served meanwhile.
     client::status(&running.socket()).await.unwrap();
 
     let (mut received, mut lost, mut newest) = (0, 0, None);
@@ -69,7 +69,7 @@ async fn followers_are_limited_and_leave_room_for_the_status() {
     assert!(error.to_string().contains("32 clients follow the drop events already"), "{error}");
     client::status(&running.socket()).await.unwrap();
 
-    // One that went away makes room, though no event told the server so.
+    // A follower that went away makes room, even if no event has shown the server that it is gone.
     followers.pop();
     let begin = Instant::now();
     while client::drops(&running.socket()).await.is_err() {

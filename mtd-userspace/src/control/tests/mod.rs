@@ -36,10 +36,10 @@ use crate::sessions::Consequences;
 use crate::status::{self, DroppedPacket, SCHEMA, SessionState, Status};
 use crate::subsystem::{ReportFuture, Reports};
 
-/// Events that the bus of the tests keeps for slow readers.
+/// How many events the bus of the tests keeps for slow readers.
 const EVENTS_KEPT: usize = 16;
 
-/// Reports the sample, and counts how often it is asked.
+/// Reports the sample, and counts the requests for it.
 #[derive(Default)]
 pub(crate) struct FakeReports {
     pub(crate) asked: AtomicUsize,
@@ -60,13 +60,9 @@ impl Reports for FakeReports {
     fn metrics(&self) -> ReportFuture<'_, anyhow::Result<String>> {
         Box::pin(async { Ok(crate::metrics::render(&self.status().await?, |_| ())) })
     }
-
-    fn name_of(&self, _client: &PublicKey) -> Option<String> {
-        None
-    }
 }
 
-/// Sessions that take everything, and are open.
+/// Sessions that accept every change, and are open.
 struct FakeSessions;
 
 impl Audience for FakeSessions {
@@ -77,7 +73,7 @@ impl Audience for FakeSessions {
     }
 }
 
-/// The key of the client with which there is a session.
+/// The key of the client whose session is open.
 fn open_client() -> SecretKey {
     SecretKey::from_bytes([9; 32])
 }
@@ -133,7 +129,7 @@ pub(crate) fn event(number: u64) -> DroppedPacket {
     }
 }
 
-/// The same, as the programs report it; the number is the time.
+/// The same dropped packet, as the programs report it.
 fn packet() -> Event {
     let address = |text: &str| text.parse::<std::net::Ipv6Addr>().unwrap().octets();
     let packet = DropEvent {
@@ -159,12 +155,12 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// One without registered clients.
+    /// Starts a server without registered clients.
     pub(crate) fn start() -> Self {
         Self::with(None)
     }
 
-    /// One with the registered clients of a folder.
+    /// Starts a server with the registered clients of a folder.
     pub(crate) fn with_clients(dir: &Path) -> Self {
         Self::with(Some(dir))
     }
@@ -179,7 +175,7 @@ impl Running {
         let reloader = Reloader::new(None, Arc::clone(&registry)).unwrap();
         let sessions: Arc<dyn Audience> = Arc::new(FakeSessions);
         let router = server::routes(reports.clone())
-            .merge(events::routes(Arc::clone(&bus), reports.clone()))
+            .merge(events::routes(Arc::clone(&bus)))
             .merge(enforcement::routes(Arc::new(FakeEnforcer)))
             .merge(registry.router(Arc::clone(&sessions), Arc::clone(&bus)))
             .merge(reloader.router(sessions, Arc::clone(&bus)));
@@ -199,7 +195,7 @@ impl Running {
         self.bus.publish_at(number, packet());
     }
 
-    /// Clients that follow the events.
+    /// Number of clients that follow the events.
     pub(crate) fn followers(&self) -> usize {
         self.bus.subscribers()
     }
@@ -210,13 +206,13 @@ impl Running {
         self.server.await.unwrap();
     }
 
-    /// Sends raw bytes, closes the sending half if asked to, and reads the answer to its end.
+    /// Sends raw bytes, closes the sending half if `then_close`, and reads the answer to its end.
     async fn raw(&self, request: &[u8], then_close: bool) -> String {
         let (socket, request) = (self.socket(), request.to_vec());
         let exchange = tokio::task::spawn_blocking(move || {
             let mut stream = UnixStream::connect(socket).unwrap();
             stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-            // The server may have refused and closed before it read everything.
+            // Writing may fail, since the server may have refused and closed before it read everything.
             let _ = stream.write_all(&request);
             if then_close {
                 let _ = stream.shutdown(std::net::Shutdown::Write);

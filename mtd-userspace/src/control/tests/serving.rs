@@ -1,4 +1,4 @@
-//! What is asked for, and what is answered.
+//! Requests and their answers.
 
 use super::*;
 
@@ -137,7 +137,7 @@ async fn requests_with_bad_bodies_and_names_are_refused() {
         assert_eq!(found, code, "{head} {body}: {message}");
         assert!(message.contains(part), "{head} {body}: {message}");
     }
-    // A body that never comes holds nothing up for long.
+    // A body that never comes delays nothing for long.
     let begin = Instant::now();
     let answer =
         running.raw(b"POST /v1/peers HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{", false).await;
@@ -168,7 +168,7 @@ async fn garbage_and_silence_do_not_harm_the_server() {
     assert_eq!(running.raw(b"", true).await, "");
     assert_eq!(running.raw(b"GET /v1/sta", true).await, "");
 
-    // As many as are served at a time, none of which ever asks for anything: they are thrown out.
+    // As many connections as are served at a time, none of which ever sends a request: the server closes them.
     let silent: Vec<_> = (0..64).map(|_| UnixStream::connect(running.socket()).unwrap()).collect();
     client::status(&running.socket()).await.unwrap();
     drop(silent);

@@ -1,4 +1,4 @@
-//! Sockets: binding, finding, and what answers at others.
+//! Control sockets: binding and finding them, and errors when something else answers.
 
 use super::*;
 
@@ -15,7 +15,7 @@ async fn a_stale_socket_is_replaced_and_a_live_one_refused() {
     assert!(error.to_string().starts_with("another controller is running and answers at "), "{error}");
     assert!(path.exists(), "the refused one removed the socket");
 
-    // One that is gone does not take its successor's socket with it.
+    // A listener whose socket was replaced does not remove its successor's socket.
     fs::remove_file(&path).unwrap();
     let second = bind(&path).unwrap();
     drop(first);
@@ -57,10 +57,10 @@ async fn a_missing_controller_is_told_from_a_missing_permission() {
     for _ in 0..2 {
         let error = client::status(&path).await.unwrap_err();
         assert!(matches!(error, ControlError::NotRunning { .. }), "{error}");
-        // The second time round it exists, and nobody serves it.
+        // In the second round the socket exists, and nobody serves it.
         drop(std::os::unix::net::UnixListener::bind(&path));
     }
-    // Root may connect to everything, so the error of the system has to be made.
+    // Root may connect to everything, so the system's error has to be made by hand.
     let socket = Path::new(RUN_DIR).join("eth0@17.sock");
     let error = |errno: i32| unconnected(&socket, io::Error::from_raw_os_error(errno)).to_string();
     assert_eq!(error(libc::EACCES), "no permission for /run/mtd/eth0@17.sock; run as root (sudo)");

@@ -14,6 +14,8 @@ use crate::proto::slots::SlotMaps;
 pub(super) struct Addresses {
     layout: Layout,
     ring_bits: u32,
+    /// Whether own ports tell the entries apart, since the own address is always the same.
+    by_port: bool,
     slots: Shared<Slot>,
     buckets: Shared<Bucket>,
     filter: Shared<u64>,
@@ -31,12 +33,23 @@ impl Addresses {
         filter: Shared<u64>,
     ) -> Self {
         let counts = vec![0; filter.len() * 64].into();
-        Self { layout, ring_bits, slots, buckets, filter, counts }
+        Self { layout, ring_bits, by_port: false, slots, buckets, filter, counts }
     }
 
     /// Size and key of the table.
     pub(super) const fn layout(&self) -> Layout {
         self.layout
+    }
+
+    /// From now on, addresses are loaded under their own ports, or not. What is loaded already stays as it is.
+    pub(super) const fn load_by_port(&mut self, by_port: bool) {
+        self.by_port = by_port;
+    }
+
+    /// The hashes under which the address of a slot may have been loaded.
+    fn hashes(&self, slot: &Slot) -> [Hash; 2] {
+        let with_port = table::with_port(&slot.local_low, slot.local_port);
+        [self.layout.hash(&slot.local_low), self.layout.hash(&with_port)]
     }
 
     /// Removes the addresses for which `keep` (index of the session, slot) is false, and repairs what an interrupted writer
@@ -46,11 +59,13 @@ impl Addresses {
         for (index, entry) in self.buckets.words().iter().enumerate() {
             let place = entry.load(Ordering::Relaxed) as u32;
             let kept = self.slots.read(place).and_then(|slot| {
-                let hash = self.layout.hash(&slot.local_low);
                 let bucket = (index / BUCKET) as u32;
-                let sound = entry.load(Ordering::Relaxed) == hash.entry(place)
-                    && [hash.first(), hash.second()].contains(&bucket);
-                (sound && keep(slot::session(place, self.ring_bits), &slot)).then_some(hash)
+                let is_sound = |hash: &Hash| {
+                    entry.load(Ordering::Relaxed) == hash.entry(place)
+                        && [hash.first(), hash.second()].contains(&bucket)
+                };
+                let hash = self.hashes(&slot).into_iter().find(is_sound)?;
+                keep(slot::session(place, self.ring_bits), &slot).then_some(hash)
             });
             match kept {
                 Some(hash) => marks(hash).for_each(|at| self.counts[at] = self.counts[at].saturating_add(1)),
@@ -76,14 +91,18 @@ impl Addresses {
         self.bucket(hash.first()).iter().chain(second.into_iter().flatten())
     }
 
-    fn insert(&mut self, place: u32, low: [u8; 8]) -> Result<(), Error> {
-        let hash = self.layout.hash(&low);
+    fn insert(&mut self, place: u32, slot: &Slot) -> Result<(), Error> {
+        let [by_address, by_port] = self.hashes(slot);
+        let hash = if self.by_port { by_port } else { by_address };
+        let has_same = |other: Slot| {
+            other.local_low == slot.local_low && (!self.by_port || other.local_port == slot.local_port)
+        };
         let mut sharing = 0;
         for entry in self.entries(hash) {
             match table::place(entry.load(Ordering::Relaxed), hash.fingerprint()) {
                 Some(found) if found == place => return Ok(()),
                 Some(other) => {
-                    sharing += usize::from(self.slots.read(other).is_some_and(|slot| slot.local_low == low));
+                    sharing += usize::from(self.slots.read(other).is_some_and(has_same));
                 }
                 None => {}
             }
@@ -107,12 +126,12 @@ impl Addresses {
         Ok(())
     }
 
-    fn remove(&mut self, place: u32, low: [u8; 8]) {
-        let hash = self.layout.hash(&low);
-        let ours = hash.entry(place);
-        let Some(entry) = self.entries(hash).find(|entry| entry.load(Ordering::Relaxed) == ours) else {
-            return;
+    fn remove(&mut self, place: u32, slot: &Slot) {
+        let entry_of = |hash: Hash| {
+            let ours = hash.entry(place);
+            Some((self.entries(hash).find(|entry| entry.load(Ordering::Relaxed) == ours)?, hash))
         };
+        let Some((entry, hash)) = self.hashes(slot).into_iter().find_map(entry_of) else { return };
         entry.store(0, Ordering::Relaxed);
         for at in marks(hash) {
             if self.counts[at] < u8::MAX {
@@ -143,7 +162,7 @@ impl SlotMaps for Addresses {
         if !self.slots.write(place, *slot) {
             return Err(Error::Full(self.slots.len()));
         }
-        self.insert(place, slot.local_low)
+        self.insert(place, slot)
     }
 
     fn unload(&mut self, session: u32, generation: u32, slot: u64) {
@@ -151,7 +170,7 @@ impl SlotMaps for Addresses {
         let loaded =
             self.slots.read(place).filter(|found| (found.slot, found.generation) == (slot, generation));
         if let Some(found) = loaded {
-            self.remove(place, found.local_low);
+            self.remove(place, &found);
         }
     }
 }

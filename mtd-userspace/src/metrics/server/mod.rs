@@ -1,4 +1,4 @@
-//! `GET /metrics` over TCP, for Prometheus. Readers can slow only other readers, whatever they do.
+//! `GET /metrics` over TCP, for Prometheus. Whatever a reader does, it can delay only other readers.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

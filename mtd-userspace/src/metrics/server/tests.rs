@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use super::*;
 use crate::control::tests::FakeReports;
 
-/// A server of its own, and the end of it.
+/// A running metrics server, and the means to stop it.
 struct Served {
     address: SocketAddr,
     _stop: oneshot::Sender<()>,
@@ -35,7 +35,7 @@ impl Served {
         let mut stream = self.connect().await;
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = Vec::new();
-        // A server that refuses what is still on its way resets the connection: what came before counts.
+        // A server that refuses a request before all of it has arrived resets the connection: what came before that counts.
         let _ = stream.read_to_end(&mut answer).await;
         String::from_utf8(answer).unwrap()
     }

@@ -1,6 +1,5 @@
 //! A handshake through an introduction.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use mtd_common::address::End;
@@ -27,6 +26,11 @@ const PATIENCE: u64 = 2 * SECOND;
 /// … and at other times.
 const PATIENCE_ELSEWHERE: u64 = SECOND;
 
+/// How often in a row the time of the server's clock is tried, where it is known from a session: without a session …
+const TRIES_BY_IT: u32 = 4;
+/// … and while one in another prefix goes on, so that there is no hurry.
+const UNHURRIED_TRIES: u32 = 2;
+
 /// Slots around the one that a request is sent in, in which it is accepted.
 const REACH: u64 = 3;
 
@@ -37,6 +41,8 @@ pub(super) struct Attempt {
     window: u64,
     /// How many times have been tried before.
     step: u32,
+    /// The time tried is that of the server's own clock.
+    by_its_clock: bool,
     session: Arc<Session>,
     path: Path,
     initiator: Initiator,
@@ -65,7 +71,14 @@ impl Attempt {
 impl Client {
     /// Sends a request at the time of this step, or of the next one that the introduction allows.
     pub(super) fn start_attempt(&mut self, window: u64, first: u32, now: Reading) {
-        let Some((step, time)) = self.time_of(window, first, now) else {
+        // A client that has moved, or was cut off, knew the server's clock a moment ago: packets get lost, most of all at
+        // first in a new network, and that says nothing of the clock.
+        let unhurried = self.server_clock.is_some() && self.is_elsewhere() && !self.silent;
+        let tries = if unhurried { UNHURRIED_TRIES } else { TRIES_BY_IT };
+        let its_time = self.server_clock.map(|clock| clock.session(now.boot));
+        let its_time = its_time.filter(|_| first == 0 && self.asked_by_it < tries);
+        let own_time = || if unhurried { None } else { self.time_of(window, first, now) };
+        let Some((step, time)) = its_time.map(|time| (0, time)).or_else(own_time) else {
             if let Some(known) = self.known.get_mut(&window) {
                 known.failed = true;
             }
@@ -91,6 +104,8 @@ impl Client {
             Initiator::start(&self.settings.identity, &self.settings.server, &prologue, ephemeral, &payload);
         // The server's key was checked when the client was made.
         let Ok((initiator, request)) = started else { return self.fail(Trouble::NoAnswer, now) };
+        let by_its_clock = its_time.is_some();
+        self.asked_by_it += u32::from(by_its_clock);
         let id = self.new_id();
         self.actions.push_back(Action::Install(Box::new(Install {
             id,
@@ -104,9 +119,20 @@ impl Client {
             translated: false,
         })));
         let path = Path { slot: number, local, remote };
-        let attempt =
-            Attempt { id, window, step, session, path, initiator, request, end, started: now.boot, sent: 0 };
-        self.attempt = Some(attempt);
+        let started = now.boot;
+        self.attempt = Some(Attempt {
+            id,
+            window,
+            step,
+            by_its_clock,
+            session,
+            path,
+            initiator,
+            request,
+            end,
+            started,
+            sent: 0,
+        });
         self.send_request();
     }
 
@@ -144,12 +170,14 @@ impl Client {
         let patience = if attempt.step == 0 { PATIENCE } else { PATIENCE_ELSEWHERE };
         if waited >= patience {
             let (window, step) = (attempt.window, attempt.step);
+            // The own clock's time comes after the server's.
+            let next = if attempt.by_its_clock { 0 } else { step + 1 };
             self.abandon_attempt();
             if (step + 1).is_power_of_two() {
                 // The server may have another introduction by now; meanwhile the own clock may be wrong.
                 self.actions.push_back(Action::Fetch { window });
             }
-            self.start_attempt(window, step + 1, now);
+            self.start_attempt(window, next, now);
         } else if AGAIN.get(attempt.sent - 1).is_some_and(|again| waited >= *again) {
             self.send_request();
         }
@@ -186,9 +214,13 @@ impl Client {
         sent: BootNs,
         now: Reading,
     ) {
-        if !self.acceptable(response) {
-            return self.fail(Trouble::AddressesRefused, now);
-        }
+        let (own, servers) = match self.admit(response.client, response.server) {
+            Ok(admitted) => admitted,
+            Err(trouble) => {
+                self.abandon_attempt();
+                return self.fail(trouble, now);
+            }
+        };
         let terms = Terms {
             period: u64::from(response.period_ms) * MILLISECOND,
             mode: u32::from(response.mode),
@@ -205,7 +237,7 @@ impl Client {
         let expire_after = u64::from(response.expire_after) * SECOND;
         // A little early, each by another time: a server's clients must not all come for new keys at once.
         let early = random_u64(&mut self.random) % (rekey_after / 8).max(1);
-        self.tunnel = Some((response.client, response.server));
+        self.tunnel = Some((own, servers));
         self.actions.push_back(Action::Install(Box::new(Install {
             id,
             session: Arc::clone(&session),
@@ -213,8 +245,8 @@ impl Client {
             started: now.boot,
             role: Role::Client,
             peer: self.settings.server,
-            local: response.client,
-            remote: response.server,
+            local: own,
+            remote: servers,
             translated: false,
         })));
         let stands = self.sessions.iter().any(|other| other.last_valid.happened() && other.retires.is_none());
@@ -250,25 +282,5 @@ impl Client {
         let possible = |offset: ClockOffset| (0..=most.ahead_of(least)).contains(&offset.ahead_of(least));
         let before = self.sessions.last().map(|active| active.offset).filter(|offset| possible(*offset));
         before.unwrap_or_else(|| least.moved((now.boot.since(sent) / 2).cast_signed()))
-    }
-
-    /// Whether a server may have the tunnel addresses that it claims, and give those that it assigns: they change this
-    /// host's routes. Private ones are always allowed; others the settings must allow.
-    fn acceptable(&self, response: &Response) -> bool {
-        let mut addresses = response.client.iter().chain(response.server.iter());
-        addresses.all(|address| {
-            is_private(address) || self.settings.allowed.iter().any(|net| net.contains(&address))
-        })
-    }
-}
-
-/// Whether an address is private (RFC 4193, RFC 1918, RFC 6598).
-fn is_private(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V6(address) => address.is_unique_local(),
-        IpAddr::V4(address) => {
-            let [first, second, ..] = address.octets();
-            address.is_private() || (first == 100 && second & 0xc0 == 64)
-        }
     }
 }

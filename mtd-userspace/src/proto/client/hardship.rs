@@ -16,7 +16,7 @@ fn start(world: &mut World, n: usize, keepalive: u64) {
     };
     let random = world.dice.source();
     let mut client = Client::new(settings, random).unwrap();
-    client.set_network(world.hosts[n].network, world.hosts[n].now(world.boot));
+    client.set_network(world.hosts[n].network, &[], world.hosts[n].now(world.boot));
     world.hosts[n].tables = Tables::default();
     world.hosts[n].machine = Some(Machine::Client(Box::new(client)));
     world.act(n);
@@ -66,7 +66,7 @@ fn a_client_that_moved_knows_that_it_is_cut_off() {
     world.faults.loss = 1000;
     world.hosts[1].network = Some(network(77));
     let now = world.hosts[1].now(world.boot);
-    world.client(1).set_network(Some(network(77)), now);
+    world.client(1).set_network(Some(network(77)), &[], now);
     world.act(1);
     world.run(200 * MILLISECOND);
     assert!(![Phase::Open, Phase::HalfOpen].contains(&world.phase(1)), "{:?}", world.phase(1));

@@ -44,9 +44,10 @@ impl Client {
         self.settings.keepalive + UNANSWERED
     }
 
-    /// Whether there is no session that can be relied on.
+    /// Whether there is no session that can be relied on, or it is in a prefix that is to be left.
     pub(super) fn wants_session(&self, now: Reading) -> bool {
-        self.current().is_none_or(|current| self.silent || now.boot >= current.last_resort_at)
+        let over = |current: &super::Active| self.silent || now.boot >= current.last_resort_at;
+        self.current().is_none_or(over) || self.is_elsewhere()
     }
 
     /// Removes sessions that are over.
@@ -112,7 +113,9 @@ impl Client {
     }
 
     pub(super) fn start_rekey(&mut self, now: Reading) {
-        let (Some(current), Some(network)) = (self.sessions.last(), self.network) else { return };
+        let Some(current) = self.sessions.last() else { return };
+        // The server gives new keys only to where the old ones are; moving is done through the introduction.
+        let network = current.session.local.network;
         let (parent, binding) = (current.id, Binding::Session(current.session.binding()));
         let prologue = binding.prologue(&self.settings.server);
         let end = fresh_end(network, &mut self.random);

@@ -11,6 +11,7 @@
 //! while the old one stays in place.
 
 mod attempt;
+mod claims;
 #[cfg(test)]
 mod firewall;
 #[cfg(test)]
@@ -29,6 +30,8 @@ use ipnet::IpNet;
 use mtd_common::address::Network;
 
 use self::attempt::Attempt;
+use self::claims::Claims;
+pub use self::claims::Refused;
 use self::keeping::Rekey;
 use self::search::Search;
 use super::clock::Reading;
@@ -125,13 +128,20 @@ pub struct Client {
     shared: Shared,
     random: Random,
     network: Option<Network>,
+    /// Prefixes that can be used too: sessions in them go on until there is one in `network`.
+    usable: Vec<Network>,
     known: BTreeMap<u64, Known>,
     search: Option<Search>,
     attempt: Option<Attempt>,
     sessions: Vec<Active>,
     rekey: Option<Rekey>,
+    /// The server's clock, as the last session that was open had it.
+    server_clock: Option<ClockOffset>,
+    /// How many requests in a row were sent by that clock.
+    asked_by_it: u32,
     /// Own and the server's tunnel addresses, as the last answer gave them.
     tunnel: Option<(Tunnel, Tunnel)>,
+    claims: Claims,
     failures: u32,
     next_try: BootNs,
     last_ping: BootNs,
@@ -158,6 +168,8 @@ pub enum Trouble {
     NotOpened,
     /// The settings do not allow the tunnel addresses that the server has or assigns.
     AddressesRefused,
+    /// The tunnel addresses that the server has or assigns lie in networks of this host.
+    AddressesTaken,
 }
 
 impl Client {
@@ -171,12 +183,16 @@ impl Client {
             shared,
             random,
             network: None,
+            usable: Vec::new(),
             known: BTreeMap::new(),
             search: None,
             attempt: None,
             sessions: Vec::new(),
             rekey: None,
+            server_clock: None,
+            asked_by_it: 0,
             tunnel: None,
+            claims: Claims::default(),
             failures: 0,
             next_try: BootNs::NEVER,
             last_ping: BootNs::NEVER,
@@ -209,6 +225,7 @@ impl Client {
         });
         // In the order in which they began: the newest is the one that traffic goes through.
         self.sessions.sort_by_key(|active| active.started);
+        self.server_clock = self.sessions.last().map(|newest| newest.offset);
         self.silent =
             self.sessions.last().is_some_and(|newest| Some(newest.session.local.network) != self.network);
         self.tunnel = Some(tunnel);
@@ -280,26 +297,50 @@ impl Client {
         self.network = network;
     }
 
-    /// The protected prefix has changed (requirement MT-45), or has gone.
-    pub fn set_network(&mut self, network: Option<Network>, now: Reading) {
-        if self.network == network {
-            return;
-        }
+    /// The protected prefix has changed (requirement MT-45), or has gone. In the `usable` ones, addresses of this host work
+    /// as well: sessions there go on until one in the new prefix is open.
+    pub fn set_network(&mut self, network: Option<Network>, usable: &[Network], now: Reading) {
+        let moved = self.network != network;
         self.network = network;
-        self.abandon_attempt();
-        self.rekey = None;
-        self.middlebox.reset();
-        self.known.values_mut().for_each(|known| known.failed = false);
+        self.usable = usable.to_vec();
         // Nothing reaches other addresses any more; and no packet may leave here with a source that reveals where this host
         // was before.
-        let elsewhere = |active: &&Active| Some(active.session.local.network) != network;
-        let over: Vec<_> = self.sessions.iter().filter(elsewhere).map(|active| active.id).collect();
-        for id in over {
+        let over = self.sessions.iter().filter(|active| !self.works(active)).map(|active| active.id);
+        for id in over.collect::<Vec<_>>() {
             self.remove(id);
         }
-        self.failures = 0;
-        self.next_try = now.boot;
-        self.poll(now);
+        if moved {
+            self.middlebox.reset();
+            self.abandon_attempt();
+            self.known.values_mut().for_each(|known| known.failed = false);
+            self.failures = 0;
+            self.next_try = now.boot;
+            self.poll(now);
+        }
+    }
+
+    /// Whether addresses of a session are this host's.
+    fn works(&self, active: &Active) -> bool {
+        let network = active.session.local.network;
+        self.network == Some(network) || self.usable.contains(&network)
+    }
+
+    /// Whether the session that traffic goes through is in another prefix than the one to use.
+    fn is_elsewhere(&self) -> bool {
+        self.current().is_some_and(|current| Some(current.session.local.network) != self.network)
+    }
+
+    /// Whether a session is wanted, and none comes about in this prefix though the server's introduction is known: another
+    /// prefix may do better.
+    pub fn blames_prefix(&self) -> bool {
+        let unheard =
+            self.attempt.is_some() || matches!(self.trouble, Some(Trouble::NoAnswer | Trouble::NotOpened));
+        self.network.is_some() && unheard && (self.silent || self.is_elsewhere() || self.current().is_none())
+    }
+
+    /// The prefixes that sessions are in.
+    pub fn networks(&self) -> impl Iterator<Item = Network> {
+        self.sessions.iter().map(|active| active.session.local.network)
     }
 
     /// Does the work that is due.
@@ -345,10 +386,10 @@ impl Client {
         }
         let first = !active.last_valid.happened();
         active.last_valid = last_valid;
-        let overlap = active.session.period + SECOND;
-        let here = Some(active.session.local.network) == self.network;
-        if position + 1 == self.sessions.len() && here {
+        let (overlap, offset) = (active.session.period + SECOND, active.offset);
+        if position + 1 == self.sessions.len() && self.works(&self.sessions[position]) {
             self.silent = false;
+            self.server_clock = Some(offset);
         }
         if first {
             self.failures = 0;

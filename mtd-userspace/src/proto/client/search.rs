@@ -71,6 +71,7 @@ impl Client {
         match usable {
             Some(window) => {
                 self.search = None;
+                self.asked_by_it = 0;
                 self.start_attempt(window, 0, now);
             }
             None if self.search.is_none() => {

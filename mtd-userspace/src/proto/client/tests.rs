@@ -87,7 +87,7 @@ fn a_client_that_moves_keeps_its_tunnel() {
     let tunnel = world.client(1).tunnel();
     world.hosts[1].network = Some(network(77));
     let now = world.hosts[1].now(world.boot);
-    world.client(1).set_network(Some(network(77)), now);
+    world.client(1).set_network(Some(network(77)), &[], now);
     world.act(1);
     world.run(SECOND);
     assert_eq!(world.phase(1), Phase::Open);
@@ -95,6 +95,71 @@ fn a_client_that_moves_keeps_its_tunnel() {
     assert_eq!(world.client(1).tunnel(), tunnel);
     world.run(60 * SECOND);
     assert_eq!(world.server().sessions().count(), 1, "the one from the old place is gone");
+}
+
+/// The network is renumbered: addresses in the old prefix still work.
+#[test]
+fn a_client_loses_nothing_where_its_old_prefix_still_works() {
+    let mut world = World::open(1, 15);
+    let (old, before) = (world.hosts[1].network.unwrap(), world.hosts[1].delivered.len());
+    world.hosts[1].old_network = Some(old);
+    world.hosts[1].network = Some(network(77));
+    let now = world.hosts[1].now(world.boot);
+    world.client(1).set_network(Some(network(77)), &[old], now);
+    world.act(1);
+    for n in 0..100_u32 {
+        assert!(world.send(1, 0, &n.to_be_bytes()) && world.send(0, 1, &n.to_be_bytes()));
+        world.run(100 * MILLISECOND);
+        assert_eq!(world.phase(1), Phase::Open);
+    }
+    world.run(SECOND);
+    assert_eq!((world.hosts[0].delivered.len(), world.hosts[1].delivered.len() - before), (100, 100));
+    assert_eq!(world.client(1).networks().collect::<Vec<_>>(), [network(77)], "the old session is gone");
+    // Nothing is left that could use the old prefix.
+    let now = world.hosts[1].now(world.boot);
+    world.client(1).set_network(Some(network(77)), &[], now);
+    assert_traffic(&mut world, 1);
+}
+
+#[test]
+fn where_nothing_comes_through_the_new_prefix_the_old_session_goes_on() {
+    let mut world = World::open(1, 16);
+    let old = world.hosts[1].network.unwrap();
+    let now = world.hosts[1].now(world.boot);
+    // No packet to the new prefix arrives.
+    world.client(1).set_network(Some(network(77)), &[old], now);
+    world.act(1);
+    for _ in 0..200 {
+        assert_traffic(&mut world, 1);
+        assert_eq!(world.phase(1), Phase::Open);
+    }
+    assert!(world.client(1).blames_prefix());
+    assert!(world.server().counts().answered < 120, "{:?}", world.server().counts());
+    // Back to the old one: nothing has happened.
+    let now = world.hosts[1].now(world.boot);
+    world.client(1).set_network(Some(old), &[network(77)], now);
+    world.act(1);
+    assert_traffic(&mut world, 1);
+    assert!(!world.client(1).blames_prefix());
+}
+
+/// A client that was connected knows what time it is at the server; a loss says nothing of the clock.
+#[test]
+fn a_client_that_moves_through_a_bad_moment_is_back_within_seconds() {
+    for clock_error in [0_i64, 400] {
+        let mut world = World::open(1, 17);
+        world.hosts[1].wall = world.hosts[1].wall.wrapping_add_signed(clock_error * 1_000_000_000);
+        world.faults.loss = 1000;
+        world.hosts[1].network = Some(network(77));
+        let now = world.hosts[1].now(world.boot);
+        world.client(1).set_network(Some(network(77)), &[], now);
+        world.act(1);
+        world.run(3 * SECOND);
+        world.faults.loss = 0;
+        world.run(2 * SECOND);
+        assert_eq!(world.phase(1), Phase::Open, "{:?}", world.client(1).trouble());
+        assert_traffic(&mut world, 1);
+    }
 }
 
 #[test]
@@ -155,7 +220,7 @@ fn a_running_session_needs_no_dht() {
     world.run(120 * SECOND);
     world.hosts[1].network = Some(network(78));
     let now = world.hosts[1].now(world.boot);
-    world.client(1).set_network(Some(network(78)), now);
+    world.client(1).set_network(Some(network(78)), &[], now);
     world.act(1);
     world.run(5 * SECOND);
     assert_traffic(&mut world, 1);

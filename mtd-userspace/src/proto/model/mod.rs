@@ -72,6 +72,8 @@ pub(super) struct Host {
     pub(super) wall: u64,
     /// Packets to these prefixes come here.
     pub(super) network: Option<Network>,
+    /// And those to this one.
+    pub(super) old_network: Option<Network>,
     pub(super) identity: SecretKey,
     /// Application data that arrived.
     pub(super) delivered: Vec<Vec<u8>>,
@@ -145,6 +147,7 @@ impl World {
             tables: Tables::default(),
             wall: EPOCH,
             network: Some(network(u16::from(n) + 1)),
+            old_network: None,
             identity: SecretKey::from_bytes([n + 1; 32]),
             delivered: Vec::new(),
             router: None,
@@ -232,7 +235,7 @@ impl World {
     /// Starts a client. Without what an earlier one left.
     pub(super) fn start_client(&mut self, n: usize) {
         let mut client = self.new_client(n);
-        client.set_network(self.hosts[n].network, self.hosts[n].now(self.boot));
+        client.set_network(self.hosts[n].network, &[], self.hosts[n].now(self.boot));
         self.hosts[n].tables = Tables::default();
         self.hosts[n].machine = Some(Machine::Client(Box::new(client)));
         self.act(n);
@@ -325,7 +328,8 @@ impl World {
 
     /// The host whose prefix begins with these bytes.
     fn host_at(&self, high: &[u8]) -> Option<usize> {
-        self.hosts.iter().position(|host| host.network.is_some_and(|network| network.prefix[..8] == *high))
+        let is_here = |network: Network| network.prefix[..8] == *high;
+        self.hosts.iter().position(|host| host.network.into_iter().chain(host.old_network).any(is_here))
     }
 
     /// Delivers a packet at once.

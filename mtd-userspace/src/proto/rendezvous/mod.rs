@@ -8,7 +8,7 @@ use std::time::Duration;
 use chacha20poly1305::aead::{AeadInOut, KeyInit};
 use chacha20poly1305::{Tag, XChaCha20Poly1305, XNonce};
 use hkdf::Hkdf;
-use mtd_common::address::{Network, PREFIX_LENGTHS};
+use mtd_common::address::{Network, PREFIX_LENGTHS, SINGLE_ADDRESS, is_prefix_length};
 use sha2::{Digest, Sha256};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
@@ -290,10 +290,10 @@ impl Introduction {
 }
 
 fn check_network(network: Network) -> Result<(), FieldError> {
-    if !PREFIX_LENGTHS.contains(&network.length) {
+    if !is_prefix_length(network.length) {
         return Err(FieldError::PrefixLength(network.length));
     }
-    let host = u128::from_be_bytes(network.prefix) << network.length;
+    let host = u128::from_be_bytes(network.prefix).checked_shl(network.length.into()).unwrap_or(0);
     if host == 0 { Ok(()) } else { Err(FieldError::HostBits) }
 }
 
@@ -322,8 +322,11 @@ pub enum OpenError {
 /// A field of an introduction that a reader refuses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FieldError {
-    /// The prefix length is not within [`PREFIX_LENGTHS`].
-    #[error("the prefix length {0} is not within {low} to {high}", low = PREFIX_LENGTHS.start(), high = PREFIX_LENGTHS.end())]
+    /// No end has a prefix of this length: see [`is_prefix_length`].
+    #[error(
+        "the prefix length {0} is neither within {low} to {high} nor {SINGLE_ADDRESS}",
+        low = PREFIX_LENGTHS.start(), high = PREFIX_LENGTHS.end()
+    )]
     PrefixLength(u8),
     /// The prefix has bits behind its length.
     #[error("the prefix has bits behind its length")]

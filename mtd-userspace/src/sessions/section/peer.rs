@@ -27,7 +27,7 @@ pub const PEER: Schema = Schema {
         Key::required("name", NAME, r#""laptop""#, "Unique among peers, clients and servers."),
         Key::required(
             "prefix",
-            Kind::Text("an IPv6 prefix of 64 to 112 bits"),
+            Kind::Text("an IPv6 prefix of 64 to 112 bits, or of 128"),
             r#""2001:db8:2::/64""#,
             "The peer's protected prefix.",
         )
@@ -71,7 +71,7 @@ pub const PEER: Schema = Schema {
 pub struct Peer<K = SecretKey> {
     /// Its name, `[A-Za-z0-9._-]{1,32}`, unique.
     pub name: String,
-    /// Its protected prefix, 64 to 112 bits, host bits zero (requirement MT-06).
+    /// Its protected prefix, 64 to 112 bits, host bits zero (requirement MT-06), or its single address, 128 bits.
     pub prefix: Ipv6Net,
     /// The own prefix for the session: one of the own protected prefixes.
     pub local_prefix: Ipv6Net,

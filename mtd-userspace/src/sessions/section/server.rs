@@ -36,7 +36,9 @@ pub const SERVER: Schema = Schema {
             "allowed_ips",
             Kind::List("a network without host bits"),
             r#"["fd00:abcd::/48", "10.20.0.0/16"]"#,
-            "Inner networks behind the server, besides its tunnel addresses: what is sent to it, and what it may send from.",
+            "Inner networks behind the server, besides its tunnel addresses: what is sent to it, and what it may send from. A \
+             tunnel address of the server's that is not private, or that lies in a network of this host, is used only if it \
+             is named here.",
         )
         .otherwise("none"),
         Key::preset(

@@ -20,6 +20,7 @@ use self::memory::Memory;
 use super::configured::Configured;
 use super::wire::Wire;
 use super::*;
+use crate::device::TunnelInfo;
 use crate::keys::{PublicKey, SecretKey};
 use crate::model::{Guard, LinkMode, SessionIndex, TunnelAddresses, UnixNs};
 use crate::proto::exchange::SendSlot;
@@ -70,6 +71,8 @@ impl Wire for Silence {
     fn inject(&self, _: &[u8], _: Option<SendSlot>) -> io::Result<()> {
         Ok(())
     }
+
+    fn set_tunnel(&mut self, _: &TunnelInfo) {}
 }
 
 /// A disk that writes when it is let.
@@ -120,7 +123,7 @@ impl World {
         let config = config();
         let (effects, received) = tokio::sync::mpsc::unbounded_channel();
         let origins = Origins { configured: Configured::new(&config.peers), server, clients: Vec::new() };
-        let machines = Machines { origins, wire: Box::new(Silence), effects };
+        let machines = Machines { origins, wire: Box::new(Silence), effects, names: HashMap::new() };
         let told = dataplane::Settings {
             tunnel_ifindex: 1,
             tunnel_mac: [0; 6],
@@ -189,7 +192,7 @@ fn a_clock_is_followed_without_a_wait_and_with_numbers_that_are_noted_first() {
     for _ in 0..20 {
         world.tick();
         assert_eq!(world.sent(), None, "nothing is noted yet");
-        assert_eq!(world.sessions.status(&|_| None).peers.len(), 1, "the status waits for nothing either");
+        assert_eq!(world.sessions.status().peers.len(), 1, "the status waits for nothing either");
     }
     // It fails, and is asked again.
     world.disk.release(false);
@@ -346,7 +349,7 @@ fn sessions_of_an_earlier_controller_go_on_and_one_that_ends_is_closing() {
     let maps = &world.sessions.table.maps;
     assert_eq!((maps.sessions[2].generation, maps.sessions[5].generation), (10, 20), "both go on");
     let listed = |world: &World| {
-        let status = world.sessions.status(&|_| Some("c".to_owned()));
+        let status = world.sessions.status();
         let counted = status.session_counts.iter().find(|one| one.state == "closing").map(|one| one.count);
         (status.sessions.iter().map(|session| session.state).collect::<Vec<_>>(), counted)
     };

@@ -4,7 +4,6 @@ use serde::{Deserialize, Serialize};
 
 use super::{DroppedPacket, Guard};
 use crate::events::{Event, PathChange, Peer, Record, Registration, RegistrationChange, SessionChange};
-use crate::keys::PublicKey;
 
 /// A line.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -26,7 +25,7 @@ pub struct EventDocument {
     pub number: u64,
     /// Unix time in ns.
     pub time_ns: u64,
-    /// `drop`, `session`, `path`, `enforcement`, `registration`, `configuration` or `task`.
+    /// `drop`, `session`, `path`, `enforcement`, `registration`, `configuration`, `task` or `repair`.
     pub kind: String,
     /// A packet was dropped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -49,6 +48,9 @@ pub struct EventDocument {
     /// A task of the controller has ended that should go on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task: Option<TaskEvent>,
+    /// The tunnel device was repaired.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repair: Option<RepairEvent>,
 }
 
 /// See [`EventDocument::session`].
@@ -60,7 +62,7 @@ pub struct SessionEvent {
     pub name: Option<String>,
     /// Its public key, base64; absent for statically configured peers.
     pub public_key: Option<String>,
-    /// Why handshakes were refused; only for `refused`.
+    /// Why handshakes were refused, or a tunnel address; only for `refused` and `address-refused`.
     pub reason: Option<String>,
     /// How many handshakes were refused; only for `refused`.
     pub count: Option<u64>,
@@ -104,10 +106,18 @@ pub struct TaskEvent {
     pub restarted: bool,
 }
 
+/// See [`EventDocument::repair`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepairEvent {
+    /// The name of the device.
+    pub device: String,
+    /// What was done, each in a few words.
+    pub changes: Vec<String>,
+}
+
 impl EventDocument {
-    /// The line for an event. `name_of` tells the names of registered clients; `boot` is the boot time in ns.
-    pub fn new(record: &Record, name_of: impl Fn(&PublicKey) -> Option<String>, boot: u64) -> Self {
-        let name = |peer: &Peer| peer.name.clone().or_else(|| name_of(peer.key.as_ref()?));
+    /// The line for an event. `boot` is the boot time in ns.
+    pub fn new(record: &Record, boot: u64) -> Self {
         let kind = record.event.kind().as_str().to_owned();
         let base = Self { number: record.number, time_ns: record.time_ns, kind, ..Self::default() };
         match &record.event {
@@ -116,13 +126,14 @@ impl EventDocument {
                 Self { drop: Some(packet), ..base }
             }
             Event::Session(peer, change) => {
-                Self { session: Some(SessionEvent::changed(name(peer), peer, *change)), ..base }
+                Self { session: Some(SessionEvent::changed(peer, *change)), ..base }
             }
             Event::Refused { reason, count } => {
                 Self { session: Some(SessionEvent::refused(reason, *count)), ..base }
             }
             Event::Path(peer, change) => {
-                Self { path: Some(PathEvent::new(peer.as_ref().and_then(name), *change)), ..base }
+                let name = peer.as_ref().and_then(|peer| peer.name.clone());
+                Self { path: Some(PathEvent::new(name, *change)), ..base }
             }
             Event::Enforcement(guard) => Self { enforcement: Some(Guard::of(guard, boot)), ..base },
             Event::Registration(registration) => {
@@ -136,21 +147,32 @@ impl EventDocument {
                 let (name, why) = (end.task.to_owned(), end.why.clone());
                 Self { task: Some(TaskEvent { name, why, restarted: end.restarted }), ..base }
             }
+            Event::Repair(repair) => {
+                let (device, changes) = (repair.device.clone(), repair.changes.clone());
+                Self { repair: Some(RepairEvent { device, changes }), ..base }
+            }
         }
     }
 }
 
 impl SessionEvent {
-    /// The session with a peer of this name has changed.
-    fn changed(name: Option<String>, peer: &Peer, change: SessionChange) -> Self {
-        let change = match change {
+    /// The session with a peer has changed.
+    fn changed(peer: &Peer, what: SessionChange) -> Self {
+        let change = match what {
             SessionChange::Opened => "opened",
             SessionChange::Rekeyed => "rekeyed",
             SessionChange::Silent => "silent",
             SessionChange::Closed => "closed",
+            SessionChange::AddressRefused { .. } => "address-refused",
+        };
+        let reason = match what {
+            SessionChange::AddressRefused { address, network } => {
+                Some(format!("{address} lies in {network}"))
+            }
+            _ => None,
         };
         let public_key = peer.key.map(|key| key.to_string());
-        Self { change: change.to_owned(), name, public_key, ..Self::default() }
+        Self { change: change.to_owned(), name: peer.name.clone(), public_key, reason, ..Self::default() }
     }
 
     /// Handshakes were refused.

@@ -17,6 +17,7 @@ fn everything() -> EventDocument {
         registration: Some(RegistrationEvent::default()),
         configuration: Some(ConfigurationEvent::default()),
         task: Some(TaskEvent::default()),
+        repair: Some(RepairEvent::default()),
         ..EventDocument::default()
     }
 }

@@ -1,10 +1,10 @@
-// Stacked bars.
+// A chart of stacked bars.
 
 const SVG = "http://www.w3.org/2000/svg";
 
 /**
- * Draws `samples`, arrays of one value for each colour, the latest one at the right edge, with room for `kept` of them.
- * Returns the highest sum.
+ * Draws a bar for each of `samples`, the latest one at the right edge, with room for `kept` bars. A sample is an array with
+ * one value for each colour. Returns the highest sum of a sample.
  */
 export function draw(svg, samples, kept) {
   const { width, height } = svg.viewBox.baseVal;
@@ -16,7 +16,7 @@ export function draw(svg, samples, kept) {
     let top = height;
     values.forEach((value, colour) => {
       if (value === 0) return;
-      // Something that is there is seen.
+      // Even the smallest value gets a bar that can be seen.
       const high = Math.max(1.5, (value / most) * (height - 8));
       top -= high;
       const x = width - (samples.length - nth) * bar;

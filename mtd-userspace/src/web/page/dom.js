@@ -1,4 +1,4 @@
-// Making and updating elements. Text is only ever set as text.
+// Making and updating elements. Text is never interpreted as HTML.
 
 /** An element with properties and children. */
 export function element(name, properties = {}, ...children) {
@@ -11,12 +11,12 @@ export function element(name, properties = {}, ...children) {
   return made;
 }
 
-/** Sets the text if it is another one, so that nothing is drawn or read out without a reason. */
+/** Sets the text if it has changed, so that nothing is drawn or read out again without a reason. */
 export function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
-/** Shows terms and values as tiles; what has no value is left out. `entries`: [term, value] pairs. */
+/** Shows terms and values as tiles, except those without a value. `entries`: [term, value] pairs. */
 export function setTiles(list, entries) {
   const shown = entries.filter(([, value]) => value !== null);
   while (list.children.length > shown.length) list.lastChild.remove();

@@ -6,7 +6,7 @@ import { count } from "./format.js";
 
 /** Samples in the chart: two minutes. */
 const KEPT = 120;
-/** Colours for single reasons; the last one of the style sheet is for all others together. */
+/** Number of colours for single reasons; the last colour of the style sheet is for all other reasons together. */
 const COLOURS = 5;
 
 export class Drops {
@@ -14,14 +14,14 @@ export class Drops {
   #rows = new Map();
   #last = null;
   #history = [];
-  /** Colour by reason, in the order of their first packets: a reason keeps its colour. */
+  /** The colour of each reason. Colours are given in the order of first occurrence, and a reason keeps its colour. */
   #colours = new Map();
 
   constructor(meanings) {
     this.#meanings = meanings;
   }
 
-  /** `seconds` since the last sample; null at first. */
+  /** `seconds`: the time since the last sample; null for the first one. */
   update(sample, seconds) {
     const { drops } = sample.status;
     const rates = new Map();

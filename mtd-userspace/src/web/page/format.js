@@ -2,7 +2,7 @@
 
 const UNITS = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
 
-/** Bytes in the largest binary unit of which there is at least one. */
+/** A number of bytes in the largest binary unit that does not exceed it. */
 export function bytes(count) {
   let unit = 0;
   while (count >= 1024 && unit < UNITS.length - 1) {
@@ -12,7 +12,7 @@ export function bytes(count) {
   return `${unit === 0 ? Math.round(count) : count.toFixed(count < 10 ? 2 : 1)}\u00a0${UNITS[unit]}`;
 }
 
-/** Bytes a second as bits a second, as links are measured. */
+/** Bytes a second, shown as bits a second, which is how links are measured. */
 export function bitRate(bytesPerSecond) {
   let bits = bytesPerSecond * 8;
   for (const unit of ["bit/s", "kbit/s", "Mbit/s"]) {
@@ -34,7 +34,7 @@ export function span(seconds) {
   return `${Math.floor(seconds / 3600)} h ${Math.floor((seconds % 3600) / 60)} min`;
 }
 
-/** An outer address with its port, as in URLs; a dash before there is one. */
+/** An outer address with its port, as in URLs; a dash as long as there is none. */
 export function endpoint(place) {
   return place ? `[${place.address}]:${place.port}` : "–";
 }

@@ -7,7 +7,7 @@ import { Sessions } from "./sessions.js";
 import { follow } from "./stream.js";
 
 const NO_TOKEN = "This address lacks the token. Open the link that “sudo mtd web” prints.";
-const OLD_TOKEN = "The controller was started anew. Open the link that “sudo mtd web” prints now.";
+const OLD_TOKEN = "The controller was restarted. Open the link that “sudo mtd web” prints now.";
 
 const state = document.getElementById("state");
 const notice = document.getElementById("notice");
@@ -19,7 +19,7 @@ function tell(text) {
   setText(notice, text);
 }
 
-/** The token of the link. It leaves the address, where it could be photographed, and stays in this tab. */
+/** The token of the link. It is removed from the address bar, where it could be photographed, and kept for this tab. */
 function token() {
   const given = location.hash.slice(1);
   if (/^[0-9a-f]+$/.test(given)) {
@@ -74,7 +74,7 @@ async function meanings() {
 }
 
 const known = await meanings();
-// Another link in the same tab.
+// Somebody opened another link in the same tab.
 window.addEventListener("hashchange", () => {
   if (/^#[0-9a-f]{32}$/.test(location.hash)) begin(known);
 });

@@ -1,4 +1,4 @@
-//! The files of the page. All are in the binary: no build step, no files on the host, nothing from other sites.
+//! The files of the page. All are part of the binary: no build step, no file on the host, nothing from other sites.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-// What there is to say about the host as a whole, and about the rendezvous.
+// The tiles about the host as a whole, and about the rendezvous.
 
 import { element, setRows, setText, setTiles } from "./dom.js";
 import { bitRate, bytes, count, span } from "./format.js";
@@ -17,7 +17,7 @@ export class Overview {
   #last = null;
   #warnings = new Map();
 
-  /** `seconds` since the last sample; null at first. */
+  /** `seconds`: the time since the last sample; null for the first one. */
   update(sample, seconds) {
     const { status } = sample;
     const sum = totals(status);

@@ -3,13 +3,13 @@
 import { element, setRows, setText } from "./dom.js";
 import { bitRate, bytes, endpoint, span } from "./format.js";
 
-/** Addresses left behind that are shown for each end. */
+/** Number of earlier addresses that are shown for each end. */
 const TRAIL = 3;
 
 export class Sessions {
   #rows = new Map();
 
-  /** `seconds` since the last sample; null at first. */
+  /** `seconds`: the time since the last sample; null for the first one. */
   update(sample, seconds) {
     const { peers, sessions } = sample.status;
     const all = [
@@ -67,7 +67,7 @@ function lines(node, first, second) {
   setText(node.children[1], second);
 }
 
-/** A cell with the present address of an end and those before it. */
+/** A cell with the present address of an end, and the earlier ones. */
 function place(label) {
   const now = element("span", { class: "now" });
   const trail = element("ol", { class: "trail", "aria-label": "before" });
@@ -81,7 +81,7 @@ function place(label) {
       if (before !== null) {
         trail.prepend(element("li", {}, before));
         while (trail.children.length > TRAIL) trail.lastChild.remove();
-        // Begins the animation anew.
+        // Restarts the animation.
         now.classList.remove("moved");
         void now.offsetWidth;
         now.classList.add("moved");

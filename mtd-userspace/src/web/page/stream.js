@@ -1,14 +1,14 @@
-// The events of the controller, as long as the page is open. EventSource cannot send a token in a header, and one in an
-// address would be kept by logs, so this reads the stream itself.
+// The events of the controller, as long as the page is open. This reads the stream itself, because EventSource cannot send
+// a token in a header, and a token in the address would end up in logs.
 
-/** Without news for as long the connection is lost, in ms: samples come once a second. */
+/** The connection counts as lost after this time without an event, in ms. Samples come once a second. */
 const SILENCE = 5000;
 /** Pauses between attempts to connect, in ms. */
 const PAUSES = [500, 1000, 2000, 5000];
 
 /**
- * Follows the events. `on.sample(sample)`, `on.failure(text)`, `on.state(name, text)` with the states `live`, `lost`, and
- * `refused`, after which nothing comes any more. Returns a function that ends it.
+ * Follows the events. Calls `on.sample(sample)`, `on.failure(text)`, and `on.state(name, text)` with the states `live`,
+ * `lost`, and `refused`, after which nothing more is called. Returns a function that ends this.
  */
 export function follow(token, on) {
   const ended = new AbortController();

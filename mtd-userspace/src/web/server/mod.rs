@@ -1,4 +1,4 @@
-//! The server of the web view. Readers can slow only other readers, whatever they do.
+//! The server of the web view. Whatever a reader does, it can delay only other readers.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -28,7 +28,8 @@ use crate::subsystem::{AfterEnd, Context, Reports, Subsystem};
 const EVENTS_PATH: &str = "/events";
 /// The port of HTTP.
 const HTTP_PORT: u16 = 80;
-/// Followers of the events at a time: fewer than the connections, so that a page can say that there are too many.
+/// How many pages may follow the events at a time: fewer than the connections, so that a further page can still be loaded
+/// and say that there are too many.
 const MAX_FOLLOWERS: usize = 8;
 /// How long a connection may go without progress. Events come once a second.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -65,7 +66,7 @@ pub struct View {
 }
 
 impl View {
-    /// Binds the address and writes the link into a file. Within a tokio runtime.
+    /// Binds the address and writes the link to a file. Must be called within a tokio runtime.
     ///
     /// # Errors
     /// The address is taken, or the file cannot be written.
@@ -82,7 +83,7 @@ impl View {
         Ok(Arc::new(Self { socket, address, link }))
     }
 
-    /// Serves until `shutdown` is ready. Then connections are cut at once.
+    /// Serves until `shutdown` is ready, and then closes all connections at once.
     async fn serve(&self, reports: &dyn Reports, shutdown: impl Future<Output = ()>) {
         let feed = Arc::new(Feed::new());
         let router = router(self.address, self.link.token().clone(), Arc::clone(&feed));
@@ -111,7 +112,7 @@ impl Subsystem for View {
         Ok(())
     }
 
-    /// Removes the link, which leads nowhere any more.
+    /// Removes the link, since nothing answers at its address any more.
     fn stop(&self) {
         self.link.remove();
     }
@@ -151,7 +152,7 @@ fn router(address: SocketAddr, token: Token, feed: Arc<Feed>) -> Router {
         .with_state(handler)
 }
 
-/// Refuses requests for another host name: with DNS rebinding, another site's name leads here.
+/// Refuses requests for other host names: with DNS rebinding, the name of another site can resolve to this address.
 async fn refuse_others(State(handler): State<Handler>, request: Request, next: Next) -> Response {
     let host = only(request.headers(), &header::HOST);
     let ours = host.is_some_and(|host| handler.hosts.iter().any(|ours| ours.as_bytes() == host.as_bytes()));

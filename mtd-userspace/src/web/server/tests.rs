@@ -8,7 +8,7 @@ use super::*;
 use crate::control::tests::FakeReports;
 use crate::http::Closing;
 
-/// A server of its own, and the end of it.
+/// A running web view, and the means to stop it.
 struct Served {
     address: SocketAddr,
     token: String,
@@ -30,7 +30,7 @@ impl Served {
         Self { address, token, folder, stop }
     }
 
-    /// A request for `path` with these lines behind the host's.
+    /// A request for `path`, with these header lines after that of the host.
     fn get(&self, path: &str, lines: &str) -> String {
         format!("GET {path} HTTP/1.1\r\nHost: {}\r\n{lines}\r\n", self.address)
     }
@@ -48,7 +48,7 @@ impl Served {
     /// The whole answer to a request.
     async fn ask(&self, request: &str) -> String {
         let mut answer = Vec::new();
-        // A server that refuses what is still on its way resets the connection: what came before counts.
+        // A server that refuses a request before all of it has arrived resets the connection: what came before that counts.
         let _ = self.send(request).await.read_to_end(&mut answer).await;
         String::from_utf8(answer).unwrap()
     }
@@ -75,7 +75,7 @@ async fn every_file_of_the_page_is_served_and_refers_to_no_other_site() {
         assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{path}: {head}");
         assert!(head.contains(&format!("content-type: {kind}")), "{head}");
         assert_eq!(body, *text);
-        // Names of XML are no addresses.
+        // XML namespaces look like addresses but are not.
         let addresses = text.replace("http://www.w3.org/2000/svg", "");
         for foreign in ["http:", "https:", "\"//", "url(", "@import"] {
             assert!(!addresses.contains(foreign), "{foreign} in {path}");
@@ -156,7 +156,7 @@ async fn only_the_token_admits_to_events() {
         head.starts_with("HTTP/1.1 200 OK\r\n") && head.contains("content-type: text/event-stream"),
         "{head}"
     );
-    // One right after the other, in the form that pages expect.
+    // Two samples, one after the other, in the form that pages expect.
     for _ in 0..2 {
         let event = read_until(&mut stream, "}\n").await;
         assert!(event.contains("event: sample\ndata: {\"time_ms\":"), "{event}");
@@ -217,7 +217,7 @@ async fn readers_that_stall_are_cut_and_others_go_on() {
     }
     assert!(served.ask(&served.get("/", "")).await.starts_with("HTTP/1.1 200 "));
     assert!(begun.elapsed() <= PATIENCE + Duration::from_secs(2), "{:?}", begun.elapsed());
-    // It has missed nothing meanwhile.
+    // The page has missed nothing meanwhile.
     read_until(&mut reader, "event: sample").await;
 }
 
@@ -232,7 +232,7 @@ async fn a_follower_that_takes_nothing_is_cut_and_one_that_reads_is_not() {
     let request = format!("GET /events HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {token}\r\n\r\n");
     let router = router(address, link.token().clone(), Arc::clone(&feed));
     let producer = tokio::spawn(async move { feed.produce(&FakeReports::default()).await });
-    // The stream of one has room for less than a sample, and nobody takes anything out of it.
+    // One stream has room for less than a sample, and nobody reads from it.
     let converse_with = |room| {
         let (near, far) = duplex(room);
         (tokio::spawn(http::converse(near, router.clone(), LIMITS, Closing::never())), far)

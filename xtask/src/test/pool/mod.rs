@@ -1,12 +1,12 @@
-//! Runs tests, each in a process of its own, some beside each other.
+//! Runs tests, each in a process of its own, several in parallel.
 //!
-//! Rust's harness runs the tests of a program in threads of one process and says of none how long it took; nextest, which does
-//! both otherwise, would have to be built on every new machine (minutes), and knows nothing of tests that need the
-//! machine alone. What is needed is small: the harness lists a program's tests, and runs the one that it is given.
+//! Rust's harness runs the tests of a program in threads of one process, and does not report how long each took. nextest
+//! does both better, but building it takes minutes on every new machine, and tests cannot ask it to run alone on the
+//! machine. What is needed is small: the harness can list a program's tests, and run a single one.
 //!
-//! A test may *ask* before it does anything: for the machine alone, or for a file that it works on. It writes the wish to the
-//! file that [`REQUEST_VARIABLE`] names and fails; then it is run again as it wants it (`mtd_tests::runner`). So it stands
-//! in the test what it needs, and what no test of a run asks for is not made.
+//! A test may *request* something before it does anything else: to run alone on the machine, or a file that it needs. It
+//! writes the request to the file that [`REQUEST_VARIABLE`] names and fails; then it is run again with the request granted
+//! (`mtd_tests::runner`). That way each test itself says what it needs, and files that no test requests are not made.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -24,19 +24,19 @@ use super::output;
 use super::report::{Record, Verdict};
 use crate::console::seconds;
 
-/// Names the file for a wish.
+/// Variable that names the file for a request.
 pub(super) const REQUEST_VARIABLE: &str = "MTD_TEST_REQUEST";
-/// Set when no other test runs.
+/// Variable that is set if no other test is running.
 pub(super) const ALONE_VARIABLE: &str = "MTD_TEST_ALONE";
-/// The wish for that; any other is the name of a variable that has to name a file.
+/// The request to run alone. Any other request is the name of a variable that must name a file.
 const ALONE: &str = "alone";
 
-/// A test: its program, its name there.
+/// A test: its program, and its name in the program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Case {
     pub(super) program: String,
     pub(super) name: String,
-    /// What starts exactly this test.
+    /// The command that runs exactly this test.
     pub(super) command: Line,
 }
 
@@ -48,20 +48,20 @@ pub(super) struct Line {
     pub(super) directory: PathBuf,
 }
 
-/// Makes the command that starts a line with these variables.
+/// Makes the command that runs a [`Line`] with these variables set.
 pub(super) type Start<'a> = &'a (dyn Fn(&Line, &[(&str, OsString)]) -> Result<Command> + Sync);
 
 /// How the tests of a pool are run.
 pub(super) struct Pool<'a> {
-    /// So many beside each other.
+    /// Number of tests in parallel.
     pub(super) jobs: usize,
-    /// Output is shown while a test runs, instead of when it has failed. For one job.
+    /// Whether output is shown while a test runs, instead of after a failure. Requires one job.
     pub(super) live: bool,
-    /// Where output and wishes are kept.
+    /// Folder for output and requests.
     pub(super) scratch: PathBuf,
-    /// Makes the command of a test, with these variables.
+    /// Makes the command of a test with these variables set.
     pub(super) command: Start<'a>,
-    /// Makes the file that a test has asked for by the name of a variable.
+    /// Makes the file that a test has requested by the name of a variable.
     pub(super) provide: &'a (dyn Fn(&str) -> Result<PathBuf> + Sync),
 }
 
@@ -70,12 +70,12 @@ struct Run {
     verdict: Verdict,
     elapsed: Duration,
     output: Vec<u8>,
-    /// What it asks for, if it does.
+    /// What the test requests, if anything.
     request: Option<String>,
 }
 
 impl Pool<'_> {
-    /// Runs all, those that ask for it alone after the others; tells of each when it has ended.
+    /// Runs all tests; those that request to run alone come after the others. Reports each when it has ended.
     ///
     /// # Errors
     /// Output cannot be kept, or a test program cannot be started.
@@ -85,7 +85,7 @@ impl Pool<'_> {
         let queue = Mutex::new(VecDeque::from(cases));
         let (records, later) = (Mutex::new(Vec::new()), Mutex::new(Vec::new()));
         let work = |worker: usize| -> Result<()> {
-            // A function of its own, so that the lock is not held while the test runs.
+            // A closure, so that the lock is not held while the test runs.
             let next = || lock(&queue).pop_front();
             while let Some(case) = next() {
                 match self.settle(worker, &case, self.jobs == 1)? {
@@ -108,7 +108,7 @@ impl Pool<'_> {
         Ok(records)
     }
 
-    /// Runs a test until it asks for nothing that it could be given; `None` when it wants the machine alone.
+    /// Runs a test, again after each request that can be granted now. `None` if the test must run alone, later.
     fn settle(&self, worker: usize, case: &Case, alone: bool) -> Result<Option<Record>> {
         let mut provided: Vec<(String, OsString)> = Vec::new();
         loop {
@@ -141,7 +141,7 @@ impl Pool<'_> {
     fn once(&self, worker: usize, case: &Case, alone: bool, provided: &[(String, OsString)]) -> Result<Run> {
         let request = self.scratch.join(format!("request-{worker}"));
         let kept = self.scratch.join(format!("output-{worker}"));
-        // It may be root's, from a run before.
+        // A file of an earlier run may belong to root.
         let _ = fs::remove_file(&request);
         let mut variables: Vec<(&str, OsString)> = vec![(REQUEST_VARIABLE, request.clone().into())];
         variables.extend(provided.iter().map(|(name, file)| (name.as_str(), file.clone())));
@@ -159,13 +159,14 @@ impl Pool<'_> {
     }
 }
 
-/// What a test that has failed asks for.
+/// The request of a test that has failed.
 fn wish(request: &Path, succeeded: bool) -> Option<String> {
     let text = fs::read_to_string(request).ok()?;
     (!succeeded && !text.trim().is_empty()).then(|| text.trim().to_owned())
 }
 
-/// One test has run, or none did: a crash has no closing line, and a name that the program does not have counts nothing.
+/// The verdict of a run. After a crash there is no closing line, and if the program has no test of that name, the closing
+/// line counts none.
 fn judge(succeeded: bool, tally: Tally) -> Verdict {
     match (succeeded, tally) {
         (true, Tally { passed: 1, failed: 0, .. }) => Verdict::Passed,
@@ -174,7 +175,7 @@ fn judge(succeeded: bool, tally: Tally) -> Verdict {
     }
 }
 
-/// Says how a test has ended; with its output, if it was kept and the test has failed.
+/// Prints how a test has ended, and its output if that was kept and the test has failed.
 fn tell(record: &Record, output: Option<&[u8]>) {
     let verdict = match record.verdict {
         Verdict::Passed => "ok",

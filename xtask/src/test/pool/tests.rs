@@ -1,4 +1,4 @@
-//! Tests in the place of tests are shell scripts that end as the harness does.
+//! Tests of the pool. They run shell scripts instead of test programs; the scripts end as the harness does.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -67,7 +67,7 @@ fn tests_run_beside_each_other_and_each_is_timed() {
     let cases = ["a", "b", "c", "d"].map(|name| case(name, &format!("sleep 0.5; {OK}")));
     let records = run(4, cases.to_vec());
     let elapsed = start.elapsed();
-    // On a busy machine both are longer.
+    // On a busy machine both times are longer.
     let one_after_the_other: Duration = records.iter().map(|record| record.elapsed).sum();
     assert!(elapsed < one_after_the_other.mul_f64(0.75), "{elapsed:?}, {one_after_the_other:?}");
     assert!(records.iter().all(|record| record.elapsed >= Duration::from_millis(500)), "{records:?}");
@@ -77,7 +77,7 @@ fn tests_run_beside_each_other_and_each_is_timed() {
 fn who_asks_for_the_machine_runs_after_the_others_and_by_itself() {
     let folder = std::env::temp_dir().join(format!("xtask-alone-{}", std::process::id()));
     fs::create_dir_all(&folder).unwrap();
-    // Each notes itself while it runs; one that is alone sees nobody.
+    // Each script leaves a file while it runs; a script that runs alone sees no other's file.
     let busy = format!("touch {0}/$$; sleep 0.2; rm {0}/$$; {OK}", folder.display());
     let shy = format!(
         "test -n \"$MTD_TEST_ALONE\" || {{ echo alone > $MTD_TEST_REQUEST; {BAD}; }}; test -z \"$(ls {0})\" || {{ {BAD}; }}; {busy}",

@@ -1,4 +1,4 @@
-//! `mtd status --watch`: a view that renews itself.
+//! `mtd status --watch`: a view of the status that is updated in place.
 
 mod terminal;
 
@@ -16,10 +16,10 @@ use crate::cli::output;
 use crate::model::Traffic;
 use crate::status::{Endpoint, Status};
 
-/// Most drop reasons that are shown: those with the highest rate.
+/// Maximum number of drop reasons that are shown: those with the highest rates.
 const MAX_REASONS: usize = 8;
 
-/// Shows what `look` finds, every so often, until the user has seen enough.
+/// Calls `look` at the interval `every` and shows the answers, until the user asks for the end.
 ///
 /// # Errors
 /// The terminal or standard output cannot be written.
@@ -56,7 +56,7 @@ pub(super) async fn run(every: Duration, look: impl AsyncFn() -> Answers) -> any
     }
 }
 
-/// Ready when the user asks for the end; never without a terminal.
+/// Ready when the user asks for the end. Without a terminal, never ready.
 async fn quit(terminal: Option<&mut Terminal>) -> io::Result<()> {
     match terminal {
         Some(terminal) => terminal.quit().await,
@@ -64,7 +64,7 @@ async fn quit(terminal: Option<&mut Terminal>) -> io::Result<()> {
     }
 }
 
-/// Prints the lines and an empty one. False: nobody reads them any more.
+/// Prints the lines and an empty one. False if nobody reads standard output any more.
 fn print(lines: &[String]) -> anyhow::Result<bool> {
     let text = lines.join("\n") + "\n\n";
     let mut stdout = io::stdout().lock();
@@ -74,7 +74,7 @@ fn print(lines: &[String]) -> anyhow::Result<bool> {
     }
 }
 
-/// The lines to show. `before`: what was seen earlier, and how long ago. `unix`: the time now, in unix seconds.
+/// The lines to show. `before`: the previous statuses, and how long ago they were fetched. `unix`: the Unix time in s.
 fn view(answers: &Answers, before: Option<(&[Status], Duration)>, unix: f64) -> Vec<String> {
     let time = UNIX_EPOCH + Duration::from_secs_f64(unix.max(0.0));
     let mut lines = vec![format!("mtd status at {}", humantime::format_rfc3339_seconds(time))];
@@ -90,14 +90,14 @@ fn view(answers: &Answers, before: Option<(&[Status], Duration)>, unix: f64) -> 
     lines
 }
 
-/// What was seen of an instance some time ago.
+/// The previous status of an instance, and how long ago it was fetched.
 struct Earlier<'a> {
     status: &'a Status,
     since: Duration,
 }
 
 impl Earlier<'_> {
-    /// How much a counter grew each second, rounded.
+    /// By how much a counter grew a second, rounded.
     fn rate(&self, now: u64, before: u64) -> u64 {
         let since = self.since.as_millis().max(1);
         ((u128::from(now.saturating_sub(before)) * 1000 + since / 2) / since) as u64
@@ -135,7 +135,7 @@ fn instance(status: &Status, earlier: Option<&Earlier<'_>>) -> Vec<String> {
     lines
 }
 
-/// The drops since the earlier look, by reason, the most frequent ones first.
+/// The drops since the previous update, by reason, the most frequent ones first.
 fn reasons(status: &Status, earlier: &Earlier<'_>) -> Option<String> {
     let before = |reason: &String| earlier.status.drops.get(reason).copied().unwrap_or_default();
     let recent =
@@ -149,7 +149,7 @@ fn reasons(status: &Status, earlier: &Earlier<'_>) -> Option<String> {
     (!parts.is_empty()).then(|| format!("  drops: {}", parts.join(", ")))
 }
 
-/// A session or statically configured peer, as far as it is shown.
+/// The parts of a session or statically configured peer that are shown.
 struct Row<'a> {
     name: &'a str,
     state: &'static str,

@@ -1,4 +1,4 @@
-//! The terminal while it is watched: another screen, keys as they are pressed; all as before at the end.
+//! The terminal during `--watch`: the alternate screen, and keys without waiting for Enter. Both are restored at the end.
 
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
@@ -8,32 +8,32 @@ use nix::unistd::read;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// Another screen, without a cursor.
+/// Switches to the alternate screen, and hides the cursor.
 const ENTER: &str = "\x1b[?1049h\x1b[?25l";
-/// The cursor and the screen of before.
+/// Shows the cursor, and switches back to the normal screen.
 const LEAVE: &str = "\x1b[?25h\x1b[?1049l";
 
-/// The user's terminal. Dropping it restores what it was.
+/// The user's terminal. Dropping this restores its earlier state.
 pub(super) struct Terminal {
     keys: AsyncFd<io::Stdin>,
     before: Termios,
 }
 
 impl Terminal {
-    /// Takes the terminal of standard input and output.
+    /// Takes over the terminal of standard input and output.
     ///
     /// # Errors
-    /// It is none, or cannot be set.
+    /// They are not a terminal, or its settings cannot be changed.
     pub(super) fn open() -> io::Result<Self> {
         let stdin = io::stdin();
         let before = tcgetattr(&stdin)?;
         let mut settings = before.clone();
-        // Ctrl-C stays a signal.
+        // ISIG is kept, so that Ctrl-C still sends a signal.
         settings.local_flags.remove(LocalFlags::ICANON | LocalFlags::ECHO);
-        // To read never waits.
+        // With a minimum of 0, a read never waits.
         settings.control_chars[SpecialCharacterIndices::VMIN as usize] = 0;
         settings.control_chars[SpecialCharacterIndices::VTIME as usize] = 0;
-        // SAFETY: the descriptor of standard input, which nobody here closes or changes.
+        // SAFETY: the descriptor is that of standard input, which this process never closes or changes.
         let keys = unsafe { AsyncFd::register_with_interest(stdin, Interest::READABLE) }?;
         let terminal = Self { keys, before };
         tcsetattr(terminal.keys.get_ref(), SetArg::TCSANOW, &settings)?;
@@ -60,13 +60,13 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        // Nobody is left to be told of a failure.
+        // There is nowhere to report a failure.
         let _ = tcsetattr(self.keys.get_ref(), SetArg::TCSANOW, &self.before);
         let _ = write(LEAVE);
     }
 }
 
-/// Shows the lines on the terminal that was opened, as many and as much of each as there is room for.
+/// Shows the lines on the terminal, cut to its size.
 ///
 /// # Errors
 /// The terminal cannot be written.
@@ -81,7 +81,7 @@ fn write(text: &str) -> io::Result<()> {
     stdout.flush()
 }
 
-/// Text that draws the lines over what was there before; the first one stands out.
+/// The text that draws the lines over the earlier ones; the first line stands out.
 fn screen(lines: &[String], rows: usize, columns: usize) -> String {
     let cut = |line: &str| line.chars().take(columns).collect::<String>();
     let shown = lines.iter().flat_map(|line| line.split('\n')).take(rows).enumerate();
@@ -92,7 +92,7 @@ fn screen(lines: &[String], rows: usize, columns: usize) -> String {
     format!("\x1b[H{}\x1b[J", shown.collect::<Vec<_>>().join("\r\n"))
 }
 
-/// Rows and columns of a terminal, if it knows them.
+/// Rows and columns of a terminal, if they are known.
 fn size(terminal: BorrowedFd<'_>) -> Option<(usize, usize)> {
     let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
     // SAFETY: TIOCGWINSZ writes a `struct winsize`, which is live and exclusively borrowed.

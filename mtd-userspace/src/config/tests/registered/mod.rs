@@ -283,7 +283,7 @@ fn public_keys() {
     assert_eq!(
         errors(&FILE.replace(KEYS[0], &zeros)),
         format!(
-            "mtd.toml:30:14: client.public_key: is no public key that anybody can have the private key of; {public_key}"
+            "mtd.toml:30:14: client.public_key: is a public key to which no private key can belong; {public_key}"
         )
     );
 }
