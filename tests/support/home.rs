@@ -1,10 +1,8 @@
 //! A home network: its hosts have local addresses only (RFC 4193), and the router translates them on the way out, and lets in
 //! what answers packets from inside.
 
-use std::io::Write as _;
 use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::process::Stdio;
 
 use anyhow::{Context as _, Result, ensure};
 use ipnet::{IpNet, Ipv6Net};
@@ -12,6 +10,7 @@ use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, socket,
 };
 
+use crate::firewall::{self, nft};
 use crate::netns::Netns;
 use crate::topology::{Host, Topology};
 
@@ -144,35 +143,8 @@ impl HomeRouter {
     /// # Errors
     /// When `nft` refuses.
     pub fn let_in_answers_only(&self, router: &Netns) -> Result<()> {
-        let inside = &self.inside;
-        nft(
-            router,
-            &format!(
-                "table ip6 firewall {{ chain forward {{ type filter hook forward priority filter;
-              oifname \"{inside}\" ct state established,related accept
-              oifname \"{inside}\" counter drop
-            }}
-            }}\n"
-            ),
-        )
+        firewall::let_in_answers_only(router, &self.inside)
     }
-}
-
-/// Sets after how many seconds without a packet a router forgets a flow of UDP: one without an answer, and one with.
-///
-/// # Errors
-/// When the kernel refuses.
-pub fn set_timeouts(router: &Netns, unanswered: u32, answered: u32) -> Result<()> {
-    router.set_sysctl("net/netfilter/nf_conntrack_udp_timeout", &unanswered.to_string())?;
-    router.set_sysctl("net/netfilter/nf_conntrack_udp_timeout_stream", &answered.to_string())
-}
-
-/// Number of flows in a router's table.
-///
-/// # Errors
-/// When it cannot be read.
-pub fn flows(router: &Netns) -> Result<u32> {
-    Ok(router.sysctl("net/netfilter/nf_conntrack_count")?.parse()?)
 }
 
 /// Makes a router forget all flows, as a restart does.
@@ -181,15 +153,6 @@ pub fn flows(router: &Netns) -> Result<u32> {
 /// When the kernel refuses.
 pub fn forget_flows(router: &Netns) -> Result<()> {
     router.enter(flush)?.context("the router's table cannot be emptied")
-}
-
-fn nft(router: &Netns, rules: &str) -> Result<()> {
-    let mut nft = router.command("nft")?;
-    let mut child = nft.args(["-f", "-"]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
-    child.stdin.take().context("no standard input")?.write_all(rules.as_bytes())?;
-    let output = child.wait_with_output()?;
-    ensure!(output.status.success(), "nft: {}\n{rules}", String::from_utf8_lossy(&output.stderr));
-    Ok(())
 }
 
 /// Deletes all entries of the connection table of this namespace (`ctnetlink`, `IPCTNL_MSG_CT_DELETE` without a filter).

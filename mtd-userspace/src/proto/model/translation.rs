@@ -26,14 +26,15 @@ impl Translation {
     pub(in crate::proto) fn outwards(&mut self, packet: &[u8]) -> Vec<u8> {
         let (inner, far) = (end(packet, 8, 40), end(packet, 24, 42));
         let known = self.flows.iter().find(|((_, to), from)| *to == far && **from == inner);
-        let outer = known.map(|((outer, _), _)| *outer).unwrap_or_else(|| {
+        let new = || {
             self.next_port += 1;
             let mut outer = [0; 18];
             outer[..16].copy_from_slice(&self.outside.prefix);
             outer[15] = 1;
             outer[16..].copy_from_slice(&self.next_port.to_be_bytes());
             outer
-        });
+        };
+        let outer = known.map_or_else(new, |((outer, _), _)| *outer);
         self.flows.insert((outer, far), inner);
         rewritten(packet, 8, 40, &outer)
     }

@@ -282,6 +282,7 @@ impl Server {
 }
 
 /// A client that asks for a session.
+#[derive(Clone, Copy)]
 struct Asking<'a> {
     client: &'a PublicKey,
     /// Its end of the session.

@@ -43,7 +43,7 @@ pub const CLIENT: Schema = Schema {
         Key::required(
             "slot",
             SLOT,
-            r#""30s""#,
+            r#""20s""#,
             "Slot length of the sessions with this client, from the next keys on; at least the period of [listen]. With \
              longer slots, routers with a firewall or address translation in front of the client have fewer entries to keep.",
         )

@@ -51,7 +51,7 @@ pub const SERVER: Schema = Schema {
         Key::required(
             "slot",
             SLOT,
-            r#""30s""#,
+            r#""20s""#,
             "Slot length to ask the server for: with longer ones, a router with a firewall or address translation in front of \
              this host has fewer entries to keep. The server decides, within its bounds; one that knows of no such wishes \
              does not answer.",

@@ -9,7 +9,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use mtd_tests::home::{HomeRouter, Translation, set_timeouts};
+use mtd_tests::firewall::forget_flows_after;
+use mtd_tests::home::{HomeRouter, Translation};
 use mtd_tests::topology::TopologyOptions;
 use mtd_tests::traffic::{UdpOptions, UdpStream};
 use mtd_tests::wait_until;
@@ -33,7 +34,7 @@ fn at_home(translation: Translation) -> Result<(World, HomeRouter)> {
     let (topology, host) = (world.topology(), world.host(Who::Alice));
     let home = HomeRouter::move_in(topology, host, translation)?;
     home.let_in_answers_only(&topology.router)?;
-    set_timeouts(&topology.router, 30, 30)?;
+    forget_flows_after(&topology.router, 30)?;
     let server = world.setup_mut(Who::Server);
     server.keys.extend([("rekey_after", quoted(SELDOM)), ("expire_after", quoted("180s"))]);
     Ok((world, home))

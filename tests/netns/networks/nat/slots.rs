@@ -4,7 +4,8 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use mtd_tests::home::{Translation, flows, set_timeouts};
+use mtd_tests::firewall::{forget_flows_after, tracked_flows};
+use mtd_tests::home::Translation;
 use mtd_tests::wait_until;
 
 use super::{PATIENCE, at_home, require_translated};
@@ -52,11 +53,11 @@ fn a_client_gets_the_slots_that_it_asks_for_or_that_are_set_for_it() -> Result<(
 /// Entries of one idle session in the router's table, after so many seconds.
 fn entries(slot: &str, timeout: u32, seconds: u64) -> Result<u32> {
     let (mut world, _) = at_home(Translation::Masquerade)?;
-    set_timeouts(&world.topology().router, timeout, timeout)?;
+    forget_flows_after(&world.topology().router, timeout)?;
     world.setup_mut(Who::Server).keys.insert("period", quoted(slot));
     world.open_all()?;
     thread::sleep(Duration::from_secs(seconds));
-    flows(&world.topology().router)
+    tracked_flows(&world.topology().router)
 }
 
 #[test]
