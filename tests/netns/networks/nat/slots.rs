@@ -65,6 +65,7 @@ fn longer_slots_take_fewer_entries_of_the_router() -> Result<()> {
     // As slots of 3 s and 30 s with a time-out of 30 s, ten times as fast.
     let (short, long) = (entries("1s", 10, 12)?, entries("10s", 10, 12)?);
     println!("{short} entries with slots of a tenth of the time-out, {long} with slots as long as it");
-    ensure!(long * 2 < short, "{short}, {long}");
+    // Both have what the search for the server takes.
+    ensure!(long + 5 < short, "{short}, {long}");
     Ok(())
 }
