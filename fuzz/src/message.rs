@@ -28,6 +28,7 @@ pub fn control_message(data: &[u8]) -> bool {
         | Control::Opener { .. }
         | Control::ProbeRequest { .. }
         | Control::Probe { .. }
+        | Control::Translated
         | Control::PathProbe { .. }
         | Control::PathProbeAnswer { .. } => {}
     }

@@ -230,6 +230,9 @@ SendControl = 38, "send_control", Send, Never, 0,
 SendStreamChanged = 39, "send_stream_changed", Send, Never, 0,
     "Key stream made ahead was replaced while a packet was sealed with it: this CPU was held up for long.",
     "If it goes on, set keystream = \"off\".";
+SendUnheard = 40, "send_unheard", Send, Never, 0,
+    "For a peer behind a router that translates addresses, of which nothing came lately: nobody knows where it is.",
+    "Look at the peer's end and its router; only the peer can open the way again.";
 ControlFull = 48, "control_full", Receive, Never, 0,
     "Authentic control message, but the controller has not read those before it: it is overloaded or away.",
     "Start the controller, or give it more CPU time.";

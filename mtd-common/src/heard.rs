@@ -84,11 +84,16 @@ pub fn read<W: Word>(entry: &[W; WORDS], slot: u64) -> Option<Source> {
 
 /// The newest slot of a ring in which the peer was heard.
 pub fn newest(ring: &Ring) -> Option<u64> {
-    let whole = |entry: &&[u64; WORDS]| {
-        let [slot, high, low, port] = **entry;
-        Source { address: [high, low], port: port as u16 }.words(slot)[3] == port
+    newest_source(ring).map(|(slot, _)| slot)
+}
+
+/// The same, and where the peer was heard in it.
+pub fn newest_source(ring: &Ring) -> Option<(u64, Source)> {
+    let whole = |[slot, high, low, port]: &[u64; WORDS]| {
+        let source = Source { address: [*high, *low], port: *port as u16 };
+        (source.words(*slot)[3] == *port).then_some((*slot, source))
     };
-    ring.iter().filter(whole).map(|entry| entry[0]).max()
+    ring.iter().filter_map(whole).max_by_key(|(slot, _)| *slot)
 }
 
 #[cfg(test)]
@@ -157,8 +162,10 @@ mod tests {
                     }
                 });
             }
-            let mut seen = 0;
-            for round in 0..200_000_u64 {
+            let (mut seen, mut round) = (0, 0);
+            // On a busy machine, writers may begin late.
+            while round < 200_000_u64 || seen == 0 {
+                round += 1;
                 if let Some(found) = read(&entry, 4 * (round % 2)) {
                     let number = !found.address[1];
                     assert_eq!(found, source(number), "torn");

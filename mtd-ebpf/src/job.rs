@@ -30,6 +30,8 @@ pub(crate) struct Job {
     pub(crate) version: u8,
     /// Whether the inner packet is a control message.
     pub(crate) control: bool,
+    /// Received through an introduction: whether the outer source is not the sender's own address.
+    pub(crate) translated: bool,
     /// Boot time in ns at which the packet came.
     pub(crate) now: u64,
     /// Place in `KEYSTREAM` of key stream made ahead.

@@ -130,8 +130,8 @@ fn introduce(
     open::prepare(found, header, job);
     open::decrypt(frame, found.session, job)?;
     open::require_tag(job, header.tag)?;
-    introduction::inspect(frame, job)?;
-    introduction::remember(frame, now)?;
+    introduction::inspect(frame, found.session, job)?;
+    introduction::remember(frame, job, now)?;
     found.state.count_received(header.length, now);
     introduction::hand_over(frame, job, now)?;
     Ok(Action::Consume)

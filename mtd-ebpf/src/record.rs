@@ -51,6 +51,7 @@ pub(crate) fn control_message(frame: &XdpFrame, job: &Job, now: u64) -> Result<(
         record.destination = *outer::destination(ip);
         record.source_port = *part::<0, 2, UDP>(udp);
         record.destination_port = *part::<2, 2, UDP>(udp);
+        record.inner_source = *outer::source(frame.get::<[u8; IPV6]>(INNER)?);
         let message = job.length.checked_sub(IPV6)?;
         // What is longer has passed the checks as a probe.
         let length = if message > MAX_CONTROL { PROBE_HEAD } else { message };

@@ -18,7 +18,7 @@ use crate::wire::{Keys, Mode, Packet, ROUTER_MAC, with_right_checksum};
 use mtd::model::LinkMode;
 
 /// Reasons that have tests of their own, because a single frame cannot cause them.
-const ELSEWHERE: [(DropReason, &str); 9] = [
+const ELSEWHERE: [(DropReason, &str); 10] = [
     (DropReason::NeighbourLimited, "neighbour::answers_are_rate_limited needs hundreds of frames"),
     (DropReason::IntroductionLimited, "introduction::they_are_rate_limited needs thousands of frames"),
     (
@@ -30,6 +30,7 @@ const ELSEWHERE: [(DropReason, &str); 9] = [
     (DropReason::StreamChanged, "keystream::what_changes… needs a second thread"),
     (DropReason::SendStreamChanged, "keystream::what_changes… needs a second thread"),
     (DropReason::TooBigInvalid, "too_big::what_is_not_about_a_packet_of_ours_is_not_believed"),
+    (DropReason::SendUnheard, "translated::nothing_is_sent_to_the_peers_own_addresses"),
     (DropReason::TooBigLimited, "too_big::messages_are_rate_limited"),
 ];
 

@@ -83,14 +83,20 @@ fn the_clients_end_takes_what_its_server_sends() {
             WrongPeer,
             peering.message_from(other_address, CURRENT, random(2), 300).frame(),
         ),
+        Fixture::drop(
+            "another inner source",
+            InnerSource,
+            peering.packet(CURRENT, random(3), message::inner(PEER6, *right.to.ip(), 300)).frame(),
+        ),
         Fixture::divert("the server", &peering, &right),
         Fixture::drop("the server, replayed", Replayed, right.frame()),
     ]);
 }
 
-/// Whoever saw a packet can neither have it answered to himself, nor spend it for the one who sent it.
+/// A router may have translated the source, so a packet counts once from elsewhere too. Whoever saw it does not thereby spend
+/// it for the one who sent it; and the controller sees in the record whose it is.
 #[test]
-fn a_captured_packet_is_of_no_use_to_others() {
+fn a_captured_packet_counts_once_from_elsewhere_and_once_as_it_was_sent() {
     let (mut bench, peering) = bench();
     let packet = peering.message(CURRENT, random(0), 200);
     let payload = packet.sealed();
@@ -101,7 +107,13 @@ fn a_captured_packet_is_of_no_use_to_others() {
     let mut second_port = packet.from;
     second_port.set_port(packet.from.port() ^ 0x100);
     bench.run_all(&[
-        Fixture::drop("first from another address", InnerSource, from(stranger(1), CURRENT)),
+        Fixture::divert(
+            "first from another address",
+            &peering,
+            &Packet { from: stranger(1), ..packet.clone() },
+        ),
+        Fixture::drop("the same", Replayed, from(stranger(1), CURRENT)),
+        Fixture::drop("from a third address", Replayed, from(stranger(2), CURRENT)),
         Fixture::drop("first to another slot", BadTag, from(packet.from, CURRENT + 1)),
         Fixture::divert("then as it was sent", &peering, &packet),
         Fixture::drop("again", Replayed, packet.frame()),
@@ -154,7 +166,6 @@ fn no_introductions(peering: &Peering, right: &Packet) -> Vec<(&'static str, Dro
         ("IPv4 of the same protocol inside", MalformedInner, inner(ipv4_control)),
         ("no IP packet inside", MalformedInner, inner(vec![0; 120])),
         ("a wrong inner length", MalformedInner, inner(short)),
-        ("another inner source", InnerSource, inner(message::inner(PEER6, server, 120))),
         ("another inner destination", InnerSource, inner(message::inner(client, OWN6, 120))),
         ("source and destination swapped", InnerSource, inner(message::inner(server, client, 120))),
         ("congestion that cannot be said", Ecn, with(&|p| p.traffic_class = 3)),

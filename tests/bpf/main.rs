@@ -37,6 +37,7 @@ mod slots;
 mod stages;
 mod steering;
 mod too_big;
+mod translated;
 mod valid;
 mod window;
 mod wire;

@@ -17,7 +17,7 @@ pub(crate) const MAX_MESSAGE: usize = 768;
 pub(crate) const PATH_PROBE: u8 = 8;
 pub(crate) const PROBE_HEAD: usize = 12;
 /// Bytes of a record, and of the ring buffer of records; a record has a header of 8 bytes there.
-pub(crate) const RECORD: usize = 64 + MAX_MESSAGE;
+pub(crate) const RECORD: usize = 80 + MAX_MESSAGE;
 pub(crate) const RING_BYTES: usize = 1024 * 1024;
 
 /// The inner packet of a message of `length` bytes that look random.
@@ -37,6 +37,7 @@ pub(crate) struct Message {
     pub(crate) sequence: Option<u64>,
     from: SocketAddrV6,
     to: SocketAddrV6,
+    inner_source: [u8; 16],
     payload: Vec<u8>,
     inner_len: usize,
 }
@@ -55,6 +56,7 @@ impl Message {
             sequence: (!peering.introduction).then_some(packet.sequence),
             from: packet.from,
             to: packet.to,
+            inner_source: packet.inner[8..24].try_into().expect("16 bytes"),
             payload,
             inner_len: packet.inner.len(),
         }
@@ -67,19 +69,20 @@ impl Message {
     /// Checks that every byte of `record` is right for this message, received between two boot times (in ns).
     pub(crate) fn require_record(&self, record: &[u8], (began, ended): (u64, u64)) -> Result<()> {
         ensure!(record.len() == RECORD, "a record of {} bytes", record.len());
-        let (time, rest) = record.split_first_chunk::<8>().expect("832 bytes");
+        let (time, rest) = record.split_first_chunk::<8>().expect("848 bytes");
         ensure!((began..=ended).contains(&u64::from_ne_bytes(*time)), "time of the record");
         let mut expected =
             [self.session.to_ne_bytes(), self.generation.to_ne_bytes(), (self.slot as u32).to_ne_bytes()]
                 .concat();
         expected.extend((self.payload.len() as u16).to_ne_bytes());
         // Version, kind.
-        expected.extend([2, 0]);
+        expected.extend([3, 0]);
         expected.extend(self.from.ip().octets());
         expected.extend(self.to.ip().octets());
         expected.extend(self.from.port().to_be_bytes());
         expected.extend(self.to.port().to_be_bytes());
         expected.extend([0; 4]);
+        expected.extend(self.inner_source);
         expected.extend(&self.payload);
         // The rest contains nothing of earlier records in the ring buffer.
         expected.resize(RECORD - 8, 0);

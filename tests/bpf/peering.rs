@@ -2,7 +2,7 @@
 
 use std::net::{Ipv6Addr, SocketAddrV6};
 
-use mtd_common::abi::{self, DirectionKeys, FLAG_ANYBODY, Slot};
+use mtd_common::abi::{self, DirectionKeys, FLAG_ANYBODY, FLAG_HEARD, Slot};
 use mtd_common::bytes::part;
 use sha2::{Digest as _, Sha256};
 
@@ -39,7 +39,8 @@ pub(crate) struct Peering {
     pub(crate) peer: u32,
     /// Whether it is an introduction.
     pub(crate) introduction: bool,
-    /// Whether packets from any source are accepted, not only from the peer.
+    /// Whether packets from any source are accepted, not only from the peer: those of an introduction, or of a session whose
+    /// peer a router translates.
     pub(crate) anybody: bool,
     pub(crate) mode: Mode,
     /// The keys with which the peer seals.
@@ -151,7 +152,11 @@ impl Peering {
             peer_high: *part::<0, 8, 16>(&self.remote(CURRENT).ip().octets()),
             peer_tunnel: self.peer_tunnel,
             peer: self.peer,
-            flags: if self.anybody { FLAG_ANYBODY } else { 0 },
+            flags: match (self.anybody, self.introduction) {
+                (false, _) => 0,
+                (true, true) => FLAG_ANYBODY,
+                (true, false) => FLAG_ANYBODY | FLAG_HEARD,
+            },
         }
     }
 

@@ -32,7 +32,8 @@ pub fn let_in_everything(router: &Netns) -> Result<()> {
     nft(router, "delete table inet answers\n")
 }
 
-fn nft(router: &Netns, rules: &str) -> Result<()> {
+/// Gives a router these rules.
+pub(crate) fn nft(router: &Netns, rules: &str) -> Result<()> {
     let mut command = router.command("nft")?;
     let mut child = command.args(["-f", "-"]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     child.stdin.take().context("no standard input")?.write_all(rules.as_bytes())?;

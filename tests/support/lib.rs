@@ -14,6 +14,7 @@ pub mod cleanup;
 pub mod controller;
 pub mod dht;
 pub mod firewall;
+pub mod home;
 pub mod inject;
 pub mod link;
 pub mod netns;

@@ -69,6 +69,8 @@ pub struct Member {
     pub top: BTreeMap<&'static str, String>,
     /// Clients that the configuration of a server registers.
     pub clients: Vec<(String, PublicKey)>,
+    /// Keys of each `[[client]]`, with their values in TOML.
+    pub client_keys: BTreeMap<&'static str, String>,
     /// Keys of `[listen]` or `[[server]]`, with their values in TOML.
     pub keys: BTreeMap<&'static str, String>,
     interface: String,
@@ -95,6 +97,7 @@ impl Member {
             shared_prefix: false,
             top: BTreeMap::new(),
             clients: Vec::new(),
+            client_keys: BTreeMap::new(),
             keys: BTreeMap::new(),
             interface: host.ifname.clone(),
             prefix: host.prefix,
@@ -183,6 +186,7 @@ impl Member {
         text.push_str(&lines(&self.keys));
         for (name, key) in &self.clients {
             writeln!(text, "[[client]]\nname = \"{name}\"\npublic_key = \"{key}\"")?;
+            text.push_str(&lines(&self.client_keys));
         }
         let path = self.folder().join("mtd.toml");
         fs::write(&path, text)?;

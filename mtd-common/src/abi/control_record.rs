@@ -4,10 +4,10 @@
 use core::mem::{offset_of, size_of};
 
 /// Version of the group of maps: `CONTROL`.
-pub const VERSION: u32 = 6;
+pub const VERSION: u32 = 7;
 
 /// [`ControlRecord::version`] of this layout.
-pub const CONTROL_VERSION: u8 = 2;
+pub const CONTROL_VERSION: u8 = 3;
 
 /// [`ControlRecord::kind`]: a control message of the session's peer, authentic, never handed out twice.
 pub const KIND_MESSAGE: u8 = 0;
@@ -53,6 +53,9 @@ pub struct ControlRecord {
     pub destination_port: [u8; 2],
     /// Padding.
     pub reserved_end: [u8; 4],
+    /// Source address of the inner packet: what the sender's own address was before any router translated it, if the
+    /// message came through an introduction.
+    pub inner_source: [u8; 16],
     /// The message; zero from `length` on.
     pub payload: [u8; MAX_CONTROL],
 }
@@ -61,7 +64,7 @@ pub struct ControlRecord {
 pub const CONTROL_RECORD: usize = size_of::<ControlRecord>();
 
 const _: () = {
-    assert!(CONTROL_RECORD == 832);
+    assert!(CONTROL_RECORD == 848);
     assert!(offset_of!(ControlRecord, session) == 8);
     assert!(offset_of!(ControlRecord, slot) == 16);
     assert!(offset_of!(ControlRecord, length) == 20);
@@ -71,7 +74,8 @@ const _: () = {
     assert!(offset_of!(ControlRecord, destination) == 40);
     assert!(offset_of!(ControlRecord, source_port) == 56);
     assert!(offset_of!(ControlRecord, destination_port) == 58);
-    assert!(offset_of!(ControlRecord, payload) == 64);
+    assert!(offset_of!(ControlRecord, inner_source) == 64);
+    assert!(offset_of!(ControlRecord, payload) == 80);
 };
 
 /// Shows the length of the message instead of the message.
@@ -140,22 +144,22 @@ mod tests {
         let mut record = [0_u8; CONTROL_RECORD];
         record[22] = CONTROL_VERSION;
         record[8..12].copy_from_slice(&7_u32.to_ne_bytes());
-        record[64..69].copy_from_slice(b"hello");
+        record[80..85].copy_from_slice(b"hello");
         for length in [0, 5, MAX_CONTROL as u16] {
             record[20..22].copy_from_slice(&length.to_ne_bytes());
             let found = ControlRecord::decode(&record).unwrap();
-            assert_eq!((found.session, found.message()), (7, &record[64..64 + usize::from(length)]));
+            assert_eq!((found.session, found.message()), (7, &record[80..80 + usize::from(length)]));
         }
         record[20..22].copy_from_slice(&769_u16.to_ne_bytes());
         assert_eq!(ControlRecord::decode(&record), Err(ControlError::Message(769)));
-        assert_eq!(ControlRecord::decode(&record[1..]), Err(ControlError::Length(831)));
+        assert_eq!(ControlRecord::decode(&record[1..]), Err(ControlError::Length(847)));
         record[22] = CONTROL_VERSION + 1;
         assert_eq!(ControlRecord::decode(&record), Err(ControlError::Version(CONTROL_VERSION + 1)));
         record[22] = CONTROL_VERSION;
         record[20..22].copy_from_slice(&4_u16.to_ne_bytes());
         assert_eq!(ControlRecord::decode(&record).unwrap().too_big(), None, "a control message");
         record[23] = KIND_TOO_BIG;
-        record[64..68].copy_from_slice(&1400_u32.to_be_bytes());
+        record[80..84].copy_from_slice(&1400_u32.to_be_bytes());
         assert_eq!(ControlRecord::decode(&record).unwrap().too_big(), Some(1400));
         record[20..22].copy_from_slice(&3_u16.to_ne_bytes());
         assert_eq!(ControlRecord::decode(&record).unwrap().too_big(), None);

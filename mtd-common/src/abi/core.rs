@@ -166,8 +166,8 @@ pub struct Session {
     pub peer_tunnel: [[u8; 16]; 2],
 }
 
-/// [`Session::flags`]: any address and any port may send (the server's end of an introduction, which does not know its
-/// clients' prefixes).
+/// [`Session::flags`]: any address and any port may send: the server's end of an introduction, which does not know its
+/// clients' prefixes, and of a session whose client a router translates. Nothing is sent but to where it was heard.
 pub const FLAG_ANYBODY: u32 = 1;
 
 /// [`Session::flags`]: the peer asks to be answered where it was heard ([`crate::heard`]), since something on its side lets in

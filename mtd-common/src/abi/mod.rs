@@ -35,7 +35,7 @@ pub use self::core::{
 };
 pub use self::counters::{COUNTER_SLOTS, Counter, DROP_COUNTERS, DROP_SLOTS};
 pub use self::guard::GuardSettings;
-pub use self::introduction::IntroductionTag;
+pub use self::introduction::{IntroductionTag, translated};
 pub use self::limits::{Local, TokenBucket};
 pub use self::steering::{MAX_STEERING_CPUS, Steering, SteeringCpus};
 

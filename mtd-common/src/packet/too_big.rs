@@ -3,7 +3,7 @@
 //! the addresses and ports of a live slot (RFC 8201, section 4).
 
 use super::{IPV6, NEXT_ICMPV6, NEXT_UDP, UDP};
-use crate::abi::{MODE_INTRODUCTION, Session, Slot};
+use crate::abi::{FLAG_ANYBODY, MODE_INTRODUCTION, Session, Slot};
 use crate::bytes::{be16, part};
 use crate::drop_reason::DropReason;
 use crate::packet::outer;
@@ -64,15 +64,18 @@ pub fn require_sent(
     let udp = part::<{ HEADER + IPV6 }, UDP, QUOTE>(message);
     let was = be16::<4, IPV6>(quoted) as usize + IPV6;
     let mtu = mtu(message) as usize;
+    // Where a router translates the peer, the packet quoted went to an address that only the router knows.
+    let to_peer = session.flags & FLAG_ANYBODY != 0
+        || *part::<24, 8, IPV6>(quoted) == session.peer_high
+            && *part::<32, 8, IPV6>(quoted) == slot.peer_low
+            && *part::<2, 2, UDP>(udp) == slot.peer_port;
     // Introductions are shorter than any path's MTU.
     let sent = session.mode != MODE_INTRODUCTION
         && quoted[0] >> 4 == 6
         && outer::next_header(quoted) == NEXT_UDP
         && *outer::source(quoted) == *outer::destination(ipv6)
-        && *part::<24, 8, IPV6>(quoted) == session.peer_high
-        && *part::<32, 8, IPV6>(quoted) == slot.peer_low
         && *part::<0, 2, UDP>(udp) == slot.local_port
-        && *part::<2, 2, UDP>(udp) == slot.peer_port;
+        && to_peer;
     if sent && mtu >= MIN_MTU && mtu < was { Ok(()) } else { Err(DropReason::TooBigInvalid) }
 }
 
@@ -145,6 +148,13 @@ mod tests {
         }
         let elsewhere = header(ROUTER, PEER, NEXT_ICMPV6, QUOTE as u16);
         assert!(require_sent(&session, &slot, &elsewhere, &message(1400)).is_err());
+        let translated = Session { flags: FLAG_ANYBODY, ..session };
+        let mut other = message(1400);
+        other[HEADER + 24..HEADER + IPV6].copy_from_slice(&ROUTER);
+        other[HEADER + IPV6 + 2] ^= 1;
+        assert!(require_sent(&translated, &slot, &ipv6, &other).is_ok(), "to where a router has it");
+        other[HEADER + IPV6] ^= 1;
+        assert!(require_sent(&translated, &slot, &ipv6, &other).is_err(), "not from here");
         let introduction = Session { mode: MODE_INTRODUCTION, ..session };
         assert!(require_sent(&introduction, &slot, &ipv6, &message(1400)).is_err());
     }

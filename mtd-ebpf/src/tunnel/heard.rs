@@ -1,7 +1,7 @@
 //! Where the peer was heard: noted on receipt, and used for sending if the peer asks to be answered there. See
 //! [`mtd_common::heard`].
 
-use mtd_common::abi::{FLAG_HEARD, Session};
+use mtd_common::abi::{FLAG_ANYBODY, FLAG_HEARD, Session};
 use mtd_common::bytes::part;
 use mtd_common::heard::{self, Source, WORDS};
 use mtd_common::packet::inner::{OPENER_MARK, PROBE_MARK};
@@ -45,7 +45,7 @@ pub(crate) fn note(frame: &XdpFrame, state: State, slot: u64, sequence: u64) {
 }
 
 /// The slot in which a packet is sent now, the present one being `present`; `mark` is that of a control message. Whether it
-/// goes to where the peer was heard: the destination is then in the job.
+/// goes to where the peer was heard: the destination is then in the job. A translated peer has no other destination.
 #[inline(always)]
 pub(crate) fn choose(
     session: &Session,
@@ -55,6 +55,7 @@ pub(crate) fn choose(
     job: &mut Job,
 ) -> (u64, bool) {
     match mark {
+        _ if session.flags & FLAG_ANYBODY != 0 => {}
         Some(PROBE_MARK) => return (present.wrapping_add(1), false),
         Some(OPENER_MARK) => return (present, false),
         _ => {}

@@ -1,5 +1,6 @@
 //! Sending: where a packet from the tunnel device goes, and from which slot.
 
+use mtd_common::abi::FLAG_ANYBODY;
 use mtd_common::packet::ETHERNET;
 use mtd_common::packet::inner::is_controllers;
 use mtd_common::{DropReason, aead, slot};
@@ -36,6 +37,10 @@ pub(crate) fn choose(frame: &SkbFrame, job: &mut Job) -> Result<(), DropReason> 
     let state = session::state(route.session).ok_or(DropReason::SendNoPeer)?;
     let present = slot::number(time, session.phase, session.period);
     let (number, is_heard) = heard::choose(session, state, present, mark, job);
+    // Its own addresses are not those that packets reach it by.
+    if !is_heard && session.flags & FLAG_ANYBODY != 0 {
+        return Err(DropReason::SendUnheard);
+    }
     let place = slot::place(route.session, number, dataplane.ring_bits);
     let found = lookup::slot(place).ok_or(DropReason::SendNoSlot)?;
     if found.slot != number || found.generation != route.generation {

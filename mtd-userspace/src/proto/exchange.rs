@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use mtd_common::address::{End, Network};
+use mtd_common::address::{End, Endpoint, Network};
 use sha2::{Digest, Sha256};
 
 use super::messages::{Control, Tunnel, VERSION};
@@ -39,6 +39,8 @@ pub enum Action {
         /// New offset.
         offset: ClockOffset,
     },
+    /// No router translates the peer of this session, although it seemed so: take only what comes from its own addresses.
+    Untranslated(SessionId),
     /// End this session.
     Remove(SessionId),
     /// Send this packet, whole from the IPv6 header on. It belongs to a session that must have been installed.
@@ -123,6 +125,8 @@ pub struct Install {
     pub local: Tunnel,
     /// The peer's tunnel addresses.
     pub remote: Tunnel,
+    /// A router translates the peer's addresses: packets come from any, and the answers go there.
+    pub translated: bool,
 }
 
 /// A session that an earlier controller left.
@@ -135,6 +139,8 @@ pub struct Adopted {
     pub started: BootNs,
     /// When the last valid packet came.
     pub last_valid: BootNs,
+    /// See [`Install::translated`].
+    pub translated: bool,
     /// The peer is answered where it was heard.
     pub where_heard: bool,
 }
@@ -146,8 +152,10 @@ pub struct Received<'a> {
     pub id: SessionId,
     /// Low 32 bits of the slot that it was sent in.
     pub slot: u32,
-    /// Its sender: address and UDP port.
-    pub source: ([u8; 16], u16),
+    /// Its sender, as it was on the wire: a router may have translated it.
+    pub source: Endpoint,
+    /// Source address of the inner packet. Through an introduction, it is the sender's own address (requirement MT-41).
+    pub inner_source: [u8; 16],
     /// The message.
     pub message: &'a [u8],
 }
@@ -205,15 +213,17 @@ impl Binding<'_> {
     }
 }
 
-/// The packet that carries a control message through an introduction.
+/// The packet that carries a control message through an introduction. `to`: where it is sent, the peer's own endpoint or the
+/// one that a router has for it.
 pub(super) fn introduce(
     session: &Session,
     path: &Path,
+    to: Endpoint,
     message: Control<'_>,
     random: &mut Random,
 ) -> Option<Vec<u8>> {
     let inner = packet::control(path.local.address, path.remote.address, &message.encode());
-    packet::seal(session, path, random_u64(random), &inner)
+    packet::seal(session, &Path { remote: to, ..*path }, random_u64(random), &inner)
 }
 
 pub(crate) fn random_u64(random: &mut Random) -> u64 {

@@ -30,6 +30,7 @@ const PATH_PROBE_ANSWER: u8 = 9;
 const OPENER: u8 = 5;
 const PROBE_REQUEST: u8 = 6;
 const PROBE: u8 = 7;
+const TRANSLATED: u8 = 10;
 
 /// Flag of an opener: answer where you hear this end.
 const WHERE_HEARD: u8 = 1;
@@ -57,6 +58,8 @@ pub enum Control<'a> {
         /// Session time in ns at which it was answered.
         time: u64,
     },
+    /// The server sees the client at other addresses than its own: a router translates them.
+    Translated,
     /// Opens the slot that it is sent in, on the sender's side.
     Opener {
         /// The sender is to be answered only in slots in which it was heard.
@@ -137,6 +140,7 @@ impl<'a> Control<'a> {
             Self::Pong { stamp, time } => {
                 [head(PONG), stamp.to_be_bytes().to_vec(), time.to_be_bytes().to_vec()].concat()
             }
+            Self::Translated => head(TRANSLATED),
             Self::Opener { where_heard, heard } => {
                 let flags = [(*where_heard, WHERE_HEARD), (*heard, HEARD)];
                 let flags = flags.iter().filter(|(set, _)| *set).map(|(_, flag)| flag).sum();
@@ -161,6 +165,7 @@ impl<'a> Control<'a> {
             (TEARDOWN, 4) if body[1..] == [0, 0, 0] => Some(Self::Teardown(Reason::from_number(body[0]))),
             (PING, 8) => Some(Self::Ping { stamp: number(0)? }),
             (PONG, 16) => Some(Self::Pong { stamp: number(0)?, time: number(8)? }),
+            (TRANSLATED, 0) => Some(Self::Translated),
             // Other flags are of later versions.
             (OPENER, 8) => {
                 Some(Self::Opener { where_heard: body[0] & WHERE_HEARD != 0, heard: body[0] & HEARD != 0 })
@@ -188,6 +193,9 @@ pub struct Request {
     pub end: End,
     /// The IPv6 tunnel address that the client had before; zero: none.
     pub tunnel: [u8; 16],
+    /// The slot length that the client wishes, in ms; 0: none. Three bytes on the wire, which servers that know of no wishes
+    /// accept only as zeros.
+    pub period_ms: u32,
 }
 
 /// Payload of the second handshake message: the server's configuration for the client (36 bytes in the source).
@@ -245,7 +253,9 @@ impl Tunnel {
 impl Request {
     /// The bytes of the payload.
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = vec![self.end.network.length, 0, 0, 0];
+        let [_, wish @ ..] = self.period_ms.to_be_bytes();
+        let mut out = vec![self.end.network.length];
+        out.extend(wish);
         encode_end(&self.end, &mut out);
         out.extend(self.tunnel);
         out
@@ -254,10 +264,12 @@ impl Request {
     /// Reads a payload. `None`: it is not sound.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let mut reader = Reader(bytes);
-        let [length, reserved @ ..] = reader.take::<4>()?;
+        let [length, wish @ ..] = reader.take::<4>()?;
         let end = decode_end(length, &mut reader)?;
-        let request = Self { end, tunnel: reader.take()? };
-        (reader.0.is_empty() && reserved == [0; 3]).then_some(request)
+        let period_ms = u32::from_be_bytes([0, wish[0], wish[1], wish[2]]);
+        let request = Self { end, tunnel: reader.take()?, period_ms };
+        let possible = period_ms == 0 || PERIODS_MS.contains(&period_ms);
+        (reader.0.is_empty() && possible).then_some(request)
     }
 }
 
@@ -369,6 +381,7 @@ mod tests {
             Control::Teardown(Reason::Other(77)),
             Control::Ping { stamp: 5 },
             Control::Pong { stamp: 5, time: u64::MAX },
+            Control::Translated,
             Control::Opener { where_heard: true, heard: false },
             Control::Opener { where_heard: false, heard: true },
             Control::ProbeRequest { stamp: 6 },
@@ -385,8 +398,10 @@ mod tests {
             Some(Control::PathProbe { id: 7 }),
             "its head is enough"
         );
-        let request = Request { end: end(), tunnel: [3; 16] };
-        assert_eq!(Request::decode(&request.encode()), Some(request));
+        for period_ms in [0, 1_000, 30_000, 3_600_000] {
+            let request = Request { end: end(), tunnel: [3; 16], period_ms };
+            assert_eq!(Request::decode(&request.encode()), Some(request));
+        }
         assert_eq!(Response::decode(&response().encode()), Some(response()));
         let tunnel = response().client;
         assert_eq!(Tunnel::from_map(tunnel.to_map()), tunnel);
@@ -410,7 +425,9 @@ mod tests {
         }
         let mut host_bits = end();
         host_bits.network.prefix[15] = 1;
-        assert_eq!(Request::decode(&Request { end: host_bits, tunnel: [0; 16] }.encode()), None);
+        for (end, period_ms) in [(host_bits, 0), (end(), 999), (end(), 3_600_001)] {
+            assert_eq!(Request::decode(&Request { end, tunnel: [0; 16], period_ms }.encode()), None);
+        }
         assert_eq!(Control::decode(&[9, 1, 0, 0]), None);
         let opener = Control::decode(&[5, 1, 0, 0, 0xff, 1, 2, 3, 4, 5, 6, 7]);
         assert_eq!(

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use super::client::Phase;
 use super::exchange::SECOND;
 use super::model::{Faults, MILLISECOND, Machine, World, network, tunnel};
+use super::server::Admission;
 
 const CLIENTS: usize = 3;
 
@@ -162,7 +163,7 @@ impl Course {
         let (client, now) = (self.world.hosts[n].identity.public(), self.world.hosts[0].now(self.world.boot));
         if let Some(Machine::Server(server)) = &mut self.world.hosts[0].machine {
             if registered {
-                server.register(client, tunnel(n as u8 + 1), now);
+                server.register(Admission::new(client, tunnel(n as u8 + 1)), now);
             } else {
                 server.remove(&client, now);
             }

@@ -165,7 +165,7 @@ impl Vector {
     }
 
     fn request(&self) -> Request {
-        Request { end: self.session_ends().0, tunnel: self.request.tunnel.array() }
+        Request { end: self.session_ends().0, tunnel: self.request.tunnel.array(), period_ms: 0 }
     }
 
     fn response(&self) -> Response {

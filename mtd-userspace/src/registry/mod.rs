@@ -14,6 +14,7 @@ use std::fs::{self, DirBuilder};
 use std::io::{self, Read as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::files;
 use crate::keys::{KEY_CHARACTERS, PublicKey, open_regular};
@@ -45,6 +46,8 @@ pub struct Entry {
     pub public_key: PublicKey,
     /// Its fixed tunnel addresses.
     pub addresses: TunnelAddresses,
+    /// Slot length of its sessions; `None`: what it wishes, within the server's bounds.
+    pub slot: Option<Duration>,
     /// The file that registers it; `None`: it is in the configuration.
     pub file: Option<PathBuf>,
 }
@@ -84,7 +87,7 @@ pub struct Change {
     pub added: Vec<Entry>,
     /// Entries that are gone now.
     pub removed: Vec<Entry>,
-    /// Entries, as they are now, whose key was present with another name or other fixed addresses.
+    /// Entries, as they are now, whose key was present with another name, slot or other fixed addresses.
     pub changed: Vec<Entry>,
     /// Files that are left out.
     pub warnings: Vec<Warning>,
@@ -154,6 +157,7 @@ impl Registry {
                 name: client.name,
                 public_key: client.public_key,
                 addresses: client.addresses,
+                slot: client.slot,
                 file: None,
             });
         }
@@ -177,7 +181,10 @@ impl Registry {
         for entry in self.by_key.values() {
             match old.by_key.get(&entry.public_key) {
                 None => change.added.push(entry.clone()),
-                Some(before) if (&before.name, before.addresses) != (&entry.name, entry.addresses) => {
+                Some(before)
+                    if (&before.name, before.addresses, before.slot)
+                        != (&entry.name, entry.addresses, entry.slot) =>
+                {
                     change.changed.push(entry.clone());
                 }
                 Some(_) => {}
@@ -226,7 +233,8 @@ impl Registry {
             Err(error) => return Err(RegistryError::io("write", &file, error)),
         }
         let addresses = TunnelAddresses::default();
-        let entry = Entry { name: name.to_owned(), public_key: key, addresses, file: Some(file) };
+        let (name, file) = (name.to_owned(), Some(file));
+        let entry = Entry { name, public_key: key, addresses, slot: None, file };
         self.insert(entry.clone());
         Ok(entry)
     }
@@ -312,7 +320,7 @@ impl Registry {
             return Err(Fault::new(format!("there are {MAX_CLIENTS} clients already"), "remove some"));
         }
         let (name, addresses) = (name.to_owned(), TunnelAddresses::default());
-        self.insert(Entry { name, public_key: key, addresses, file: Some(path.to_owned()) });
+        self.insert(Entry { name, public_key: key, addresses, slot: None, file: Some(path.to_owned()) });
         Ok(())
     }
 }

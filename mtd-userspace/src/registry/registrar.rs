@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::http::{Reason, Refusal};
 use crate::keys::PublicKey;
 use crate::leases::Leases;
+use crate::proto::session::nanoseconds;
 use crate::sessions::{Clock, Consequences, RegisteredClient};
 use crate::status::{self, SessionState};
 
@@ -116,7 +117,7 @@ impl Registrar {
         let addresses = leased.map_err(|error| Refusal::new(Reason::Conflict, format!("{error:#}")))?;
         let mut document = entry.document();
         document.addresses = addresses.iter().collect();
-        let client = RegisteredClient { public_key: key, name: entry.name, addresses };
+        let client = RegisteredClient { public_key: key, name: entry.name, addresses, period: None };
         Ok((document, Consequences { register: vec![client], remove: Vec::new() }))
     }
 
@@ -169,7 +170,8 @@ impl Registrar {
     fn lease(&mut self, entry: &Entry) -> Option<RegisteredClient> {
         match self.leases.lease(&entry.public_key) {
             Ok(addresses) => {
-                Some(RegisteredClient { public_key: entry.public_key, name: entry.name.clone(), addresses })
+                let (public_key, name) = (entry.public_key, entry.name.clone());
+                Some(RegisteredClient { public_key, name, addresses, period: entry.slot.map(nanoseconds) })
             }
             Err(error) => {
                 warn!("client {} cannot come: {error}", entry.name);

@@ -15,6 +15,9 @@ pub const PERIOD: Key = Key::preset(
 )
 .from_requirement("MT-04");
 
+/// The range of a slot of certain sessions, in all tables that have one.
+pub const SLOT: Kind = Kind::Duration(PERIOD_RANGE.0, PERIOD_RANGE.1);
+
 /// How inner packets are protected, in all tables with this key.
 pub const MODE: Key = Key::preset(
     "mode",

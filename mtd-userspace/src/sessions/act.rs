@@ -115,6 +115,9 @@ impl<M: Maps> Sessions<M> {
                 done
             }
             Request::Clock(id, offset) => self.table.set_clock((origin, id), offset).map_err(Into::into),
+            Request::Untranslated(id) => {
+                self.table.set_translated((origin, id), false).map_err(anyhow::Error::from)
+            }
             Request::Rest(id) => self.table.rest((origin, id), now).map_err(Into::into),
             Request::Resume { id, offset, sequence, not_before } => {
                 self.table.resume((origin, id), offset, (sequence, not_before), now)

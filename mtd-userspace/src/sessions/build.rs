@@ -75,7 +75,7 @@ fn server(
     let settings = server_settings(config, listen, identity, prefix, ground.mtu);
     let mut machine = Server::new(settings, random(), published_ms);
     for client in clients {
-        if !machine.register(client.public_key, client.addresses, now) {
+        if !machine.register(client.into(), now) {
             warn!("the public key of client {} is a weak one", client.name);
         }
     }
@@ -99,6 +99,7 @@ fn connections(
             server: server.public_key,
             window: server.window.as_secs(),
             keepalive: nanoseconds(server.keepalive),
+            period_ms: server.slot.map_or(0, |slot| slot.as_millis() as u32),
             allowed: server.allowed_ips.clone(),
             middlebox: server.middlebox,
         };
@@ -137,6 +138,7 @@ fn server_settings(
         introduction_slot: nanoseconds(listen.introduction_slot),
         grace: nanoseconds(listen.introduction_grace),
         period: nanoseconds(listen.period),
+        longest_period: nanoseconds(listen.longest_slot),
         mode: session::mode(listen.mode),
         idle: nanoseconds(listen.idle_timeout),
         rekey_after: seconds(listen.rekey_after),

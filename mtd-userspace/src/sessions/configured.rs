@@ -225,6 +225,7 @@ impl Configured {
                 remote: peer.inner(),
                 networks: Some(Arc::clone(&peer.networks)),
                 state: Some(Box::new(state)),
+                translated: false,
             })));
             self.requests.push_back(Request::Route(id));
         }

@@ -3,6 +3,7 @@
 use crate::keys::PublicKey;
 use crate::model::{ClientId, TunnelAddresses};
 use crate::proto::exchange::Publication;
+use crate::proto::server::Admission;
 
 /// Work outside of the table, which takes time.
 #[derive(Debug)]
@@ -31,12 +32,20 @@ pub struct RegisteredClient {
     pub name: String,
     /// Its tunnel addresses.
     pub addresses: TunnelAddresses,
+    /// Slot length of its sessions in ns; `None`: what it wishes, within the server's bounds.
+    pub period: Option<u64>,
+}
+
+impl From<&RegisteredClient> for Admission {
+    fn from(client: &RegisteredClient) -> Self {
+        Self { client: client.public_key, tunnel: client.addresses, period: client.period }
+    }
 }
 
 /// The consequences of a change of the registry for the sessions.
 #[derive(Debug, Default)]
 pub struct Consequences {
-    /// Clients to be registered, or given other names or addresses.
+    /// Clients to be registered, or given other names, addresses or slots.
     pub register: Vec<RegisteredClient>,
     /// Clients to be removed.
     pub remove: Vec<PublicKey>,

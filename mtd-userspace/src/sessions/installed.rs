@@ -52,6 +52,8 @@ pub struct NewSession {
     pub networks: Option<Arc<[IpNet]>>,
     /// Sequence numbers, window and counters to go on with; `None`: a new session.
     pub state: Option<Box<SessionState>>,
+    /// A router translates the peer's addresses: packets come from any, and the answers go there.
+    pub translated: bool,
 }
 
 impl NewSession {
@@ -81,6 +83,8 @@ pub(super) struct Installed {
     pub(super) networks: Option<Arc<[IpNet]>>,
     /// Out of use for a while: no packet passes.
     pub(super) resting: bool,
+    /// See [`NewSession::translated`].
+    pub(super) translated: bool,
     /// The peer is answered where it was heard.
     pub(super) where_heard: bool,
 }
@@ -102,7 +106,10 @@ impl Installed {
     pub(super) fn element(&self) -> abi::Session {
         let generation = if self.resting { 0 } else { self.place().generation };
         let mut element = self.session.element(generation, self.offset.0, self.peer.0, self.remote);
-        if self.where_heard {
+        if self.translated {
+            element.flags |= abi::FLAG_ANYBODY;
+        }
+        if self.where_heard || self.translated {
             element.flags |= abi::FLAG_HEARD;
         }
         element
@@ -187,6 +194,11 @@ pub(super) struct Adoption {
 }
 
 impl Left {
+    /// Whether a router translates the addresses of the peer of a negotiated session.
+    pub(super) const fn is_translated(&self) -> bool {
+        self.element.mode != abi::MODE_INTRODUCTION && self.element.flags & abi::FLAG_ANYBODY != 0
+    }
+
     /// The session as it was negotiated, and the public key of the other end; `None` if it was not negotiated in this role,
     /// or is over.
     pub(super) fn negotiated(&self, role: Role, now: Reading) -> Option<(PublicKey, Session)> {

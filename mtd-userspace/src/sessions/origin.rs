@@ -62,6 +62,8 @@ pub(super) enum Request {
     Route(SessionId),
     /// Give the clock of this session another offset.
     Clock(SessionId, ClockOffset),
+    /// Take packets of this session from the peer's own addresses only.
+    Untranslated(SessionId),
     /// End this session.
     Remove(SessionId),
     /// Send this packet on the underlay, if the session is installed.
@@ -147,7 +149,7 @@ pub(super) trait Origin {
 impl NewSession {
     /// A session that resulted from a handshake.
     fn negotiated(install: Install, networks: Option<Arc<[IpNet]>>) -> Self {
-        let Install { id, session, offset, started, role, peer, local, remote } = install;
+        let Install { id, session, offset, started, role, peer, local, remote, translated } = install;
         Self {
             id,
             session,
@@ -158,6 +160,7 @@ impl NewSession {
             remote: remote.to_map(),
             networks,
             state: None,
+            translated,
         }
     }
 }
@@ -176,6 +179,7 @@ impl Request {
             }
             Action::Route(id) => Self::Route(id),
             Action::Clock { id, offset } => Self::Clock(id, offset),
+            Action::Untranslated(id) => Self::Untranslated(id),
             Action::Remove(id) => Self::Remove(id),
             Action::Transmit { id, packet } => Self::Transmit(id, packet),
             Action::Control { id, about, message } => Self::Control { id, about, message },
@@ -348,6 +352,7 @@ fn adopted(left: &Left, session: &Arc<crate::proto::session::Session>) -> Adopte
         offset: ClockOffset(left.element.clock_offset),
         started: BootNs(left.note.started),
         last_valid: BootNs(left.state.rx_last_valid),
+        translated: left.is_translated(),
         where_heard: left.element.flags & FLAG_HEARD != 0,
     }
 }

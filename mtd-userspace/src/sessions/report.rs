@@ -4,6 +4,7 @@ use ipnet::Ipv6Net;
 use mtd_common::DropReason;
 use mtd_common::abi::{MODE_ENCRYPT, SessionState as Kept};
 use mtd_common::address::Endpoint;
+use mtd_common::heard::{self, Source};
 use mtd_common::slot;
 use tracing::warn;
 
@@ -92,6 +93,7 @@ impl<M: Maps> Sessions<M> {
             role: SessionRole::Client,
             state: client_state(machine),
             tunnel: tunnel(machine.tunnel()),
+            translated: machine.is_translated(),
             hint: self.no_prefix(machine).or_else(|| hint(machine)),
             middlebox: {
                 let (choice, finding) = machine.middlebox();
@@ -126,6 +128,7 @@ impl<M: Maps> Sessions<M> {
             public_key: view.client.to_string(),
             role: SessionRole::Server,
             state: server_state(view),
+            translated: view.translated,
             tunnel: tunnel(ends),
             ..status::Session::unknown()
         };
@@ -144,7 +147,7 @@ impl<M: Maps> Sessions<M> {
             period_seconds: Some(session.period as f64 / 1e9),
             slot: Some(number),
             local: Some(local),
-            remote: Some(remote),
+            remote: Some(outside(&state).filter(|_| installed.translated).unwrap_or(remote)),
             prefix: Ipv6Net::new(network.prefix.into(), network.length).ok().map(Into::into),
             last_valid_seconds: last_valid(&state, now),
             clock_offset_seconds: Some(clock::difference(*offset, now) as f64 / 1e9),
@@ -195,6 +198,15 @@ fn ends(session: &Session, installed: &Installed, now: Reading) -> (u64, status:
     let (local, remote) = session.endpoints(number);
     let endpoint = |end: Endpoint| status::Endpoint { address: end.address.into(), port: end.port };
     (number, endpoint(local), endpoint(remote))
+}
+
+/// Where a translated peer was last heard.
+fn outside(state: &Kept) -> Option<status::Endpoint> {
+    let (_, Source { address: [high, low], port }) = heard::newest_source(&state.heard)?;
+    let mut address = [0; 16];
+    address[..8].copy_from_slice(&high.to_ne_bytes());
+    address[8..].copy_from_slice(&low.to_ne_bytes());
+    Some(status::Endpoint { address: address.into(), port: u16::from_be_bytes(port.to_ne_bytes()) })
 }
 
 /// Seconds since the last valid packet.
@@ -277,6 +289,11 @@ fn handshakes(server: &Server) -> status::Handshakes {
     }
 }
 
+/// A hint for a client whose own addresses lead nowhere on the Internet.
+const TRANSLATION: &str = "the server's introduction was found, but nobody answers there; this host's addresses are local ones \
+    (fc00::/7), so a router has to translate them (NAT66): does it, does it let answers in, and is the server's mtd as new \
+    as this one?";
+
 fn hint(machine: &Client) -> Option<String> {
     if let Some(Refused { address, network }) = machine.refused() {
         return Some(format!(
@@ -285,6 +302,7 @@ fn hint(machine: &Client) -> Option<String> {
         ));
     }
     let text = match (machine.phase(), machine.trouble()) {
+        (Phase::Connecting, None) if machine.is_local_only() && machine.is_unanswered() => TRANSLATION,
         (Phase::Open | Phase::NoPrefix, _) | (_, None | Some(Trouble::AddressesTaken)) => return None,
         (_, Some(Trouble::NetworkUnreachable)) => {
             "the DHT is out of reach: does UDP over IPv4 get out of this host, and are the bootstrap nodes up?"
@@ -293,6 +311,7 @@ fn hint(machine: &Client) -> Option<String> {
             "the server has published nothing for this client: does it run, is this client's public key registered \
              there, is the server's public key right here, and do both use the same window?"
         }
+        (_, Some(Trouble::NoAnswer)) if machine.is_local_only() => TRANSLATION,
         (_, Some(Trouble::NoAnswer)) => {
             "the server's introduction was found, but nobody answers there: does the network deliver the server's \
              prefix to it, and this host's prefix to this host, and is the clock right to a quarter of an hour?"

@@ -4,6 +4,7 @@ use std::net::Ipv6Addr;
 
 use ipnet::IpNet;
 use mtd_common::DropReason;
+use mtd_common::address::Endpoint;
 use mtd_common::control_record::{ControlRecord, KIND_TOO_BIG};
 use mtd_common::event::DropEvent;
 use tracing::debug;
@@ -32,7 +33,8 @@ impl<M: Maps> Sessions<M> {
         let received = Received {
             id,
             slot: record.slot,
-            source: (record.source, u16::from_be_bytes(record.source_port)),
+            source: Endpoint { address: record.source, port: u16::from_be_bytes(record.source_port) },
+            inner_source: record.inner_source,
             message: record.message(),
         };
         if let Some(origin) = self.origins.get(origin) {
@@ -81,7 +83,7 @@ impl<M: Maps> Sessions<M> {
         let Some(server) = &mut self.origins.server else { return };
         for client in consequences.register {
             // The registry contains no weak keys.
-            server.register(client.public_key, client.addresses, now);
+            server.register((&client).into(), now);
             self.observer.name(client.public_key, client.name);
         }
         for client in &consequences.remove {

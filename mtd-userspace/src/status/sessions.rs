@@ -59,6 +59,9 @@ pub struct Session {
     /// As [`super::Peer::path_source`].
     #[serde(default)]
     pub path_source: PathSource,
+    /// Whether a router on the way translates the client's addresses: the server answers where it hears the client.
+    #[serde(default)]
+    pub translated: bool,
     /// As [`super::Peer::middlebox`]; absent at the server's end.
     #[serde(default)]
     pub middlebox: Option<Middlebox>,
@@ -93,6 +96,7 @@ impl Session {
             rekeyed_seconds: None,
             path_mtu: None,
             path_source: PathSource::Configured,
+            translated: false,
             middlebox: None,
             answered_where_heard: false,
             received: Traffic::default(),

@@ -6,5 +6,6 @@ mod boot;
 mod firewall;
 mod links;
 mod manager;
+mod nat;
 mod path_mtu;
 mod stack;

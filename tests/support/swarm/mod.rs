@@ -146,6 +146,7 @@ impl Swarm {
                 server: *server,
                 window: window.as_secs(),
                 keepalive: Duration::from_secs(10).as_nanos() as u64,
+                period_ms: 0,
                 allowed: Vec::new(),
                 // Nothing is between them and the server.
                 middlebox: MiddleboxChoice::Off,
@@ -265,8 +266,9 @@ impl Swarm {
         member.machine.handle_valid(id, now.boot, now);
         match packet::control_message(&inner) {
             Some(message) => {
-                let source = (source.address, source.port);
-                member.machine.handle_control(Received { id, slot, source, message }, now);
+                let inner_source =
+                    inner.get(8..24).and_then(|bytes| bytes.try_into().ok()).unwrap_or_default();
+                member.machine.handle_control(Received { id, slot, source, inner_source, message }, now);
             }
             None => member.echo.receive(&inner, member.machine.tunnel()),
         }
@@ -307,6 +309,7 @@ impl Swarm {
                 }
                 Action::Publish(_) => bail!("a client publishes nothing"),
                 Action::Answer { .. } => bail!("a server opens no slots"),
+                Action::Untranslated(_) => bail!("no router is between a client and its server's addresses"),
             }
         }
         if let Some(trouble) = member.machine.trouble()

@@ -263,6 +263,9 @@ fn session_section(session: &Session, style: Style) -> Section {
         section.row("clock offset", format!("{offset:+.3} s"));
     }
     path_row(&mut section, session.path_mtu, session.path_source);
+    if session.translated {
+        section.row("translated", "by a router on the client's side");
+    }
     middlebox_rows(&mut section, session.middlebox, session.answered_where_heard);
     section.row("received", traffic(session.received));
     section.row("sent", traffic(session.sent));

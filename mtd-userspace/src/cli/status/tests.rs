@@ -68,6 +68,7 @@ pub(crate) fn session() -> Session {
         rekeyed_seconds: Some(30.0),
         path_mtu: Some(1400),
         path_source: PathSource::Told,
+        translated: true,
         middlebox: None,
         answered_where_heard: true,
         received: Traffic { packets: 1_000, bytes: 1_572_864 },

@@ -111,11 +111,13 @@ fn reload_applies_what_is_about_clients_and_nothing_else() {
             ("[[client]]", "name"),
             ("[[client]]", "public_key"),
             ("[[client]]", "address"),
+            ("[[client]]", "slot"),
         ]
     );
     for (setting, expected) in [
         ("client", true),
         ("client.tablet.address", true),
+        ("client.tablet.slot", true),
         ("client.my.tablet.name", true),
         ("listen.clients_dir", true),
         ("listen.period", false),

@@ -58,6 +58,11 @@ impl Attempt {
         self.window
     }
 
+    /// How many times have been tried before.
+    pub(super) const fn step(&self) -> u32 {
+        self.step
+    }
+
     pub(super) const fn id(&self) -> SessionId {
         self.id
     }
@@ -93,7 +98,7 @@ impl Client {
         let (local, remote) = session.endpoints(number);
         let end = fresh_end(network, &mut self.random);
         let tunnel = self.tunnel.map_or([0; 16], |(own, _)| own.to_map()[0]);
-        let payload = Request { end, tunnel }.encode();
+        let payload = Request { end, tunnel, period_ms: self.settings.period_ms }.encode();
         let ephemeral = Ephemeral(random_bytes(&mut self.random));
         let started =
             Initiator::start(&self.settings.identity, &self.settings.server, &prologue, ephemeral, &payload);
@@ -111,6 +116,7 @@ impl Client {
             peer: self.settings.server,
             local: Tunnel::default(),
             remote: Tunnel::default(),
+            translated: false,
         })));
         let path = Path { slot: number, local, remote };
         let started = now.boot;
@@ -151,7 +157,8 @@ impl Client {
         let Some(attempt) = &mut self.attempt else { return };
         attempt.sent += 1;
         let message = Control::Request(&attempt.request);
-        let packet = introduce(&attempt.session, &attempt.path, message, &mut self.random);
+        let packet =
+            introduce(&attempt.session, &attempt.path, attempt.path.remote, message, &mut self.random);
         if let Some(packet) = packet {
             self.actions.push_back(Action::Transmit { id: attempt.id, packet });
         }
@@ -240,6 +247,7 @@ impl Client {
             peer: self.settings.server,
             local: own,
             remote: servers,
+            translated: false,
         })));
         let stands = self.sessions.iter().any(|other| other.last_valid.happened() && other.retires.is_none());
         if !stands || self.silent {
@@ -255,6 +263,8 @@ impl Client {
             expires_at: now.boot + expire_after,
             last_valid: BootNs::NEVER,
             retires: None,
+            // The server says so with its first pong.
+            translated: false,
             opener: Opener::default(),
         });
         self.search = None;

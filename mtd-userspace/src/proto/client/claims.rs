@@ -141,6 +141,7 @@ mod tests {
             server,
             window: 900,
             keepalive: SECOND,
+            period_ms: 0,
             allowed: nets(allowed),
             middlebox: MiddleboxChoice::Off,
         };

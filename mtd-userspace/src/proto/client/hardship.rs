@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::proto::model::{MILLISECOND, Machine, Tables, World, network};
+use crate::proto::server::Admission;
 
 fn start(world: &mut World, n: usize, keepalive: u64) {
     let settings = Settings {
@@ -9,6 +10,7 @@ fn start(world: &mut World, n: usize, keepalive: u64) {
         server: world.hosts[0].identity.public(),
         window: world.window,
         keepalive,
+        period_ms: 0,
         allowed: Vec::new(),
         middlebox: world.middlebox,
     };
@@ -152,7 +154,7 @@ fn keys_that_live_shortly() {
     let random = world.dice.source();
     let mut server = crate::proto::server::Server::new(settings, random, 0);
     let now = world.hosts[0].now(world.boot);
-    server.register(world.hosts[1].identity.public(), crate::proto::model::tunnel(2), now);
+    server.register(Admission::new(world.hosts[1].identity.public(), crate::proto::model::tunnel(2)), now);
     server.poll(now);
     world.hosts[0].machine = Some(Machine::Server(Box::new(server)));
     world.act(0);
@@ -190,7 +192,7 @@ fn who_knows_the_introduction_takes_nothing_from_others() {
         let mut body = [0; 140];
         dice(&mut body);
         let path = Path { slot: number, local, remote };
-        let packet = introduce(&session, &path, Control::Request(&body), &mut dice).unwrap();
+        let packet = introduce(&session, &path, remote, Control::Request(&body), &mut dice).unwrap();
         world.transmit(&packet);
         world.run(5 * MILLISECOND);
     }

@@ -120,7 +120,7 @@ impl Client {
         let prologue = binding.prologue(&self.settings.server);
         let end = fresh_end(network, &mut self.random);
         let tunnel = self.tunnel.map_or([0; 16], |(own, _)| own.to_map()[0]);
-        let payload = Request { end, tunnel }.encode();
+        let payload = Request { end, tunnel, period_ms: self.settings.period_ms }.encode();
         let ephemeral = Ephemeral(random_bytes(&mut self.random));
         let Settings { identity, server, .. } = &self.settings;
         if let Ok((initiator, request)) = Initiator::start(identity, server, &prologue, ephemeral, &payload) {
@@ -148,6 +148,13 @@ impl Client {
         let (id, message) = (current.id, Control::Ping { stamp: now.boot.0 }.encode());
         self.actions.push_back(Action::Control { id, about: id, message });
         self.last_ping = now.boot;
+    }
+
+    /// The server has said that it sees this host at other addresses than its own.
+    pub(super) fn handle_translated(&mut self, id: SessionId) {
+        if let Some(active) = self.sessions.iter_mut().find(|active| active.id == id) {
+            active.translated = true;
+        }
     }
 
     pub(super) fn answer_ping(&mut self, id: SessionId, stamp: u64, now: Reading) {

@@ -23,6 +23,7 @@ mod search;
 mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::Ipv6Addr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -55,6 +56,8 @@ pub struct Settings {
     pub window: u64,
     /// Time without a valid packet after which the server is asked for a sign of life, in ns.
     pub keepalive: u64,
+    /// Slot length that the server is asked for, in ms; 0: what the server has.
+    pub period_ms: u32,
     /// Inner networks in which the server may have addresses, in addition to private ones.
     pub allowed: Vec<IpNet>,
     /// Whether something on this side lets in only answers.
@@ -112,6 +115,8 @@ struct Active {
     last_valid: BootNs,
     /// Boot time at which it is removed, since another session has replaced it.
     retires: Option<BootNs>,
+    /// The server sees this host at other addresses than its own.
+    translated: bool,
     opener: Opener,
 }
 
@@ -201,7 +206,7 @@ impl Client {
 
     /// Goes on with a session that an earlier controller left.
     pub fn adopt(&mut self, adopted: Adopted, tunnel: (Tunnel, Tunnel)) -> SessionId {
-        let Adopted { session, offset, started, last_valid, .. } = adopted;
+        let Adopted { session, offset, started, last_valid, translated, .. } = adopted;
         let id = self.new_id();
         let lifetime = session.until.saturating_sub(offset.session(started).0);
         self.sessions.push(Active {
@@ -215,6 +220,7 @@ impl Client {
             expires_at: started + lifetime,
             last_valid,
             retires: None,
+            translated,
             opener: Opener::default(),
         });
         // In the order in which they began: the newest is the one that traffic goes through.
@@ -266,6 +272,21 @@ impl Client {
         self.current().map(|current| (current.id, &*current.session, current.offset, current.started))
     }
 
+    /// Whether a router on the way translates this host's addresses, as the server has said.
+    pub fn is_translated(&self) -> bool {
+        self.current().is_some_and(|current| current.translated)
+    }
+
+    /// Whether the own addresses are unique local ones (RFC 4193), with which nobody gets out of his site untranslated.
+    pub fn is_local_only(&self) -> bool {
+        self.network.is_some_and(|network| Ipv6Addr::from(network.prefix).is_unique_local())
+    }
+
+    /// Whether nobody has answered a request at the time that the own clock shows.
+    pub fn is_unanswered(&self) -> bool {
+        self.attempt.as_ref().is_some_and(|attempt| attempt.step() > 0)
+    }
+
     /// Own and the server's tunnel addresses.
     pub const fn tunnel(&self) -> Option<(Tunnel, Tunnel)> {
         self.tunnel
@@ -289,6 +310,7 @@ impl Client {
             self.remove(id);
         }
         if moved {
+            self.middlebox.reset();
             self.abandon_attempt();
             self.middlebox.reset();
             self.known.values_mut().for_each(|known| known.failed = false);
@@ -349,6 +371,7 @@ impl Client {
             Control::Teardown(reason) => self.handle_teardown(received.id, reason, now),
             Control::Pong { stamp, time } => self.handle_pong(received.id, stamp, time, now),
             Control::Ping { stamp } => self.answer_ping(received.id, stamp, now),
+            Control::Translated => self.handle_translated(received.id),
             Control::Probe { stamp } => self.handle_probe(&received, stamp, now),
             // A client answers no requests, and a server needs no openers. Path probes are of the path, which all sessions
             // with a peer share.

@@ -1,7 +1,7 @@
 //! Both machines against each other, in virtual time.
 
 use super::*;
-use crate::proto::model::{MILLISECOND, World, network};
+use crate::proto::model::{MILLISECOND, Translation, World, network};
 
 /// Both directions work.
 fn assert_traffic(world: &mut World, n: usize) {
@@ -272,4 +272,50 @@ fn what_is_missing_is_named() {
     world.start_client(1);
     world.run(SECOND);
     assert_eq!(world.phase(1), Phase::NoPrefix);
+}
+
+#[test]
+fn a_router_that_translates_is_no_hindrance() {
+    let mut world = World::new(2, 12);
+    world.start_server();
+    world.hosts[1].router = Some(Translation::new(network(88)));
+    (1..=2).for_each(|n| world.start_client(n));
+    world.run(3 * SECOND);
+    let translated = |world: &mut World| {
+        let at_server: Vec<_> = world.server().sessions().filter(|view| view.translated).collect();
+        let keys: Vec<_> = at_server.iter().map(|view| *view.client).collect();
+        assert!(!keys.is_empty() && keys.iter().all(|key| *key == world.hosts[1].identity.public()));
+        assert!(world.client(1).is_translated() && !world.client(2).is_translated());
+    };
+    assert_eq!(world.phase(1), Phase::Open, "{:?}", world.server().counts());
+    translated(&mut world);
+    assert_traffic(&mut world, 1);
+    // The router restarts, and has forgotten everything: the next packet of the client teaches the server.
+    world.hosts[1].router = Some(Translation::new(network(89)));
+    assert_traffic(&mut world, 1);
+    // Keys are renewed inside the session, and both controllers are killed.
+    world.run(300 * SECOND);
+    assert!(world.client(1).session().is_some_and(|(id, ..)| id.0 > 3));
+    translated(&mut world);
+    world.restart_server(&[1, 2]);
+    world.restart_client(1);
+    world.run(30 * SECOND);
+    assert_traffic(&mut world, 1);
+    assert!(world.server().counts().refused.is_empty(), "{:?}", world.server().counts());
+}
+
+#[test]
+fn a_session_outlives_a_router_that_begins_and_one_that_ends_to_translate() {
+    let mut world = World::open(1, 13);
+    world.hosts[1].router = Some(Translation::new(network(88)));
+    world.run(30 * SECOND);
+    assert_traffic(&mut world, 1);
+    assert!(world.client(1).is_translated());
+    world.hosts[1].router = None;
+    assert_traffic(&mut world, 1);
+    // With the next keys the server takes packets from the client's own addresses only.
+    world.run(130 * SECOND);
+    assert!(!world.client(1).is_translated());
+    assert!(world.server().sessions().all(|view| !view.translated));
+    assert_traffic(&mut world, 1);
 }

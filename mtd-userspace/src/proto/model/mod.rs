@@ -3,23 +3,26 @@
 
 mod dice;
 mod firewall;
+mod restarts;
 mod tables;
+mod translation;
 
 use std::collections::{BTreeMap, HashMap};
 
 use mtd_common::abi;
-use mtd_common::address::Network;
+use mtd_common::address::{Endpoint, Network};
 
 pub(super) use self::dice::Dice;
 pub(super) use self::firewall::Firewall;
 pub(super) use self::tables::Tables;
+pub(super) use self::translation::Translation;
 use super::client::{self, Client, Fetched, Phase};
 use super::clock::Reading;
 use super::exchange::{Action, Received, SECOND, SendSlot, SessionId};
 use super::messages::Tunnel;
 use super::packet::{self};
 use super::rendezvous::Introduction;
-use super::server::{self, Server};
+use super::server::{self, Admission, Server};
 use crate::keys::SecretKey;
 use crate::model::{BootNs, MiddleboxChoice, UnixNs};
 
@@ -48,6 +51,8 @@ pub(super) struct Host {
     pub(super) identity: SecretKey,
     /// Application data that arrived.
     pub(super) delivered: Vec<Vec<u8>>,
+    /// The router in front of it.
+    pub(super) router: Option<Translation>,
     /// A stateful firewall in front of it.
     pub(super) firewall: Option<Firewall>,
 }
@@ -55,6 +60,10 @@ pub(super) struct Host {
 impl Host {
     pub(super) fn now(&self, boot: u64) -> Reading {
         Reading { boot: BootNs(boot), wall: UnixNs(boot.wrapping_add(self.wall)) }
+    }
+
+    fn has_sent(&self, packet: &[u8]) -> bool {
+        self.network.is_some_and(|network| network.prefix[..8] == packet[8..16])
     }
 }
 
@@ -115,6 +124,7 @@ impl World {
             old_network: None,
             identity: SecretKey::from_bytes([n + 1; 32]),
             delivered: Vec::new(),
+            router: None,
             firewall: None,
         };
         Self {
@@ -149,6 +159,7 @@ impl World {
             introduction_slot: 30 * SECOND,
             grace: 300 * SECOND,
             period: 3 * SECOND,
+            longest_period: 30 * SECOND,
             mode: abi::MODE_ENCRYPT,
             idle: 60 * SECOND,
             rekey_after: 120,
@@ -171,63 +182,14 @@ impl World {
         let mut server = Server::new(self.settings(), random, self.published());
         let now = self.hosts[0].now(self.boot);
         for n in 1..self.hosts.len() {
-            assert!(server.register(self.hosts[n].identity.public(), tunnel(n as u8 + 1), now));
+            assert!(
+                server.register(Admission::new(self.hosts[n].identity.public(), tunnel(n as u8 + 1)), now)
+            );
         }
         server.poll(now);
         self.hosts[0].tables = Tables::default();
         self.hosts[0].machine = Some(Machine::Server(Box::new(server)));
         self.act(0);
-    }
-
-    /// Starts the server in place of one that was killed: sessions that it left in the tables go on.
-    pub(super) fn restart_server(&mut self, registered: &[usize]) {
-        let random = self.dice.source();
-        let mut server = Server::new(self.settings(), random, self.published());
-        let (boot, now) = (self.boot, self.hosts[0].now(self.boot));
-        for &n in registered {
-            assert!(server.register(self.hosts[n].identity.public(), tunnel(n as u8 + 1), now));
-        }
-        let tables = &mut self.hosts[0].tables;
-        let left = std::mem::take(&mut tables.entries);
-        let routes = std::mem::take(&mut tables.routes);
-        for (old, entry) in left {
-            let over = entry.offset.session(BootNs(boot)).0 >= entry.session.until;
-            if entry.session.mode == abi::MODE_INTRODUCTION || over {
-                continue;
-            }
-            let id = server.adopt(entry.peer, entry.remote, entry.adopted());
-            if let Some(id) = id {
-                tables
-                    .routes
-                    .extend(routes.iter().filter(|(_, route)| **route == old).map(|(to, _)| (*to, id)));
-                tables.entries.insert(id, entry);
-            }
-        }
-        server.poll(now);
-        self.hosts[0].machine = Some(Machine::Server(Box::new(server)));
-        self.act(0);
-    }
-
-    /// Starts a client in place of one that was killed: sessions that it left in the tables go on.
-    pub(super) fn restart_client(&mut self, n: usize) {
-        let mut client = self.new_client(n);
-        let (boot, now) = (self.boot, self.hosts[n].now(self.boot));
-        client.begin_in(self.hosts[n].network);
-        let tables = &mut self.hosts[n].tables;
-        let left = std::mem::take(&mut tables.entries);
-        let routes = std::mem::take(&mut tables.routes);
-        for (old, entry) in left {
-            let over = entry.offset.session(BootNs(boot)).0 >= entry.session.until;
-            if entry.session.mode == abi::MODE_INTRODUCTION || over {
-                continue;
-            }
-            let id = client.adopt(entry.adopted(), (entry.local, entry.remote));
-            tables.routes.extend(routes.iter().filter(|(_, route)| **route == old).map(|(to, _)| (*to, id)));
-            tables.entries.insert(id, entry);
-        }
-        client.poll(now);
-        self.hosts[n].machine = Some(Machine::Client(Box::new(client)));
-        self.act(n);
     }
 
     fn new_client(&mut self, n: usize) -> Client {
@@ -236,6 +198,7 @@ impl World {
             server: self.hosts[0].identity.public(),
             window: self.window,
             keepalive: 10 * SECOND,
+            period_ms: 0,
             allowed: Vec::new(),
             middlebox: self.middlebox,
         };
@@ -302,6 +265,10 @@ impl World {
 
     /// Puts a packet onto the network.
     pub(super) fn transmit(&mut self, packet: &[u8]) {
+        let packet = &*match self.hosts.iter_mut().find(|host| host.has_sent(packet)) {
+            Some(Host { router: Some(router), .. }) => router.outwards(packet),
+            _ => packet.to_vec(),
+        };
         self.heard.push(packet.to_vec());
         if let Some(firewall) = self.host_at(&packet[8..16]).and_then(|n| self.hosts[n].firewall.as_mut()) {
             firewall.out(packet, self.boot);
@@ -339,7 +306,13 @@ impl World {
         self.hosts.iter().position(|host| host.network.into_iter().chain(host.old_network).any(is_here))
     }
 
-    fn deliver(&mut self, packet: &[u8]) {
+    /// Delivers a packet at once.
+    pub(super) fn deliver(&mut self, packet: &[u8]) {
+        let packet = &*self
+            .hosts
+            .iter()
+            .find_map(|host| host.router.as_ref()?.inwards(packet))
+            .unwrap_or_else(|| packet.to_vec());
         let Some(n) = self.host_at(&packet[24..32]) else { return };
         let passes = |firewall: &mut Firewall| firewall.passes(packet, self.boot);
         if !self.hosts[n].firewall.as_mut().is_none_or(passes) {
@@ -353,9 +326,10 @@ impl World {
         };
         match packet::control_message(&inner) {
             Some(message) => {
-                let port = |at: usize| u16::from_be_bytes([packet[at], packet[at + 1]]);
-                let received =
-                    Received { id, slot, source: (packet[8..24].try_into().unwrap(), port(40)), message };
+                let port = u16::from_be_bytes([packet[40], packet[41]]);
+                let source = Endpoint { address: packet[8..24].try_into().unwrap(), port };
+                let inner_source = inner[8..24].try_into().unwrap();
+                let received = Received { id, slot, source, inner_source, message };
                 match &mut host.machine {
                     Some(Machine::Client(client)) => client.handle_control(received, now),
                     Some(Machine::Server(server)) => server.handle_control(received, now),
@@ -376,8 +350,8 @@ impl World {
                 match &mut host.machine {
                     Some(Machine::Client(client)) => {
                         client.handle_valid(*id, entry.last_valid, now);
-                        if let Some(slot) = entry.heard.last() {
-                            client.handle_heard(*id, *slot);
+                        if let Some(slot) = entry.heard.last_key_value() {
+                            client.handle_heard(*id, *slot.0);
                         }
                     }
                     Some(Machine::Server(server)) => server.handle_valid(*id, entry.last_valid, now),
@@ -434,6 +408,11 @@ impl World {
             Action::Clock { id, offset } => {
                 if let Some(entry) = tables.entries.get_mut(&id) {
                     entry.offset = offset;
+                }
+            }
+            Action::Untranslated(id) => {
+                if let Some(entry) = tables.entries.get_mut(&id) {
+                    entry.translated = false;
                 }
             }
             Action::Remove(id) => {

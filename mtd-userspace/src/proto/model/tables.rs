@@ -23,12 +23,14 @@ pub(in crate::proto) struct Entry {
     pub(super) remote: Tunnel,
     pub(super) local: Tunnel,
     pub(super) last_valid: BootNs,
-    /// The slots in which the peer was heard.
-    pub(super) heard: BTreeSet<u64>,
+    /// The slots in which the peer was heard: the highest number in each, and where its packet came from.
+    pub(super) heard: BTreeMap<u64, (u64, Endpoint)>,
     /// It is answered there.
     pub(in crate::proto) where_heard: bool,
     pub(super) peer: PublicKey,
     pub(super) started: BootNs,
+    /// A router translates the peer's addresses.
+    pub(super) translated: bool,
 }
 
 impl Entry {
@@ -38,6 +40,7 @@ impl Entry {
             offset: self.offset,
             started: self.started,
             last_valid: self.last_valid,
+            translated: self.translated,
             where_heard: self.where_heard,
         }
     }
@@ -69,10 +72,11 @@ impl Tables {
                 remote: install.remote,
                 local: install.local,
                 last_valid: BootNs::NEVER,
-                heard: BTreeSet::new(),
+                heard: BTreeMap::new(),
                 where_heard: false,
                 peer: install.peer,
                 started: install.started,
+                translated: install.translated,
             },
         );
     }
@@ -94,13 +98,14 @@ impl Tables {
         let time = entry.offset.session(BootNs(boot)).0;
         let present = slot::number(time, entry.session.phase, entry.session.period);
         let number = match chosen {
-            Some(SendSlot::Next) => present + 1,
-            None if entry.where_heard && !entry.heard.contains(&present) => {
-                if entry.heard.contains(&(present - 1)) { present - 1 } else { present }
-            }
-            Some(SendSlot::Present) | None => present,
+            Some(SendSlot::Present) if !entry.translated => present,
+            Some(SendSlot::Next) if !entry.translated => present + 1,
+            _ if !(entry.where_heard || entry.translated) || entry.heard.contains_key(&present) => present,
+            _ if entry.heard.contains_key(&(present - 1)) => present - 1,
+            _ => present,
         };
         let (local, remote) = entry.session.endpoints(number);
+        let remote = if entry.translated { entry.heard.get(&number)?.1 } else { remote };
         entry.sequence += 1;
         let nonce = (entry.session.tx.0.seal, number, entry.sequence);
         assert!(self.nonces.insert(nonce), "a nonce is used twice");
@@ -125,14 +130,18 @@ impl Tables {
             let current = slot::number(time, phase, period);
             for number in current.saturating_sub(1)..=current + 1 {
                 let (local, remote) = entry.session.endpoints(number);
-                let anybody = remote.address == [0; 16];
+                let anybody = remote.address == [0; 16] || entry.translated;
                 if local != destination || !(anybody || remote == source) || time >= entry.session.until {
                     continue;
                 }
                 match packet::open(&entry.session, number as u32, packet) {
                     Ok((sequence, inner)) => {
                         let fresh = if entry.session.mode == abi::MODE_INTRODUCTION {
-                            entry.tags.insert(packet[56..72].to_vec())
+                            let mut tag = packet[56..72].to_vec();
+                            if source.address != inner[8..24] {
+                                tag.push(1);
+                            }
+                            entry.tags.insert(tag)
                         } else {
                             entry.used.insert(sequence)
                         };
@@ -140,7 +149,10 @@ impl Tables {
                             return Err(DropReason::Replayed);
                         }
                         entry.last_valid = BootNs(boot);
-                        entry.heard.insert(number);
+                        let newest = entry.heard.get(&number).is_none_or(|(highest, _)| *highest < sequence);
+                        if newest {
+                            entry.heard.insert(number, (sequence, source));
+                        }
                         return Ok((*id, number as u32, inner));
                     }
                     Err(why) => reason = why,

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use mtd_common::address::{End, Endpoint, Network};
+use mtd_common::address::{End, Network};
 use mtd_common::slot;
 
-use super::sessions::{Active, HalfOpen};
+use super::sessions::{Active, Back, HalfOpen};
 use super::{Refusal, Server};
 use crate::keys::PublicKey;
 use crate::proto::clock::Reading;
@@ -36,7 +36,7 @@ impl Server {
         }
         match message {
             Some(Control::Request(body)) if self.sessions.contains_key(&received.id) => {
-                let result = self.rekey(received.id, body, now);
+                let result = self.rekey(&received, body, now);
                 self.count(result);
             }
             Some(message) => self.handle_session(received.id, received.slot, &message, now),
@@ -84,26 +84,32 @@ impl Server {
         let registered = self.clients.get_mut(&client).ok_or(Refusal::Unregistered)?;
         let request = Request::decode(&payload).ok_or(Refusal::Malformed)?;
         let path = expected_path(open, &registered.shared, &request, received, now);
-        let (source, port) = received.source;
-        if path.remote != (Endpoint { address: source, port }) {
+        // What the sender sealed, not what is on the wire: a router may have translated that.
+        if path.remote.address != received.inner_source {
             return Err(Refusal::WrongSource);
         }
+        let back = Back { path, to: received.source };
         // Only after these checks: nobody else can use up this client's limit.
         if !registered.limit.take(now.boot) {
             return Err(Refusal::ClientLimit);
         }
         let psk = binding.psk(&NO_COMMUNITY, &registered.shared, &self.public, &client);
-        let (id, answer) = self.agree(responder, &client, request.end, &psk, now).ok_or(Refusal::Full)?;
+        let peer = Asking {
+            client: &client,
+            end: request.end,
+            wish: request.period_ms,
+            translated: back.is_translated(),
+        };
+        let (id, answer) = self.agree(responder, peer, &psk, now).ok_or(Refusal::Full)?;
         self.recent.insert(ephemeral, id);
-        self.send_answer(
-            id,
-            Box::new(HalfOpen { answer, through: received.id, path: Some(path), answers: 0 }),
-        );
+        let through = received.id;
+        self.send_answer(id, Box::new(HalfOpen { answer, through, back: Some(back), answers: 0 }));
         Ok(())
     }
 
     /// A request for new keys inside a session.
-    fn rekey(&mut self, parent: SessionId, body: &[u8], now: Reading) -> Result<(), Refusal> {
+    fn rekey(&mut self, received: &Received<'_>, body: &[u8], now: Reading) -> Result<(), Refusal> {
+        let parent = received.id;
         let ephemeral = *body.first_chunk::<32>().ok_or(Refusal::Malformed)?;
         let active = self.sessions.get(&parent).ok_or(Refusal::Malformed)?;
         if let Some(id) = self.recent.get(&ephemeral) {
@@ -114,6 +120,8 @@ impl Server {
         }
         let binding = Binding::Session(active.session.binding());
         let (expected, network) = (active.client, active.session.remote.network);
+        let number = full_slot(received.slot, active.slot(now));
+        let translated = active.translated && active.session.endpoints(number).1 != received.source;
         let registered = self.clients.get_mut(&expected).ok_or(Refusal::Unregistered)?;
         if !registered.limit.take(now.boot) {
             return Err(Refusal::ClientLimit);
@@ -131,9 +139,10 @@ impl Server {
             return Err(Refusal::WrongSource);
         }
         let psk = binding.psk(&NO_COMMUNITY, &registered.shared, &self.public, &client);
-        let (id, answer) = self.agree(responder, &client, request.end, &psk, now).ok_or(Refusal::Full)?;
+        let peer = Asking { client: &client, end: request.end, wish: request.period_ms, translated };
+        let (id, answer) = self.agree(responder, peer, &psk, now).ok_or(Refusal::Full)?;
         self.recent.insert(ephemeral, id);
-        self.send_answer(id, Box::new(HalfOpen { answer, through: parent, path: None, answers: 0 }));
+        self.send_answer(id, Box::new(HalfOpen { answer, through: parent, back: None, answers: 0 }));
         Ok(())
     }
 
@@ -141,17 +150,19 @@ impl Server {
     fn agree(
         &mut self,
         responder: Responder,
-        client: &PublicKey,
-        remote: End,
+        asking: Asking<'_>,
         psk: &[u8; 32],
         now: Reading,
     ) -> Option<(SessionId, Vec<u8>)> {
-        let tunnel = self.clients.get(client)?.tunnel;
+        let Asking { client, end: remote, wish, translated } = asking;
+        let registered = self.clients.get(client)?;
+        let tunnel = registered.tunnel;
+        let period = self.period(registered.period, wish);
         let local = fresh_end(self.settings.network, &mut self.random);
         let response = Response {
             mode: self.settings.mode as u8,
             end: local,
-            period_ms: (self.settings.period / MILLISECOND) as u32,
+            period_ms: (period / MILLISECOND) as u32,
             rekey_after: self.settings.rekey_after,
             expire_after: self.settings.expire_after,
             inner_mtu: self.settings.inner_mtu,
@@ -161,7 +172,7 @@ impl Server {
         };
         let (answer, secrets) = responder.answer(psk, &response.encode()).ok()?;
         let terms = Terms {
-            period: self.settings.period,
+            period,
             mode: self.settings.mode,
             until: now.wall.0.saturating_add(u64::from(self.settings.expire_after) * SECOND),
         };
@@ -176,6 +187,7 @@ impl Server {
             peer: *client,
             local: self.settings.tunnel,
             remote: tunnel,
+            translated,
         })));
         let registered = self.clients.get_mut(client)?;
         if registered.where_heard {
@@ -188,9 +200,16 @@ impl Server {
         // One, and two for a moment when keys are renewed: no room for four.
         registered.sessions.reserve_exact(1);
         registered.sessions.push(id);
-        self.sessions.insert(id, Box::new(Active::new(*client, session, now)));
+        self.sessions.insert(id, Box::new(Active::new(*client, session, translated, now)));
         self.limit_half_open(client);
         Some((id, answer))
+    }
+
+    /// The slot length of a new session in ns: what is set for this client, or what it wishes (in ms; 0: nothing), within
+    /// bounds.
+    pub(super) fn period(&self, set: Option<u64>, wish: u32) -> u64 {
+        let (shortest, longest) = (self.settings.period, self.settings.longest_period);
+        set.unwrap_or_else(|| (u64::from(wish) * MILLISECOND).clamp(shortest, longest.max(shortest)))
     }
 
     /// A client that begins many handshakes and opens no session has room for a few.
@@ -207,15 +226,28 @@ impl Server {
         }
     }
 
-    /// The same request once more: our answer may have been lost. Only to where the first one came from.
+    /// The same request once more, in another packet: our answer may have been lost. It goes to where this packet came from.
+    /// The first one may have been a copy that somebody sent from elsewhere. What comes from the client's own endpoint shows
+    /// that it was, and from then on nothing else counts.
     fn answer_again(&mut self, id: SessionId, received: &Received<'_>) -> Result<(), Refusal> {
-        let (source, port) = received.source;
-        self.repeat(id, |half| {
-            half.through == received.id
-                && half.path.is_some_and(|path| {
-                    path.remote == Endpoint { address: source, port } && path.slot as u32 == received.slot
-                })
-        })
+        let active = self.sessions.get_mut(&id).ok_or(Refusal::Replayed)?;
+        let half = active.half_open.as_mut().ok_or(Refusal::Replayed)?;
+        let back = half.back.as_mut().ok_or(Refusal::Replayed)?;
+        let path = back.path;
+        let same = half.through == received.id
+            && path.slot as u32 == received.slot
+            && path.remote.address == received.inner_source;
+        if !same || !active.translated && received.source != path.remote {
+            return Err(Refusal::Replayed);
+        }
+        back.to = received.source;
+        if active.translated && !back.is_translated() {
+            active.translated = false;
+            // Copies may have used up the answers.
+            half.answers = 0;
+            self.actions.push_back(Action::Untranslated(id));
+        }
+        self.repeat(id, |_| true)
     }
 
     fn repeat(&mut self, id: SessionId, same: impl Fn(&HalfOpen) -> bool) -> Result<(), Refusal> {
@@ -234,9 +266,11 @@ impl Server {
     fn send_answer(&mut self, id: SessionId, mut half: Box<HalfOpen>) {
         half.answers += 1;
         let message = Control::Response(&half.answer);
-        let action = match (&half.path, self.introductions.iter().find(|open| open.id == half.through)) {
-            (Some(path), Some(open)) => introduce(&open.session, path, message, &mut self.random)
-                .map(|packet| Action::Transmit { id, packet }),
+        let action = match (&half.back, self.introductions.iter().find(|open| open.id == half.through)) {
+            (Some(Back { path, to }), Some(open)) => {
+                introduce(&open.session, path, *to, message, &mut self.random)
+                    .map(|packet| Action::Transmit { id, packet })
+            }
             (Some(_), None) => None,
             (None, _) => Some(Action::Control { id: half.through, about: id, message: message.encode() }),
         };
@@ -247,7 +281,19 @@ impl Server {
     }
 }
 
-/// The way back to where a client's request must have come from (requirement MT-41).
+/// A client that asks for a session.
+#[derive(Clone, Copy)]
+struct Asking<'a> {
+    client: &'a PublicKey,
+    /// Its end of the session.
+    end: End,
+    /// The slot length that it wishes, in ms; 0: none.
+    wish: u32,
+    /// A router translates its addresses.
+    translated: bool,
+}
+
+/// The way back to where a client's request must have come from (requirement MT-41), unless a router translates it.
 fn expected_path(
     open: &super::Open,
     shared: &crate::proto::rendezvous::Shared,

@@ -54,6 +54,8 @@ pub struct Settings {
     pub grace: u64,
     /// Slot length of sessions, in ns.
     pub period: u64,
+    /// Longest slot length that a client gets because it wishes it, in ns.
+    pub longest_period: u64,
     /// Mode of sessions: [`mtd_common::abi::MODE_ENCRYPT`] or [`mtd_common::abi::MODE_AUTHENTICATE`].
     pub mode: u32,
     /// Time without a valid packet after which a session ends, in ns.
@@ -120,10 +122,31 @@ pub struct Counts {
     pub refused: BTreeMap<Refusal, u64>,
 }
 
+/// What is to hold for a client that may come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Admission {
+    /// Its public key.
+    pub client: PublicKey,
+    /// Its tunnel addresses.
+    pub tunnel: Tunnel,
+    /// Slot length of its sessions, in ns; `None`: what it wishes, if that is neither shorter than [`Settings::period`] nor
+    /// longer than [`Settings::longest_period`].
+    pub period: Option<u64>,
+}
+
+impl Admission {
+    /// With these tunnel addresses, and no slot length of its own.
+    pub const fn new(client: PublicKey, tunnel: Tunnel) -> Self {
+        Self { client, tunnel, period: None }
+    }
+}
+
 /// A registered client.
 struct Registered {
     shared: Shared,
     tunnel: Tunnel,
+    /// Slot length of its sessions, in ns; `None`: as it wishes.
+    period: Option<u64>,
     /// Its sessions, the newest last.
     sessions: Vec<SessionId>,
     limit: Bucket,
@@ -217,9 +240,12 @@ impl Server {
         self.sessions.values().filter(|active| !active.last_valid.happened()).count()
     }
 
-    /// Registers a client, or gives a registered one other tunnel addresses. Returns false if its key is weak.
-    pub fn register(&mut self, client: PublicKey, tunnel: Tunnel, now: Reading) -> bool {
+    /// Registers a client, or gives a registered one another slot length, from its next session on, or other tunnel
+    /// addresses. Returns false if its key is weak.
+    pub fn register(&mut self, admission: Admission, now: Reading) -> bool {
+        let Admission { client, tunnel, period } = admission;
         if let Some(registered) = self.clients.get_mut(&client) {
+            registered.period = period;
             if registered.tunnel != tunnel {
                 registered.tunnel = tunnel;
                 // Its old addresses may belong to another client by now.
@@ -233,8 +259,8 @@ impl Server {
         let per_minute = u64::from(self.settings.handshakes_per_client.max(1));
         let limit = Bucket::new(60 * SECOND / per_minute, per_minute.min(10));
         self.identity.remember(client, shared.clone());
-        self.clients
-            .insert(client, Registered { shared, tunnel, sessions: Vec::new(), limit, where_heard: false });
+        let (sessions, where_heard) = (Vec::new(), false);
+        self.clients.insert(client, Registered { shared, tunnel, period, sessions, limit, where_heard });
         // The introductions published so far do not include this client.
         for open in 0..self.introductions.len() {
             if self.introductions[open].closes.is_none() {
@@ -361,6 +387,7 @@ impl Server {
             peer: self.public,
             local: Tunnel::default(),
             remote: Tunnel::default(),
+            translated: false,
         })));
         self.introductions.push(Open { id, window, introduction, session, closes: None });
         if !self.clients.is_empty() {

@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 
+use mtd_common::address::Endpoint;
+use mtd_common::slot;
+
 use super::Server;
 use crate::keys::PublicKey;
 use crate::model::{BootNs, ClockOffset};
@@ -26,6 +29,8 @@ pub(super) struct Active {
     /// Boot time at which it is removed, since another session has replaced it.
     retires: Option<BootNs>,
     pub(super) half_open: Option<Box<HalfOpen>>,
+    /// A router translates the client's addresses.
+    pub(super) translated: bool,
 }
 
 /// The data of a handshake until the client's first valid packet.
@@ -34,14 +39,37 @@ pub(super) struct HalfOpen {
     /// The introduction or session that the request came through.
     pub(super) through: SessionId,
     /// The way back through an introduction.
-    pub(super) path: Option<Path>,
+    pub(super) back: Option<Back>,
     pub(super) answers: u32,
 }
 
+/// The way back to a client that came through an introduction.
+#[derive(Clone, Copy)]
+pub(super) struct Back {
+    /// Both ends' own endpoints, and the slot.
+    pub(super) path: Path,
+    /// Where the request came from: the client's own endpoint, or the one that a router has for it.
+    pub(super) to: Endpoint,
+}
+
+impl Back {
+    /// Whether a router translates the client's addresses.
+    pub(super) fn is_translated(&self) -> bool {
+        self.to != self.path.remote
+    }
+}
+
 impl Active {
-    pub(super) fn new(client: PublicKey, session: Arc<Session>, now: Reading) -> Self {
-        let (offset, started) = (now.offset(), now.boot);
-        Self { client, session, offset, started, last_valid: BootNs::NEVER, retires: None, half_open: None }
+    pub(super) fn new(client: PublicKey, session: Arc<Session>, translated: bool, now: Reading) -> Self {
+        let (offset, started, last_valid) = (now.offset(), now.boot, BootNs::NEVER);
+        Self { client, session, offset, started, last_valid, retires: None, half_open: None, translated }
+    }
+}
+
+impl Active {
+    /// The number of the present slot.
+    pub(super) fn slot(&self, now: Reading) -> u64 {
+        slot::number(self.offset.session(now.boot).0, self.session.phase, self.session.period)
     }
 }
 
@@ -49,7 +77,7 @@ impl Server {
     /// Goes on with a session that an earlier controller left. `None`: its client is not registered any more, or has
     /// other tunnel addresses.
     pub fn adopt(&mut self, client: PublicKey, tunnel: Tunnel, adopted: Adopted) -> Option<SessionId> {
-        let Adopted { session, offset, started, last_valid, where_heard } = adopted;
+        let Adopted { session, offset, started, last_valid, translated, where_heard } = adopted;
         let id = self.new_id();
         // If its addresses may have been given to another client, the session is not continued.
         let registered = self.clients.get_mut(&client).filter(|registered| registered.tunnel == tunnel)?;
@@ -59,7 +87,8 @@ impl Server {
         let sessions = &self.sessions;
         let began = |id: &SessionId| sessions.get(id).map_or(started, |active| active.started);
         registered.sessions.sort_by_key(began);
-        let active = Active { client, session, offset, started, last_valid, retires: None, half_open: None };
+        let (retires, half_open) = (None, None);
+        let active = Active { client, session, offset, started, last_valid, retires, half_open, translated };
         self.sessions.insert(id, Box::new(active));
         Some(id)
     }
@@ -76,6 +105,7 @@ impl Server {
             last_valid: active.last_valid,
             closing: active.retires.is_some(),
             replaced: self.has_successor(*id, active),
+            translated: active.translated,
         })
     }
 
@@ -141,8 +171,10 @@ impl Server {
             Control::Teardown(_) => self.end(id, None),
             Control::Ping { stamp } => {
                 let time = active.offset.session(now.boot).0;
-                let message = Control::Pong { stamp, time }.encode();
-                self.actions.push_back(Action::Control { id, about: id, message });
+                let translated = active.translated.then_some(Control::Translated);
+                for message in [Some(Control::Pong { stamp, time }), translated].into_iter().flatten() {
+                    self.actions.push_back(Action::Control { id, about: id, message: message.encode() });
+                }
             }
             Control::Opener { where_heard, .. } => {
                 // Sessions to come begin with it: their first packets may be answers already.
@@ -165,6 +197,7 @@ impl Server {
             | Control::Request(_)
             | Control::Response(_)
             | Control::Probe { .. }
+            | Control::Translated
             | Control::PathProbe { .. }
             | Control::PathProbeAnswer { .. } => {}
         }
@@ -212,4 +245,6 @@ pub struct View<'a> {
     pub closing: bool,
     /// Another session with the same client has replaced it.
     pub replaced: bool,
+    /// A router translates the client's addresses.
+    pub translated: bool,
 }

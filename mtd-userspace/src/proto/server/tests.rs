@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::proto::client::Phase;
-use crate::proto::model::{MILLISECOND, World};
+use crate::proto::model::{MILLISECOND, Translation, World, network};
 
 #[test]
 fn a_client_that_is_not_registered_gets_no_answer() {
@@ -38,7 +38,7 @@ fn a_removed_client_is_out_at_once() {
     assert_eq!(world.phase(2), Phase::Open);
     // And in again.
     let now = world.hosts[0].now(world.boot);
-    world.server().register(client, crate::proto::model::tunnel(2), now);
+    world.server().register(Admission::new(client, crate::proto::model::tunnel(2)), now);
     world.act(0);
     world.run(60 * SECOND);
     assert_eq!(world.phase(1), Phase::Open);
@@ -122,4 +122,76 @@ fn one_client_cannot_take_all_the_handshakes() {
     world.start_client(2);
     world.run(2 * SECOND);
     assert_eq!(world.phase(2), Phase::Open);
+}
+
+/// Whoever copies a request and is faster gets an answer that it cannot read, and keeps nobody from its own.
+#[test]
+fn a_copy_that_comes_first_is_of_no_use() {
+    for translated in [false, true] {
+        let mut world = World::new(1, 8);
+        world.faults.delay = 0;
+        world.start_server();
+        world.hosts[1].router = translated.then(|| Translation::new(network(88)));
+        world.start_client(1);
+        // Until the request is on its way.
+        while world.heard.is_empty() {
+            world.run(MILLISECOND / 2);
+        }
+        let mut thief = Translation::new(network(66));
+        let copy = thief.outwards(&world.heard[0].clone());
+        world.deliver(&copy);
+        let id = world.server().sessions().next().map(|view| (view.id, view.translated));
+        assert!(id.is_some_and(|(_, translated)| translated), "the copy is taken for a translated one");
+        world.run(2 * SECOND);
+        assert_eq!(world.phase(1), Phase::Open, "translated: {translated}");
+        let to_thief = world.heard.iter().filter(|packet| packet[24..32] == network(66).prefix[..8]).count();
+        assert_eq!(to_thief, 1, "one answer for one copy");
+        assert!(
+            world.heard.iter().all(|packet| packet[24..32] != network(66).prefix[..8] || packet.len() == 256)
+        );
+        let views: Vec<_> = world.server().sessions().map(|view| (view.id, view.translated)).collect();
+        assert_eq!(views, [(id.unwrap().0, translated)], "one session, as strict as can be");
+        // Later copies change nothing.
+        for packet in world.heard.clone() {
+            let copy = thief.outwards(&packet);
+            world.deliver(&copy);
+        }
+        world.run(SECOND);
+        assert_eq!(world.server().sessions().count(), 1);
+        let late = world.heard.iter().filter(|packet| packet[24..32] == network(66).prefix[..8]).count();
+        assert_eq!(late, 1);
+        assert!(world.send(0, 1, b"still to the client"));
+        world.run(SECOND);
+        assert_eq!(world.hosts[1].delivered, [b"still to the client"]);
+    }
+}
+
+#[test]
+fn slots_are_what_is_set_or_what_is_wished_within_bounds() {
+    let mut world = World::new(1, 9);
+    world.start_server();
+    let server = world.server();
+    for (set, wish, expected) in [
+        (None, 0, 3),
+        (None, 1_000, 3),
+        (None, 10_000, 10),
+        (None, 30_000, 30),
+        (None, 3_600_000, 30),
+        (Some(90 * SECOND), 0, 90),
+        (Some(90 * SECOND), 10_000, 90),
+    ] {
+        assert_eq!(server.period(set, wish), expected * SECOND, "{set:?}, {wish}");
+    }
+    server.settings.longest_period = SECOND;
+    assert_eq!(server.period(None, 10_000), 3 * SECOND, "no wish is granted");
+    // From the next session on.
+    let client = world.hosts[1].identity.public();
+    let now = world.hosts[0].now(world.boot);
+    let admission =
+        Admission { period: Some(7 * SECOND), ..Admission::new(client, crate::proto::model::tunnel(2)) };
+    world.server().register(admission, now);
+    world.start_client(1);
+    world.run(SECOND);
+    assert!(world.server().sessions().all(|view| view.session.period == 7 * SECOND));
+    assert_eq!(world.phase(1), Phase::Open);
 }

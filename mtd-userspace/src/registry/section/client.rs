@@ -2,14 +2,19 @@
 
 use std::collections::HashSet;
 use std::net::IpAddr;
+use std::time::Duration;
 
+use humantime::format_duration;
 use ipnet::IpNet;
 
+use super::listen::LISTEN;
 use crate::keys::PublicKey;
 use crate::keys::section::{PUBLIC_KEY, PUBLIC_KEY_EXAMPLE, public_key};
 use crate::model::{Fault, TunnelAddresses, shown};
-use crate::schema::common::NAME;
-use crate::schema::{self, Facts, Key, Kind, Located, Part, Problems, Schema, Section, each_once};
+use crate::schema::common::{NAME, SLOT};
+use crate::schema::{
+    self, Facts, Key, Kind, Located, Part, Problems, Schema, Section, Slots, each_once, value,
+};
 
 /// `[[client]]`.
 pub const CLIENT: Schema = Schema {
@@ -35,6 +40,16 @@ pub const CLIENT: Schema = Schema {
         )
         .otherwise("free ones of the pool, the same each time")
         .reloading(),
+        Key::required(
+            "slot",
+            SLOT,
+            r#""20s""#,
+            "Slot length of the sessions with this client, from the next keys on; at least the period of [listen]. With \
+             longer slots, routers with a firewall or address translation in front of the client have fewer entries to keep.",
+        )
+        .otherwise("what the client wishes, from period to longest_slot of [listen]")
+        .from_requirement("MT-04")
+        .reloading(),
     ]],
 };
 
@@ -47,6 +62,8 @@ pub struct Client {
     pub public_key: PublicKey,
     /// Its fixed tunnel addresses; for a family without one, it gets one from the pool.
     pub addresses: TunnelAddresses,
+    /// Slot length of its sessions, at least that of [`Listen::period`](super::Listen::period); `None`: as it wishes.
+    pub slot: Option<Duration>,
 }
 
 #[derive(Debug)]
@@ -55,6 +72,7 @@ struct ClientFields {
     name: Option<Located<String>>,
     public_key: Option<Located<PublicKey>>,
     addresses: Vec<Located<IpAddr>>,
+    slot: Option<Located<Duration>>,
 }
 
 impl ClientFields {
@@ -64,6 +82,7 @@ impl ClientFields {
             name: table.required("name", problems, schema::name),
             public_key: table.required("public_key", problems, public_key),
             addresses: table.optional_list("address", problems, host_address),
+            slot: table.duration("slot", problems),
         }
     }
 
@@ -75,7 +94,20 @@ impl ClientFields {
                 IpAddr::V4(v4) => addresses.v4 = Some(v4),
             }
         }
-        Some(Client { name: self.name?.value, public_key: self.public_key?.value, addresses })
+        let (name, public_key) = (self.name?.value, self.public_key?.value);
+        Some(Client { name, public_key, addresses, slot: value(self.slot) })
+    }
+
+    /// The maps are made for the shortest slots of [listen].
+    fn check_slot(&self, facts: &Facts, problems: &mut Problems<'_>) {
+        let Some(slot) = &self.slot else { return };
+        let listen = facts.slots.iter().find(|slots| slots.whose == LISTEN.header);
+        if let Some(shortest) = listen.filter(|listen| slot.value < listen.period) {
+            let shortest = format_duration(shortest.period);
+            let what =
+                format!("{} is shorter than period of [listen] ({shortest})", format_duration(slot.value));
+            problems.add(slot.at, "client.slot", Fault::new(what, format!("write at least \"{shortest}\"")));
+        }
     }
 
     fn check_addresses(&self, own: &HashSet<IpAddr>, facts: &Facts, problems: &mut Problems<'_>) {
@@ -129,6 +161,12 @@ impl Part for Clients {
             facts.names.extend(client.name.iter().map(|name| ("client.name", name.clone())));
             let key = client.public_key.iter().map(|key| key.clone().map(|key| *key.as_bytes()));
             facts.public_keys.extend(key.map(|key| ("client.public_key", key)));
+            let slot = client.slot.iter();
+            facts.slots.extend(slot.map(|slot| Slots {
+                period: slot.value,
+                whose: CLIENT.header,
+                at: slot.at,
+            }));
         }
         facts.sessions += self.clients.len();
     }
@@ -141,6 +179,7 @@ impl Part for Clients {
         let own: HashSet<IpAddr> = facts.addresses.iter().map(|net| net.value.addr()).collect();
         for client in &self.clients {
             client.check_addresses(&own, facts, problems);
+            client.check_slot(facts, problems);
         }
         let addresses = self.clients.iter().flat_map(|client| &client.addresses);
         each_once(addresses.map(|address| ("client.address", address)), problems, |address, line| {

@@ -8,7 +8,7 @@ use ipnet::{IpNet, Ipv6Net};
 
 use super::Client;
 use crate::model::{DEFAULT_PERIOD, Fault, MIN_REKEY_MARGIN, Mode, Pool};
-use crate::schema::common::{LOCAL_PREFIX, MODE, PERIOD};
+use crate::schema::common::{LOCAL_PREFIX, MODE, PERIOD, SLOT};
 use crate::schema::{
     self, Facts, Key, Kind, Located, Part, Problems, Schema, Section, Slots, unlocated, value,
 };
@@ -18,6 +18,10 @@ pub const DEFAULT_CLIENTS_DIR: &str = "clients";
 
 /// Shortest and longest slot of an introduction.
 const INTRODUCTION_SLOT_RANGE: (Duration, Duration) = crate::model::PERIOD_RANGE;
+
+/// Default of the longest slot that a client gets because it wishes it: as long as routers commonly keep an entry without
+/// packets.
+const DEFAULT_LONGEST_SLOT: Duration = Duration::from_secs(30);
 
 /// Default slot of an introduction.
 const DEFAULT_INTRODUCTION_SLOT: Duration = Duration::from_secs(30);
@@ -64,6 +68,14 @@ pub const LISTEN: Schema = Schema {
         )
         .otherwise("the networks of address"),
         PERIOD,
+        Key::preset(
+            "longest_slot",
+            SLOT,
+            r#""30s""#,
+            "Longest slot that a client gets because it asks for it (slot of its [[server]]); for one client, slot of \
+             [[client]] decides. What is not longer than period grants no wish.",
+        )
+        .from_requirement("MT-04"),
         MODE,
         Key::preset(
             "introduction_slot",
@@ -125,6 +137,8 @@ pub struct Listen {
     pub pool: Pool,
     /// Slot length of the sessions, within [`PERIOD_RANGE`](crate::model::PERIOD_RANGE).
     pub period: Duration,
+    /// Longest slot length that a client gets because it wishes it.
+    pub longest_slot: Duration,
     /// How inner packets are protected.
     pub mode: Mode,
     /// Slot length of the introductions, within [`PERIOD_RANGE`](crate::model::PERIOD_RANGE).
@@ -161,6 +175,7 @@ pub struct ListenFields {
     /// `None`: not in the file.
     pool: Option<Vec<Located<IpNet>>>,
     period: Option<Duration>,
+    longest_slot: Option<Duration>,
     mode: Mode,
     introduction_slot: Option<Duration>,
     introduction_grace: Option<Located<Duration>>,
@@ -182,6 +197,7 @@ impl ListenFields {
             clients_dir: value(table.optional("clients_dir", problems, folder)),
             pool: table.contains("pool").then(|| table.optional_list("pool", problems, pool)),
             period: value(table.duration("period", problems)),
+            longest_slot: value(table.duration("longest_slot", problems)),
             mode: table.choice("mode", problems, Mode::CHOICES).unwrap_or_default(),
             introduction_slot: value(table.duration("introduction_slot", problems)),
             introduction_grace: table.duration("introduction_grace", problems),
@@ -206,6 +222,7 @@ impl ListenFields {
             clients,
             pool,
             period: self.period.unwrap_or(DEFAULT_PERIOD),
+            longest_slot: self.longest_slot.unwrap_or(DEFAULT_LONGEST_SLOT),
             mode: self.mode,
             introduction_slot: self.introduction_slot.unwrap_or(DEFAULT_INTRODUCTION_SLOT),
             introduction_grace: value(self.introduction_grace).unwrap_or(DEFAULT_GRACE.min(facts.window)),

@@ -8,7 +8,7 @@ use crate::keys::PublicKey;
 use crate::keys::section::{PUBLIC_KEY, public_key};
 use crate::model::MiddleboxChoice;
 use crate::rendezvous::section as rendezvous;
-use crate::schema::common::{LOCAL_PREFIX, MIDDLEBOX, NAME};
+use crate::schema::common::{LOCAL_PREFIX, MIDDLEBOX, NAME, SLOT};
 use crate::schema::{self, Facts, Key, Kind, Located, Part, Problems, Schema, Section, unlocated, value};
 
 /// Shortest and longest time between packets of an idle client.
@@ -48,6 +48,16 @@ pub const SERVER: Schema = Schema {
             "Time without a packet from the server after which it is asked for one. With more than the server's idle_timeout, a \
              session without traffic ends and is made anew, and the server cannot reach this host meanwhile.",
         ),
+        Key::required(
+            "slot",
+            SLOT,
+            r#""20s""#,
+            "Slot length to ask the server for: with longer ones, a router with a firewall or address translation in front of \
+             this host has fewer entries to keep. The server decides, within its bounds; one that knows of no such wishes \
+             does not answer.",
+        )
+        .otherwise("what the server has")
+        .from_requirement("MT-04"),
         MIDDLEBOX,
         Key::required("window", rendezvous::WINDOW, r#""15m""#, "The server's rendezvous window in whole seconds.")
             .otherwise("that of [rendezvous]")
@@ -70,6 +80,8 @@ pub struct Server {
     pub allowed_ips: Vec<IpNet>,
     /// Longest time without a packet from the server before it is asked for one.
     pub keepalive: Duration,
+    /// Slot length that the server is asked for; `None`: what it has.
+    pub slot: Option<Duration>,
     /// The server's rendezvous window, whole seconds within [`rendezvous::WINDOW_RANGE`].
     pub window: Duration,
     /// Whether something on this side lets in only answers.
@@ -85,6 +97,7 @@ pub struct ServerFields {
     local_prefix: Option<Located<Ipv6Net>>,
     allowed_ips: Vec<Located<IpNet>>,
     keepalive: Option<Duration>,
+    slot: Option<Duration>,
     window: Option<Duration>,
     middlebox: MiddleboxChoice,
 }
@@ -99,6 +112,7 @@ impl ServerFields {
             local_prefix: table.optional("local_prefix", problems, schema::prefix),
             allowed_ips: table.optional_list("allowed_ips", problems, schema::inner_network),
             keepalive: value(table.duration("keepalive", problems)),
+            slot: value(table.duration("slot", problems)),
             window: value(table.optional("window", problems, rendezvous::window)),
             middlebox: table.choice("middlebox", problems, MiddleboxChoice::CHOICES).unwrap_or_default(),
         }
@@ -112,6 +126,7 @@ impl ServerFields {
             local_prefix: value(self.local_prefix).or(facts.default_prefix()),
             allowed_ips: self.allowed_ips.into_iter().map(unlocated).collect(),
             keepalive: self.keepalive.unwrap_or(DEFAULT_KEEPALIVE),
+            slot: self.slot,
             window: self.window.unwrap_or(facts.window),
             middlebox: self.middlebox,
         })

@@ -132,6 +132,7 @@ impl<M: Maps> Table<M> {
             remote,
             networks,
             resting: false,
+            translated: left.is_translated(),
             where_heard: left.element.flags & abi::FLAG_HEARD != 0,
         };
         if installed.element() != left.element {
@@ -172,7 +173,8 @@ impl<M: Maps> Table<M> {
         reserved: Option<&[IpNet]>,
         now: Reading,
     ) -> anyhow::Result<()> {
-        let NewSession { id, session, offset, started, peer, local, remote, networks, state } = new;
+        let NewSession { id, session, offset, started, peer, local, remote, networks, state, translated } =
+            new;
         let (number, role) = match peer {
             Peer::Configured(number) => (number, None),
             Peer::Negotiated(role, key) => (self.peer_number(key), Some(role)),
@@ -202,6 +204,7 @@ impl<M: Maps> Table<M> {
             remote,
             networks,
             resting: false,
+            translated,
             where_heard: false,
         };
         let note =
@@ -285,6 +288,17 @@ impl<M: Maps> Table<M> {
         let Some(index) = self.index(key) else { return Ok(()) };
         let Some(installed) = self.installed[index.position()].as_mut() else { return Ok(()) };
         installed.offset = offset;
+        self.maps.set_session(index, installed.element())
+    }
+
+    /// Sets whether a session takes packets from any address, since a router translates those of its peer.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub(super) fn set_translated(&mut self, key: Key, translated: bool) -> Result<(), Error> {
+        let Some(index) = self.index(key) else { return Ok(()) };
+        let Some(installed) = self.installed[index.position()].as_mut() else { return Ok(()) };
+        installed.translated = translated;
         self.maps.set_session(index, installed.element())
     }
 

@@ -26,7 +26,7 @@ use crate::keys::{PublicKey, SecretKey};
 use crate::model::{Guard, LinkMode, SessionIndex, TunnelAddresses, UnixNs};
 use crate::proto::exchange::SendSlot;
 use crate::proto::messages::{Control, Reason};
-use crate::proto::server::{self, Server};
+use crate::proto::server::{self, Admission, Server};
 use crate::status::SessionState;
 
 const SECOND: u64 = 1_000_000_000;
@@ -287,6 +287,7 @@ fn server(clock: &Hands) -> Server {
         introduction_slot: 30 * SECOND,
         grace: 60 * SECOND,
         period: 3 * SECOND,
+        longest_period: 30 * SECOND,
         mode: MODE_ENCRYPT,
         idle: 600 * SECOND,
         rekey_after: 120,
@@ -297,7 +298,7 @@ fn server(clock: &Hands) -> Server {
         handshakes_per_client: 10,
     };
     let mut server = Server::new(settings, random, 0);
-    assert!(server.register(PublicKey::from_bytes(CLIENT), tunnel(9), clock.read()));
+    assert!(server.register(Admission::new(PublicKey::from_bytes(CLIENT), tunnel(9)), clock.read()));
     server
 }
 
@@ -396,6 +397,7 @@ fn sessions_of_an_earlier_controller_go_on_and_one_that_ends_is_closing() {
         source_port: [0; 2],
         destination_port: [0; 2],
         reserved_end: [0; 4],
+        inner_source: [0; 16],
         payload,
     });
     assert_eq!(listed(&world), (vec![SessionState::Closing], Some(1)));

@@ -84,12 +84,14 @@ fn every_value_arrives() {
         name: "tablet".to_owned(),
         public_key: ip(KEYS[0]),
         addresses: TunnelAddresses { v6: Some(ip("fd11::77")), v4: Some(ip("10.66.0.77")) },
+        slot: None,
     };
     let listen = Listen {
         clients_dir: "who".into(),
         clients: vec![tablet],
         pool: Pool { v6: Some(ip("fd00:6d74::/96")), v4: Some(ip("10.66.0.0/16")) },
         period: Duration::from_secs(2),
+        longest_slot: Duration::from_secs(30),
         mode: Mode::Authenticate,
         introduction_slot: Duration::from_hours(1),
         introduction_grace: Duration::from_secs(1),
@@ -107,10 +109,28 @@ fn every_value_arrives() {
         local_prefix: Some(ip("2001:db8:3::/80")),
         allowed_ips: vec![ip("10.20.0.0/16")],
         keepalive: Duration::from_secs(40),
+        slot: None,
         window: Duration::from_hours(1),
         middlebox: MiddleboxChoice::Off,
     };
     assert_eq!(config.servers, [office]);
+}
+
+#[test]
+fn slots_of_single_clients_and_of_a_server() {
+    let with = |slot: &str| {
+        let file = FILE.replace("[[client]]", "longest_slot = \"20s\"\n[[client]]");
+        let file = file.replace("[[server]]", &format!("slot = \"{slot}\"\n[[server]]"));
+        format!("{file}slot = \"1h\"\n")
+    };
+    let config = parse(&with("8s"));
+    let listen = config.listen.unwrap();
+    assert_eq!(listen.longest_slot, Duration::from_secs(20));
+    assert_eq!(listen.clients[0].slot, Some(Duration::from_secs(8)));
+    assert_eq!(config.servers[0].slot, Some(Duration::from_hours(1)));
+    let shorter = errors(&with("1s"));
+    let expected = "client.slot: 1s is shorter than period of [listen] (2s); write at least \"2s\"";
+    assert!(shorter.contains(expected), "{shorter}");
 }
 
 #[test]

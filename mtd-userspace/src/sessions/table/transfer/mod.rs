@@ -33,6 +33,7 @@ pub struct Exported {
     local: Inner,
     remote: Inner,
     networks: Option<Arc<[IpNet]>>,
+    translated: bool,
     where_heard: bool,
 }
 
@@ -69,6 +70,7 @@ impl<M: Maps> Table<M> {
             local: installed.local,
             remote: installed.remote,
             networks: installed.networks.clone(),
+            translated: installed.translated,
             where_heard: installed.where_heard,
         };
         self.resting.retain(|(resting, _)| *resting != key);
@@ -110,6 +112,7 @@ impl<M: Maps> Table<M> {
             remote: exported.remote,
             networks: exported.networks,
             state: Some(Box::new(state)),
+            translated: exported.translated,
         };
         self.install(origin, new, None, now)?;
         self.answer(key, exported.where_heard)?;

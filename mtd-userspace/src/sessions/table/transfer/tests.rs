@@ -37,6 +37,7 @@ fn new(id: u64, now: Reading) -> NewSession {
         remote: [[2; 16], [0; 16]],
         networks: None,
         state: None,
+        translated: false,
     }
 }
 

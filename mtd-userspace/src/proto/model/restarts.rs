@@ -1,0 +1,62 @@
+//! Machines that go on with what a killed one left.
+
+use mtd_common::abi;
+
+use super::{Machine, World, tunnel};
+use crate::model::BootNs;
+use crate::proto::server::{Admission, Server};
+
+impl World {
+    /// Starts the server in place of one that was killed: sessions that it left in the tables go on.
+    pub(in crate::proto) fn restart_server(&mut self, registered: &[usize]) {
+        let random = self.dice.source();
+        let mut server = Server::new(self.settings(), random, self.published());
+        let (boot, now) = (self.boot, self.hosts[0].now(self.boot));
+        for &n in registered {
+            assert!(
+                server.register(Admission::new(self.hosts[n].identity.public(), tunnel(n as u8 + 1)), now)
+            );
+        }
+        let tables = &mut self.hosts[0].tables;
+        let left = std::mem::take(&mut tables.entries);
+        let routes = std::mem::take(&mut tables.routes);
+        for (old, entry) in left {
+            let over = entry.offset.session(BootNs(boot)).0 >= entry.session.until;
+            if entry.session.mode == abi::MODE_INTRODUCTION || over {
+                continue;
+            }
+            let id = server.adopt(entry.peer, entry.remote, entry.adopted());
+            if let Some(id) = id {
+                tables
+                    .routes
+                    .extend(routes.iter().filter(|(_, route)| **route == old).map(|(to, _)| (*to, id)));
+                tables.entries.insert(id, entry);
+            }
+        }
+        server.poll(now);
+        self.hosts[0].machine = Some(Machine::Server(Box::new(server)));
+        self.act(0);
+    }
+
+    /// Starts a client in place of one that was killed: sessions that it left in the tables go on.
+    pub(in crate::proto) fn restart_client(&mut self, n: usize) {
+        let mut client = self.new_client(n);
+        let (boot, now) = (self.boot, self.hosts[n].now(self.boot));
+        client.begin_in(self.hosts[n].network);
+        let tables = &mut self.hosts[n].tables;
+        let left = std::mem::take(&mut tables.entries);
+        let routes = std::mem::take(&mut tables.routes);
+        for (old, entry) in left {
+            let over = entry.offset.session(BootNs(boot)).0 >= entry.session.until;
+            if entry.session.mode == abi::MODE_INTRODUCTION || over {
+                continue;
+            }
+            let id = client.adopt(entry.adopted(), (entry.local, entry.remote));
+            tables.routes.extend(routes.iter().filter(|(_, route)| **route == old).map(|(to, _)| (*to, id)));
+            tables.entries.insert(id, entry);
+        }
+        client.poll(now);
+        self.hosts[n].machine = Some(Machine::Client(Box::new(client)));
+        self.act(n);
+    }
+}
