@@ -205,7 +205,7 @@ fn unknown_keys() {
             "interfce = \"eth1\"\nhorizn = \"60s\"\nxyz = 1\ninterface = ",
             "1:1: interfce: unknown key; did you mean interface?
              2:1: horizn: unknown key; did you mean horizon?
-             3:1: xyz: unknown key; remove it; the keys known here are interface, prefix, link, policy, allow, xdp, steering, keystream, device, \
+             3:1: xyz: unknown key; remove it; the keys known here are interface, prefix, link, interface_wait, policy, allow, xdp, steering, keystream, device, \
              address, mtu, mtu_expires, horizon, max_sessions, socket, state_dir, private_key_file, hooks, metrics, web, rendezvous, listen, client, \
              server, peer",
         ),
