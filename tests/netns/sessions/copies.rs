@@ -20,7 +20,7 @@ const PERIOD: &str = "5s";
 fn world() -> Result<World> {
     let mut world = World::new("encrypt", &TopologyOptions::default())?;
     for role in [Role::Client, Role::Server] {
-        world.setup_mut(role).peers[0].0.period = PERIOD.to_owned();
+        PERIOD.clone_into(&mut world.setup_mut(role).peers[0].0.period);
     }
     world.start_all()?;
     world.wait_open()?;
