@@ -49,24 +49,25 @@ impl End {
     }
 }
 
-/// Brings the features of the device `name` into the state that its end of the pair needs, and reads them back.
+/// Brings the features of the device `name` into the state that its end of the pair needs, and reads them back. Returns
+/// whether any were in another state.
 ///
 /// # Errors
 /// [`Error::Ethtool`]; [`Error::Features`] for those that stayed as they were.
-pub(super) fn configure(name: &str, end: End) -> Result<()> {
+pub(super) fn configure(name: &str, end: End) -> Result<bool> {
     let failed = |action| move |cause| Error::Ethtool { name: name.to_owned(), action, cause };
     let device = Ethtool::open(name).map_err(failed("open a socket for its features"))?;
     let features = device.feature_names().map_err(failed("list its features"))?;
     let active = device.active(features.len()).map_err(failed("read its features"))?;
     if wrong(end, &features, &active).next().is_none() {
-        return Ok(());
+        return Ok(false);
     }
     device.set(&request(end, &features)).map_err(failed("set its features"))?;
     let active = device.active(features.len()).map_err(failed("read its features"))?;
     let stuck: Vec<String> = wrong(end, &features, &active)
         .map(|(feature, on)| format!("{feature} {}", if on { "on" } else { "off" }))
         .collect();
-    if stuck.is_empty() { Ok(()) } else { Err(Error::Features { name: name.to_owned(), features: stuck }) }
+    if stuck.is_empty() { Ok(true) } else { Err(Error::Features { name: name.to_owned(), features: stuck }) }
 }
 
 /// The features of the device `name` that are not as its end of the pair needs them, with the state that they are in.

@@ -195,8 +195,11 @@ impl TunnelDevice {
         sysctl::configure_outer(name)?;
         set_mtu_of(netlink, &inner, self.mtu, changes).await?;
         set_mtu_of(netlink, &outer, self.mtu, changes).await?;
-        features::configure(&inner.name, End::Inner)?;
-        features::configure(name, End::Outer)?;
+        for (end, kind) in [(&inner, End::Inner), (&outer, End::Outer)] {
+            if features::configure(&end.name, kind)? {
+                changes.push(format!("the offloads of {} set", end.name));
+            }
+        }
         bring_up(netlink, &inner, changes).await?;
         bring_up(netlink, &outer, changes).await?;
         address::sync(netlink, name, outer.index, &self.addresses, changes).await?;

@@ -1,7 +1,7 @@
 //! The web view, in a real browser and with clients that do not read.
 
 use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{Ipv6Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -74,10 +74,12 @@ fn the_page_shows_addresses_as_they_move() -> Result<()> {
     show_traffic(&world, &mut browser)?;
 
     // The page shows a warning of `mtd status` for as long as it applies.
-    let warned = "document.getElementById('warnings').textContent.includes('at mtd0: packets get lost')";
-    world.netns(Role::Server).set_offload("mtd0", "tx", true)?;
+    let warned = "document.getElementById('warnings').textContent.includes('lies in a protected prefix')";
+    let server = world.host(Role::Server);
+    let inside = format!("{}/128", Ipv6Addr::from(u128::from(server.prefix.network()) | 0xbad));
+    server.netns.run(&["address", "add", &inside, "dev", &server.ifname, "nodad"])?;
     browser.wait_for(&format!("{warned} && !document.getElementById('warnings').hidden"))?;
-    world.netns(Role::Server).set_offload("mtd0", "tx", false)?;
+    server.netns.run(&["address", "del", &inside, "dev", &server.ifname])?;
     browser.wait_for(&format!("!{warned}"))?;
 
     use_keyboard(&world, &mut browser)?;
@@ -107,7 +109,7 @@ fn show_traffic(world: &World, browser: &mut Browser) -> Result<()> {
     let load = world.load(Role::Client, Inner::V6)?;
     let scanner = &world.topology().scanner.netns;
     let dark = u128::from(world.host(Role::Server).prefix.network()) | 0xdead;
-    scanner.ping(std::net::Ipv6Addr::from(dark).into(), 10)?;
+    scanner.ping(Ipv6Addr::from(dark).into(), 10)?;
     browser
         .wait_for("/bit\\/s \\([0-9.]+\\s[MG]iB\\)/.test(document.getElementById('overview').innerText)")?;
     browser.wait_for(
