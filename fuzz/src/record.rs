@@ -59,10 +59,11 @@ pub fn control_record(data: &[u8]) -> bool {
                 &record.source_port,
                 &record.destination_port,
                 &record.reserved_end,
+                &record.inner_source,
                 &record.payload,
             ];
             assert_eq!(written.concat(), data);
-            assert_eq!(record.message(), &data[64..64 + usize::from(record.length)]);
+            assert_eq!(record.message(), &data[80..80 + usize::from(record.length)]);
             assert_eq!(record.too_big().is_some(), record.kind == KIND_TOO_BIG && record.length == 4);
         }
         Err(ControlError::Length(length)) => assert!(length == data.len() && length != CONTROL_RECORD),

@@ -61,7 +61,7 @@ impl Parties {
     /// Whether a frame that the server sent tells a stranger anything. It does if it goes to the stranger, if it is an
     /// ICMPv6 error, or if it is anything other than an mtd packet from the protected prefix to a registered client.
     /// Answers to replayed packets count too, although they go to the client whose address the packet carries. Answers to
-    /// the router's own neighbour solicitations do not count.
+    /// the router's own neighbour solicitations do not count, nor do announcements to the router.
     pub(crate) fn is_reply(&self, frame: &[u8]) -> bool {
         let Some((destination, source)) = ethernet(frame) else { return false };
         if source != self.server_mac {
@@ -75,7 +75,9 @@ impl Parties {
             return true;
         }
         let advertised = packet.advertised().is_some_and(|target| self.server.contains(&target));
-        if advertised {
+        // Protected addresses are announced to the router by solicitations, which the router alone gets.
+        let announced = packet.solicited().is_some() && self.server.contains(&packet.source);
+        if advertised || announced {
             return destination != self.router_mac;
         }
         self.server.contains(&packet.source)
@@ -141,7 +143,7 @@ pub(crate) mod tests {
             udp(&second, 1, 2, b"sealed"),
             tcp_syn(&own, 1, 2, 3),
             advertisement(&answer, 136, "2001:db8:5:1::7"),
-            neighbour_solicitation(SERVER, address("2001:db8:5::2"), address("2001:db8:5::1"), None),
+            advertisement(&answer, 135, "2001:db8:5::1"),
             udp(&others, 1, 2, b"from somebody else"),
             vec![0; 8],
         ] {
@@ -166,6 +168,7 @@ pub(crate) mod tests {
             echo_request(&to_peer, 1, 2, b""),
             udp(&elsewhere, 1, 2, b"to a forged source"),
             advertisement(&to_all, 136, "2001:db8:5:1::7"),
+            advertisement(&to_all, 135, "2001:db8:5::1"),
             advertisement(&error, 1, "2001:db8:5:1::7"),
         ] {
             assert!(parties.is_reply(&frame), "{frame:02x?}");

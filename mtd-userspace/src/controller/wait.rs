@@ -45,21 +45,6 @@ enum Missing {
 }
 
 impl Missing {
-    /// What is missing; `None`: nothing.
-    ///
-    /// # Errors
-    /// Those for which waiting is of no use.
-    async fn look(config: &Config) -> anyhow::Result<Option<Self>> {
-        match Underlay::inspect(&config.interface).await {
-            Ok(underlay) => {
-                let follows = config.follow_prefix && config.listen.is_some();
-                Ok(underlay.prefixes.err().filter(|_| follows).map(Self::Prefix))
-            }
-            Err(error @ device::Error::NotFound { .. }) => Ok(Some(Self::Interface(error))),
-            Err(error) => Err(error.into()),
-        }
-    }
-
     /// What is missing and the way out, for the operator.
     fn text(&self, interface: &str) -> String {
         match self {
@@ -82,21 +67,44 @@ pub(super) struct Patience {
     begun: Instant,
     /// `None`: for ever.
     most: Option<Duration>,
+    /// The index of the interface when it was last found.
+    found: Option<u32>,
 }
 
 impl Patience {
     /// As the configuration says, from now on.
     pub(super) fn of(config: &Config) -> Self {
-        Self { begun: Instant::now(), most: config.interface_wait }
+        Self { begun: Instant::now(), most: config.interface_wait, found: None }
+    }
+
+    /// What is missing; `None`: nothing.
+    ///
+    /// # Errors
+    /// Those for which waiting is of no use.
+    async fn look(&mut self, config: &Config) -> anyhow::Result<Option<Missing>> {
+        match Underlay::inspect(&config.interface).await {
+            Ok(underlay) => {
+                self.found = Some(underlay.ifindex);
+                let follows = config.follow_prefix && config.listen.is_some();
+                Ok(underlay.prefixes.err().filter(|_| follows).map(Missing::Prefix))
+            }
+            Err(error @ device::Error::NotFound { .. }) => Ok(Some(Missing::Interface(error))),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn is_over(&self) -> bool {
         self.most.is_some_and(|most| self.begun.elapsed() >= most)
     }
 
-    /// Whether a start that failed is to be tried again: the interface has gone, and there is time to wait for it.
+    /// Whether a start that failed is to be tried again: the interface has gone, or was made anew meanwhile, and there is
+    /// time to wait for it.
     pub(super) async fn goes_on(&self, config: &Config) -> bool {
-        !self.is_over() && matches!(Missing::look(config).await, Ok(Some(Missing::Interface(_))))
+        let gone = match Underlay::inspect(&config.interface).await {
+            Ok(underlay) => self.found.is_some_and(|found| found != underlay.ifindex),
+            Err(error) => matches!(error, device::Error::NotFound { .. }),
+        };
+        gone && !self.is_over()
     }
 
     /// Waits until what a start needs is there. The caller holds the lock of the instance.
@@ -110,7 +118,7 @@ impl Patience {
         (signals, watchdog): (&mut Signals, &mut Watchdog),
     ) -> anyhow::Result<Waited> {
         let interface = &config.interface;
-        let Some(missing) = Missing::look(config).await? else { return Ok(Waited::There) };
+        let Some(missing) = self.look(config).await? else { return Ok(Waited::There) };
         if self.is_over() {
             return Err(missing.into_error(interface));
         }
@@ -137,7 +145,7 @@ impl Patience {
                 break Ok(Waited::Asked);
             }
             watchdog.feed();
-            missing = match Missing::look(config).await {
+            missing = match self.look(config).await {
                 Ok(missing) => missing,
                 Err(error) => break Err(error),
             };

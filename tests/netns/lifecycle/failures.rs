@@ -1,6 +1,7 @@
 //! Starts that fail: one line says why and what to do, and nothing is left behind.
 
 use std::fs;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use mtd_tests::controller::{Controller, Setup, mtd_program};
@@ -10,7 +11,7 @@ use mtd_tests::topology::Delivery;
 use mtd_tests::wait_until;
 use mtd_tests::xdp::{ConstantXdp, Verdict};
 
-use super::bench::{Bench, PATIENCE, assert_error};
+use super::bench::{Bench, Objects, PATIENCE, assert_error};
 
 #[test]
 fn another_xdp_program_is_not_replaced() -> Result<()> {
@@ -71,7 +72,8 @@ fn a_tunnel_device_belongs_to_one_controller() -> Result<()> {
     assert_error(&bench.mtd(&["run", "-c", config])?, &["mtd0", running, "another name", "device"]);
     ensure!(device()? == before && first.status(bench.netns())?.peers.len() == 1, "the first one goes on");
     // With a name of its own it starts beside the first.
-    let config = second.with_line("device = \"mtd1\"").write()?;
+    let second = second.with_line("device = \"mtd1\"");
+    let config = second.write()?;
     let mut other = Controller::spawn(bench.netns(), &cable.left, &config, &[])?;
     other.wait_ready()?;
     other.stop()?;
@@ -120,8 +122,8 @@ fn a_restart_that_fails_leaves_what_a_dead_controller_had_attached() -> Result<(
     let bench = Bench::new()?;
     let before = bench.inventory()?;
     let mut controller = bench.start()?;
-    let objects = bench.objects()?;
     controller.process.kill()?;
+    let objects = settled(&bench)?;
     let state = bench.setup.folder().join("state");
     fs::remove_dir_all(&state)?;
     fs::write(&state, "a file where the folder should be")?;
@@ -137,6 +139,19 @@ fn a_restart_that_fails_leaves_what_a_dead_controller_had_attached() -> Result<(
     fs::remove_file(&state)?;
     bench.start()?.stop()?;
     bench.assert_nothing_remains(&before, &objects)
+}
+
+/// The programs and maps that are there when the kernel has freed those that nobody holds any more.
+fn settled(bench: &Bench) -> Result<Objects> {
+    let mut last = bench.objects()?;
+    wait_until("the kernel to have freed what nobody holds", PATIENCE, || {
+        std::thread::sleep(Duration::from_millis(500));
+        let now = bench.objects()?;
+        let settled = now == last;
+        last = now;
+        Ok(settled)
+    })?;
+    Ok(last)
 }
 
 /// Runs the command with the configuration, and checks that it fails, prints all of `parts`, and changes nothing.

@@ -73,7 +73,9 @@ fn whatever_happens_to_the_tunnel_device_is_repaired() -> Result<()> {
         // A clean stop removes what was made anew.
         let mut world = world;
         world.stop(Role::Client)?;
-        world.detach(Role::Client)
+        let links = world.netns(Role::Client).run(&["link"])?;
+        ensure!(!links.contains("mtd0"), "{links}");
+        Ok(())
     })
 }
 

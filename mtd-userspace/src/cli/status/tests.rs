@@ -259,6 +259,7 @@ fn a_server_shows_rendezvous_clients_and_sessions() {
         "  keys:              30 s old",
         "  clock offset:      -0.012 s",
         "  path:              carries packets of up to 1400 B, says a router",
+        "  translated:        by a router on the client's side",
         "  middlebox there:   the other end is answered where it was heard",
         "  received:          1.50 MiB in 1000 packets",
         "  sent:              60 B in 1 packet",

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use mtd::status::Middlebox;
+use mtd::status::{Middlebox, PathSource, Session};
 use mtd_tests::capture::{Capture, CaptureOptions};
 use mtd_tests::firewall::{forget_flows_after, let_in_answers_only, let_in_everything, tracked_flows};
 use mtd_tests::packet::Outer;
@@ -176,6 +176,10 @@ fn openers_cost_two_packets_a_slot_at_most_and_stop_where_nothing_is_in_between(
     wait_for(&world, Middlebox::None)?;
     let asks = || Ok(world.sessions_with(Who::Alice)?.iter().any(|session| session.answered_where_heard));
     wait_until("the server to be told", PATIENCE, || asks().map(|asks: bool| !asks))?;
+    let probed = |sessions: &[Session]| sessions.iter().all(|one| one.path_source == PathSource::Probed);
+    wait_until("both ends to know the path", PATIENCE, || {
+        Ok(probed(&[world.session(Who::Alice)?]) && probed(&world.sessions_with(Who::Alice)?))
+    })?;
     let (all, _) = frames_on_the_cable(&world, 5 * SLOT)?;
     println!("without one: {all} frames in five slots");
     ensure!(all == 0, "{all} frames");
