@@ -6,10 +6,12 @@
 //! client is never allowed to get that old; and it keeps the bootstrap nodes that it was born with, so a node that nobody
 //! answers is discarded, and the next one resolves their names again.
 
+mod node;
+
 use std::collections::{BTreeMap, HashSet};
 use std::future::Future;
 use std::iter;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
@@ -17,10 +19,11 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use mainline::async_dht::{AsyncDht, GetMutableDetailed};
 use mainline::errors::{ConcurrencyError, PutMutableError, PutQueryError};
-use mainline::{Dht, Id, MutableItem, RequestFilter, RequestSpecific, ServerSettings};
+use mainline::{Id, MutableItem};
 use tokio::sync::{Mutex, mpsc};
 use tokio::time::{Instant, timeout};
 
+use self::node::{build, resolve};
 use super::{Answer, Answers, Encoding, Item, Lookup, MAX_VALUE, Message, Store, StoreError, StoreFuture};
 use super::{Stored, Summary, Task};
 use crate::proto::rendezvous::ports;
@@ -432,62 +435,6 @@ async fn retire(inner: Weak<Inner>, number: u64) {
         state.remembered = known.iter().filter_map(|node| node.parse().ok()).take(REMEMBERED).collect();
     }
     state.node.take_if(|node| node.number == number);
-}
-
-/// IPv4 addresses of a bootstrap node; none when its name does not resolve.
-async fn resolve(name: String) -> Vec<SocketAddrV4> {
-    match timeout(RESOLVE, tokio::net::lookup_host(&name)).await {
-        Ok(Ok(addresses)) => addresses
-            .filter_map(|address| match address {
-                SocketAddr::V4(address) => Some(address),
-                SocketAddr::V6(_) => None,
-            })
-            .collect(),
-        Ok(Err(error)) => {
-            tracing::debug!("bootstrap node {name}: {error}");
-            Vec::new()
-        }
-        Err(_) => {
-            tracing::debug!("bootstrap node {name}: its name does not resolve in time");
-            Vec::new()
-        }
-    }
-}
-
-/// Starts a node. The crate's builder waits for the new thread.
-async fn build(config: DhtConfig, bootstrap: Vec<SocketAddrV4>) -> Result<Dht, StoreError> {
-    let start = move || {
-        let mut builder = Dht::builder();
-        builder.bootstrap(&bootstrap).request_timeout(config.request_timeout);
-        // Without a port, the crate would use the well-known port of BitTorrent.
-        let (address, port) = (config.bind.unwrap_or(Ipv4Addr::UNSPECIFIED), config.port.unwrap_or(0));
-        builder.bind_address(address).port(port);
-        // If its thread ends early, the crate does not always report why.
-        drop(UdpSocket::bind((address, port))?);
-        let mut settings =
-            ServerSettings { max_mutable_values: config.max_items, ..ServerSettings::default() };
-        if config.serve {
-            builder.server_mode();
-        } else {
-            settings.filter = Box::new(Nobody);
-        }
-        builder.server_settings(settings).build()
-    };
-    match tokio::task::spawn_blocking(start).await {
-        Ok(Ok(dht)) => Ok(dht),
-        Ok(Err(error)) => Err(StoreError::Socket(error.to_string())),
-        Err(_) => Err(StoreError::Socket("the node ended as soon as it had started".to_owned())),
-    }
-}
-
-/// Answers nothing, in case the node should become a server.
-#[derive(Clone, Copy, Debug)]
-struct Nobody;
-
-impl RequestFilter for Nobody {
-    fn allow_request(&self, _: &RequestSpecific, _: SocketAddrV4) -> bool {
-        false
-    }
 }
 
 fn refused(error: PutMutableError) -> StoreError {

@@ -1,5 +1,6 @@
 //! What happens to the node. (What it does in a network is tested in mtd-tests.)
 
+use std::net::UdpSocket;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
