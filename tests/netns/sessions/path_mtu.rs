@@ -58,7 +58,7 @@ fn carries(world: &World, from: Role, to: Role, length: u32) -> Result<bool> {
     world.netns(from).carries(world.end(to).v6.into(), length)
 }
 
-/// Number of fragments of IPv6 packets that a host or router has made.
+/// Number of fragments of IPv6 packets that a router has made.
 fn fragments(netns: &Netns) -> Result<u64> {
     let output = netns.command("cat")?.arg("/proc/net/snmp6").output()?;
     let text = String::from_utf8(output.stdout)?;
@@ -122,8 +122,8 @@ fn a_path_that_narrows_is_followed_and_tried_again_later() -> Result<()> {
         wait_until("wide routes", PATIENCE, || {
             Ok(!world.netns(role).run(&["route", "show", "dev", "mtd0"])?.contains("mtu"))
         })?;
-        ensure!(fragments(world.netns(role))? == 0, "{role:?} has fragmented");
     }
+    // A host may have: one whose route is narrow already answers a long echo request, which came in two parts, in fragments.
     ensure!(fragments(router)? == 0, "the router has fragmented");
     world.require_no_session_drops(&world.hosts())
 }
