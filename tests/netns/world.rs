@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::net::IpAddr;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail};
 use mtd::status::Status;
 use mtd_tests::controller::{Controller, Setup};
 use mtd_tests::netns::Netns;
@@ -158,13 +158,20 @@ impl<N: Name, C: Configuration, E> World<N, C, E> {
         self.sides.iter().map(one).collect()
     }
 
+    /// What a controller has dropped for reasons that do not occur between two correct ends.
+    pub(crate) fn session_drops(&self, name: N) -> Result<BTreeMap<String, u64>> {
+        let drops = self.status(name)?.drops;
+        Ok(drops.into_iter().filter(|(reason, _)| SESSION_REASONS.contains(&reason.as_str())).collect())
+    }
+
     /// Fails if one of these controllers has counted a drop for a reason that does not occur between two correct ends.
     pub(crate) fn require_no_session_drops(&self, hosts: &[N]) -> Result<()> {
         for name in hosts {
-            let drops = self.status(*name)?.drops;
-            let found: Vec<_> =
-                SESSION_REASONS.iter().filter(|reason| drops.contains_key(**reason)).collect();
-            ensure!(found.is_empty(), "{name:?} dropped: {drops:?}");
+            let drops = self.session_drops(*name)?;
+            if !drops.is_empty() {
+                let events = self.controller(*name)?.command(self.netns(*name), &["events"])?;
+                bail!("{name:?} dropped: {drops:?}\n{}", String::from_utf8_lossy(&events.stdout));
+            }
         }
         Ok(())
     }
