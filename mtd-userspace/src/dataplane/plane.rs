@@ -131,7 +131,8 @@ impl Plane {
     }
 
     /// Attaches the programs and pins them: the send program to the inside end of the tunnel device, the receive program to
-    /// the underlay, and the one that answers neighbour solicitations as well, if `link` needs it. Programs that are already attached are replaced without a gap.
+    /// the underlay, and the one that answers neighbour solicitations as well, if `link` needs it. Programs that are already
+    /// attached are replaced without a gap.
     ///
     /// # Errors
     /// When the kernel refuses; programs attached until then stay, and [`remove_pins`] removes them.
