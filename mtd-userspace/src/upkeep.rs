@@ -1,6 +1,6 @@
 //! Keeping the tunnel device as it should be while network managers and people change it.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
@@ -9,7 +9,7 @@ use crate::device::Watch;
 use crate::events::{Event, Repair};
 use crate::prometheus::{Kind, Text};
 use crate::proto::clock::Reading;
-use crate::status::{self, Status};
+use crate::status::Status;
 use crate::subsystem::{AfterEnd, Context, Subsystem, Tunnel};
 
 /// Changes come in bunches: how long to wait for the rest of one.
@@ -19,9 +19,15 @@ const BUNCH: Duration = Duration::from_millis(100);
 const LOOK: Duration = Duration::from_secs(10);
 
 /// Watches the tunnel device.
-#[derive(Default)]
 pub struct Upkeep {
-    tunnel: OnceLock<Arc<Tunnel>>,
+    tunnel: Arc<Tunnel>,
+}
+
+impl Upkeep {
+    /// Will watch this device.
+    pub fn new(tunnel: Arc<Tunnel>) -> Arc<Self> {
+        Arc::new(Self { tunnel })
+    }
 }
 
 impl Subsystem for Upkeep {
@@ -30,19 +36,13 @@ impl Subsystem for Upkeep {
     }
 
     fn start(self: Arc<Self>, context: &Context) -> anyhow::Result<()> {
-        // Started once.
-        let _ = self.tunnel.set(Arc::clone(&context.tunnel));
         let watched = context.clone();
         context.tasks.spawn("tunnel-device", AfterEnd::Restart, move || watch(watched.clone()));
         Ok(())
     }
 
     fn report(&self, _now: Reading, status: &mut Status) {
-        if let Some(tunnel) = self.tunnel.get() {
-            let repairs = tunnel.repairs();
-            status.tunnel_repairs =
-                status::Repairs { count: repairs.count, last: repairs.last, contested: repairs.contested };
-        }
+        status.tunnel_repairs = self.tunnel.repairs();
     }
 
     fn metrics(&self, status: &Status, text: &mut Text) {

@@ -78,6 +78,7 @@ struct Subsystems {
     keystream: Option<Arc<KeyStream>>,
     claims: Option<Arc<Claims>>,
     copies: Arc<Copies>,
+    upkeep: Arc<Upkeep>,
     neighbours: Option<Arc<Neighbours>>,
     registry: Arc<Registrations>,
     rendezvous: Option<Arc<Meeting>>,
@@ -97,7 +98,7 @@ impl Subsystems {
             self.registry.clone(),
             self.reload.clone(),
             self.copies.clone(),
-            Arc::new(Upkeep::default()),
+            self.upkeep.clone(),
         ];
         let asked_for = [
             part(self.keystream.as_ref()),
@@ -136,11 +137,13 @@ impl Running {
         let leases = host.instance.leases(&config.state_dir);
         let registry = Registrations::load(&config, leases, Arc::clone(&clock))?;
         let web = config.web.map(|address| web::server::View::bind(address, &host.instance.web_link()));
+        let device = Arc::new(Tunnel::new(host.tunnel_device(&config)));
         let subsystems = Subsystems {
             rings: Rings::take(&mut plane)?,
             keystream: KeyStream::take(&mut plane),
             claims: Claims::new(&config),
             copies: Copies::new(generation),
+            upkeep: Upkeep::new(Arc::clone(&device)),
             neighbours: Neighbours::open(&config, &host.underlay).context("announcing addresses")?,
             rendezvous: Meeting::new(&config, asked),
             reload: Reloader::new(config_file, Arc::clone(&registry))?,
@@ -151,7 +154,6 @@ impl Running {
         rings::forward_program_logs(&mut plane);
         let clients = subsystems.registry.all();
         let machines = sessions::build(&config, &host.ground(&tunnel), clients, effects, clock.read())?;
-        let device = Arc::new(Tunnel::new(host.tunnel_device(&config)));
         let settings = host.settings(&config, &host.underlay, &tunnel);
         let files = sessions::Files { state: host.state.clone(), pins: host.pins().clone() };
         let mut core =

@@ -20,7 +20,7 @@ use axum::Router;
 
 pub use self::shutdown::Shutdown;
 pub use self::tasks::{AfterEnd, Tasks, metrics};
-pub use self::tunnel::{Repairs, Tunnel};
+pub use self::tunnel::Tunnel;
 use crate::enforcement::Note;
 use crate::events::Bus;
 use crate::prometheus::Text;

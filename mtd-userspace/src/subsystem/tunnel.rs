@@ -11,6 +11,7 @@ use tracing::{info, warn};
 use super::lock;
 use crate::device::{Repaired, TunnelDevice, TunnelInfo};
 use crate::sessions::Sessions;
+use crate::status::Repairs;
 
 /// After this many repairs within [`FIGHT`], somebody else is at work on the device too.
 const MOST_REPAIRS: usize = 5;
@@ -37,17 +38,6 @@ struct State {
     recent: VecDeque<Instant>,
     /// Until when it is left alone.
     alone_until: Option<Instant>,
-}
-
-/// Repairs so far.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Repairs {
-    /// How many.
-    pub count: u64,
-    /// What the last one did.
-    pub last: Option<String>,
-    /// Whether somebody changes the device again and again, so that it is left alone for a while.
-    pub contested: bool,
 }
 
 impl Tunnel {
