@@ -137,23 +137,27 @@ once! {
     }
 }
 
+/// Finds a session that has this address, whatever the port.
+#[inline(always)]
+fn find_address(dataplane: &Dataplane, address: &[u8; 16]) -> Result<(), DropReason> {
+    let hash = hash_of_address(dataplane, address);
+    if dataplane.has_single_addresses() || !may_be_ours(hash.mark()) {
+        return Err(DropReason::UnknownAddress);
+    }
+    find(hash, |place| suits(dataplane, place, address))
+}
+
 once! {
     /// Whether some session has this address now; never where ports alone move.
     pub(crate) fn is_live = lookup_is_live(dataplane: &Dataplane, address: &[u8; 16]) -> bool {
-        let hash = hash_of_address(dataplane, address);
-        !dataplane.has_single_addresses()
-            && may_be_ours(hash.mark())
-            && find(hash, |place| suits(dataplane, place, address)).is_ok()
+        find_address(dataplane, address).is_ok()
     }
 }
 
 once! {
     /// Whether some session has this address now, had it lately, or will have it soon; never where ports alone move.
     pub(crate) fn is_loaded = lookup_is_loaded(dataplane: &Dataplane, address: &[u8; 16]) -> bool {
-        let hash = hash_of_address(dataplane, address);
-        !dataplane.has_single_addresses()
-            && may_be_ours(hash.mark())
-            && matches!(find(hash, |place| suits(dataplane, place, address)), Ok(()) | Err(DropReason::StaleSlot))
+        matches!(find_address(dataplane, address), Ok(()) | Err(DropReason::StaleSlot))
     }
 }
 

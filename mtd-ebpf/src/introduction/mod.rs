@@ -21,8 +21,8 @@ fn tag(frame: &XdpFrame) -> Result<IntroductionTag, DropReason> {
     Ok(outer::tag(header))
 }
 
-/// Checks that this introduction packet was not accepted before as its sender sent it. A function of its own in the program, too, as [`remember`]:
-/// the variables of all stages together do not fit on a stack of 512 bytes.
+/// Checks that this introduction packet was not accepted before as its sender sent it. A function of its own in the program,
+/// too, as [`remember`]: the variables of all stages together do not fit on a stack of 512 bytes.
 #[inline(never)]
 pub(crate) fn require_new(frame: &XdpFrame) -> Result<(), DropReason> {
     if maps::introduced(&tag(frame)?) { Err(DropReason::Replayed) } else { Ok(()) }
