@@ -27,12 +27,7 @@ impl LinkRoutes {
     /// # Errors
     /// [`super::Error::Netlink`].
     pub async fn inspect(ifindex: u32) -> Result<Self> {
-        let netlink = Netlink::open()?;
-        let mut message = RouteMessage::default();
-        message.header.address_family = AddressFamily::Inet6;
-        message.attributes.push(RouteAttribute::Oif(ifindex));
-        let messages = collect("list the routes", netlink.handle.route().get(message).execute()).await?;
-        Ok(Self::of(ifindex, &messages))
+        Ok(Self::of(ifindex, &routes_through(&Netlink::open()?, ifindex).await?))
     }
 
     fn of(ifindex: u32, messages: &[RouteMessage]) -> Self {
@@ -63,6 +58,15 @@ impl LinkRoutes {
         let local = |net: &Ipv6Net| net.addr().is_unicast_link_local() || net.addr().is_multicast();
         self.routes.iter().any(|(net, on_link)| *on_link && net.prefix_len() > 0 && !local(net))
     }
+}
+
+/// The IPv6 routes through the link with this ifindex, in all tables: that of a VRF has a table of its own.
+pub(super) async fn routes_through(netlink: &Netlink, ifindex: u32) -> Result<Vec<RouteMessage>> {
+    let mut filter = RouteMessage::default();
+    filter.header.address_family = AddressFamily::Inet6;
+    // The kernel filters: a router may have very many routes.
+    filter.attributes = vec![RouteAttribute::Oif(ifindex)];
+    collect("list the routes on the link", netlink.handle.route().get(filter).execute()).await
 }
 
 /// The destination of a route, and its gateways through the link (`None`: without one).

@@ -6,11 +6,11 @@ use std::net::Ipv6Addr;
 
 use ipnet::Ipv6Net;
 use mtd_common::address::SINGLE_ADDRESS;
-use netlink_packet_route::AddressFamily;
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
 
 use super::error::Result;
-use super::netlink::{Netlink, collect};
+use super::links::routes_through;
+use super::netlink::Netlink;
 
 /// Length of the prefixes that hosts give themselves addresses in (RFC 4291, section 2.5.1).
 const USUAL_LENGTH: u8 = 64;
@@ -120,7 +120,8 @@ pub(super) async fn find(
     let on_link = if addresses.iter().all(|address| tells(&address)) {
         Vec::new()
     } else {
-        on_link(netlink, index).await?
+        let routes = routes_through(netlink, index).await?;
+        routes.iter().filter_map(|route| on_link_of(route, index)).collect()
     };
     Ok(decide(addresses, &on_link).map_err(|lack| if ipv6_is_off(name) { Lack::Disabled } else { lack }))
 }
@@ -179,17 +180,7 @@ fn around(address: Ipv6Addr, length: u8) -> Ipv6Net {
     Ipv6Net::new_assert(address, length).trunc()
 }
 
-/// What routes say to be on the link of an interface, in whichever table: that of a VRF has a table of its own.
-async fn on_link(netlink: &Netlink, index: u32) -> Result<Vec<Ipv6Net>> {
-    let mut filter = RouteMessage::default();
-    filter.header.address_family = AddressFamily::Inet6;
-    filter.header.kind = RouteType::Unicast;
-    // The kernel filters: a router may have very many routes.
-    filter.attributes = vec![RouteAttribute::Oif(index)];
-    let routes = collect("list the routes on the link", netlink.handle.route().get(filter).execute()).await?;
-    Ok(routes.iter().filter_map(|route| on_link_of(route, index)).collect())
-}
-
+/// What a route says to be on the link of an interface.
 fn on_link_of(route: &RouteMessage, index: u32) -> Option<Ipv6Net> {
     let header = &route.header;
     if header.kind != RouteType::Unicast
