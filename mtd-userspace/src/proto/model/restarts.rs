@@ -2,8 +2,10 @@
 
 use mtd_common::abi;
 
+use super::tables::{Entry, Tables};
 use super::{Machine, World, tunnel};
 use crate::model::BootNs;
+use crate::proto::exchange::SessionId;
 use crate::proto::server::{Admission, Server};
 
 impl World {
@@ -17,22 +19,8 @@ impl World {
                 server.register(Admission::new(self.hosts[n].identity.public(), tunnel(n as u8 + 1)), now)
             );
         }
-        let tables = &mut self.hosts[0].tables;
-        let left = std::mem::take(&mut tables.entries);
-        let routes = std::mem::take(&mut tables.routes);
-        for (old, entry) in left {
-            let over = entry.offset.session(BootNs(boot)).0 >= entry.session.until;
-            if entry.session.mode == abi::MODE_INTRODUCTION || over {
-                continue;
-            }
-            let id = server.adopt(entry.peer, entry.remote, entry.adopted());
-            if let Some(id) = id {
-                tables
-                    .routes
-                    .extend(routes.iter().filter(|(_, route)| **route == old).map(|(to, _)| (*to, id)));
-                tables.entries.insert(id, entry);
-            }
-        }
+        let adopt = |entry: &Entry| server.adopt(entry.peer, entry.remote, entry.adopted());
+        self.hosts[0].tables.adopt_with(boot, adopt);
         server.poll(now);
         self.hosts[0].machine = Some(Machine::Server(Box::new(server)));
         self.act(0);
@@ -43,20 +31,29 @@ impl World {
         let mut client = self.new_client(n);
         let (boot, now) = (self.boot, self.hosts[n].now(self.boot));
         client.begin_in(self.hosts[n].network);
-        let tables = &mut self.hosts[n].tables;
-        let left = std::mem::take(&mut tables.entries);
-        let routes = std::mem::take(&mut tables.routes);
+        let adopt = |entry: &Entry| Some(client.adopt(entry.adopted(), (entry.local, entry.remote)));
+        self.hosts[n].tables.adopt_with(boot, adopt);
+        client.poll(now);
+        self.hosts[n].machine = Some(Machine::Client(Box::new(client)));
+        self.act(n);
+    }
+}
+
+impl Tables {
+    /// Goes on with the sessions that are left and not over at this boot time in ns, under the numbers that `adopt` gives them;
+    /// drops the others.
+    fn adopt_with(&mut self, boot: u64, mut adopt: impl FnMut(&Entry) -> Option<SessionId>) {
+        let (left, routes) = (std::mem::take(&mut self.entries), std::mem::take(&mut self.routes));
         for (old, entry) in left {
             let over = entry.offset.session(BootNs(boot)).0 >= entry.session.until;
             if entry.session.mode == abi::MODE_INTRODUCTION || over {
                 continue;
             }
-            let id = client.adopt(entry.adopted(), (entry.local, entry.remote));
-            tables.routes.extend(routes.iter().filter(|(_, route)| **route == old).map(|(to, _)| (*to, id)));
-            tables.entries.insert(id, entry);
+            if let Some(id) = adopt(&entry) {
+                self.routes
+                    .extend(routes.iter().filter(|(_, route)| **route == old).map(|(to, _)| (*to, id)));
+                self.entries.insert(id, entry);
+            }
         }
-        client.poll(now);
-        self.hosts[n].machine = Some(Machine::Client(Box::new(client)));
-        self.act(n);
     }
 }
