@@ -19,8 +19,6 @@ fn a_killed_controller_that_is_back_takes_its_sessions_over_and_loses_nothing() 
     at_once(&cases, |&(delivery, mode, inner)| {
         let mut world = World::new(&TopologyOptions { delivery, ..TopologyOptions::default() })?;
         world.setup_mut(Who::Server).keys.insert("mode", quoted(mode));
-        // A session that was taken over is renewed after two thirds of its life.
-        world.setup_mut(Who::Server).keys.insert("expire_after", quoted("24s"));
         world.open_all()?;
         let load = world.load(Who::Alice, inner)?;
         thread::sleep(2 * SLOT);
@@ -66,7 +64,7 @@ fn a_killed_controller_that_is_back_takes_its_sessions_over_and_loses_nothing() 
 fn a_client_killed_while_keys_are_replaced_goes_on_with_the_new_ones_only() -> Result<()> {
     let mut world = World::new(&TopologyOptions::default())?;
     // A session that was taken over is renewed after two thirds of its life.
-    world.setup_mut(Who::Server).keys.insert("expire_after", quoted("15s"));
+    world.setup_mut(Who::Server).keys.insert("expire_after", quoted("24s"));
     world.open_all()?;
     let load = world.load(Who::Alice, Inner::V6)?;
     let answered = world.handshakes()?.answered;
