@@ -11,6 +11,7 @@ pub mod advertisement;
 pub mod browser;
 pub mod capture;
 pub mod cleanup;
+pub mod clocks;
 pub mod controller;
 pub mod dht;
 pub mod firewall;

@@ -134,9 +134,17 @@ impl Member {
     /// # Errors
     /// When the file cannot be written.
     pub fn set_clock(&self, offset: i64) -> Result<()> {
+        self.set_clocks(offset, 0)
+    }
+
+    /// The same, and lets the host count as having slept for `slept` ns in all.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn set_clocks(&self, offset: i64, slept: i64) -> Result<()> {
         // Replaced as a whole, since the controller may read the file at any time.
         let draft = self.folder().join("clock.new");
-        fs::write(&draft, offset.to_string())?;
+        fs::write(&draft, format!("{offset} {slept}"))?;
         Ok(fs::rename(draft, self.folder().join("clock"))?)
     }
 

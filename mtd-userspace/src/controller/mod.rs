@@ -40,8 +40,8 @@ pub use unattended::{confirm, require_way_back, require_way_back_after_confirmin
 pub struct Options {
     /// The configuration file, of which `mtd reload` reads the registered clients again.
     pub config_file: Option<PathBuf>,
-    /// File with a number of ns that is added to the wall clock, read again at each tick: for rehearsals of clock
-    /// faults.
+    /// File with a number of ns that is added to the wall clock, and perhaps a second one for which the host counts as having
+    /// slept, read again at each tick: for rehearsals of clock faults.
     pub wall_clock_offset_file: Option<PathBuf>,
     /// File that stands for the identifier of the virtual machine's generation, read again at each tick: for rehearsals of
     /// copies.

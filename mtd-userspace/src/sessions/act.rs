@@ -1,6 +1,6 @@
 //! Reporting events to the origins, and carrying out their requests.
 
-use tracing::{debug, error, warn};
+use tracing::{debug, error, info, warn};
 
 use super::effect::Effect;
 use super::origin::{Origin, OriginId, Request, Seen};
@@ -21,6 +21,10 @@ impl<M: Maps> Sessions<M> {
         let now = self.clock.read();
         self.take_written();
         self.look(now);
+        if let Some(slept) = self.sleep.look(self.clock.slept()) {
+            info!("this host has slept for {} s: sessions are looked after at once", slept.as_secs());
+            self.origins.each(|_, origin| origin.handle_woken(now));
+        }
         for ((origin, id), state) in self.table.rested(now.boot) {
             if let Some(origin) = self.origins.get(origin) {
                 origin.handle_rested(id, Seen::of(&state), now);

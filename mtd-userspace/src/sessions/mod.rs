@@ -25,6 +25,7 @@ mod probers;
 mod report;
 mod requests;
 pub mod section;
+mod sleep;
 mod slots;
 mod stop;
 mod store;
@@ -54,6 +55,7 @@ pub use self::own_addresses::OwnAddress;
 use self::paths::Paths;
 use self::place::Place;
 use self::probers::Probers;
+use self::sleep::Sleep;
 pub(crate) use self::stop::stop;
 use self::store::Store;
 pub(crate) use self::surroundings::{first_prefixes, possible_mtu};
@@ -74,6 +76,7 @@ pub struct Sessions<M = Plane> {
     /// The settings that the programs were given.
     told: dataplane::Settings,
     clock: Box<dyn Clock>,
+    sleep: Sleep,
     table: Table<M>,
     origins: Origins,
     wire: Box<dyn Wire>,
@@ -191,6 +194,7 @@ impl<M: Maps> Sessions<M> {
             traffic_before: Totals::default(),
             config,
             clock,
+            sleep: Sleep::default(),
         };
         sessions.table.replace_routes()?;
         sessions.install_configured(now)?;

@@ -139,6 +139,9 @@ pub(super) trait Origin {
     /// This host was copied, or set back to an earlier state: another copy may have used the keys since.
     fn handle_copied(&mut self, now: Reading);
 
+    /// This host has slept.
+    fn handle_woken(&mut self, _now: Reading) {}
+
     /// Informs the peers that this host stops.
     fn stop(&mut self) {}
 
@@ -232,6 +235,10 @@ impl Origin for Server {
 
     fn handle_copied(&mut self, _now: Reading) {
         self.handle_copied();
+    }
+
+    fn handle_woken(&mut self, now: Reading) {
+        self.handle_woken(now);
     }
 
     fn stop(&mut self) {
@@ -330,6 +337,10 @@ impl Origin for Connection {
 
     fn handle_copied(&mut self, now: Reading) {
         self.machine.handle_copied(now);
+    }
+
+    fn handle_woken(&mut self, now: Reading) {
+        self.machine.handle_woken(now);
     }
 
     fn stop(&mut self) {

@@ -212,7 +212,9 @@ fn a_session_that_was_replaced_before_a_crash_is_not_used_again() {
             world.run(50 * MILLISECOND);
             assert!(world.boot < 1200 * SECOND);
         }
-        killed.iter().for_each(|n| world.hosts[*n].machine = None);
+        for n in killed {
+            world.hosts[*n].machine = None;
+        }
         world.run(10 * SECOND);
         for n in killed {
             if *n == 0 { world.restart_server(&[1]) } else { world.restart_client(1) }
@@ -225,5 +227,25 @@ fn a_session_that_was_replaced_before_a_crash_is_not_used_again() {
         assert_eq!(world.phase(1), Phase::Open);
         let drops = [0, 1].map(|n| world.hosts[n].tables.drops.clone());
         assert!(drops.iter().all(BTreeMap::is_empty), "{killed:?}: {drops:?}");
+    }
+}
+
+/// The host has slept for less than the time after which its keys expire, and for longer.
+#[test]
+fn a_client_that_has_slept_has_new_keys_at_once() {
+    for slept in [5, 40, 600] {
+        let mut world = World::open(1, 30);
+        world.run(10 * SECOND);
+        let answered = world.server().counts().answered;
+        world.boot += slept * SECOND;
+        let now = world.hosts[1].now(world.boot);
+        world.server().handle_woken(now);
+        world.client(1).handle_woken(now);
+        world.run(2 * SECOND);
+        assert_eq!(world.phase(1), Phase::Open, "{slept} s: {:?}", world.client(1).trouble());
+        assert!(world.server().counts().answered > answered, "{slept} s: no new keys");
+        assert!(world.send(0, 1, b"welcome back") && world.send(1, 0, b"good morning"));
+        world.run(SECOND);
+        assert_eq!(world.hosts.iter().map(|host| host.delivered.len()).sum::<usize>(), 2, "{slept} s");
     }
 }

@@ -64,7 +64,9 @@ impl Client {
     /// Retires the sessions that were replaced under an earlier controller, which noted it nowhere. The server has ended them
     /// by now, or will soon.
     pub(super) fn retire_replaced(&mut self, now: Reading) {
-        let Some(opened) = self.sessions.iter().rposition(|active| active.last_valid.happened()) else { return };
+        let Some(opened) = self.sessions.iter().rposition(|active| active.last_valid.happened()) else {
+            return;
+        };
         let Active { last_valid, ref session, .. } = self.sessions[opened];
         let retires = now.boot + session.overlap();
         // What was heard later is still in use.
@@ -100,6 +102,16 @@ impl Client {
             self.ping(now);
         }
         self.keep_keys(now);
+    }
+
+    /// This host has slept, and its keys lay in memory meanwhile: asks for new ones at once. What has failed before counts no
+    /// more, since the network may be another one.
+    pub fn handle_woken(&mut self, now: Reading) {
+        self.failures = 0;
+        self.next_try = now.boot;
+        if let Some(current) = self.sessions.last_mut().filter(|current| current.last_valid.happened()) {
+            current.rekey_at = now.boot;
+        }
     }
 
     /// Asks for new keys in good time.

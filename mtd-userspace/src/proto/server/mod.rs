@@ -180,6 +180,8 @@ pub struct Server {
     renew_at: Option<BootNs>,
     /// Boot time until which no introduction is opened: the tables have no room.
     blocked_until: Option<BootNs>,
+    /// When this host last woke from sleep.
+    woken: BootNs,
     counts: Counts,
     last_published: u64,
     actions: VecDeque<Action>,
@@ -200,6 +202,7 @@ impl Server {
             recent: Recent::new(3 * settings.introduction_slot),
             renew_at: None,
             blocked_until: None,
+            woken: BootNs::NEVER,
             total: Bucket::new(SECOND / per_second, 2 * per_second),
             counts: Counts::default(),
             last_published: published,

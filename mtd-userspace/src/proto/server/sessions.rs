@@ -191,6 +191,12 @@ impl Server {
         }
     }
 
+    /// This host has slept. Clients were not idle meanwhile, but not heard: they have the whole idle time from now on, and so go on
+    /// with the keys that they have, or come again.
+    pub const fn handle_woken(&mut self, now: Reading) {
+        self.woken = now.boot;
+    }
+
     /// A message inside a session, other than a request, in a packet of the slot with these low 32 bits.
     pub(super) fn handle_session(&mut self, id: SessionId, slot: u32, message: &Control<'_>, now: Reading) {
         let Some(active) = self.sessions.get(&id) else { return };
@@ -242,7 +248,7 @@ impl Server {
                 over.push((*id, None));
             } else if active.last_valid.happened()
                 && active.retires.is_none()
-                && since(active.last_valid) >= idle
+                && since(active.last_valid.max(self.woken)) >= idle
             {
                 over.push((*id, Some(Reason::Idle)));
             }
