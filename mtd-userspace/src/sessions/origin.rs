@@ -224,7 +224,7 @@ impl Origin for Server {
         let (session, (local, remote)) = (Arc::new(session), left.tunnel());
         let adopted = adopted(left, &session);
         let started = adopted.started;
-        let id = self.adopt(client, remote, adopted)?;
+        let id = self.adopt(client, remote, adopted, now)?;
         let (local, remote) = (local.to_map(), remote.to_map());
         let peer = Peer::Negotiated(Role::Server, client);
         Some(Adoption { id, session, peer, started, local, remote, networks: None })
@@ -317,7 +317,7 @@ impl Origin for Connection {
         let (session, (local, remote)) = (Arc::new(session), left.tunnel());
         let adopted = adopted(left, &session);
         let started = adopted.started;
-        let id = self.machine.adopt(adopted, (local, remote));
+        let id = self.machine.adopt(adopted, (local, remote), now);
         self.tunnel = Some((local, remote));
         let peer = Peer::Negotiated(Role::Client, server);
         let (local, remote, networks) = (local.to_map(), remote.to_map(), self.networks.clone());

@@ -205,7 +205,7 @@ impl Client {
     }
 
     /// Goes on with a session that an earlier controller left.
-    pub fn adopt(&mut self, adopted: Adopted, tunnel: (Tunnel, Tunnel)) -> SessionId {
+    pub fn adopt(&mut self, adopted: Adopted, tunnel: (Tunnel, Tunnel), now: Reading) -> SessionId {
         let Adopted { session, offset, started, last_valid, translated, .. } = adopted;
         let id = self.new_id();
         let lifetime = session.until.saturating_sub(offset.session(started).0);
@@ -225,6 +225,7 @@ impl Client {
         });
         // In the order in which they began: the newest is the one that traffic goes through.
         self.sessions.sort_by_key(|active| active.started);
+        self.retire_replaced(now);
         self.server_clock = self.sessions.last().map(|newest| newest.offset);
         self.silent =
             self.sessions.last().is_some_and(|newest| Some(newest.session.local.network) != self.network);
@@ -392,7 +393,7 @@ impl Client {
         }
         let first = !active.last_valid.happened();
         active.last_valid = last_valid;
-        let (overlap, offset) = (active.session.period + SECOND, active.offset);
+        let (overlap, offset) = (active.session.overlap(), active.offset);
         if position + 1 == self.sessions.len() && self.works(&self.sessions[position]) {
             self.silent = false;
             self.server_clock = Some(offset);

@@ -10,6 +10,7 @@ use mtd_common::bytes::part;
 use sha2::{Digest, Sha256};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
+use super::exchange::SECOND;
 use super::noise::Secrets;
 use crate::keys::SecretKey;
 use crate::model::Mode;
@@ -205,6 +206,11 @@ impl Session {
     /// The endpoint of a client that comes through this introduction, in a slot.
     pub fn introduced_client(&self, client: &End, slot: u64) -> Endpoint {
         endpoints(&self.local, client, &self.address_key, slot).1
+    }
+
+    /// How long the sessions that this one replaces are received through for, once something valid has come through it, in ns.
+    pub const fn overlap(&self) -> u64 {
+        self.period + SECOND
     }
 
     /// Whether this end is the first one.
