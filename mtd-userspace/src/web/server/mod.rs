@@ -7,7 +7,6 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -22,6 +21,7 @@ use super::feed::Feed;
 use super::link::{Link, Token};
 use super::page;
 use crate::http::{self, Limits, Patience, Progress};
+use crate::remedy::{Doing, clause};
 use crate::subsystem::{AfterEnd, Context, Reports, Subsystem};
 
 /// Path of the events.
@@ -75,8 +75,9 @@ impl View {
             let socket = http::tcp::listen(address, Some(SEND_BUFFER))?;
             socket.local_addr().map(|address| (socket, address))
         };
-        let (socket, address) = listen().with_context(|| {
-            format!("cannot serve the web view at {address}; choose another address with listen in [web]")
+        let (socket, address) = listen().map_err(|error| {
+            let way = clause(Doing::Listen("listen in [web]"), &error);
+            anyhow::Error::new(error).context(format!("cannot serve the web view at {address}{way}"))
         })?;
         let link = Link::establish(link, address)?;
         tracing::info!("web view at http://{address}/; mtd web prints the link");
