@@ -5,19 +5,6 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-/// What helps against a failure of the operating system, by its number; `None`: that depends on what failed.
-pub fn way_out(errno: Option<i32>) -> Option<&'static str> {
-    Some(match errno? {
-        libc::EACCES | libc::EPERM => "run as root (sudo)",
-        libc::EMFILE => "raise this process's limit of open files (`ulimit -n`, or LimitNOFILE= of its unit)",
-        libc::ENFILE => "raise the system's limit of open files (sysctl fs.file-max)",
-        libc::ENOSPC | libc::EDQUOT => "make room on that file system",
-        libc::EROFS => "make that file system writable",
-        libc::ENOMEM => "free memory, or raise the limit of this process or of its unit (MemoryMax=)",
-        _ => return None,
-    })
-}
-
 /// Writes a file with this mode, and replaces an existing one. Its folder must exist.
 ///
 /// # Errors
@@ -87,13 +74,6 @@ mod tests {
     fn names(folder: &Path) -> Vec<String> {
         let entries = fs::read_dir(folder).unwrap();
         entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
-    }
-
-    #[test]
-    fn the_way_out_comes_from_the_cause() {
-        assert!(way_out(Some(libc::EMFILE)).is_some_and(|way| way.contains("LimitNOFILE")));
-        assert!(way_out(Some(libc::EACCES)).is_some_and(|way| way.contains("root")));
-        assert_eq!((way_out(Some(libc::EINVAL)), way_out(None)), (None, None));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use mtd_common::window::WINDOW_WORDS;
 use serde::{Deserialize, Serialize};
 
 use crate::files;
+use crate::remedy::{Doing, clause};
 
 /// Version of the file.
 const VERSION: u32 = 3;
@@ -134,7 +135,7 @@ impl Past {
 
 /// The state file cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot {doing} the state file {}: {cause}; check state_dir in the configuration", path.display())]
+#[error("cannot {doing} the state file {}: {cause}{}", path.display(), clause(Doing::File("state_dir"), cause))]
 pub struct StateError {
     doing: &'static str,
     path: PathBuf,

@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::http::unix::BindError;
+use crate::remedy::{Doing, clause};
 
 /// A failure at the control socket.
 #[derive(Debug, thiserror::Error)]
@@ -18,7 +19,7 @@ pub enum ControlError {
     },
 
     /// Only root may talk to the controller.
-    #[error("no permission for {}; run as root (sudo)", path.display())]
+    #[error("no permission for {}{}", path.display(), no_permission())]
     PermissionDenied {
         /// The socket or its folder.
         path: PathBuf,
@@ -50,7 +51,7 @@ pub enum ControlError {
     },
 
     /// The operating system refused something.
-    #[error("{action} {}", path.display())]
+    #[error("{action} {}{}", path.display(), clause(Doing::File(""), source))]
     Io {
         /// The attempted operation.
         action: &'static str,
@@ -106,6 +107,10 @@ pub enum ControlError {
         /// What is wrong with the answer.
         problem: String,
     },
+}
+
+fn no_permission() -> String {
+    clause(Doing::File(""), &io::Error::from_raw_os_error(libc::EACCES))
 }
 
 impl ControlError {

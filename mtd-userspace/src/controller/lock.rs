@@ -12,8 +12,8 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::unistd::Pid;
 use tracing::warn;
 
-use crate::files::way_out;
 use crate::instance::{Instance, RUN_DIR};
+use crate::remedy::{Doing, clause};
 
 /// Only the process that holds this may change the instance. The lock file contains the process id, and is removed on drop.
 pub(super) struct Lock {
@@ -68,7 +68,7 @@ impl Lock {
 
 /// The error when a file that a lock needs cannot be had.
 fn no_lock(doing: &str, path: &Path, error: io::Error) -> anyhow::Error {
-    let way = way_out(error.raw_os_error()).map_or_else(String::new, |way| format!("; {way}"));
+    let way = clause(Doing::File(""), &error);
     anyhow::Error::new(error).context(format!("cannot {doing} {}{way}", path.display()))
 }
 

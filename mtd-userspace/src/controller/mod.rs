@@ -26,6 +26,7 @@ use self::service::Watchdog;
 use self::signals::Signals;
 use self::wait::Waited;
 use crate::config::Config;
+use crate::device;
 use crate::instance::Instance;
 use crate::model::Enforcement;
 use crate::sessions;
@@ -77,7 +78,8 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
     let mut watchdog = Watchdog::new();
     hooks::run(&config, When::PreUp).await?;
-    let Some((host, running)) = start(&config, &options, clock, (&mut signals, &mut watchdog)).await? else {
+    let started = device::patiently(start(&config, &options, clock, (&mut signals, &mut watchdog))).await?;
+    let Some((host, running)) = started else {
         service::stopping();
         hooks::run_all(&config, When::PostDown).await;
         return Ok(());
@@ -102,11 +104,11 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
     let stopped = sessions::stop(running.sessions()).await;
     running.finish().await;
     if let Ok(End::Unconfirmed) = served {
-        stopped.and(host.open().await)?;
+        stopped.and(device::patiently(host.open()).await)?;
         hooks::run_all(&config, When::PostDown).await;
         return Err(Unconfirmed { interface }.into());
     }
-    let down = host.down().await;
+    let down = device::patiently(host.down()).await;
     hooks::run_all(&config, When::PostDown).await;
     if let Ok(End::Replaced) = served {
         stopped.and(down)?;

@@ -8,29 +8,31 @@ use aya::maps::MapError;
 use aya::maps::xdp::XdpMapError;
 use aya::pin::PinError;
 use aya::programs::{ProgramError, links::LinkError};
+use aya::util::KernelVersion;
 
-use crate::files::way_out;
+use crate::remedy::{Doing, clause, remedy};
 
 /// An error of the data plane; its text includes the remedy.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The kernel does not let this process load programs.
-    #[error(
-        "not permitted to load BPF programs; run as root (sudo), or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
-    )]
+    #[error("not permitted to load BPF programs{}", way(Some(libc::EPERM)))]
     NotPermitted,
     /// The object or one of its maps was refused.
-    #[error("cannot load the BPF object: {0}; {way}", way = way_out(errno(&**.0)).unwrap_or("mtd needs Linux 6.1 or newer"))]
+    #[error("cannot load the BPF object: {0}{remedy}", remedy = way(errno(&**.0)))]
     Object(#[source] Box<EbpfError>),
     /// A program was refused.
-    #[error("the kernel refused the program {program}: {source}")]
+    #[error("the kernel refused the program {program}: {}", refusal(source))]
     Program {
         /// Name of the program.
         program: &'static str,
         /// The error of the kernel.
         source: Box<ProgramError>,
     },
+    /// No thread could be started to load a program.
+    #[error("cannot start a thread to load a program: {0}{remedy}", remedy = clause(Doing::Start, .0))]
+    Thread(#[source] io::Error),
     /// A program could not be attached.
     #[error("cannot attach {program} to {interface}: {source}{remedy}")]
     Attach {
@@ -41,7 +43,7 @@ pub enum Error {
         /// The error of the kernel.
         source: Box<ProgramError>,
         /// The remedy, with its own punctuation in front; may be empty.
-        remedy: &'static str,
+        remedy: String,
     },
     /// A link could not be kept.
     #[error("cannot keep the link of {program}: {source}")]
@@ -52,7 +54,7 @@ pub enum Error {
         source: Box<LinkError>,
     },
     /// A pin could not be made.
-    #[error("cannot pin {}: {source}", path.display())]
+    #[error("cannot pin {}: {source}{}", path.display(), file_way(errno(&**source)))]
     Pin {
         /// Path of the pin.
         path: PathBuf,
@@ -60,7 +62,7 @@ pub enum Error {
         source: Box<PinError>,
     },
     /// A folder or pin could not be made, read or removed.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {source}{}", path.display(), clause(Doing::File(""), source))]
     File {
         /// Its path.
         path: PathBuf,
@@ -79,7 +81,7 @@ pub enum Error {
         source: Box<MapError>,
     },
     /// A map could not be mapped into this process's memory.
-    #[error("cannot map {map} into memory: {source}")]
+    #[error("cannot map {map} into memory: {source}{}", clause(Doing::Bpf, source))]
     Shared {
         /// Name of the map.
         map: &'static str,
@@ -101,10 +103,10 @@ pub enum Error {
     )]
     Random(getrandom::Error),
     /// A CPU cannot be given a queue for packets.
-    #[error("cannot hand packets to other CPUs: {0}; set steering = \"off\"")]
+    #[error("cannot hand packets to other CPUs: {0}{remedy}; mtd works without that, too: steering = \"off\"", remedy = way(errno(&**.0)))]
     Steering(#[source] Box<XdpMapError>),
     /// The thread that makes key stream cannot be started.
-    #[error("cannot make key stream ahead: {0}; set keystream = \"off\"")]
+    #[error("cannot make key stream ahead: {0}{remedy}; mtd works without that, too: keystream = \"off\"", remedy = clause(Doing::Start, .0))]
     KeyStream(#[source] io::Error),
     /// No room for another address.
     #[error("the address table is full ({0} entries); raise max_sessions in the configuration")]
@@ -138,4 +140,57 @@ pub(super) fn errno(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
         next = error.source();
     }
     None
+}
+
+/// The oldest kernel whose programs and maps are those that mtd uses.
+const OLDEST: KernelVersion = KernelVersion::new(6, 1, 0);
+
+/// What helps against a refusal of bpf(2), with its own punctuation in front; may be empty.
+fn way(errno: Option<i32>) -> String {
+    match remedy(Doing::Bpf, errno) {
+        Some(remedy) => format!("; {remedy}"),
+        None if KernelVersion::current().is_ok_and(|kernel| kernel < OLDEST) => {
+            "; mtd needs Linux 6.1 or newer, and this kernel is older".to_owned()
+        }
+        None => String::new(),
+    }
+}
+
+/// The same for a file.
+fn file_way(errno: Option<i32>) -> String {
+    errno.map_or_else(String::new, |errno| clause(Doing::File(""), &io::Error::from_raw_os_error(errno)))
+}
+
+/// Why the kernel refused a program: what its verifier says if it has found fault with it, otherwise the error itself.
+fn refusal(error: &ProgramError) -> String {
+    let ProgramError::LoadError { io_error, verifier_log } = error else {
+        return format!("{error}{}", way(errno(error)));
+    };
+    match verdict(&verifier_log.to_string()) {
+        Some(verdict) => {
+            format!("{io_error}; its verifier says: {verdict}; please report this with the kernel's version")
+        }
+        None => format!("{io_error}{}", way(io_error.raw_os_error())),
+    }
+}
+
+/// The last line of a verifier's log that is no statistics.
+fn verdict(log: &str) -> Option<&str> {
+    let statistics = ["processed ", "verification time ", "stack depth ", "max_states_per_insn "];
+    let is_verdict =
+        |line: &&str| !line.is_empty() && !statistics.iter().any(|start| line.starts_with(start));
+    log.lines().map(str::trim).rfind(is_verdict)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_verdict_is_the_last_line_of_the_log_that_is_no_statistics() {
+        let log = "0: R1=ctx()\n7: (71) r2 = *(u8 *)(r1 +14)\ninvalid access to packet, off=14 size=1, R1(id=0,off=14,r=0)\n\
+                   processed 8 insns (limit 1000000) max_states_per_insn 0 total_states 0\n";
+        assert!(verdict(log).is_some_and(|line| line.starts_with("invalid access to packet")));
+        assert_eq!((verdict(""), verdict("processed 8 insns\n")), (None, None));
+    }
 }

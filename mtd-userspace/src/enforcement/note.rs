@@ -10,6 +10,10 @@ use anyhow::Context as _;
 
 use crate::files;
 use crate::instance::Instance;
+use crate::remedy::{Doing, clause};
+
+/// The note's folder is this one of the configuration.
+const STATE: Doing = Doing::File("state_dir");
 
 /// The note of an instance, written or not.
 #[derive(Clone, Debug)]
@@ -48,14 +52,19 @@ impl Note {
             if let Some(folder) = self.file.parent() {
                 fs::create_dir_all(folder)?;
             }
-            files::replace(&self.file, text.as_bytes(), 0o600)
+            match files::replace(&self.file, text.as_bytes(), 0o600) {
+                // An empty file needs no room for its content on most disks, and says the same by being there.
+                Err(error) if is_full(&error) => files::replace(&self.file, b"", 0o600),
+                written => written,
+            }
         })();
-        written.with_context(|| {
-            format!(
+        written.map_err(|error| {
+            let way = clause(STATE, &error);
+            anyhow::Error::new(error).context(format!(
                 "cannot note in {} that this enforcement is to be confirmed: without that, a restart would lock out whom it \
-                 locks out for good",
+                 locks out for good{way}",
                 self.file.display()
-            )
+            ))
         })
     }
 
@@ -79,8 +88,12 @@ impl Note {
     pub(crate) fn clear(&self) -> anyhow::Result<()> {
         if self.is_there() {
             let file = self.file.display();
-            files::remove(&self.file)
-                .with_context(|| format!("cannot remove {file}; check state_dir in the configuration"))?;
+            files::remove(&self.file).map_err(|error| {
+                let way = clause(STATE, &error);
+                anyhow::Error::new(error).context(format!(
+                    "cannot remove {file}, so the next start enforces nothing until somebody confirms once more{way}"
+                ))
+            })?;
         }
         Ok(())
     }
@@ -92,6 +105,10 @@ impl Note {
 /// Those of the file system.
 pub(crate) fn unlink_note(instance: &Instance) -> anyhow::Result<bool> {
     remove(&instance.note_link())
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT))
 }
 
 fn remove(link: &Path) -> anyhow::Result<bool> {

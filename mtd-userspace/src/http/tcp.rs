@@ -43,7 +43,8 @@ impl Bound {
     /// As [`Bound::new`]; also when the port is a privileged one, since that privilege is given up after the start.
     pub fn listener(&self) -> io::Result<TcpListener> {
         let first = self.first.lock().unwrap_or_else(PoisonError::into_inner).take();
-        first.map_or_else(|| listen(self.address, self.send_buffer), Ok)
+        let again = |error: io::Error| io::Error::new(error.kind(), format!("cannot listen again: {error}"));
+        first.map_or_else(|| listen(self.address, self.send_buffer).map_err(again), Ok)
     }
 }
 

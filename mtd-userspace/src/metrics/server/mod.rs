@@ -13,6 +13,7 @@ use axum::routing::get;
 use super::CONTENT_TYPE;
 use crate::http::tcp::Bound;
 use crate::http::{self, Limits, Patience};
+use crate::remedy::{Doing, clause};
 use crate::subsystem::{AfterEnd, Context, Reports, Subsystem};
 
 /// Path of the metrics, also at the control socket.
@@ -31,9 +32,8 @@ const LIMITS: Limits =
 /// When the address is not one of this host, or is in use.
 pub fn bind(address: SocketAddr) -> anyhow::Result<Bound> {
     Bound::new(address, None).map_err(|error| {
-        anyhow::anyhow!(
-            "cannot serve metrics at {address}: {error}; choose another address with listen in [metrics]"
-        )
+        let way = clause(Doing::Listen("listen in [metrics]"), &error);
+        anyhow::anyhow!("cannot serve metrics at {address}: {error}{way}")
     })
 }
 

@@ -8,7 +8,6 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -23,6 +22,7 @@ use super::link::{Link, Token};
 use super::page;
 use crate::http::tcp::Bound;
 use crate::http::{self, Limits, Patience, Progress};
+use crate::remedy::{Doing, clause};
 use crate::subsystem::{AfterEnd, Context, Reports, Subsystem};
 
 /// Path of the events.
@@ -71,8 +71,9 @@ impl View {
     /// # Errors
     /// The address is taken, or the file cannot be written.
     pub fn bind(address: SocketAddr, link: &Path) -> anyhow::Result<Arc<Self>> {
-        let bound = Bound::new(address, Some(SEND_BUFFER)).with_context(|| {
-            format!("cannot serve the web view at {address}; choose another address with listen in [web]")
+        let bound = Bound::new(address, Some(SEND_BUFFER)).map_err(|error| {
+            let way = clause(Doing::Listen("listen in [web]"), &error);
+            anyhow::Error::new(error).context(format!("cannot serve the web view at {address}{way}"))
         })?;
         let address = bound.address();
         let link = Link::establish(link, address)?;
