@@ -78,7 +78,9 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
     let mut watchdog = Watchdog::new();
     hooks::run(&config, When::PreUp).await?;
-    let started = device::patiently(start(&config, &options, clock, (&mut signals, &mut watchdog))).await?;
+    // Boxed: the future of a whole start is large.
+    let start = Box::pin(start(&config, &options, clock, (&mut signals, &mut watchdog)));
+    let started = device::patiently(start).await?;
     let Some((host, running)) = started else {
         service::stopping();
         hooks::run_all(&config, When::PostDown).await;
