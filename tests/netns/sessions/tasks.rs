@@ -18,7 +18,7 @@ fn task(world: &World, name: &str) -> Result<Task> {
     tasks.into_iter().find(|task| task.name == name).with_context(|| format!("no task {name}"))
 }
 
-/// Ends listening at an address of the server's, as an administrator can (SOCK_DESTROY).
+/// Ends listening at an address of the server's, as an administrator can (`SOCK_DESTROY`).
 fn destroy_listener(world: &World, address: &str) -> Result<()> {
     let port = address.parse::<SocketAddr>()?.port();
     let mut command = world.netns(Role::Server).command("ss")?;

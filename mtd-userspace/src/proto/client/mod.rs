@@ -208,7 +208,7 @@ impl Client {
     pub fn adopt(&mut self, adopted: Adopted, tunnel: (Tunnel, Tunnel), now: Reading) -> SessionId {
         let Adopted { session, offset, started, last_valid, translated, .. } = adopted;
         let id = self.new_id();
-        let lifetime = session.until.saturating_sub(offset.session(started).0);
+        let lifetime = session.until.since(offset.session(started));
         self.sessions.push(Active {
             id,
             session,

@@ -45,7 +45,7 @@ impl Tables {
     fn adopt_with(&mut self, boot: u64, mut adopt: impl FnMut(&Entry) -> Option<SessionId>) {
         let (left, routes) = (std::mem::take(&mut self.entries), std::mem::take(&mut self.routes));
         for (old, entry) in left {
-            let over = entry.offset.session(BootNs(boot)).0 >= entry.session.until;
+            let over = entry.offset.session(BootNs(boot)) >= entry.session.until;
             if entry.session.mode == abi::MODE_INTRODUCTION || over {
                 continue;
             }
