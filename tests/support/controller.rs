@@ -15,6 +15,7 @@ use mtd::status::Status;
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
+use crate::names::Resolver;
 use crate::netns::Netns;
 use crate::process::Running;
 use crate::topology::{Delivery, Host};
@@ -276,7 +277,24 @@ impl Controller {
     /// # Errors
     /// When the program cannot be started.
     pub fn spawn(netns: &Netns, interface: &str, config: &Path, args: &[&OsStr]) -> Result<Self> {
+        Self::spawn_asking(netns, None, interface, config, args)
+    }
+
+    /// The same, with a controller that asks this name server, if any.
+    ///
+    /// # Errors
+    /// When the program cannot be started.
+    pub fn spawn_asking(
+        netns: &Netns,
+        resolver: Option<&Resolver>,
+        interface: &str,
+        config: &Path,
+        args: &[&OsStr],
+    ) -> Result<Self> {
         let mut command = netns.command(mtd_program()?)?;
+        if let Some(resolver) = resolver {
+            resolver.lead(&mut command);
+        }
         command.arg("run").arg("-c").arg(config).args(args);
         let process = Running::spawn(&format!("mtd on {interface}"), command)?;
         Ok(Self { process, interface: interface.to_owned() })
