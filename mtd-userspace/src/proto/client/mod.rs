@@ -21,10 +21,12 @@ mod opening;
 mod search;
 #[cfg(test)]
 mod tests;
+mod trouble;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::Ipv6Addr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use mtd_common::address::Network;
@@ -34,6 +36,8 @@ use self::claims::Claims;
 pub use self::claims::Refused;
 use self::keeping::Rekey;
 use self::search::Search;
+pub use self::trouble::Trouble;
+use super::backoff::Backoff;
 use super::clock::Reading;
 use super::exchange::{Action, Adopted, Random, Received, SECOND, SessionId, random_u64};
 use super::messages::{Control, Reason, Tunnel};
@@ -45,6 +49,10 @@ use crate::model::{BootNs, ClockOffset, MiddleboxChoice};
 
 /// Longest wait between two tries, in ns.
 const MAX_BACKOFF: u64 = 30 * SECOND;
+
+/// Waits between tries: the clients of a restarted server must not all come at once.
+const BACKOFF: Backoff =
+    Backoff { first: Duration::from_secs(1), longest: Duration::from_nanos(MAX_BACKOFF) };
 
 /// The settings of a client.
 pub struct Settings {
@@ -151,25 +159,6 @@ pub struct Client {
     actions: VecDeque<Action>,
     ids: u64,
     trouble: Option<Trouble>,
-}
-
-/// Reasons why there is no session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trouble {
-    /// The rendezvous network cannot be reached.
-    NetworkUnreachable,
-    /// The server has published nothing for this client.
-    NothingPublished,
-    /// Nobody answers at the introduction.
-    NoAnswer,
-    /// The server has ended the session.
-    TornDown(Reason),
-    /// Keys were agreed on, but nothing came through the session.
-    NotOpened,
-    /// The settings do not allow the tunnel addresses that the server has or assigns.
-    AddressesRefused,
-    /// The tunnel addresses that the server has or assigns lie in networks of this host.
-    AddressesTaken,
 }
 
 impl Client {
@@ -461,11 +450,16 @@ impl Client {
     /// Notes a failure; waits longer before each further try.
     fn fail(&mut self, trouble: Trouble, now: Reading) {
         self.trouble = Some(trouble);
-        let wait = (SECOND << self.failures.min(5)).min(MAX_BACKOFF);
-        self.failures += 1;
-        // Up to half as much again, so that the clients of a restarted server do not all come at once.
-        let jitter = random_u64(&mut self.random) % (wait / 2);
-        self.next_try = now.boot + wait + jitter;
+        self.failures = self.failures.saturating_add(1);
+        let wait = BACKOFF.wait(self.failures, random_u64(&mut self.random));
+        self.next_try = now.boot + wait.as_nanos() as u64;
+    }
+
+    /// There is reason to believe that what failed may succeed now: tries at once.
+    pub fn hurry(&mut self, now: Reading) {
+        self.failures = 0;
+        self.next_try = now.boot;
+        self.poll(now);
     }
 
     fn handle_teardown(&mut self, id: SessionId, reason: Reason, now: Reading) {
