@@ -16,6 +16,7 @@ use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use crate::clocks::in_time_namespace;
+use crate::names::Resolver;
 use crate::netns::Netns;
 use crate::process::Running;
 use crate::topology::{Delivery, Host};
@@ -285,6 +286,21 @@ impl Controller {
     /// When the program cannot be started.
     pub fn spawn(netns: &Netns, interface: &str, config: &Path, args: &[&OsStr]) -> Result<Self> {
         Self::spawn_with(netns, interface, config, args, |_| ())
+    }
+
+    /// The same, with a controller that asks this name server, if any.
+    ///
+    /// # Errors
+    /// When the program cannot be started.
+    pub fn spawn_asking(
+        netns: &Netns,
+        resolver: Option<&Resolver>,
+        interface: &str,
+        config: &Path,
+        args: &[&OsStr],
+    ) -> Result<Self> {
+        let lead = |command: &mut Command| resolver.into_iter().for_each(|resolver| resolver.lead(command));
+        Self::spawn_with(netns, interface, config, args, lead)
     }
 
     /// The same, with `prepare` for the command.

@@ -18,6 +18,7 @@ pub mod firewall;
 pub mod home;
 pub mod inject;
 pub mod link;
+pub mod names;
 pub mod netns;
 pub mod packet;
 mod packet_socket;

@@ -33,6 +33,7 @@ pub(super) const CHECKS: &[Check] = &[
     prefixes_are_unused,
     tasks_go_on,
     tunnel_is_left_alone,
+    clients_are_well,
     paths_are_wide_enough,
     tunnel_offloads_are_right,
     datagrams_are_not_merged,
@@ -181,6 +182,12 @@ fn tunnel_is_left_alone(status: &Status, _: &Look, found: &mut Vec<Warning>) {
                 repairs.last.as_deref().unwrap_or("unknown")
             ),
         );
+    }
+}
+
+fn clients_are_well(status: &Status, _: &Look, found: &mut Vec<Warning>) {
+    for remark in status.handshakes.iter().flat_map(|handshakes| &handshakes.remarks) {
+        found.push(Warning { code: remark.code.clone(), text: remark.text.clone() });
     }
 }
 

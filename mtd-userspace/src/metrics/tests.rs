@@ -53,6 +53,8 @@ pub(crate) fn full() -> Status {
             median_fetch_ms: None,
         }),
         handshakes: Some(Handshakes {
+            version: 2,
+            remarks: Vec::new(),
             received: 6,
             answered: 5,
             refused: [("too_many".to_owned(), 1)].into(),

@@ -118,7 +118,7 @@ impl Registrar {
         let mut document = entry.document();
         document.addresses = addresses.iter().collect();
         let client = RegisteredClient { public_key: key, name: entry.name, addresses, period: None };
-        Ok((document, Consequences { register: vec![client], remove: Vec::new() }))
+        Ok((document, Consequences { register: vec![client], ..Consequences::default() }))
     }
 
     /// Removes a client.
@@ -129,7 +129,7 @@ impl Registrar {
         self.leases.release(&entry.public_key, now);
         self.save();
         let remove = vec![entry.public_key];
-        Ok((entry.document(), Consequences { register: Vec::new(), remove }))
+        Ok((entry.document(), Consequences { remove, ..Consequences::default() }))
     }
 
     /// Reads the registry again: the folder, and the clients of the configuration, which may have changed.
@@ -155,7 +155,7 @@ impl Registrar {
         let register = entries.iter().filter_map(|entry| self.lease(entry)).collect();
         self.save();
         let remove = change.removed.iter().map(|entry| entry.public_key).collect();
-        Ok((change, Consequences { register, remove }))
+        Ok((change, Consequences { register, remove, ..Consequences::default() }))
     }
 
     /// Makes the leases fit the registry; returns the clients whose addresses are void.

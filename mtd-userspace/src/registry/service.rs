@@ -15,10 +15,11 @@ use super::registrar::Registrar;
 use super::{Change, Entry, check_name, not_a_server, parse_key};
 use crate::config::Config;
 use crate::events::{Bus, Event, Registration, RegistrationChange};
-use crate::http::{Refusal, answer, read};
+use crate::http::{Reason, Refusal, answer, read};
 use crate::keys::PublicKey;
 use crate::prometheus::{Kind, Text};
 use crate::proto::clock::Reading;
+use crate::proto::messages::{self as words, MAX_TEXT};
 use crate::sessions::{Clock, Consequences, RegisteredClient, Sessions};
 use crate::status::{self, Registered, SessionState, Status};
 use crate::subsystem::{Context, Subsystem, lock};
@@ -34,6 +35,15 @@ pub struct NewPeer {
     pub name: String,
     /// Its public key, base64.
     pub public_key: String,
+}
+
+/// The body of `DELETE /v1/peers/NAME`, which may be missing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Farewell {
+    /// What the client is told, in at most [`MAX_TEXT`] bytes: its `mtd status` shows it.
+    #[serde(default)]
+    pub tell: Option<String>,
 }
 
 /// A receiver of changes: the sessions.
@@ -182,8 +192,12 @@ async fn add(State(handler): State<Handler>, body: Body) -> Response {
     })
 }
 
-async fn remove(State(handler): State<Handler>, Path(name): Path<String>) -> Response {
-    answer(check_name(&name).map_err(Refusal::from).and_then(|()| handler.remove(&name)))
+async fn remove(State(handler): State<Handler>, Path(name): Path<String>, body: Body) -> Response {
+    let told = farewell(body).await;
+    answer(told.and_then(|told| {
+        check_name(&name)?;
+        handler.remove(&name, told)
+    }))
 }
 
 impl Handler {
@@ -196,10 +210,11 @@ impl Handler {
         Ok(client)
     }
 
-    fn remove(&self, name: &str) -> Result<status::Client, Refusal> {
+    fn remove(&self, name: &str, tell: words::Text) -> Result<status::Client, Refusal> {
         let mut registrar = self.registrations.registrar()?;
         let (client, consequences) = registrar.remove(name)?;
         let keys = consequences.remove.clone();
+        let consequences = Consequences { tell, ..consequences };
         self.sessions.apply(consequences);
         drop(registrar);
         for key in keys {
@@ -207,6 +222,20 @@ impl Handler {
         }
         Ok(client)
     }
+}
+
+/// What a client is told, in a request's body.
+async fn farewell(body: Body) -> Result<words::Text, Refusal> {
+    if hyper::body::Body::is_end_stream(&body) {
+        return Ok(words::Text::NONE);
+    }
+    let Farewell { tell } = read(body, "farewell").await?;
+    let tell = tell.unwrap_or_default();
+    if tell.len() > MAX_TEXT {
+        let message = format!("a client is told {MAX_TEXT} bytes at most, and this has {}", tell.len());
+        return Err(Refusal::new(Reason::Invalid, message));
+    }
+    Ok(words::Text::new(&tell))
 }
 
 /// The client in a request's body, with a valid name and a usable key.

@@ -228,6 +228,11 @@ impl Work {
                 self.reached = Some(false);
                 Fetched::Unreachable
             }
+            Err(FetchError::Unusable(error)) => {
+                debug!("fetching: {error}");
+                self.reached = Some(true);
+                Fetched::Unreadable(error)
+            }
             Err(error) => {
                 debug!("fetching: {error}");
                 self.reached = Some(true);

@@ -11,6 +11,7 @@ mod build;
 mod clock;
 mod configured;
 mod effect;
+mod hints;
 mod installed;
 mod maps;
 mod numbers;

@@ -87,7 +87,7 @@ impl<M: Maps> Sessions<M> {
             self.observer.name(client.public_key, client.name);
         }
         for client in &consequences.remove {
-            server.remove(client, now);
+            server.remove_with(client, consequences.tell, now);
         }
         self.act(now);
         for client in consequences.remove {

@@ -92,6 +92,10 @@ warning_codes! {
     MtuTooSmall = "mtu_too_small",
     /// A task of the controller has ended that should go on.
     TaskFailed = "task_failed",
+    /// Two hosts use the key of one client.
+    KeyInUse = "key_in_use",
+    /// A client speaks another version of the handshake.
+    ClientVersion = "client_version",
     /// Another program keeps changing the tunnel device.
     TunnelContested = "tunnel_contested",
     /// The path to a peer carries less than mtd needs.

@@ -30,7 +30,7 @@ pub use neighbours::Neighbours;
 pub use peers::{Endpoint, Middlebox, PathSource, Peer, PeerState};
 pub use registered::{Client, Registered, Reload, Setting};
 pub use rendezvous::{Network, Rendezvous, RendezvousRole};
-pub use sessions::{Handshakes, Session, SessionRole, SessionState, Tunnel};
+pub use sessions::{Handshakes, Remark, Session, SessionRole, SessionState, Tunnel};
 pub use tasks::{Events, Repairs, Task};
 
 /// Version of the documents in this module. Fields may be added to a version, never changed or removed.

@@ -3,9 +3,11 @@
 
 mod addresses;
 mod boot;
+mod ends;
 mod firewall;
 mod links;
 mod manager;
 mod nat;
 mod path_mtu;
 mod stack;
+mod twins;

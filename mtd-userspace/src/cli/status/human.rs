@@ -210,7 +210,7 @@ fn clients_section(status: &Status, style: Style) -> Option<Section> {
     let open =
         |session: &&Session| session.role == SessionRole::Server && session.state == SessionState::Open;
     section.row("sessions open", status.sessions.iter().filter(open).count());
-    if let Some(Handshakes { received, answered, refused, half_open }) = &status.handshakes {
+    if let Some(Handshakes { received, answered, refused, half_open, .. }) = &status.handshakes {
         section.row("handshakes", format!("{received} received, {answered} answered, {half_open} half open"));
         if !refused.is_empty() {
             section.row("refused", reasons(refused));
@@ -255,6 +255,9 @@ fn session_section(session: &Session, style: Style) -> Section {
     }
     if let Some(prefix) = session.prefix {
         section.row("prefix", prefix);
+    }
+    if let Some(capabilities) = &session.capabilities {
+        section.row("other end can", capabilities.join(", "));
     }
     if let Some(age) = session.rekeyed_seconds {
         section.row("keys", format!("{} old", output::span(age)));

@@ -49,6 +49,7 @@ pub(crate) fn office() -> Peer {
 
 pub(crate) fn session() -> Session {
     Session {
+        capabilities: None,
         name: "laptop".to_owned(),
         public_key: "vZ3S8pPLIoDKZPWkgW1i4pwP/JQZnQxsK1U0Ff9dgzY=".to_owned(),
         role: SessionRole::Server,
@@ -215,6 +216,8 @@ fn what_is_wrong_with_a_peer_comes_first() {
 #[test]
 fn a_server_shows_rendezvous_clients_and_sessions() {
     let handshakes = Handshakes {
+        version: 2,
+        remarks: Vec::new(),
         received: 12,
         answered: 10,
         refused: BTreeMap::from([("unknown_client".to_owned(), 2)]),

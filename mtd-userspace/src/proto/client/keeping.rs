@@ -8,7 +8,7 @@ use crate::proto::clock::Reading;
 use crate::proto::exchange::{
     Action, Binding, MILLISECOND, NO_COMMUNITY, SECOND, SessionId, fresh_end, random_bytes,
 };
-use crate::proto::messages::{Control, Request, Response};
+use crate::proto::messages::Control;
 use crate::proto::noise::{Ephemeral, Initiator};
 
 /// How often a session that is not open yet, or silent, is asked for a sign of life, in ns.
@@ -143,8 +143,7 @@ impl Client {
         let (parent, binding) = (current.id, Binding::Session(current.session.binding()));
         let prologue = binding.prologue(&self.settings.server);
         let end = fresh_end(network, &mut self.random);
-        let tunnel = self.tunnel.map_or([0; 16], |(own, _)| own.to_map()[0]);
-        let payload = Request { end, tunnel, period_ms: self.settings.period_ms }.encode();
+        let payload = self.request(end).encode();
         let ephemeral = Ephemeral(random_bytes(&mut self.random));
         let Settings { identity, server, .. } = &self.settings;
         if let Ok((initiator, request)) = Initiator::start(identity, server, &prologue, ephemeral, &payload) {
@@ -162,8 +161,8 @@ impl Client {
         let binding = Binding::Session(parent.session.binding());
         let psk = binding.psk(&NO_COMMUNITY, &self.shared, &self.settings.server, &self.public);
         let Ok((payload, secrets)) = rekey.initiator.finish(body, &psk) else { return };
-        let Some(response) = Response::decode(&payload) else { return };
         let (end, sent) = (rekey.end, rekey.started);
+        let Some(response) = self.terms(&payload, now) else { return };
         self.begin(&response, &secrets, end, sent, now);
     }
 

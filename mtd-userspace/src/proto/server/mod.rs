@@ -8,23 +8,32 @@
 //! from somebody who knows the window's key. No cost here grows with the number of registered clients.
 
 mod answering;
+mod denials;
 mod limits;
+mod peculiar;
 mod sessions;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod twins;
+#[cfg(test)]
+mod versions;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use mtd_common::address::Network;
+use mtd_common::address::{End, Network};
 
+use self::denials::Denials;
 use self::limits::{Bucket, Recent};
+use self::peculiar::Peculiar;
+pub use self::peculiar::Remark;
 use self::sessions::Active;
 pub use self::sessions::View;
 use super::clock::Reading;
-use super::exchange::{Action, Install, Publication, Random, SECOND, SessionId, fresh_end, random_bytes};
-use super::messages::{Control, Reason, Tunnel};
+use super::exchange::{Action, Install, Publication, Random, SECOND, SessionId, random_bytes};
+use super::messages::{Control, Reason, Text, Tunnel, VERSION};
 use super::noise::Identity;
 use super::rendezvous::{Introduction, Shared, window_start};
 use super::session::{Role, Session};
@@ -74,7 +83,7 @@ pub struct Settings {
     pub handshakes_per_client: u32,
 }
 
-/// Why a handshake request was refused. None of them is answered.
+/// Why a handshake request was refused. None of them is answered, but for two that only the client's own key can cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Refusal {
     /// Too many requests of all clients together.
@@ -93,6 +102,12 @@ pub enum Refusal {
     WrongSource,
     /// There is no room for another session.
     Full,
+    /// Authentic, of a registered client that speaks another version.
+    OtherVersion,
+    /// It has an option that this version does not know, and that must be known. The client is told.
+    UnknownOption,
+    /// Another controller with the same key has the session. This one is told.
+    InUse,
 }
 
 impl Refusal {
@@ -107,6 +122,9 @@ impl Refusal {
             Self::Replayed => "replayed",
             Self::WrongSource => "wrong_source",
             Self::Full => "full",
+            Self::OtherVersion => "other_version",
+            Self::UnknownOption => "unknown_option",
+            Self::InUse => "in_use",
         }
     }
 }
@@ -175,6 +193,10 @@ pub struct Server {
     /// Boxed: a table of many has room for twice as many at times.
     sessions: HashMap<SessionId, Box<Active>>,
     recent: Recent,
+    /// Answers that gave no session.
+    denials: Denials,
+    /// The clients with which something is out of the ordinary.
+    peculiar: HashMap<PublicKey, Box<Peculiar>>,
     total: Bucket,
     /// Boot time at which the introductions are replaced, since a removed client knows them.
     renew_at: Option<BootNs>,
@@ -200,6 +222,8 @@ impl Server {
             clients: HashMap::new(),
             sessions: HashMap::new(),
             recent: Recent::new(3 * settings.introduction_slot),
+            denials: Denials::default(),
+            peculiar: HashMap::new(),
             renew_at: None,
             blocked_until: None,
             woken: BootNs::NEVER,
@@ -253,7 +277,7 @@ impl Server {
                 registered.tunnel = tunnel;
                 // Its old addresses may belong to another client by now.
                 for id in registered.sessions.clone() {
-                    self.end(id, Some(Reason::Renumbered));
+                    self.end_with(id, Reason::Renumbered, Text::new(&described(tunnel)));
                 }
             }
             return true;
@@ -273,13 +297,20 @@ impl Server {
         true
     }
 
-    /// Ends a client's registration, and its session at once. The introductions that it knows are replaced soon.
-    pub fn remove(&mut self, client: &PublicKey, now: Reading) {
+    #[cfg(test)]
+    pub(super) fn remove(&mut self, client: &PublicKey, now: Reading) {
+        self.remove_with(client, Text::NONE, now);
+    }
+
+    /// Ends a client's registration, and its session at once, with these words. The introductions that it knows are replaced
+    /// soon.
+    pub fn remove_with(&mut self, client: &PublicKey, text: Text, now: Reading) {
         let Some(registered) = self.clients.remove(client) else { return };
         self.identity.forget(client);
+        self.peculiar.remove(client);
         self.renew_at.get_or_insert(now.boot + RENEWAL_PAUSE);
         for id in registered.sessions {
-            self.end(id, Some(Reason::Removed));
+            self.end_with(id, Reason::Removed, text);
         }
     }
 
@@ -301,6 +332,8 @@ impl Server {
         self.rotate(now);
         self.expire(now);
         self.recent.forget(now.boot);
+        self.denials.forget(now.boot, 3 * self.settings.introduction_slot);
+        self.forget_peculiar(now);
     }
 
     /// Ends everything, and tells the clients.
@@ -369,8 +402,8 @@ impl Server {
 
     fn open(&mut self, window: u64, within: u64, now: Reading) {
         let Settings { network, period, introduction_slot, .. } = self.settings;
-        let server = fresh_end(network, &mut self.random);
         let key = SecretKey::from_bytes(random_bytes(&mut self.random));
+        let server = End { network, seed: Introduction::seed_for(&(VERSION..=VERSION), &key) };
         let session = Arc::new(Session::introduction(server, key.as_bytes(), window, introduction_slot));
         let introduction = Introduction {
             network,
@@ -414,14 +447,28 @@ impl Server {
 
     /// Ends a session, with or without a message to the client.
     fn end(&mut self, id: SessionId, reason: Option<Reason>) {
+        if let Some(reason) = reason {
+            return self.end_with(id, reason, Text::NONE);
+        }
         let Some(active) = self.sessions.remove(&id) else { return };
         if let Some(registered) = self.clients.get_mut(&active.client) {
             registered.sessions.retain(|other| *other != id);
         }
-        if let Some(reason) = reason {
-            let message = Control::Teardown(reason).encode();
-            self.actions.push_back(Action::Control { id, about: id, message });
-        }
         self.actions.push_back(Action::Remove(id));
     }
+
+    /// Ends a session, and tells the client why.
+    fn end_with(&mut self, id: SessionId, reason: Reason, text: Text) {
+        if self.sessions.contains_key(&id) {
+            let message = Control::Term { reason, text }.encode();
+            self.actions.push_back(Action::Control { id, about: id, message });
+            self.end(id, None);
+        }
+    }
+}
+
+/// Tunnel addresses in words.
+fn described(tunnel: Tunnel) -> String {
+    let addresses: Vec<_> = tunnel.iter().map(|address| address.to_string()).collect();
+    format!("the tunnel addresses are {} now", addresses.join(" and "))
 }

@@ -161,7 +161,7 @@ fn a_copy_that_comes_first_is_of_no_use() {
         let to_thief = world.heard.iter().filter(|packet| packet[24..32] == network(66).prefix[..8]).count();
         assert_eq!(to_thief, 1, "one answer for one copy");
         assert!(
-            world.heard.iter().all(|packet| packet[24..32] != network(66).prefix[..8] || packet.len() == 256)
+            world.heard.iter().all(|packet| packet[24..32] != network(66).prefix[..8] || packet.len() == 880)
         );
         let views: Vec<_> = world.server().sessions().map(|view| (view.id, view.translated)).collect();
         assert_eq!(views, [(id.unwrap().0, translated)], "one session, as strict as can be");
