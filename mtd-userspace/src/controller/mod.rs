@@ -78,7 +78,8 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
     let mut watchdog = Watchdog::new();
     hooks::run(&config, When::PreUp).await?;
-    let started = device::patiently(start(&config, &options, clock, (&mut signals, &mut watchdog))).await?;
+    let started =
+        device::patiently(Box::pin(start(&config, &options, clock, (&mut signals, &mut watchdog)))).await?;
     let Some((host, running)) = started else {
         service::stopping();
         hooks::run_all(&config, When::PostDown).await;
@@ -104,11 +105,11 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
     let stopped = sessions::stop(running.sessions()).await;
     running.finish().await;
     if let Ok(End::Unconfirmed) = served {
-        stopped.and(device::patiently(host.open()).await)?;
+        stopped.and(device::patiently(Box::pin(host.open())).await)?;
         hooks::run_all(&config, When::PostDown).await;
         return Err(Unconfirmed { interface }.into());
     }
-    let down = device::patiently(host.down()).await;
+    let down = device::patiently(Box::pin(host.down())).await;
     hooks::run_all(&config, When::PostDown).await;
     if let Ok(End::Replaced) = served {
         stopped.and(down)?;

@@ -147,7 +147,7 @@ async fn wait<T>(reply: impl Future<Output = T>, limit: Duration, step: Duration
     let mut reply = pin!(reply);
     let mut waited = Duration::ZERO;
     while waited < limit {
-        let round = step.min(limit - waited);
+        let round = step.min(limit.saturating_sub(waited));
         if let Ok(reply) = tokio::time::timeout(round, &mut reply).await {
             return Some(reply);
         }

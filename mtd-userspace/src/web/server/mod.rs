@@ -77,7 +77,7 @@ impl View {
         };
         let (socket, address) = listen().map_err(|error| {
             let way = clause(Doing::Listen("listen in [web]"), &error);
-            anyhow::Error::new(error).context(format!("cannot serve the web view at {address}{way}"))
+            anyhow::anyhow!("cannot serve the web view at {address}: {error}{way}")
         })?;
         let link = Link::establish(link, address)?;
         tracing::info!("web view at http://{address}/; mtd web prints the link");
