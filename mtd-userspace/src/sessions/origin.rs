@@ -161,6 +161,7 @@ impl NewSession {
             networks,
             state: None,
             translated,
+            resting: false,
         }
     }
 }
