@@ -23,6 +23,9 @@ const BEFORE: u32 = 2;
 /// Longest file that is read, in bytes: enough for 100,000 sessions.
 const MAX_BYTES: u64 = 256 << 20;
 
+/// By how many bytes a session's part of the file grows at most when it ends: its window.
+const GROWTH: u64 = WINDOW_WORDS as u64 * 21 + 128;
+
 /// The sessions of one instance, by fingerprint.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -143,6 +146,19 @@ pub struct StateError {
     cause: io::Error,
 }
 
+impl StateError {
+    /// As a full disk causes it.
+    #[cfg(test)]
+    pub fn of_a_full_disk() -> Self {
+        Self { doing: "write", path: PathBuf::new(), cause: io::Error::from_raw_os_error(libc::ENOSPC) }
+    }
+
+    /// Whether the disk does not take it now, although everything is right that an operator has configured.
+    pub fn is_of_the_disk(&self) -> bool {
+        matches!(self.cause.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT | libc::EROFS | libc::EIO))
+    }
+}
+
 impl State {
     /// Reads the file. A missing file counts as empty; one that cannot be parsed is `Err` inside `Ok`: every session then
     /// counts as [`Past::Lost`].
@@ -213,7 +229,9 @@ impl State {
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder).map_err(failed)?;
         }
-        files::replace(path, &text, 0o600).map_err(failed)
+        // So that the last word at a clean stop, which is longer, can be written on a full disk too.
+        let growth = self.sessions.values().filter(|entry| entry.stopped.is_none()).count() as u64 * GROWTH;
+        files::replace_in_room(path, &text, growth, 0o600).map_err(failed)
     }
 }
 

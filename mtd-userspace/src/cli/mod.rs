@@ -170,12 +170,12 @@ fn require_threads(count: usize) -> io::Result<()> {
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     require_threads(WORKERS + 1).map_err(|error| {
         let way = clause(Doing::Start, &error);
-        anyhow::Error::new(error).context(format!("cannot start threads{way}"))
+        anyhow::anyhow!("cannot start threads: {error}{way}")
     })?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build();
     runtime.map_err(|error| {
         let way = clause(Doing::Start, &error);
-        anyhow::Error::new(error).context(format!("cannot start{way}"))
+        anyhow::anyhow!("cannot start: {error}{way}")
     })
 }
 

@@ -39,7 +39,7 @@ fn links(run_dir: &Path, wanted: Option<&str>) -> anyhow::Result<String> {
         let path = run_dir.join(name);
         let link = fs::read_to_string(&path).map_err(|error| {
             let way = clause(Doing::File(""), &error);
-            anyhow::Error::new(error).context(format!("cannot read {}{way}", path.display()))
+            anyhow::anyhow!("cannot read {}: {error}{way}", path.display())
         })?;
         links += &link;
     }

@@ -51,14 +51,14 @@ pub enum ControlError {
     },
 
     /// The operating system refused something.
-    #[error("{action} {}{}", path.display(), clause(Doing::File(""), source))]
+    #[error("{action} {}: {cause}{}", path.display(), clause(Doing::File(""), cause))]
     Io {
         /// The attempted operation.
         action: &'static str,
         /// The path that it was about.
         path: PathBuf,
-        /// The error of the operating system.
-        source: io::Error,
+        /// The error of the operating system. Not marked as a source, since the text contains it already.
+        cause: io::Error,
     },
 
     /// The network namespace cannot be determined.
@@ -115,10 +115,10 @@ fn no_permission() -> String {
 
 impl ControlError {
     /// The error for a failed operation on a path.
-    pub(super) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
-        match source.kind() {
+    pub(super) fn io(action: &'static str, path: &Path, cause: io::Error) -> Self {
+        match cause.kind() {
             io::ErrorKind::PermissionDenied => Self::PermissionDenied { path: path.to_owned() },
-            _ => Self::Io { action, path: path.to_owned(), source },
+            _ => Self::Io { action, path: path.to_owned(), cause },
         }
     }
 

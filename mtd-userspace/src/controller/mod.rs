@@ -106,11 +106,11 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
     let stopped = sessions::stop(running.sessions()).await;
     running.finish().await;
     if let Ok(End::Unconfirmed) = served {
-        stopped.and(device::patiently(host.open()).await)?;
+        stopped.and(device::patiently(Box::pin(host.open())).await)?;
         hooks::run_all(&config, When::PostDown).await;
         return Err(Unconfirmed { interface }.into());
     }
-    let down = device::patiently(host.down()).await;
+    let down = device::patiently(Box::pin(host.down())).await;
     hooks::run_all(&config, When::PostDown).await;
     if let Ok(End::Replaced) = served {
         stopped.and(down)?;

@@ -20,73 +20,73 @@ pub enum Error {
     #[error("not permitted to load BPF programs{}", way(Some(libc::EPERM)))]
     NotPermitted,
     /// The object or one of its maps was refused.
-    #[error("cannot load the BPF object: {0}{remedy}", remedy = way(errno(&**.0)))]
-    Object(#[source] Box<EbpfError>),
+    #[error("cannot load the BPF object: {}{}", said(&**.0), way(errno(&**.0)))]
+    Object(Box<EbpfError>),
     /// A program was refused.
-    #[error("the kernel refused the program {program}: {}", refusal(source))]
+    #[error("the kernel refused the program {program}: {}", refusal(cause))]
     Program {
         /// Name of the program.
         program: &'static str,
         /// The error of the kernel.
-        source: Box<ProgramError>,
+        cause: Box<ProgramError>,
     },
     /// No thread could be started to load a program.
     #[error("cannot start a thread to load a program: {0}{remedy}", remedy = clause(Doing::Start, .0))]
-    Thread(#[source] io::Error),
+    Thread(io::Error),
     /// A program could not be attached.
-    #[error("cannot attach {program} to {interface}: {source}{remedy}")]
+    #[error("cannot attach {program} to {interface}: {}{remedy}", said(&**cause))]
     Attach {
         /// Name of the program.
         program: &'static str,
         /// Name of the interface.
         interface: String,
         /// The error of the kernel.
-        source: Box<ProgramError>,
+        cause: Box<ProgramError>,
         /// The remedy, with its own punctuation in front; may be empty.
         remedy: String,
     },
     /// A link could not be kept.
-    #[error("cannot keep the link of {program}: {source}")]
+    #[error("cannot keep the link of {program}: {}", said(&**cause))]
     Link {
         /// Name of the program.
         program: &'static str,
         /// The error of the kernel.
-        source: Box<LinkError>,
+        cause: Box<LinkError>,
     },
     /// A pin could not be made.
-    #[error("cannot pin {}: {source}{}", path.display(), file_way(errno(&**source)))]
+    #[error("cannot pin {}: {}{}", path.display(), said(&**cause), file_way(errno(&**cause)))]
     Pin {
         /// Path of the pin.
         path: PathBuf,
         /// The error of the kernel.
-        source: Box<PinError>,
+        cause: Box<PinError>,
     },
     /// A folder or pin could not be made, read or removed.
-    #[error("{}: {source}{}", path.display(), clause(Doing::File(""), source))]
+    #[error("{}: {cause}{}", path.display(), clause(Doing::File(""), cause))]
     File {
         /// Its path.
         path: PathBuf,
         /// The error of the kernel.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The object has no map or program of this name: object and controller do not belong together.
     #[error("the BPF object has no {0}; build it again with `cargo xtask build`")]
     Missing(&'static str),
     /// An operation on a map failed.
-    #[error("map {map}: {source}")]
+    #[error("map {map}: {}", said(&**cause))]
     Map {
         /// Name of the map.
         map: &'static str,
         /// The error of the kernel.
-        source: Box<MapError>,
+        cause: Box<MapError>,
     },
     /// A map could not be mapped into this process's memory.
-    #[error("cannot map {map} into memory: {source}{}", clause(Doing::Bpf, source))]
+    #[error("cannot map {map} into memory: {cause}{}", clause(Doing::Bpf, cause))]
     Shared {
         /// Name of the map.
         map: &'static str,
         /// The error of the kernel.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The maps of programs to be attached must be pinned, or they would end with this process.
     #[error("the maps are not pinned; load them with a folder of pins")]
@@ -103,11 +103,11 @@ pub enum Error {
     )]
     Random(getrandom::Error),
     /// A CPU cannot be given a queue for packets.
-    #[error("cannot hand packets to other CPUs: {0}{remedy}; mtd works without that, too: steering = \"off\"", remedy = way(errno(&**.0)))]
-    Steering(#[source] Box<XdpMapError>),
+    #[error("cannot hand packets to other CPUs: {}{}; mtd works without that, too: steering = \"off\"", said(&**.0), way(errno(&**.0)))]
+    Steering(Box<XdpMapError>),
     /// The thread that makes key stream cannot be started.
     #[error("cannot make key stream ahead: {0}{remedy}; mtd works without that, too: keystream = \"off\"", remedy = clause(Doing::Start, .0))]
-    KeyStream(#[source] io::Error),
+    KeyStream(io::Error),
     /// No room for another address.
     #[error("the address table is full ({0} entries); raise max_sessions in the configuration")]
     Full(usize),
@@ -121,12 +121,12 @@ pub enum Error {
 
 impl Error {
     pub(super) fn map(map: &'static str) -> impl FnOnce(MapError) -> Self {
-        move |source| Self::Map { map, source: Box::new(source) }
+        move |cause| Self::Map { map, cause: Box::new(cause) }
     }
 
     pub(super) fn file(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
-        move |source| Self::File { path, source }
+        move |cause| Self::File { path, cause }
     }
 }
 
@@ -140,6 +140,19 @@ pub(super) fn errno(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
         next = error.source();
     }
     None
+}
+
+/// What an error and its causes say. None of them is marked as a source above, since the texts contain this already.
+fn said(error: &(dyn std::error::Error + 'static)) -> String {
+    let (mut text, mut next) = (error.to_string(), error.source());
+    while let Some(cause) = next {
+        let more = cause.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        next = cause.source();
+    }
+    text
 }
 
 /// The oldest kernel whose programs and maps are those that mtd uses.
@@ -164,7 +177,7 @@ fn file_way(errno: Option<i32>) -> String {
 /// Why the kernel refused a program: what its verifier says if it has found fault with it, otherwise the error itself.
 fn refusal(error: &ProgramError) -> String {
     let ProgramError::LoadError { io_error, verifier_log } = error else {
-        return format!("{error}{}", way(errno(error)));
+        return format!("{}{}", said(error), way(errno(error)));
     };
     match verdict(&verifier_log.to_string()) {
         Some(verdict) => {

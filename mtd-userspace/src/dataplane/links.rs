@@ -214,9 +214,9 @@ fn keep<L>(link: L, pin: &Path, program: &'static str) -> Result<(), Error>
 where
     FdLink: TryFrom<L, Error = aya::programs::links::LinkError>,
 {
-    let link = FdLink::try_from(link).map_err(|source| Error::Link { program, source: Box::new(source) })?;
+    let link = FdLink::try_from(link).map_err(|cause| Error::Link { program, cause: Box::new(cause) })?;
     // The pin keeps the link; the descriptor can be closed.
-    link.pin(pin).map(release).map_err(|source| Error::Pin { path: pin.to_owned(), source: Box::new(source) })
+    link.pin(pin).map(release).map_err(|cause| Error::Pin { path: pin.to_owned(), cause: Box::new(cause) })
 }
 
 /// `native`: the driver alone was asked.
@@ -235,6 +235,6 @@ fn attach_error(program: &'static str, interface: &str, native: bool) -> impl Fn
             Some(libc::ENOMEM) | None => String::new(),
             Some(number) => clause(Doing::Network, &io::Error::from_raw_os_error(number)),
         };
-        Error::Attach { program, interface: interface.to_owned(), source: Box::new(source), remedy }
+        Error::Attach { program, interface: interface.to_owned(), cause: Box::new(source), remedy }
     }
 }

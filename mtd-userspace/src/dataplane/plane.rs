@@ -397,6 +397,6 @@ pub(super) fn program_error(program: &'static str) -> impl FnOnce(ProgramError) 
         ProgramError::LoadError { ref io_error, .. } if io_error.raw_os_error() == Some(libc::EPERM) => {
             Error::NotPermitted
         }
-        source => Error::Program { program, source: Box::new(source) },
+        cause => Error::Program { program, cause: Box::new(cause) },
     }
 }

@@ -60,11 +60,11 @@ impl Note {
         })();
         written.map_err(|error| {
             let way = clause(STATE, &error);
-            anyhow::Error::new(error).context(format!(
-                "cannot note in {} that this enforcement is to be confirmed: without that, a restart would lock out whom it \
-                 locks out for good{way}",
+            anyhow::anyhow!(
+                "cannot note in {} that this enforcement is to be confirmed, without which a restart would lock out whom it \
+                 locks out for good: {error}{way}",
                 self.file.display()
-            ))
+            )
         })
     }
 
@@ -90,9 +90,10 @@ impl Note {
             let file = self.file.display();
             files::remove(&self.file).map_err(|error| {
                 let way = clause(STATE, &error);
-                anyhow::Error::new(error).context(format!(
-                    "cannot remove {file}, so the next start enforces nothing until somebody confirms once more{way}"
-                ))
+                anyhow::anyhow!(
+                    "the next start enforces nothing until somebody confirms once more, since {file} cannot be removed: \
+                     {error}{way}"
+                )
             })?;
         }
         Ok(())

@@ -153,9 +153,9 @@ fn refused(doing: Doing, errno: i32, process: &Process) -> Option<String> {
 
 /// It has the capabilities, so something else refuses.
 fn beyond_capabilities(doing: Doing, errno: i32, process: &Process) -> Option<String> {
-    let of_the_host = matches!(doing, Doing::Bpf | Doing::Mount);
+    let of_the_host = !matches!(doing, Doing::File(_) | Doing::Listen(_) | Doing::Start);
     Some(if of_the_host && process.has_own_users {
-        "root of an unprivileged container or user namespace may not do that: run it on the host, or in a privileged \
+        "root of an unprivileged container or user namespace may not do that here: run it on the host, or in a privileged \
          container"
             .to_owned()
     } else if doing == Doing::Bpf && process.bpf_is_filtered {

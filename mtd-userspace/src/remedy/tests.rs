@@ -33,7 +33,7 @@ fn causes() -> Vec<(Doing, i32, Process, Vec<&'static str>)> {
         (Doing::Bpf, libc::ENOSYS, ALL, vec!["CONFIG_BPF_SYSCALL"]),
         (Doing::Bpf, libc::EINVAL, ALL, vec![]),
         (Doing::Network, libc::EPERM, NOBODY, vec!["sudo", "CAP_NET_ADMIN"]),
-        (Doing::Network, libc::EPERM, container, vec!["security module"]),
+        (Doing::Network, libc::EPERM, container, vec!["unprivileged container"]),
         (Doing::Network, libc::ENFILE, ALL, vec!["fs.file-max"]),
         (Doing::Network, libc::ENODEV, ALL, vec![]),
         (

@@ -37,7 +37,7 @@ pub(crate) fn build(
 ) -> anyhow::Result<Machines> {
     let wire = Sockets::open(&config.interface, ground.tunnel).map_err(|error| {
         let way = clause(Doing::RawSocket, &error);
-        anyhow::Error::new(error).context(format!("cannot open the sockets of control messages{way}"))
+        anyhow::anyhow!("cannot open the sockets of control messages: {error}{way}")
     })?;
     let prefixes = first_prefixes(config, ground.underlay);
     let origins = Origins {

@@ -54,6 +54,8 @@ pub struct NewSession {
     pub state: Option<Box<SessionState>>,
     /// A router translates the peer's addresses: packets come from any, and the answers go there.
     pub translated: bool,
+    /// It neither sends nor receives until it is resumed.
+    pub resting: bool,
 }
 
 impl NewSession {

@@ -58,7 +58,7 @@ use self::place::Place;
 use self::probers::Probers;
 use self::sleep::Sleep;
 pub(crate) use self::stop::stop;
-use self::store::Store;
+use self::store::{Store, Unsaved};
 pub(crate) use self::surroundings::{first_prefixes, possible_mtu};
 pub use self::table::{Destination, Exported, Table};
 use self::wire::Wire;
@@ -84,6 +84,7 @@ pub struct Sessions<M = Plane> {
     effects: mpsc::UnboundedSender<Effect>,
     /// `None`: this controller stops.
     store: Option<Store>,
+    unsaved: Unsaved,
     started: BootNs,
     /// Which prefix of the interface is used, where they are followed.
     place: Place,
@@ -171,8 +172,20 @@ impl<M: Maps> Sessions<M> {
             state.begin(fingerprint.clone(), marks.clone());
         }
         // Before the first slot is live, so that a crash from now on is recognised as one.
-        write(&state)?;
-        origins.configured.handle_reserved(&wanted, true);
+        let unsaved = match write(&state) {
+            Ok(()) => {
+                origins.configured.handle_reserved(&wanted, true);
+                None
+            }
+            Err(error) if error.is_of_the_disk() => {
+                let held = origins.configured.hold();
+                if !held.is_empty() {
+                    warn!("dark until the state file can be written: {}", held.join(", "));
+                }
+                Some(error)
+            }
+            Err(error) => return Err(error.into()),
+        };
         let mut sessions = Self {
             place: Place::at(told.prefixes.first().copied()),
             lack: None,
@@ -182,6 +195,7 @@ impl<M: Maps> Sessions<M> {
             wire,
             effects,
             store: Some(Store::spawn(state, write)?),
+            unsaved: Unsaved::new(unsaved, now.boot),
             started: now.boot,
             mode: None,
             pins,

@@ -164,6 +164,7 @@ impl NewSession {
             networks,
             state: None,
             translated,
+            resting: false,
         }
     }
 }

@@ -73,7 +73,7 @@ impl View {
     pub fn bind(address: SocketAddr, link: &Path) -> anyhow::Result<Arc<Self>> {
         let bound = Bound::new(address, Some(SEND_BUFFER)).map_err(|error| {
             let way = clause(Doing::Listen("listen in [web]"), &error);
-            anyhow::Error::new(error).context(format!("cannot serve the web view at {address}{way}"))
+            anyhow::anyhow!("cannot serve the web view at {address}: {error}{way}")
         })?;
         let address = bound.address();
         let link = Link::establish(link, address)?;
