@@ -144,6 +144,11 @@ impl<M: Maps> Sessions<M> {
             Request::Answer { id, where_heard } => {
                 self.table.answer((origin, id), where_heard).map_err(Into::into)
             }
+            // It bears the time of one that is noted.
+            Request::Publish(publication) if publication.ahead => {
+                self.effect(Effect::Publish(publication));
+                Ok(())
+            }
             Request::Publish(publication) => {
                 self.write(Note::Publishing(Box::new(publication)));
                 Ok(())

@@ -29,7 +29,7 @@ pub use health::{Paths, SessionCount, Slots, WallClock, Warning, WarningCode};
 pub use neighbours::Neighbours;
 pub use peers::{Endpoint, Middlebox, PathSource, Peer, PeerState};
 pub use registered::{Client, Registered, Reload, Setting};
-pub use rendezvous::{Network, Rendezvous, RendezvousRole};
+pub use rendezvous::{IntroductionFile, Network, Rendezvous, RendezvousRole};
 pub use sessions::{Handshakes, Session, SessionRole, SessionState, Tunnel};
 pub use tasks::{Events, Repairs, Task};
 

@@ -3,6 +3,7 @@
 
 mod addresses;
 mod boot;
+mod dht;
 mod firewall;
 mod links;
 mod manager;

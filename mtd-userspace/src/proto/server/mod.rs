@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use mtd_common::address::Network;
+use mtd_common::address::{End, Network};
 
 use self::limits::{Bucket, Recent};
 use self::sessions::Active;
@@ -52,6 +52,9 @@ pub struct Settings {
     pub introduction_slot: u64,
     /// How long an introduction outlives its window, in ns.
     pub grace: u64,
+    /// For how many windows after the present one introductions are made ahead, to be carried to clients in files. They are
+    /// opened in time as all are.
+    pub ahead: u64,
     /// Slot length of sessions, in ns.
     pub period: u64,
     /// Longest slot length that a client gets because it wishes it, in ns.
@@ -171,6 +174,8 @@ pub struct Server {
     identity: Identity,
     random: Random,
     introductions: Vec<Open>,
+    /// Introductions made ahead, by their windows: the server's end, and K.
+    prepared: BTreeMap<u64, (End, SecretKey)>,
     clients: HashMap<PublicKey, Registered>,
     /// Boxed: a table of many has room for twice as many at times.
     sessions: HashMap<SessionId, Box<Active>>,
@@ -195,6 +200,7 @@ impl Server {
             public: settings.identity.public(),
             identity: Identity::new(settings.identity.clone()),
             introductions: Vec::new(),
+            prepared: BTreeMap::new(),
             clients: HashMap::new(),
             sessions: HashMap::new(),
             recent: Recent::new(3 * settings.introduction_slot),
@@ -287,6 +293,7 @@ impl Server {
             return;
         }
         self.settings.network = network;
+        self.prepared.clear();
         for open in std::mem::take(&mut self.introductions) {
             self.actions.push_back(Action::Remove(open.id));
         }
@@ -309,6 +316,7 @@ impl Server {
         for open in std::mem::take(&mut self.introductions) {
             self.actions.push_back(Action::Remove(open.id));
         }
+        self.prepared.clear();
     }
 
     /// Opens the introductions that are due and closes those that are over (MT-22). The next window's is opened and
@@ -336,6 +344,40 @@ impl Server {
         if now.wall.seconds() >= early && !self.is_open(window + n) {
             self.open(window + n, n * SECOND / 6, now);
         }
+        self.prepare(window);
+    }
+
+    /// Makes introductions ahead of their windows.
+    fn prepare(&mut self, window: u64) {
+        let n = self.settings.window;
+        let last = window + n * self.settings.ahead;
+        self.prepared.retain(|prepared, _| (window..=last).contains(prepared));
+        for ahead in (window + n..=last).step_by(n as usize) {
+            if self.prepared.contains_key(&ahead) || self.is_open(ahead) {
+                continue;
+            }
+            let server = fresh_end(self.settings.network, &mut self.random);
+            let key = SecretKey::from_bytes(random_bytes(&mut self.random));
+            // Older than what is published later for this window, newer than what was made for it before.
+            let published_ms = self.last_published;
+            let introduction = Introduction { published_ms, ..self.introduction(server, &key) };
+            self.prepared.insert(ahead, (server, key));
+            let publication =
+                Publication { window: ahead, introduction, client: None, within: 0, ahead: true };
+            self.actions.push_back(Action::Publish(publication));
+        }
+    }
+
+    /// The introduction of an end of this server and a key, without its time of publication.
+    fn introduction(&self, server: End, key: &SecretKey) -> Introduction {
+        Introduction {
+            network: server.network,
+            seed: server.seed,
+            key: key.clone(),
+            rot: Duration::from_nanos(self.settings.period),
+            slot: Duration::from_nanos(self.settings.introduction_slot),
+            published_ms: 0,
+        }
     }
 
     /// The numbers of all sessions and introductions.
@@ -355,6 +397,7 @@ impl Server {
         for open in &mut self.introductions {
             open.closes.get_or_insert(now.boot + RENEWAL_GRACE);
         }
+        self.prepared.clear();
         for window in windows {
             self.open(window, RENEWAL, now);
         }
@@ -365,18 +408,13 @@ impl Server {
     }
 
     fn open(&mut self, window: u64, within: u64, now: Reading) {
-        let Settings { network, period, introduction_slot, .. } = self.settings;
-        let server = fresh_end(network, &mut self.random);
-        let key = SecretKey::from_bytes(random_bytes(&mut self.random));
-        let session = Arc::new(Session::introduction(server, key.as_bytes(), window, introduction_slot));
-        let introduction = Introduction {
-            network,
-            seed: server.seed,
-            key,
-            rot: Duration::from_nanos(period),
-            slot: Duration::from_nanos(introduction_slot),
-            published_ms: 0,
-        };
+        let (server, key) = self.prepared.remove(&window).unwrap_or_else(|| {
+            let server = fresh_end(self.settings.network, &mut self.random);
+            (server, SecretKey::from_bytes(random_bytes(&mut self.random)))
+        });
+        let slot = self.settings.introduction_slot;
+        let session = Arc::new(Session::introduction(server, key.as_bytes(), window, slot));
+        let introduction = self.introduction(server, &key);
         let id = self.new_id();
         self.actions.push_back(Action::Install(Box::new(Install {
             id,
@@ -401,7 +439,13 @@ impl Server {
         self.last_published = (now.wall.milliseconds()).max(self.last_published + 1);
         let introduction = Introduction { published_ms: self.last_published, ..open.introduction.clone() };
         let window = open.window;
-        self.actions.push_back(Action::Publish(Publication { window, introduction, client, within }));
+        self.actions.push_back(Action::Publish(Publication {
+            window,
+            introduction,
+            client,
+            within,
+            ahead: false,
+        }));
     }
 
     fn new_id(&mut self) -> SessionId {
