@@ -114,6 +114,7 @@ impl Document {
         if let Some(listen) = &mut self.listen {
             listen.join_paths(folder);
         }
+        self.servers.iter_mut().for_each(|server| server.join_paths(folder));
     }
 
     /// The place of `private_key_file`; 0 without one.

@@ -145,7 +145,7 @@ impl Running {
             copies: Copies::new(generation),
             upkeep: Upkeep::new(Arc::clone(&device)),
             neighbours: Neighbours::open(&config, &host.underlay).context("announcing addresses")?,
-            rendezvous: Meeting::new(&config, asked),
+            rendezvous: Meeting::new(&config, host.instance.nodes(&config.state_dir), asked),
             reload: Reloader::new(config_file, Arc::clone(&registry))?,
             metrics: metrics_server(&config, host)?,
             web: web.transpose()?,

@@ -7,8 +7,9 @@ use super::clock::doubt;
 use super::{Look, Room, program_label};
 use crate::device::{Lack, Underlay};
 use crate::model::{LinkMode, MapFill};
+use crate::proto::client::Trouble;
 use crate::proto::path_probe::LEAST;
-use crate::status::{Status, Warning, WarningCode};
+use crate::status::{Network, RendezvousRole, Session, Status, Warning, WarningCode};
 
 /// How far the loading of slots may lag behind, in seconds. Slots are loaded ten times a second.
 const LATE: f64 = 1.0;
@@ -36,6 +37,9 @@ pub(super) const CHECKS: &[Check] = &[
     underlay_mtu_is_enough,
     prefixes_are_unused,
     tasks_go_on,
+    dht_answers,
+    servers_have_published,
+    introductions_can_be_used,
     tunnel_is_left_alone,
     clients_are_well,
     paths_are_wide_enough,
@@ -171,6 +175,64 @@ fn tasks_go_on(status: &Status, _: &Look, found: &mut Vec<Warning>) {
                 task.last_failure.as_deref().unwrap_or("for an unknown reason")
             ),
         );
+    }
+}
+
+fn dht_answers(status: &Status, _: &Look, found: &mut Vec<Warning>) {
+    let Some(rendezvous) = &status.rendezvous else { return };
+    if rendezvous.network != Network::Unreachable {
+        return;
+    }
+    let why = rendezvous.trouble.as_deref().unwrap_or("the DHT is out of reach: no node answers");
+    let publishes = "no client can find this server there. Until that works, give clients an introduction by other ways: `mtd \
+                     introduction NAME`, or introductions_dir in [listen]";
+    let fetches = "sessions that are open go on, and known introductions serve until their windows are over; new sessions need \
+                   the DHT, or an introduction from the server's administrator (introduction_file in [[server]])";
+    let (publishes, fetches) = match rendezvous.role {
+        RendezvousRole::Server => (Some(publishes), None),
+        RendezvousRole::Client => (None, Some(fetches)),
+        RendezvousRole::Both => (Some(publishes), Some(fetches)),
+    };
+    let effects: Vec<_> = publishes.into_iter().chain(fetches).collect();
+    warn(found, WarningCode::DhtUnreachable, format!("{why}. Meanwhile, {}", effects.join("; ")));
+}
+
+fn servers_have_published(status: &Status, _: &Look, found: &mut Vec<Warning>) {
+    let nothing = Trouble::NothingPublished.name();
+    for session in status.sessions.iter().filter(|session| session.trouble.as_deref() == Some(nothing)) {
+        warn(
+            found,
+            WarningCode::NothingPublished,
+            format!(
+                "nodes of the DHT answer, but have nothing from the server {} for this client: its administrator should see \
+                 that it runs and reaches the DHT (`mtd status` there), and that it has this client's public key (`mtd peers \
+                 list` there); see here that its public key, the window and the clock are right",
+                session.name
+            ),
+        );
+    }
+}
+
+fn introductions_can_be_used(status: &Status, _: &Look, found: &mut Vec<Warning>) {
+    let no_answer = Trouble::NoAnswer.name();
+    let unheard = |server: &str| {
+        let of = |session: &&Session| session.name == server && session.trouble.as_deref() == Some(no_answer);
+        status.sessions.iter().any(|session| of(&session))
+    };
+    for file in status.rendezvous.iter().flat_map(|rendezvous| &rendezvous.files) {
+        let path = &file.path;
+        let text = match (&file.server, &file.problem) {
+            (Some(server), Some(problem)) => {
+                format!("introduction_file of {server}, {path}, is not used: {problem}")
+            }
+            (None, Some(problem)) => format!("introductions_dir, {path}: {problem}"),
+            (Some(server), None) if unheard(server) => format!(
+                "nobody answers at the introductions of {server} in {path}: they end when the server restarts, moves, or \
+                 removes a client, so that the file may be older than that; get a new one"
+            ),
+            _ => continue,
+        };
+        warn(found, WarningCode::IntroductionFile, text);
     }
 }
 

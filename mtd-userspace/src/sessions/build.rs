@@ -19,6 +19,7 @@ use crate::proto::client::{self, Client};
 use crate::proto::clock::Reading;
 use crate::proto::exchange::Random;
 use crate::proto::messages::Tunnel;
+use crate::proto::rendezvous::carried::MAX_INTRODUCTIONS;
 use crate::proto::server::{self, Server};
 use crate::proto::session::{self, nanoseconds, network};
 use crate::remedy::{Doing, clause};
@@ -141,6 +142,8 @@ fn server_settings(
         window: config.rendezvous.window.as_secs(),
         introduction_slot: nanoseconds(listen.introduction_slot),
         grace: nanoseconds(listen.introduction_grace),
+        ahead: (listen.introductions_ahead.as_secs() / config.rendezvous.window.as_secs().max(1))
+            .min(MAX_INTRODUCTIONS as u64 - 4),
         period: nanoseconds(listen.period),
         longest_period: nanoseconds(listen.longest_slot),
         mode: session::mode(listen.mode),

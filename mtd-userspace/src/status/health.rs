@@ -132,6 +132,12 @@ warning_codes! {
     PathTooSmall = "path_too_small",
     /// The underlay merges datagrams before mtd sees them.
     ReceiveOffload = "receive_offload",
+    /// No node of the DHT answers.
+    DhtUnreachable = "dht_unreachable",
+    /// Nodes of the DHT answer, and have nothing from a server.
+    NothingPublished = "nothing_published",
+    /// A file with introductions is of no use.
+    IntroductionFile = "introduction_file",
     /// An offload of the tunnel device that must be off is on.
     TunnelOffload = "tunnel_offload",
     /// The receive program is not the one that the interface runs.

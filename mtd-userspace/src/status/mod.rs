@@ -29,7 +29,7 @@ pub use health::{ClockSource, Paths, Saved, SessionCount, Slots, WallClock, Warn
 pub use neighbours::Neighbours;
 pub use peers::{Endpoint, Middlebox, PathSource, Peer, PeerState};
 pub use registered::{Client, Registered, Reload, Setting};
-pub use rendezvous::{Network, Rendezvous, RendezvousRole};
+pub use rendezvous::{IntroductionFile, Network, Rendezvous, RendezvousRole};
 pub use sessions::{Handshakes, Remark, Session, SessionRole, SessionState, Tunnel};
 pub use tasks::{Events, Repairs, Task};
 

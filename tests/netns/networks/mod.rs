@@ -3,6 +3,7 @@
 
 mod addresses;
 mod boot;
+mod dht;
 mod ends;
 mod firewall;
 mod links;

@@ -286,6 +286,7 @@ fn server(clock: &Hands) -> Server {
         window: 900,
         introduction_slot: 30 * SECOND,
         grace: 60 * SECOND,
+        ahead: 0,
         period: 3 * SECOND,
         longest_period: 30 * SECOND,
         mode: MODE_ENCRYPT,
