@@ -4,8 +4,9 @@ use anyhow::{Context as _, Result, ensure};
 use mtd::status::Network;
 use mtd_tests::firewall::{drop_udp_v4, pass_udp_v4};
 use mtd_tests::topology::TopologyOptions;
+use mtd_tests::wait_until;
 
-use super::{require_shown, wait_network, wait_warning};
+use super::{PATIENCE, require_shown, wait_network, wait_warning};
 use crate::rendezvous::world::{Who, World};
 
 #[test]
@@ -19,8 +20,11 @@ fn both_ends_say_that_no_node_answers_and_what_to_do() -> Result<()> {
         ensure!(warning.text.contains("UDP over IPv4") && warning.text.contains(way_out), "{warning:?}");
         require_shown(&world, who, &["unreachable", "UDP over IPv4", way_out])?;
     }
-    let trouble = || Ok::<_, anyhow::Error>(world.session(Who::Alice)?.trouble);
-    ensure!(trouble()?.as_deref() == Some("network_unreachable"), "{:?}", trouble()?);
+    // It has looked in all windows around the present one before it gives up.
+    wait_until("the client's try to fail", PATIENCE, || {
+        Ok(world.session(Who::Alice)?.trouble.as_deref() == Some("network_unreachable"))
+    })
+    .with_context(|| world.explain())?;
     pass_udp_v4(&world.topology().router)?;
     world.wait_open(Who::Alice)?;
     for who in world.hosts() {
