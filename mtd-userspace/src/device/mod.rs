@@ -24,6 +24,7 @@ mod watch;
 
 pub use error::{Error, Result};
 pub use links::LinkRoutes;
+pub use netlink::patiently;
 pub use netns::netns_tag;
 pub use prefix::{Lack, Prefix, ipv6_is_off};
 pub use route::networks_elsewhere;

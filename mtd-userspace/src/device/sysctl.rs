@@ -7,9 +7,15 @@ use super::error::{Error, Result};
 
 const IPV6: &str = "/proc/sys/net/ipv6";
 
-/// Fails when the kernel has no IPv6.
+/// Fails when the kernel has no IPv6, or the settings cannot be seen.
 pub(super) fn require_ipv6() -> Result<()> {
-    if Path::new(IPV6).is_dir() { Ok(()) } else { Err(Error::NoIpv6) }
+    if Path::new(IPV6).is_dir() {
+        Ok(())
+    } else if Path::new(IPV6).parent().is_some_and(Path::is_dir) {
+        Err(Error::NoIpv6)
+    } else {
+        Err(Error::NoSettings)
+    }
 }
 
 /// The outer end: IPv6 on (whatever the host's default), but no link-local address, router solicitation or

@@ -3,7 +3,8 @@
 use ipnet::IpNet;
 use mtd_common::packet::OVERHEAD;
 
-use super::{Look, program_label};
+use super::clock::doubt;
+use super::{Look, Room, program_label};
 use crate::device::{Lack, Underlay};
 use crate::model::{LinkMode, MapFill};
 use crate::proto::path_probe::LEAST;
@@ -14,6 +15,9 @@ const LATE: f64 = 1.0;
 
 /// How long the controller must have run, in seconds, before it is suspicious that no packet has come.
 const QUIET: f64 = 60.0;
+
+/// With less room than this, in bytes, writing will soon fail.
+const LITTLE: u64 = 1 << 20;
 
 /// The name of the receive program, which is short enough that the kernel does not cut it off.
 pub(super) const RECEIVE: &str = "mtd_receive";
@@ -37,6 +41,7 @@ pub(super) const CHECKS: &[Check] = &[
     paths_are_wide_enough,
     tunnel_offloads_are_right,
     datagrams_are_not_merged,
+    state_is_saved,
     clock_is_synchronised,
     slots_are_loaded,
     maps_have_room,
@@ -235,14 +240,40 @@ fn datagrams_are_not_merged(status: &Status, look: &Look, found: &mut Vec<Warnin
     }
 }
 
-fn clock_is_synchronised(status: &Status, _: &Look, found: &mut Vec<Warning>) {
-    if status.clock.is_some_and(|clock| !clock.synchronised) {
-        warn(
-            found,
-            WarningCode::ClockNotSynchronised,
-            "the wall clock is not synchronised: the clocks of both ends must agree to within a slot, or with [listen] and \
-             [[server]] to within a window; run a time service such as chrony or systemd-timesyncd",
+fn state_is_saved(status: &Status, look: &Look, found: &mut Vec<Warning>) {
+    let Some(saved) = &status.saved else { return };
+    let folder = saved.folder.display();
+    for failure in &saved.failures {
+        let text = format!(
+            "{failure}. What runs goes on; what is not saved is forgotten at the next start, and new static sessions stay dark \
+             until it can be written"
         );
+        warn(found, WarningCode::StateNotSaved, text);
+    }
+    if !saved.failures.is_empty() {
+        return;
+    }
+    match look.room {
+        Some(Room { read_only: true, .. }) => {
+            let text =
+                format!("{folder} (state_dir) is on a file system that is read-only now: make it writable");
+            warn(found, WarningCode::StateNotSaved, text);
+        }
+        Some(Room { free, .. }) if free < LITTLE => {
+            let text = format!(
+                "there are {} KiB left for {folder} (state_dir): make room on that file system, before new files cannot be \
+                 written",
+                free / 1024
+            );
+            warn(found, WarningCode::StateRoomLow, text);
+        }
+        _ => {}
+    }
+}
+
+fn clock_is_synchronised(status: &Status, look: &Look, found: &mut Vec<Warning>) {
+    if status.clock.is_some_and(|clock| !clock.synchronised) {
+        warn(found, WarningCode::ClockNotSynchronised, doubt(status, look.clock));
     }
 }
 

@@ -31,7 +31,7 @@ pub(crate) fn full() -> Status {
             run_seconds: 0.5,
             ..Program::default()
         }],
-        clock: Some(WallClock { synchronised: true, max_error_seconds: 0.01 }),
+        clock: Some(WallClock { synchronised: true, max_error_seconds: 0.01, source: None }),
         traffic: Totals {
             received: Traffic { packets: 7, bytes: 700 },
             sent: Traffic { packets: 8, bytes: 800 },

@@ -11,6 +11,7 @@ use super::packet::{self, Path};
 use super::rendezvous::{Introduction, Shared};
 use super::session::{Ends, Parts, Role, Session, Terms};
 use crate::keys::SecretKey;
+use crate::model::SessionNs;
 
 const MILLISECOND: u64 = 1_000_000;
 
@@ -383,7 +384,7 @@ fn sessions_have_the_keys_and_packets_of_the_vectors() {
         let terms = Terms {
             period: u64::from(vector.response.period_ms) * MILLISECOND,
             mode: u32::from(vector.response.mode),
-            until: u64::MAX,
+            until: SessionNs::NEVER,
         };
         let (near, far) = vector.session_ends();
         let client = Session::negotiated(&secrets, Role::Client, Ends { local: near, remote: far }, terms);

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -22,10 +23,13 @@ use crate::proto::clock::Reading;
 use crate::proto::messages::{self as words, MAX_TEXT};
 use crate::sessions::{Clock, Consequences, RegisteredClient, Sessions};
 use crate::status::{self, Registered, SessionState, Status};
-use crate::subsystem::{Context, Subsystem, lock};
+use crate::subsystem::{AfterEnd, Context, Shutdown, Subsystem, lock};
 
 /// Path of the registered clients; a name may follow.
 pub const PEERS_PATH: &str = "/v1/peers";
+
+/// How long after a failure the leases are written again.
+const AGAIN: Duration = Duration::from_secs(3);
 
 /// The body of `POST /v1/peers`: the client to register.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,6 +114,23 @@ impl Registrations {
         Ok(change.document())
     }
 
+    /// Writes the leases that could not be written, until the controller stops.
+    async fn save_again(self: Arc<Self>, shutdown: Shutdown) -> anyhow::Result<()> {
+        while tokio::time::timeout(AGAIN, shutdown.clone().begun()).await.is_err() {
+            let this = Arc::clone(&self);
+            // A disk may be slow.
+            tokio::task::spawn_blocking(move || {
+                if let Some(mut registrar) = this.locked()
+                    && registrar.unsaved().is_some()
+                {
+                    registrar.save();
+                }
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
     fn locked(&self) -> Option<MutexGuard<'_, Registrar>> {
         let registrar = self.registrar.as_ref()?;
         Some(registrar.lock().unwrap_or_else(PoisonError::into_inner))
@@ -133,8 +154,13 @@ impl Subsystem for Registrations {
         "registry"
     }
 
-    fn start(self: Arc<Self>, _context: &Context) -> anyhow::Result<()> {
-        // It has no task: it only answers requests.
+    fn start(self: Arc<Self>, context: &Context) -> anyhow::Result<()> {
+        if self.is_server() {
+            let shutdown = context.shutdown();
+            context.tasks.spawn(self.name(), AfterEnd::Restart, move || {
+                Arc::clone(&self).save_again(shutdown.clone())
+            });
+        }
         Ok(())
     }
 
@@ -142,10 +168,13 @@ impl Subsystem for Registrations {
         self.router(Arc::clone(&context.sessions) as Arc<dyn Audience>, Arc::clone(&context.bus))
     }
 
-    /// Adds the number of clients.
+    /// Adds the number of clients, and whether their addresses are saved.
     fn report(&self, _now: Reading, status: &mut Status) {
         if let Some(registrar) = self.locked() {
             status.clients_registered = Some(registrar.count() as u64);
+            if let Some(saved) = &mut status.saved {
+                saved.failures.extend(registrar.unsaved().map(str::to_owned));
+            }
         }
     }
 

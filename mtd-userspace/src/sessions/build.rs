@@ -21,6 +21,7 @@ use crate::proto::exchange::Random;
 use crate::proto::messages::Tunnel;
 use crate::proto::server::{self, Server};
 use crate::proto::session::{self, nanoseconds, network};
+use crate::remedy::{Doing, clause};
 use crate::state::State;
 
 /// Makes the state machines; nothing begins before the first tick.
@@ -34,7 +35,10 @@ pub(crate) fn build(
     effects: mpsc::UnboundedSender<Effect>,
     now: Reading,
 ) -> anyhow::Result<Machines> {
-    let wire = Sockets::open(&config.interface, ground.tunnel)?;
+    let wire = Sockets::open(&config.interface, ground.tunnel).map_err(|error| {
+        let way = clause(Doing::RawSocket, &error);
+        anyhow::anyhow!("cannot open the sockets of control messages: {error}{way}")
+    })?;
     let prefixes = first_prefixes(config, ground.underlay);
     let origins = Origins {
         configured: Configured::new(&config.peers, nanoseconds(config.horizon)),

@@ -14,7 +14,7 @@ use super::origin::Connection;
 use super::{Maps, OriginId, Sessions, hints, summary};
 use crate::dataplane::XdpMode;
 use crate::keys::PublicKey;
-use crate::model::{BootNs, Counts, Traffic, TunnelAddresses};
+use crate::model::{BootNs, ClockChoice, Counts, Traffic, TunnelAddresses};
 use crate::proto::client::{Client, Phase};
 use crate::proto::clock::{self, Reading};
 use crate::proto::exchange::SessionId;
@@ -69,6 +69,14 @@ impl<M: Maps> Sessions<M> {
             programs: self.table.maps.programs(),
             public_key: self.config.identity.as_ref().map(|identity| identity.key.public().to_string()),
             handshakes: self.origins.server.as_ref().map(|server| self.handshakes(server, now)),
+            clock: (self.config.clock == ClockChoice::Trusted).then_some(status::WallClock {
+                source: Some(status::ClockSource::Operator),
+                ..status::WallClock::default()
+            }),
+            saved: Some(status::Saved {
+                folder: self.config.state_dir.clone(),
+                failures: self.unsaved.why().map(str::to_owned).into_iter().collect(),
+            }),
             ..self.summary(now)
         }
     }
@@ -250,6 +258,12 @@ fn wait(session: &Session, installed: &Installed, now: Reading) -> Option<f64> {
 
 /// `wait`: seconds until it receives at all.
 fn peer_hint(peer: &ConfiguredPeer, state: PeerState, wait: Option<f64>) -> Option<String> {
+    if peer.waits_for_a_note() {
+        return Some(
+            "dark until the state file can be written: no number may be used that is not noted there"
+                .to_owned(),
+        );
+    }
     if let Some(seconds) = wait {
         return Some(format!(
             "the last stop was not a clean one, or this machine was copied: to be safe from replays, receiving starts with a \

@@ -11,8 +11,8 @@ use super::guard::{self, would_be_dropped};
 use crate::cli::output::{self, Section, Style};
 use crate::model::{Frames, Traffic};
 use crate::status::{
-    Endpoint, Handshakes, Middlebox, Network, PathSource, Peer, PeerState, Rendezvous, RendezvousRole,
-    Session, SessionRole, SessionState, Status,
+    ClockSource, Endpoint, Handshakes, Middlebox, Network, PathSource, Peer, PeerState, Rendezvous,
+    RendezvousRole, Session, SessionRole, SessionState, Status, WallClock,
 };
 
 /// Maximum number of sessions that are shown; of the others, only the number is shown.
@@ -47,6 +47,18 @@ fn controller(status: &Status) -> String {
     let commit = if status.commit.is_empty() { String::new() } else { format!(" ({})", status.commit) };
     let uptime = output::span(status.uptime_seconds);
     format!("process {pid}, version {}{commit}, up {uptime}", status.version)
+}
+
+/// The wall clock, and who says that it is right.
+fn clock_text(clock: &WallClock) -> String {
+    match (clock.synchronised, clock.source) {
+        (false, _) => "not known to be right".to_owned(),
+        (true, Some(ClockSource::Timesyncd)) => "synchronised by systemd-timesyncd".to_owned(),
+        (true, Some(ClockSource::Operator)) => "right, as the configuration says".to_owned(),
+        (true, Some(ClockSource::Kernel) | None) => {
+            format!("synchronised, to {:.0} ms at most", clock.max_error_seconds * 1e3)
+        }
+    }
 }
 
 fn interface_section(status: &Status, style: Style, now: f64) -> Section {
@@ -92,8 +104,7 @@ fn interface_section(status: &Status, style: Style, now: f64) -> Section {
         );
     }
     if let Some(clock) = &status.clock {
-        let error = format!("synchronised, to {:.0} ms at most", clock.max_error_seconds * 1e3);
-        section.row("wall clock", if clock.synchronised { error } else { "not synchronised".to_owned() });
+        section.row("wall clock", clock_text(clock));
     }
     if let Some(slots) = &status.slots {
         let last = slots.horizon_seconds.map(|left| format!(", the first session has them for {left:.1} s"));

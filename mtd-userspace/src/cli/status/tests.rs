@@ -156,7 +156,7 @@ fn people_see_programs_clock_slots_and_maps() {
         commit: "0123456789ab".to_owned(),
         kernel: "6.1.0-18-amd64".to_owned(),
         programs: vec![program],
-        clock: Some(WallClock { synchronised: true, max_error_seconds: 0.0123 }),
+        clock: Some(WallClock { synchronised: true, max_error_seconds: 0.0123, source: None }),
         slots: Some(slots),
         maps: vec![MapFill { name: "sessions".to_owned(), used: 2, capacity: 1024 }],
         ..sample()

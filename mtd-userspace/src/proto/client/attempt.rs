@@ -234,7 +234,7 @@ impl Client {
         let terms = Terms {
             period: u64::from(response.period_ms) * MILLISECOND,
             mode: u32::from(response.mode),
-            until: response.time.saturating_add(u64::from(response.expire_after) * SECOND),
+            until: SessionNs(response.time) + u64::from(response.expire_after) * SECOND,
         };
         let session =
             Arc::new(Session::negotiated(secrets, Role::Client, Ends { local, remote: response.end }, terms));

@@ -2,7 +2,7 @@
 
 use mtd_common::address::End;
 
-use super::{Client, Settings, Trouble};
+use super::{Active, Client, Settings, Trouble};
 use crate::model::{BootNs, ClockOffset, SessionNs};
 use crate::proto::clock::Reading;
 use crate::proto::exchange::{
@@ -46,18 +46,32 @@ impl Client {
 
     /// Whether there is no session that can be relied on, or it is in a prefix that is to be left.
     pub(super) fn wants_session(&self, now: Reading) -> bool {
-        let over = |current: &super::Active| self.silent || now.boot >= current.last_resort_at;
+        let over = |current: &Active| self.silent || now.boot >= current.last_resort_at;
         self.current().is_none_or(over) || self.is_elsewhere()
     }
 
     /// Removes sessions that are over.
     pub(super) fn retire(&mut self, now: Reading) {
-        let over = |active: &super::Active| {
+        let over = |active: &Active| {
             active.retires.is_some_and(|at| now.boot >= at) || now.boot >= active.expires_at
         };
         let ids: Vec<_> = self.sessions.iter().filter(|active| over(active)).map(|a| a.id).collect();
         for id in ids {
             self.remove(id);
+        }
+    }
+
+    /// Retires the sessions that were replaced under an earlier controller, which noted it nowhere. The server has ended them
+    /// by now, or will soon.
+    pub(super) fn retire_replaced(&mut self, now: Reading) {
+        let Some(opened) = self.sessions.iter().rposition(|active| active.last_valid.happened()) else {
+            return;
+        };
+        let Active { last_valid, ref session, .. } = self.sessions[opened];
+        let retires = now.boot + session.overlap();
+        // What was heard later is still in use.
+        for older in self.sessions[..opened].iter_mut().filter(|older| older.last_valid <= last_valid) {
+            older.retires.get_or_insert(retires);
         }
     }
 
@@ -88,6 +102,16 @@ impl Client {
             self.ping(now);
         }
         self.keep_keys(now);
+    }
+
+    /// This host has slept, and its keys lay in memory meanwhile: asks for new ones at once. What has failed before counts no
+    /// more, since the network may be another one.
+    pub fn handle_woken(&mut self, now: Reading) {
+        self.failures = 0;
+        self.next_try = now.boot;
+        if let Some(current) = self.sessions.last_mut().filter(|current| current.last_valid.happened()) {
+            current.rekey_at = now.boot;
+        }
     }
 
     /// Asks for new keys in good time.

@@ -27,6 +27,7 @@ mod trouble;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::Ipv6Addr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use mtd_common::address::Network;
@@ -37,6 +38,7 @@ pub use self::claims::Refused;
 use self::keeping::Rekey;
 use self::search::Search;
 pub use self::trouble::Trouble;
+use super::backoff::Backoff;
 use super::clock::Reading;
 use super::exchange::{Action, Adopted, Random, Received, SECOND, SessionId, random_bytes, random_u64};
 use super::messages::{Capabilities, Control, Instance, Reason, Text, Token, Tunnel};
@@ -48,6 +50,10 @@ use crate::model::{BootNs, ClockOffset, MiddleboxChoice};
 
 /// Longest wait between two tries, in ns.
 const MAX_BACKOFF: u64 = 30 * SECOND;
+
+/// Waits between tries: the clients of a restarted server must not all come at once.
+const BACKOFF: Backoff =
+    Backoff { first: Duration::from_secs(1), longest: Duration::from_nanos(MAX_BACKOFF) };
 
 /// The settings of a client.
 pub struct Settings {
@@ -202,10 +208,10 @@ impl Client {
     }
 
     /// Goes on with a session that an earlier controller left.
-    pub fn adopt(&mut self, adopted: Adopted, tunnel: (Tunnel, Tunnel)) -> SessionId {
+    pub fn adopt(&mut self, adopted: Adopted, tunnel: (Tunnel, Tunnel), now: Reading) -> SessionId {
         let Adopted { session, offset, started, last_valid, translated, .. } = adopted;
         let id = self.new_id();
-        let lifetime = session.until.saturating_sub(offset.session(started).0);
+        let lifetime = session.until.since(offset.session(started));
         self.sessions.push(Active {
             id,
             session,
@@ -223,6 +229,7 @@ impl Client {
         });
         // In the order in which they began: the newest is the one that traffic goes through.
         self.sessions.sort_by_key(|active| active.started);
+        self.retire_replaced(now);
         self.server_clock = self.sessions.last().map(|newest| newest.offset);
         self.silent =
             self.sessions.last().is_some_and(|newest| Some(newest.session.local.network) != self.network);
@@ -390,7 +397,7 @@ impl Client {
         }
         let first = !active.last_valid.happened();
         active.last_valid = last_valid;
-        let (overlap, offset) = (active.session.period + SECOND, active.offset);
+        let (overlap, offset) = (active.session.overlap(), active.offset);
         if position + 1 == self.sessions.len() && self.works(&self.sessions[position]) {
             self.silent = false;
             self.server_clock = Some(offset);
@@ -461,11 +468,16 @@ impl Client {
     /// Notes a failure; waits longer before each further try.
     fn fail(&mut self, trouble: Trouble, now: Reading) {
         self.trouble = Some(trouble);
-        let wait = (SECOND << self.failures.min(5)).min(MAX_BACKOFF);
-        self.failures += 1;
-        // Up to half as much again, so that the clients of a restarted server do not all come at once.
-        let jitter = random_u64(&mut self.random) % (wait / 2);
-        self.next_try = now.boot + wait + jitter;
+        self.failures = self.failures.saturating_add(1);
+        let wait = BACKOFF.wait(self.failures, random_u64(&mut self.random));
+        self.next_try = now.boot + wait.as_nanos() as u64;
+    }
+
+    /// There is reason to believe that what failed may succeed now: tries at once.
+    pub fn hurry(&mut self, now: Reading) {
+        self.failures = 0;
+        self.next_try = now.boot;
+        self.poll(now);
     }
 
     /// Removes a session. False if none has this number.

@@ -29,3 +29,22 @@ pub enum Trouble {
     /// The tunnel addresses that the server has or assigns lie in networks of this host.
     AddressesTaken,
 }
+
+impl Trouble {
+    /// Stable name, for the documents.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NetworkUnreachable => "network_unreachable",
+            Self::NothingPublished => "nothing_published",
+            Self::Unreadable(_) => "unreadable",
+            Self::OtherVersion(..) => "other_version",
+            Self::NoAnswer => "no_answer",
+            Self::TornDown(_) => "torn_down",
+            Self::Denied(_) => "denied",
+            Self::UnknownOption(_) => "unknown_option",
+            Self::NotOpened => "not_opened",
+            Self::AddressesRefused => "addresses_refused",
+            Self::AddressesTaken => "addresses_taken",
+        }
+    }
+}

@@ -14,6 +14,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::keys::{KEY_BYTES, PublicKey, SecretKey};
 
+pub mod carried;
 pub mod ports;
 
 /// Default window length in s (MT-20).

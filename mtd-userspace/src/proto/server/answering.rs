@@ -238,7 +238,7 @@ impl Server {
         let terms = Terms {
             period,
             mode: self.settings.mode,
-            until: now.wall.0.saturating_add(u64::from(self.settings.expire_after) * SECOND),
+            until: now.wall.session() + u64::from(self.settings.expire_after) * SECOND,
         };
         let session = Arc::new(Session::negotiated(&secrets, Role::Server, Ends { local, remote }, terms));
         let id = self.new_id();

@@ -202,6 +202,8 @@ pub struct Server {
     renew_at: Option<BootNs>,
     /// Boot time until which no introduction is opened: the tables have no room.
     blocked_until: Option<BootNs>,
+    /// When this host last woke from sleep.
+    woken: BootNs,
     counts: Counts,
     last_published: u64,
     actions: VecDeque<Action>,
@@ -224,6 +226,7 @@ impl Server {
             peculiar: HashMap::new(),
             renew_at: None,
             blocked_until: None,
+            woken: BootNs::NEVER,
             total: Bucket::new(SECOND / per_second, 2 * per_second),
             counts: Counts::default(),
             last_published: published,

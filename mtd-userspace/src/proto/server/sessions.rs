@@ -105,7 +105,13 @@ impl Active {
 impl Server {
     /// Goes on with a session that an earlier controller left. `None`: its client is not registered any more, or has
     /// other tunnel addresses.
-    pub fn adopt(&mut self, client: PublicKey, tunnel: Tunnel, adopted: Adopted) -> Option<SessionId> {
+    pub fn adopt(
+        &mut self,
+        client: PublicKey,
+        tunnel: Tunnel,
+        adopted: Adopted,
+        now: Reading,
+    ) -> Option<SessionId> {
         let Adopted { session, offset, started, last_valid, translated, where_heard } = adopted;
         let id = self.new_id();
         // If its addresses may have been given to another client, the session is not continued.
@@ -129,7 +135,28 @@ impl Server {
             capabilities: None,
         };
         self.sessions.insert(id, Box::new(active));
+        self.retire_replaced(&client, now);
         Some(id)
+    }
+
+    /// Retires the sessions of a client that were replaced under an earlier controller, which noted it nowhere. The client has
+    /// ended them by now, or will soon.
+    fn retire_replaced(&mut self, client: &PublicKey, now: Reading) {
+        let Some(registered) = self.clients.get(client) else { return };
+        let mut opened: Option<(BootNs, BootNs)> = None;
+        for id in registered.sessions.iter().rev() {
+            let Some(active) = self.sessions.get_mut(id) else { continue };
+            match opened {
+                // What was heard later is still in use.
+                Some((last_valid, retires)) if active.last_valid <= last_valid => {
+                    active.retires.get_or_insert(retires);
+                }
+                None if active.last_valid.happened() => {
+                    opened = Some((active.last_valid, now.boot + active.session.overlap()));
+                }
+                _ => {}
+            }
+        }
     }
 
     /// The sessions, with client, keys and ends, offset of the clock, when they began, and when the last valid packet
@@ -169,7 +196,7 @@ impl Server {
         }
         active.half_open = None;
         active.retires = None;
-        let (client, overlap) = (active.client, active.session.period + SECOND);
+        let (client, overlap) = (active.client, active.session.overlap());
         self.handle_displaced(id, now);
         let Some(registered) = self.clients.get(&client) else { return };
         // The client has begun to use this session, and uses no other any more.
@@ -203,6 +230,12 @@ impl Server {
         for id in ids {
             self.end(id, None);
         }
+    }
+
+    /// This host has slept. Clients were not idle meanwhile, but not heard: they have the whole idle time from now on, and so go on
+    /// with the keys that they have, or come again.
+    pub const fn handle_woken(&mut self, now: Reading) {
+        self.woken = now.boot;
     }
 
     /// A message inside a session, other than a request, in a packet of the slot with these low 32 bits.
@@ -256,7 +289,7 @@ impl Server {
                 over.push((*id, None));
             } else if active.last_valid.happened()
                 && active.retires.is_none()
-                && since(active.last_valid) >= idle
+                && since(active.last_valid.max(self.woken)) >= idle
             {
                 over.push((*id, Some(Reason::Idle)));
             }

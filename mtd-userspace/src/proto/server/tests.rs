@@ -87,6 +87,20 @@ fn idle_and_half_open_sessions_end() {
 }
 
 #[test]
+fn clients_were_not_idle_while_the_server_slept() {
+    for woken in [false, true] {
+        let mut world = World::open(1, 7);
+        world.boot += 70 * SECOND;
+        let now = world.hosts[0].now(world.boot);
+        if woken {
+            world.server().handle_woken(now);
+        }
+        world.server().poll(now);
+        assert_eq!(world.server().sessions().count(), usize::from(woken));
+    }
+}
+
+#[test]
 fn introductions_are_renewed_every_window_and_outlive_it_for_a_while() {
     let mut world = World::new(1, 6);
     world.start_server();
