@@ -178,10 +178,7 @@ impl<M: Maps> Sessions<M> {
                 None
             }
             Err(error) if error.is_of_the_disk() => {
-                let held = origins.configured.hold();
-                if !held.is_empty() {
-                    warn!("dark until the state file can be written: {}", held.join(", "));
-                }
+                hold(&mut origins);
                 Some(error)
             }
             Err(error) => return Err(error.into()),
@@ -219,6 +216,14 @@ impl<M: Maps> Sessions<M> {
         sessions.traffic_before = sessions.table.totals();
         sessions.set_carriers(now);
         Ok(sessions)
+    }
+}
+
+/// Keeps configured sessions dark whose numbers cannot be noted.
+fn hold(origins: &mut Origins) {
+    let held = origins.configured.hold();
+    if !held.is_empty() {
+        warn!("dark until the state file can be written: {}", held.join(", "));
     }
 }
 
