@@ -20,6 +20,8 @@ pub(super) fn of(machine: &Client) -> Option<String> {
         ));
     }
     let text = match (machine.phase(), machine.trouble()) {
+        // Even while a session from before one end was updated goes on: it will be the last one.
+        (_, Some(Trouble::OtherVersion(lowest, highest))) => return Some(other_version(lowest, highest)),
         (Phase::Connecting, None) if machine.is_local_only() && machine.is_unanswered() => TRANSLATION,
         (Phase::Open | Phase::NoPrefix, _) | (_, None | Some(Trouble::AddressesTaken)) => return None,
         (_, Some(Trouble::NetworkUnreachable)) => {
@@ -31,7 +33,6 @@ pub(super) fn of(machine: &Client) -> Option<String> {
              there, is the server's public key right here, and do both use the same window?"
         }
         (_, Some(Trouble::Unreadable(error))) => return Some(unreadable(error)),
-        (_, Some(Trouble::OtherVersion(lowest, highest))) => return Some(other_version(lowest, highest)),
         (_, Some(Trouble::NoAnswer)) if machine.is_local_only() => TRANSLATION,
         (_, Some(Trouble::NoAnswer)) => {
             "the server's introduction was found, but nobody answers there: does the network deliver the server's \

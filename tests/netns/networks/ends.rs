@@ -8,8 +8,6 @@ use mtd_tests::wait_until;
 
 use crate::rendezvous::world::{Who, World, quoted};
 
-const PATIENCE: Duration = Duration::from_secs(30);
-
 /// How soon the other end knows.
 const AT_ONCE: Duration = Duration::from_secs(3);
 

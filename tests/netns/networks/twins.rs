@@ -129,9 +129,9 @@ fn restarts_of_one_host_are_not_two_hosts() -> Result<()> {
     let mut world = cloned()?;
     for n in 0..4 {
         if n % 2 == 0 {
-            world.kill(Who::Alice)?
+            world.kill(Who::Alice)?;
         } else {
-            world.stop(Who::Alice)?
+            world.stop(Who::Alice)?;
         }
         if n == 2 {
             // What the data plane had is gone, too: the new controller must come through the introduction.

@@ -42,7 +42,18 @@ impl Server {
                 self.count(result);
             }
             Some(message) => self.handle_session(received.id, received.slot, &message, now),
-            None => {}
+            None => self.handle_unreadable(&received, now),
+        }
+    }
+
+    /// A message inside a session that this version cannot read. A request of another version comes from a client that had its
+    /// session before one of the two ends was updated, and will have none when its keys end.
+    fn handle_unreadable(&mut self, received: &Received<'_>, now: Reading) {
+        let version = request_of_any_version(received.message).map(|(version, _)| version);
+        let Some(version) = version.filter(|version| *version != VERSION) else { return };
+        if let Some(client) = self.sessions.get(&received.id).map(|active| active.client) {
+            self.peculiar_of(&client).note_version(version, now);
+            self.count(Err(Refusal::OtherVersion));
         }
     }
 

@@ -75,6 +75,11 @@ impl Peculiar {
         self.denials.get_or_insert_with(|| Bucket::new(DENIAL_INTERVAL, MAX_DENIALS)).take(now)
     }
 
+    /// The client speaks this version.
+    pub(super) fn note_version(&mut self, version: u8, now: Reading) {
+        self.version = Some((version, now.boot));
+    }
+
     fn remarks(&self, now: BootNs) -> impl Iterator<Item = Remark> {
         let within = |at: BootNs, time| now.since(at) < time;
         let version = self.version.filter(|(_, at)| within(*at, TOLD_OF_VERSION));
@@ -103,7 +108,7 @@ impl Server {
         if self.holder(client).is_some() {
             return;
         }
-        self.peculiar_of(client).version = Some((version, now.boot));
+        self.peculiar_of(client).note_version(version, now);
     }
 
     /// A client's request has an option that must be known, and is not.

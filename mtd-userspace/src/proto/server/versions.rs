@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use mtd_common::address::End;
+use mtd_common::address::{End, Endpoint};
 use mtd_common::slot;
 
 use super::{Refusal, Remark};
 use crate::keys::SecretKey;
 use crate::proto::client::{Phase, Trouble};
-use crate::proto::exchange::{Binding, NO_COMMUNITY, SECOND};
+use crate::proto::exchange::{Binding, NO_COMMUNITY, Received, SECOND};
 use crate::proto::messages::{Control, Reason, Reply, Request, VERSION};
 use crate::proto::model::{World, network};
 use crate::proto::noise::{Ephemeral, Initiator};
@@ -194,4 +194,23 @@ fn a_client_says_that_its_server_takes_other_versions_only() {
         world.run(60 * SECOND);
         assert_eq!((world.phase(1), world.client(1).trouble()), (Phase::Open, None));
     }
+}
+
+#[test]
+fn a_client_that_speaks_another_version_since_its_session_began_is_told_of_at_once() {
+    let mut world = World::open(1, 4);
+    let now = world.hosts[0].now(world.boot);
+    let id = world.server().sessions().next().unwrap().id;
+    let message = [&[0, 1, 0, 0][..], &[7; 140]].concat();
+    let receive = |message: &[u8], world: &mut World| {
+        let source = Endpoint { address: [1; 16], port: 1 };
+        let received = Received { id, slot: 0, source, inner_source: [1; 16], message };
+        world.server().handle_control(received, now);
+    };
+    receive(b"no message at all", &mut world);
+    assert_eq!(remarks(&mut world), []);
+    receive(&message, &mut world);
+    assert_eq!(remarks(&mut world), [Remark::OtherVersion(1)]);
+    assert_eq!(world.server().counts().refused[&Refusal::OtherVersion], 1);
+    assert_eq!(world.phase(1), Phase::Open);
 }
