@@ -1,6 +1,6 @@
 //! Real controllers: the `mtd` program, started in a namespace with a configuration made here.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -276,8 +276,24 @@ impl Controller {
     /// # Errors
     /// When the program cannot be started.
     pub fn spawn(netns: &Netns, interface: &str, config: &Path, args: &[&OsStr]) -> Result<Self> {
-        let mut command = netns.command(mtd_program()?)?;
-        command.arg("run").arg("-c").arg(config).args(args);
+        Self::spawn_through(netns, &[], interface, config, args)
+    }
+
+    /// The same by another program, which runs the command at the end of its arguments, such as `env NAME=VALUE`.
+    ///
+    /// # Errors
+    /// When the program cannot be started.
+    pub fn spawn_through(
+        netns: &Netns,
+        through: &[OsString],
+        interface: &str,
+        config: &Path,
+        args: &[&OsStr],
+    ) -> Result<Self> {
+        let mtd = mtd_program()?;
+        let mut line = through.iter().map(OsString::as_os_str).chain([mtd.as_os_str()]);
+        let mut command = netns.command(line.next().context("no program")?)?;
+        command.args(line).arg("run").arg("-c").arg(config).args(args);
         let process = Running::spawn(&format!("mtd on {interface}"), command)?;
         Ok(Self { process, interface: interface.to_owned() })
     }

@@ -2,6 +2,7 @@
 //! clients and of the clients.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::fs;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -73,6 +74,8 @@ pub struct Member {
     pub client_keys: BTreeMap<&'static str, String>,
     /// Keys of `[listen]` or `[[server]]`, with their values in TOML.
     pub keys: BTreeMap<&'static str, String>,
+    /// The program and arguments by which the controller is started, as [`Controller::spawn_through`] has it.
+    pub through: Vec<OsString>,
     interface: String,
     prefix: Ipv6Net,
     delivery: Delivery,
@@ -99,6 +102,7 @@ impl Member {
             clients: Vec::new(),
             client_keys: BTreeMap::new(),
             keys: BTreeMap::new(),
+            through: Vec::new(),
             interface: host.ifname.clone(),
             prefix: host.prefix,
             delivery,
@@ -206,7 +210,8 @@ impl Member {
             "--vm-generation-file".as_ref(),
             generation.as_os_str(),
         ];
-        let mut controller = Controller::spawn(netns, &self.interface, &self.write()?, &arguments)?;
+        let mut controller =
+            Controller::spawn_through(netns, &self.through, &self.interface, &self.write()?, &arguments)?;
         controller.wait_ready()?;
         Ok(controller)
     }
