@@ -29,6 +29,7 @@ pub mod prometheus;
 pub mod proto;
 pub mod registry;
 pub mod rendezvous;
+pub mod resolver;
 pub mod rings;
 #[cfg(test)]
 mod rooms;

@@ -39,6 +39,7 @@ const ORDER: &[&str] = &[
     "claims",
     "copies",
     "neighbours",
+    "resolver",
     "leases",
     "registry",
     "rendezvous",

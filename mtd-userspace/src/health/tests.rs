@@ -144,7 +144,13 @@ fn the_most_serious_comes_first() {
         ..underlay()
     };
     let misfits = vec![("mtd0".to_owned(), "rx-gro".to_owned(), false)];
-    let look = Look { underlay: Some(underlay), ipv6_off: true, merging: vec!["rx-lro"], misfits };
+    let look = Look {
+        underlay: Some(underlay),
+        ipv6_off: true,
+        strict_filter: false,
+        merging: vec!["rx-lro"],
+        misfits,
+    };
     let codes: Vec<_> = warnings(&status, &look).into_iter().map(|warning| warning.code).collect();
     let expected = [
         WarningCode::InterfaceDown,

@@ -57,9 +57,9 @@ struct Work {
 }
 
 impl Meeting {
-    /// Publishes and fetches as configured, on the requests in `effects`. `None`: neither servers nor clients are
+    /// Publishes and fetches as configured, on the requests in `effects`, in packets with this mark (0: none). `None`: neither servers nor clients are
     /// configured. Must be called within a tokio runtime.
-    pub(crate) fn new(config: &Config, effects: Effects) -> Option<Arc<Self>> {
+    pub(crate) fn new(config: &Config, effects: Effects, mark: u32) -> Option<Arc<Self>> {
         let role = match (&config.listen, config.servers.is_empty()) {
             (Some(_), true) => status::RendezvousRole::Server,
             (Some(_), false) => status::RendezvousRole::Both,
@@ -75,6 +75,8 @@ impl Meeting {
             bootstrap: settings.bootstrap.clone(),
             port: settings.port,
             serve: settings.serve,
+            mark,
+            tunnel_dns: config.dns.clone(),
             ..DhtConfig::default()
         }));
         let publisher = config.listen.is_some().then(|| {

@@ -34,7 +34,7 @@ pub(crate) fn build(
     effects: mpsc::UnboundedSender<Effect>,
     now: Reading,
 ) -> anyhow::Result<Machines> {
-    let wire = Sockets::open(&config.interface, ground.tunnel)?;
+    let wire = Sockets::open(&config.interface, ground.tunnel, ground.mark)?;
     let prefixes = first_prefixes(config, ground.underlay);
     let origins = Origins {
         configured: Configured::new(&config.peers, nanoseconds(config.horizon)),
@@ -54,6 +54,8 @@ pub(crate) struct Ground<'a> {
     pub(crate) tunnel: &'a TunnelInfo,
     /// Its MTU, in bytes.
     pub(crate) mtu: u32,
+    /// The mark of mtd's own packets; 0: none.
+    pub(crate) mark: u32,
     /// The state file.
     pub(crate) state: &'a Path,
     /// The networks that this host reaches by other ways than the tunnel.

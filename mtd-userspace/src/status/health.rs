@@ -92,6 +92,12 @@ warning_codes! {
     MtuTooSmall = "mtu_too_small",
     /// A task of the controller has ended that should go on.
     TaskFailed = "task_failed",
+    /// Rules or routes for what goes through the tunnel are missing.
+    BypassIncomplete = "bypass_incomplete",
+    /// The underlay drops what the DHT answers, since the way back leads into the tunnel.
+    StrictFilter = "strict_filter",
+    /// Names are not resolved through the tunnel, although that is configured.
+    DnsNotUsed = "dns_not_used",
     /// Another program keeps changing the tunnel device.
     TunnelContested = "tunnel_contested",
     /// The path to a peer carries less than mtd needs.

@@ -3,6 +3,7 @@
 
 mod addresses;
 mod boot;
+mod everything;
 mod firewall;
 mod links;
 mod manager;

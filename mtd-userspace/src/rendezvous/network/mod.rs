@@ -6,12 +6,14 @@
 //! client is never allowed to get that old; and it keeps the bootstrap nodes that it was born with, so a node that nobody
 //! answers is discarded, and the next one resolves their names again.
 
+mod mark;
+mod names;
 mod node;
 
 use std::collections::{BTreeMap, HashSet};
 use std::future::Future;
 use std::iter;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
@@ -23,7 +25,7 @@ use mainline::{Id, MutableItem};
 use tokio::sync::{Mutex, mpsc};
 use tokio::time::{Instant, timeout};
 
-use self::node::{build, resolve};
+use self::node::{Way, build, resolve};
 use super::{Answer, Answers, Encoding, Item, Lookup, MAX_VALUE, Message, Store, StoreError, StoreFuture};
 use super::{Stored, Summary, Task};
 use crate::proto::rendezvous::ports;
@@ -77,6 +79,10 @@ pub struct DhtConfig {
     pub serve: bool,
     /// Number of mutable items that a serving node keeps.
     pub max_items: usize,
+    /// Mark of all packets; 0: none.
+    pub mark: u32,
+    /// Name servers that are not asked for bootstrap nodes where there is a mark, since they are inside the tunnel.
+    pub tunnel_dns: Vec<IpAddr>,
 }
 
 impl Default for DhtConfig {
@@ -88,6 +94,8 @@ impl Default for DhtConfig {
             request_timeout: DEFAULT_REQUEST_TIMEOUT,
             serve: false,
             max_items: MAX_ITEMS,
+            mark: 0,
+            tunnel_dns: Vec::new(),
         }
     }
 }
@@ -251,7 +259,9 @@ impl Inner {
             [] => mainline::DEFAULT_BOOTSTRAP_NODES.map(str::to_owned).into(),
             names => names.to_vec(),
         };
-        let mut tasks: Vec<_> = names.iter().cloned().map(|name| Task(tokio::spawn(resolve(name)))).collect();
+        let way = Way::of(&self.config);
+        let mut tasks: Vec<_> =
+            names.iter().cloned().map(|name| Task(tokio::spawn(resolve(name, way.clone())))).collect();
         let mut addresses = Vec::new();
         for task in &mut tasks {
             addresses.extend((&mut task.0).await.unwrap_or_default());
