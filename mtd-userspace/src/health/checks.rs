@@ -37,6 +37,9 @@ pub(super) const CHECKS: &[Check] = &[
     underlay_mtu_is_enough,
     prefixes_are_unused,
     tasks_go_on,
+    bypass_is_complete,
+    answers_are_let_in,
+    names_are_asked_inside,
     dht_answers,
     servers_have_published,
     introductions_can_be_used,
@@ -66,6 +69,40 @@ fn controller_runs(status: &Status, _: &Look, found: &mut Vec<Warning>) {
              a controller with `mtd run -c FILE`, or remove the programs with `mtd detach`",
         );
     }
+}
+
+fn bypass_is_complete(status: &Status, _: &Look, found: &mut Vec<Warning>) {
+    let Some(bypass) = &status.bypass else { return };
+    if let Some(problem) = &bypass.problem {
+        let networks: Vec<_> = bypass.networks.iter().map(ToString::to_string).collect();
+        let text = format!(
+            "what is sent to {} does not all go through the tunnel: {problem}; see `ip rule`, and `ip route show table {}`",
+            networks.join(", "),
+            bypass.mark
+        );
+        warn(found, WarningCode::BypassIncomplete, text);
+    }
+}
+
+fn answers_are_let_in(status: &Status, look: &Look, found: &mut Vec<Warning>) {
+    let catches = |bypass: &crate::status::Bypass| bypass.networks.iter().any(|net| net.addr().is_ipv4());
+    if look.strict_filter && status.rendezvous.is_some() && status.bypass.as_ref().is_some_and(catches) {
+        let text = format!(
+            "{0} drops what the DHT answers, because the way back leads into the tunnel (strict rp_filter): `sysctl -w \
+             net.ipv4.conf.{0}.rp_filter=2`",
+            status.interface
+        );
+        warn(found, WarningCode::StrictFilter, text);
+    }
+}
+
+fn names_are_asked_inside(status: &Status, _: &Look, found: &mut Vec<Warning>) {
+    let Some(problem) = status.dns.as_ref().and_then(|dns| dns.problem.as_ref()) else { return };
+    let text = format!(
+        "names are not resolved through the tunnel: {problem}. Install and start systemd-resolved, or leave dns out and change \
+         the host's name servers by [hooks]"
+    );
+    warn(found, WarningCode::DnsNotUsed, text);
 }
 
 fn controller_waits_for_nothing(status: &Status, _: &Look, found: &mut Vec<Warning>) {

@@ -71,9 +71,14 @@ struct Work {
 }
 
 impl Meeting {
-    /// Publishes and fetches as configured, on the requests in `effects`, and keeps nodes that have answered in a file.
-    /// `None`: neither servers nor clients are configured. Must be called within a tokio runtime.
-    pub(crate) fn new(config: &Config, nodes_file: PathBuf, effects: Effects) -> Option<Arc<Self>> {
+    /// Publishes and fetches as configured, on the requests in `effects`, in packets with this mark (0: none), and keeps nodes
+    /// that have answered in a file. `None`: neither servers nor clients are configured. Must be called within a tokio runtime.
+    pub(crate) fn new(
+        config: &Config,
+        nodes_file: PathBuf,
+        effects: Effects,
+        mark: u32,
+    ) -> Option<Arc<Self>> {
         let role = match (&config.listen, config.servers.is_empty()) {
             (Some(_), true) => status::RendezvousRole::Server,
             (Some(_), false) => status::RendezvousRole::Both,
@@ -90,6 +95,8 @@ impl Meeting {
             port: settings.port,
             serve: settings.serve,
             nodes_file: Some(nodes_file),
+            mark,
+            tunnel_dns: config.dns.clone(),
             ..DhtConfig::default()
         }));
         let publisher = config.listen.is_some().then(|| {

@@ -36,7 +36,7 @@ pub(crate) fn build(
     effects: mpsc::UnboundedSender<Effect>,
     now: Reading,
 ) -> anyhow::Result<Machines> {
-    let wire = Sockets::open(&config.interface, ground.tunnel).map_err(|error| {
+    let wire = Sockets::open(&config.interface, ground.tunnel, ground.mark).map_err(|error| {
         let way = clause(Doing::RawSocket, &error);
         anyhow::anyhow!("cannot open the sockets of control messages: {error}{way}")
     })?;
@@ -59,6 +59,8 @@ pub(crate) struct Ground<'a> {
     pub(crate) tunnel: &'a TunnelInfo,
     /// Its MTU, in bytes.
     pub(crate) mtu: u32,
+    /// The mark of mtd's own packets; 0: none.
+    pub(crate) mark: u32,
     /// The state file.
     pub(crate) state: &'a Path,
     /// The networks that this host reaches by other ways than the tunnel.

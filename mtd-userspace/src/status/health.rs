@@ -122,6 +122,12 @@ warning_codes! {
     MtuTooSmall = "mtu_too_small",
     /// A task of the controller has ended that should go on.
     TaskFailed = "task_failed",
+    /// Rules or routes for what goes through the tunnel are missing.
+    BypassIncomplete = "bypass_incomplete",
+    /// The underlay drops what the DHT answers, since the way back leads into the tunnel.
+    StrictFilter = "strict_filter",
+    /// Names are not resolved through the tunnel, although that is configured.
+    DnsNotUsed = "dns_not_used",
     /// Two hosts use the key of one client.
     KeyInUse = "key_in_use",
     /// A client speaks another version of the handshake.

@@ -5,6 +5,7 @@ mod addresses;
 mod boot;
 mod dht;
 mod ends;
+mod everything;
 mod firewall;
 mod links;
 mod manager;

@@ -79,6 +79,7 @@ fn interface_section(status: &Status, style: Style, now: f64) -> Section {
     announced_row(&mut section, status);
     section.row("XDP mode", &status.xdp);
     section.row("tunnel device", format!("{}, MTU {} B", status.device, status.mtu));
+    bypass_rows(&mut section, status);
     if let Some(last) = &status.tunnel_repairs.last {
         let times = status.tunnel_repairs.count;
         section.row("repaired", format!("{times} times, the last time: {last}"));
@@ -117,6 +118,23 @@ fn interface_section(status: &Status, style: Style, now: f64) -> Section {
         );
     }
     section
+}
+
+/// What goes through the tunnel although mtd's own packets go past it.
+fn bypass_rows(section: &mut Section, status: &Status) {
+    if let Some(dns) = &status.dns {
+        let used = if dns.used { "asked for all names" } else { "not asked now" };
+        section.row("name servers", format!("{}, {used}", list(&dns.servers)));
+    }
+    let Some(bypass) = &status.bypass else { return };
+    let (networks, peers, mark) = (list(&bypass.networks), list(&bypass.peers), bypass.mark);
+    section.row(
+        "through the tunnel",
+        format!("{networks}, to {peers}, except packets with the mark {mark:#x} (routing table {mark})"),
+    );
+    if bypass.kill_switch {
+        section.row("kill switch", "nothing leaves past the tunnel, except to networks of the main table");
+    }
 }
 
 /// How the link learns of the own addresses.

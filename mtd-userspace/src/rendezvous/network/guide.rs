@@ -1,22 +1,23 @@
 //! Where nodes begin: at the bootstrap nodes, and at nodes that have answered before.
 
 use std::net::SocketAddrV4;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::{OnceCell, watch};
 use tokio::time::{Instant, sleep_until};
 
-use super::super::{StoreError, Task, random};
+use super::super::{DhtConfig, StoreError, Task, random};
 use super::doubt::{Doubt, lead_elsewhere};
 use super::known::{Known, NodeFile};
-use super::node::resolve;
+use super::node::{Way, resolve};
 
 /// Leads all nodes of a store into the network, and notices when it led them into a wrong one.
 #[derive(Debug)]
 pub(super) struct Guide {
     /// Bootstrap nodes, `host:port`.
     names: Vec<String>,
+    /// How names are resolved.
+    config: DhtConfig,
     file: Option<NodeFile>,
     loaded: OnceCell<()>,
     state: Mutex<State>,
@@ -42,15 +43,16 @@ struct Resolved {
 }
 
 impl Guide {
-    /// A guide to these nodes, `host:port`, and to those in a file.
-    pub(super) fn new(names: &[String], file: Option<PathBuf>) -> Arc<Self> {
-        let names = match names {
+    /// A guide to the bootstrap nodes of the configuration, and to those in its file.
+    pub(super) fn new(config: &DhtConfig) -> Arc<Self> {
+        let names = match config.bootstrap.as_slice() {
             [] => mainline::DEFAULT_BOOTSTRAP_NODES.map(str::to_owned).into(),
             names => names.to_vec(),
         };
         Arc::new(Self {
             names,
-            file: file.map(NodeFile::new),
+            config: config.clone(),
+            file: config.nodes_file.clone().map(NodeFile::new),
             loaded: OnceCell::new(),
             state: Mutex::default(),
             moves: watch::Sender::new(0),
@@ -156,8 +158,9 @@ impl Guide {
 
     async fn resolve(&self) -> Resolved {
         let (literal, names): (Vec<_>, Vec<_>) = self.names.iter().partition(|name| is_address(name));
+        let way = Way::of(&self.config);
         let mut tasks: Vec<_> =
-            names.into_iter().cloned().map(|name| Task(tokio::spawn(resolve(name)))).collect();
+            names.into_iter().cloned().map(|name| Task(tokio::spawn(resolve(name, way.clone())))).collect();
         let mut named = Vec::new();
         for task in &mut tasks {
             named.extend((&mut task.0).await.unwrap_or_default());

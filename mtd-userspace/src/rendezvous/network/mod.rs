@@ -9,12 +9,14 @@
 mod doubt;
 mod guide;
 mod known;
+mod mark;
+mod names;
 mod node;
 mod ports;
 
 use std::future::Future;
 use std::iter;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, Weak};
@@ -74,6 +76,10 @@ pub struct DhtConfig {
     pub max_items: usize,
     /// File for nodes that have answered, with which the next start begins too; `None`: they are not kept.
     pub nodes_file: Option<PathBuf>,
+    /// Mark of all packets; 0: none.
+    pub mark: u32,
+    /// Name servers that are not asked for bootstrap nodes where there is a mark, since they are inside the tunnel.
+    pub tunnel_dns: Vec<IpAddr>,
 }
 
 impl Default for DhtConfig {
@@ -86,6 +92,8 @@ impl Default for DhtConfig {
             serve: false,
             max_items: MAX_ITEMS,
             nodes_file: None,
+            mark: 0,
+            tunnel_dns: Vec::new(),
         }
     }
 }
@@ -135,7 +143,7 @@ struct Node {
 impl MainlineStore {
     /// A store that will take part in the DHT as configured.
     pub fn new(config: DhtConfig) -> Self {
-        let guide = Guide::new(&config.bootstrap, config.nodes_file.clone());
+        let guide = Guide::new(&config);
         Self { inner: Arc::new(Inner::new(config, guide)), helpers: Arc::default() }
     }
 

@@ -178,6 +178,7 @@ fn sessions(
         prefixes: vec!["2001:db8:1::/64".parse::<Ipv6Net>().unwrap()],
         link: LinkMode::Routed,
         inner_mtu: 1400,
+        fwmark: 0,
         guard: Guard::default(),
     };
     let sessions = Sessions::begin(config, Box::new(clock), PathBuf::new(), (maps, told), machines, state);
