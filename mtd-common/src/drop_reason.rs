@@ -233,6 +233,12 @@ SendStreamChanged = 39, "send_stream_changed", Send, Never, 0,
 SendUnheard = 40, "send_unheard", Send, Never, 0,
     "For a peer behind a router that translates addresses, of which nothing came lately: nobody knows where it is.",
     "Look at the peer's end and its router; only the peer can open the way again.";
+SendFiltered = 41, "send_filtered", Send, Never, 0,
+    "Packet into the tunnel device that the filter of its session does not allow.",
+    "Add a rule to filter of that peer, client or server if it is to pass, then `mtd reload`.";
+SendFilterMissing = 42, "send_filter_missing", Send, Never, 0,
+    "Packet into the tunnel device for a session whose filter is not loaded: nothing passes without it.",
+    "Start the controller again: it loads the filters of all sessions.";
 ControlFull = 48, "control_full", Receive, Never, 0,
     "Authentic control message, but the controller has not read those before it: it is overloaded or away.",
     "Start the controller, or give it more CPU time.";
@@ -247,7 +253,13 @@ TooBigInvalid = 51, "too_big_invalid", Receive, Never, 3,
     "Nothing to do against forgeries; routers quote the packet that was too big for them.";
 TooBigLimited = 52, "too_big_limited", Receive, Never, 0,
     "Packet Too Big over the rate limit, or the controller has not read those before it.",
-    "Nothing to do: a router repeats what it says.";}
+    "Nothing to do: a router repeats what it says.";
+Filtered = 53, "filtered", Receive, Never, 0,
+    "Authentic, but the filter of its session does not allow the inner packet.",
+    "Add a rule to filter of that peer, client or server if it is to pass, then `mtd reload`.";
+FilterMissing = 54, "filter_missing", Receive, Never, 0,
+    "Authentic, but the filter of its session is not loaded: nothing passes without it.",
+    "Start the controller again: it loads the filters of all sessions.";}
 
 impl DropReason {
     /// Whether the send program, not the receive program, drops for this reason.
