@@ -106,6 +106,11 @@ pub enum Error {
     /// The thread that makes key stream cannot be started.
     #[error("cannot make key stream ahead: {0}; set keystream = \"off\"")]
     KeyStream(#[source] io::Error),
+    /// No room for another filter.
+    #[error(
+        "there is no room for the filters of all sessions; give more of them the same rules, or fewer networks and port ranges"
+    )]
+    Filters,
     /// No room for another address.
     #[error("the address table is full ({0} entries); raise max_sessions in the configuration")]
     Full(usize),

@@ -2,6 +2,7 @@
 
 mod addresses;
 mod error;
+mod filter;
 mod groups;
 mod guard;
 mod keystream;
@@ -16,9 +17,11 @@ pub mod report;
 pub mod section;
 mod settings;
 mod shared;
+mod stages;
 mod steering;
 
 pub use error::Error;
+pub use filter::Policies;
 pub use groups::MAX_ROUTES;
 pub use guard::boot_time;
 pub use keystream::{Maker, Worker};

@@ -5,6 +5,7 @@ mod allow;
 mod choices;
 mod counts;
 mod fault;
+mod filter;
 mod guard;
 mod ids;
 mod limits;
@@ -17,6 +18,7 @@ pub use choices::{
 };
 pub use counts::{Counts, Frames, MapFill, Program, SessionTraffic, Totals, Traffic};
 pub use fault::{Fault, MAX_SHOWN, shown};
+pub use filter::{Action, Direction, Filter, Reject, Rule, RuleProtocol};
 pub use guard::{Enforcement, Guard};
 pub use ids::{ClientId, PeerNumber, SessionIndex};
 pub use limits::{
