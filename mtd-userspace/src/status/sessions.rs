@@ -68,6 +68,9 @@ pub struct Session {
     /// As [`super::Peer::answered_where_heard`].
     #[serde(default)]
     pub answered_where_heard: bool,
+    /// Number of rules of its filter; absent: it has none, and everything passes.
+    #[serde(default)]
+    pub filter_rules: Option<u32>,
     /// Inner packets and bytes received.
     pub received: Traffic,
     /// Inner packets and bytes sent.
@@ -99,6 +102,7 @@ impl Session {
             translated: false,
             middlebox: None,
             answered_where_heard: false,
+            filter_rules: None,
             received: Traffic::default(),
             sent: Traffic::default(),
             hint: None,

@@ -6,9 +6,9 @@ use ipnet::{IpNet, Ipv6Net};
 
 use crate::keys::PublicKey;
 use crate::keys::section::{PUBLIC_KEY, public_key};
-use crate::model::MiddleboxChoice;
+use crate::model::{MiddleboxChoice, Rule};
 use crate::rendezvous::section as rendezvous;
-use crate::schema::common::{LOCAL_PREFIX, MIDDLEBOX, NAME, SLOT};
+use crate::schema::common::{self, FILTER, LOCAL_PREFIX, MIDDLEBOX, NAME, SLOT};
 use crate::schema::{self, Facts, Key, Kind, Located, Part, Problems, Schema, Section, unlocated, value};
 
 /// Shortest and longest time between packets of an idle client.
@@ -59,6 +59,7 @@ pub const SERVER: Schema = Schema {
         .otherwise("what the server has")
         .from_requirement("MT-04"),
         MIDDLEBOX,
+        FILTER,
         Key::required("window", rendezvous::WINDOW, r#""15m""#, "The server's rendezvous window in whole seconds.")
             .otherwise("that of [rendezvous]")
             .from_requirement("MT-21"),
@@ -86,6 +87,8 @@ pub struct Server {
     pub window: Duration,
     /// Whether something on this side lets in only answers.
     pub middlebox: MiddleboxChoice,
+    /// Which inner packets may pass; `None`: all.
+    pub filter: Option<Vec<Rule>>,
 }
 
 /// The settings of one `[[server]]`.
@@ -100,6 +103,7 @@ pub struct ServerFields {
     slot: Option<Duration>,
     window: Option<Duration>,
     middlebox: MiddleboxChoice,
+    filter: Option<Vec<Rule>>,
 }
 
 impl ServerFields {
@@ -115,6 +119,7 @@ impl ServerFields {
             slot: value(table.duration("slot", problems)),
             window: value(table.optional("window", problems, rendezvous::window)),
             middlebox: table.choice("middlebox", problems, MiddleboxChoice::CHOICES).unwrap_or_default(),
+            filter: common::filter(table, problems),
         }
     }
 
@@ -129,6 +134,7 @@ impl ServerFields {
             slot: self.slot,
             window: self.window.unwrap_or(facts.window),
             middlebox: self.middlebox,
+            filter: self.filter,
         })
     }
 }

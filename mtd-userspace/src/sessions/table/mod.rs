@@ -2,6 +2,7 @@
 //! controller, their routes and their ends. It has no notion of handshakes.
 
 mod ends;
+mod filters;
 mod indexes;
 mod routes;
 mod transfer;
@@ -13,6 +14,8 @@ use ipnet::IpNet;
 use mtd_common::abi::{self, SessionState};
 use mtd_common::slot;
 
+use self::filters::Filters;
+pub use self::filters::Whose;
 use self::indexes::Indexes;
 pub use self::routes::Destination;
 use self::routes::Routes;
@@ -56,6 +59,7 @@ pub struct Table<M> {
     resting: Vec<(Key, BootNs)>,
     /// The traffic of sessions whose elements are wiped.
     wiped: Totals,
+    filters: Filters,
 }
 
 impl<M: Maps> Table<M> {
@@ -75,6 +79,7 @@ impl<M: Maps> Table<M> {
             ended: Vec::new(),
             resting: Vec::new(),
             wiped: Totals::default(),
+            filters: Filters::default(),
         }
     }
 
@@ -110,6 +115,7 @@ impl<M: Maps> Table<M> {
     ) -> Result<(), Error> {
         let Adoption { id, session, peer, started, local, remote, networks } = adoption;
         let place = Place { index: left.index, generation: left.element.generation };
+        let whose = Whose::from(&peer);
         let (peer, role) = match peer {
             Peer::Configured(number) => (number, None),
             Peer::Negotiated(role, key) => {
@@ -134,7 +140,12 @@ impl<M: Maps> Table<M> {
             resting: false,
             translated: left.is_translated(),
             where_heard: left.element.flags & abi::FLAG_HEARD != 0,
+            policy: self.filters.policy(whose, left.element.mode),
+            whose,
         };
+        if let Some(policy) = installed.policy {
+            self.maps.assign_policy(left.index, policy)?;
+        }
         if installed.element() != left.element {
             self.maps.set_session(left.index, installed.element())?;
         }
@@ -175,6 +186,7 @@ impl<M: Maps> Table<M> {
     ) -> anyhow::Result<()> {
         let NewSession { id, session, offset, started, peer, local, remote, networks, state, translated } =
             new;
+        let whose = Whose::from(&peer);
         let (number, role) = match peer {
             Peer::Configured(number) => (number, None),
             Peer::Negotiated(role, key) => (self.peer_number(key), Some(role)),
@@ -192,6 +204,7 @@ impl<M: Maps> Table<M> {
         let place = Place { index, generation: generation()? };
         let loader = Loader::new(place, state.rx_not_before);
         let key = (origin, id);
+        let policy = self.filters.policy(whose, session.mode);
         let installed = Installed {
             key,
             session,
@@ -206,6 +219,8 @@ impl<M: Maps> Table<M> {
             resting: false,
             translated,
             where_heard: false,
+            policy,
+            whose,
         };
         let note =
             if let Peer::Negotiated(role, key) = peer { Some(installed.note(role, &key)) } else { None };
@@ -214,6 +229,7 @@ impl<M: Maps> Table<M> {
         let done = (|| {
             self.maps.set_state(index, state)?;
             note.map_or(Ok(()), |note| self.maps.set_note(index, &note))?;
+            policy.map_or(Ok(()), |policy| self.maps.assign_policy(index, policy))?;
             self.maps.set_session(index, element)?;
             self.set_route(control, route)?;
             self.load(index, now)
