@@ -339,7 +339,7 @@ fn packets_that_are_cut_in_two_lead_through_the_filter() {
         // As the copy that goes round.
         let mut whole = part(&long, 0, false);
         whole[44..48].copy_from_slice(&0_u32.to_be_bytes());
-        let second = bench.send_with(&framed(&whole), Some(&marked(SECOND_PART | 1160)));
+        let second = bench.send_with(&framed(&whole), Some(&marked(SECOND_PART + 1160)));
         if passes {
             let first = sealed(&peering, CURRENT, &first).expect("the first part");
             let second = sealed(&peering, CURRENT, &second).expect("the second part");
@@ -358,7 +358,7 @@ fn packets_that_are_cut_in_two_lead_through_the_filter() {
 fn the_mark_of_second_parts_is_no_way_round() {
     let (mut bench, _) = bench(Mode::Encrypt, &["allow out udp/53"], Reject::Drop);
     let whole = part(&packet(Version::V6, false, TCP, [1, 2], SYN), 0, false);
-    let outcome = bench.send_with(&framed(&whole), Some(&marked(SECOND_PART | 16)));
+    let outcome = bench.send_with(&framed(&whole), Some(&marked(SECOND_PART + 16)));
     require_kept_in(&outcome, SendFiltered, "a second part without a first one");
 }
 
