@@ -236,6 +236,12 @@ SendUnheard = 40, "send_unheard", Send, Never, 0,
 SendLoop = 41, "send_loop", Send, Never, 0,
     "A sealed packet of mtd's own came back to the tunnel device: a route leads it in circles.",
     "Look at the rules and routes for the mark that `mtd status` shows: `ip -6 rule`, `ip -6 route show table all`.";
+SendFiltered = 42, "send_filtered", Send, Never, 0,
+    "Packet into the tunnel device that the filter of its session does not allow.",
+    "Add a rule to filter of that peer, client or server if it is to pass, then `mtd reload`.";
+SendFilterMissing = 43, "send_filter_missing", Send, Never, 0,
+    "Packet into the tunnel device for a session whose filter is not loaded: nothing passes without it.",
+    "Start the controller again: it loads the filters of all sessions.";
 ControlFull = 48, "control_full", Receive, Never, 0,
     "Authentic control message, but the controller has not read those before it: it is overloaded or away.",
     "Start the controller, or give it more CPU time.";
@@ -250,7 +256,13 @@ TooBigInvalid = 51, "too_big_invalid", Receive, Never, 3,
     "Nothing to do against forgeries; routers quote the packet that was too big for them.";
 TooBigLimited = 52, "too_big_limited", Receive, Never, 0,
     "Packet Too Big over the rate limit, or the controller has not read those before it.",
-    "Nothing to do: a router repeats what it says.";}
+    "Nothing to do: a router repeats what it says.";
+Filtered = 53, "filtered", Receive, Never, 0,
+    "Authentic, but the filter of its session does not allow the inner packet.",
+    "Add a rule to filter of that peer, client or server if it is to pass, then `mtd reload`.";
+FilterMissing = 54, "filter_missing", Receive, Never, 0,
+    "Authentic, but the filter of its session is not loaded: nothing passes without it.",
+    "Start the controller again: it loads the filters of all sessions.";}
 
 impl DropReason {
     /// Whether the send program, not the receive program, drops for this reason.

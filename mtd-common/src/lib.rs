@@ -14,6 +14,7 @@ pub mod bytes;
 mod chacha20;
 pub mod checksum;
 pub mod drop_reason;
+pub mod filter;
 pub mod heard;
 pub mod keystream;
 pub mod meter;

@@ -3,7 +3,10 @@
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
 use mtd_common::aead::{Pass, Sums};
+use mtd_common::filter::Flow;
 use mtd_common::keystream::Direction;
+
+use crate::filter::prohibited::{ANSWER, LONG};
 
 #[map]
 static JOBS: PerCpuArray<Job> = PerCpuArray::with_max_entries(2, 0);
@@ -34,6 +37,10 @@ pub(crate) struct Job {
     pub(crate) translated: bool,
     /// Boot time in ns at which the packet came.
     pub(crate) now: u64,
+    /// To be sent: whether the session has a filter.
+    pub(crate) has_filter: bool,
+    /// The filter's part.
+    pub(crate) filter: FilterWork,
     /// Place in `KEYSTREAM` of key stream made ahead.
     pub(crate) element: u32,
     /// Stamp of that element when it was found.
@@ -42,6 +49,21 @@ pub(crate) struct Job {
     pub(crate) sums: Sums,
     /// Working memory.
     pub(crate) pass: Pass,
+}
+
+/// What the filter of a session notes about the packet.
+pub(crate) struct FilterWork {
+    /// What it has read of the inner packet.
+    pub(crate) flow: Flow,
+    /// The flags of the session's policy.
+    pub(crate) policy_flags: u32,
+    /// To be sent: whether it has let the packet pass. True only from there to the beginning of the send program.
+    pub(crate) may_leave: bool,
+    /// To be sent: whether the sender may be told that the packet may not leave.
+    pub(crate) tell: bool,
+    /// The beginning of a packet that may not leave, and the answer to it: on the stack, their words would not be aligned.
+    pub(crate) before: [u8; LONG],
+    pub(crate) answer: [u8; ANSWER],
 }
 
 /// The job of this CPU and of the program for a direction: programs may interrupt each other.

@@ -10,6 +10,7 @@ mod ahead;
 mod atomic;
 mod clock;
 mod count;
+mod filter;
 mod frame;
 mod guard;
 mod inner;
@@ -27,12 +28,14 @@ mod report;
 mod send;
 mod session;
 mod settings;
+mod stages;
 mod steer;
 mod too_big;
 mod tunnel;
 mod verdict;
 mod vlan;
 
+use aya_ebpf::bindings::xdp_action::XDP_DROP;
 use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_STOLEN, TC_ACT_UNSPEC};
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
@@ -80,6 +83,45 @@ pub fn mtd_send(ctx: TcContext) -> i32 {
         Err(reason) => {
             report::dropped_on_sending(frame, reason as u32);
             TC_ACT_SHOT
+        }
+    }
+}
+
+/// Stage behind `mtd_receive`: the filter of a session.
+#[xdp]
+pub fn mtd_filter(ctx: XdpContext) -> u32 {
+    filter_received(&ctx)
+}
+
+/// Stage behind `mtd_take`: the same.
+#[xdp(map = "cpumap")]
+pub fn mtd_filter_take(ctx: XdpContext) -> u32 {
+    filter_received(&ctx)
+}
+
+#[inline(always)]
+fn filter_received(ctx: &XdpContext) -> u32 {
+    // SAFETY: the program's own context, used by nobody else.
+    let frame = unsafe { XdpFrame::of(ctx.ctx) };
+    match filter::received(frame) {
+        Ok(action) => action as u32,
+        Err(reason) => {
+            filter::report_received(frame, reason);
+            XDP_DROP
+        }
+    }
+}
+
+/// Stage behind `mtd_send`, in front of sealing: the filter of a session.
+#[classifier]
+pub fn mtd_filter_send(ctx: TcContext) -> i32 {
+    // SAFETY: the program's own context, used by nobody else.
+    let frame = unsafe { SkbFrame::of(ctx.skb.skb) };
+    match filter::sent(frame) {
+        Ok(action) => action,
+        Err(reason) => {
+            report::dropped_on_sending(frame, reason as u32);
+            filter::tell(frame, reason)
         }
     }
 }

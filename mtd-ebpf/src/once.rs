@@ -11,6 +11,7 @@ use aya_ebpf::bindings::{__sk_buff, xdp_md};
 use mtd_common::DropReason;
 use mtd_common::abi::{Dataplane, GuardSettings, Session};
 use mtd_common::allow::Flow;
+use mtd_common::filter::Verdict;
 use mtd_common::table::Hash;
 
 use crate::frame::{SkbFrame, XdpFrame};
@@ -198,6 +199,21 @@ impl Returned for () {
 
     #[inline(always)]
     fn from_number(_number: u64) -> Self {}
+}
+
+/// The verdict of a filter.
+impl Returned for Verdict {
+    const NULL: Self = Self::NoPolicy;
+
+    #[inline(always)]
+    fn number(self) -> u64 {
+        self as u64
+    }
+
+    #[inline(always)]
+    fn from_number(number: u64) -> Self {
+        Self::from_number(number)
+    }
 }
 
 /// The verdict of an XDP program.

@@ -13,7 +13,7 @@ use crate::steer::{self, Stage, Turn};
 use crate::tunnel::find::{self, Found, Header};
 use crate::tunnel::{control, deliver, heard, inspect, open, replay};
 use crate::verdict::{Action, pass};
-use crate::{ahead, count, introduction, lookup, neighbour, settings, too_big, vlan};
+use crate::{ahead, count, filter, introduction, lookup, neighbour, settings, stages, too_big, vlan};
 
 /// Handles a frame from the underlay.
 #[inline(always)]
@@ -106,6 +106,11 @@ fn open(
         state.count_received(header.length, now);
         control::divert(frame, state, job, now)?;
         return Ok(Action::Consume);
+    }
+    if filter::has_filter(found.session) {
+        job.now = now;
+        stages::filter_received(frame, stage);
+        return Err(DropReason::FilterMissing);
     }
     deliver::deliver(frame)?;
     // Only for opened packets: a forged one must not say how far the session is. The mode is read again: otherwise the

@@ -11,6 +11,7 @@ use mtd_common::packet::{self, ETHERNET, ETHERTYPE_IPV6, IPV6, NEXT_TCP, NEXT_UD
 
 use crate::clock::{self, boot_time};
 use crate::frame::{Memory, SkbFrame, XdpFrame};
+use crate::job::Job;
 use crate::limit::Rate;
 use crate::local::local;
 use crate::once::once;
@@ -53,6 +54,24 @@ once! {
             if matches!(event.next_header, NEXT_UDP | NEXT_TCP) {
                 event.source_port = *part::<0, 2, 4>(ports);
                 event.destination_port = *part::<2, 2, 4>(ports);
+            }
+        });
+    }
+}
+
+once! {
+    /// Counts an opened packet that a filter has refused for the reason of this number, and reports it with the data of its
+    /// inner headers.
+    pub(crate) fn filtered_on_receipt = report_filtered(frame: &XdpFrame, job: &mut Job, reason: u32) -> () {
+        count::drop(reason, false);
+        event(|event| {
+            begin(event, reason, frame.ifindex(), frame.len());
+            event.source = job.filter.flow.source;
+            event.destination = job.filter.flow.destination;
+            event.next_header = job.filter.flow.protocol;
+            if job.filter.flow.has_ports {
+                event.source_port = job.filter.flow.source_port;
+                event.destination_port = job.filter.flow.destination_port;
             }
         });
     }

@@ -7,16 +7,24 @@ use mtd_common::{DropReason, aead, opaque};
 
 use crate::frame::SkbFrame;
 use crate::tunnel::{cut, route, seal, wrap};
-use crate::{ahead, count, job, session};
+use crate::{ahead, count, job, session, stages};
 
 /// Seals a packet from the tunnel device and sends it; returns the TC action.
 #[inline(always)]
 pub(crate) fn send(frame: &mut SkbFrame) -> Result<i32, DropReason> {
     let job = job::job(Direction::Send).ok_or(DropReason::SendFailed)?;
-    cut::second_part(frame)?;
-    route::choose(frame, job)?;
+    if !core::mem::replace(&mut job.filter.may_leave, false) {
+        cut::second_part(frame)?;
+        route::choose(frame, job)?;
+        let state = session::state(job.session).ok_or(DropReason::SendNoPeer)?;
+        cut::cut(frame, state, job)?;
+        if job.has_filter {
+            // Comes back with a packet that may leave.
+            stages::filter_sent(frame);
+            return Err(DropReason::SendFilterMissing);
+        }
+    }
     let state = session::state(job.session).ok_or(DropReason::SendNoPeer)?;
-    cut::cut(frame, state, job)?;
     wrap::make_room(frame, job.version)?;
     let session = session::session(job.session, job.generation).ok_or(DropReason::SendNoPeer)?;
     let sequence = state.next_sequence();

@@ -51,6 +51,7 @@ pub(crate) fn run(rounds: u32) -> Result<Section> {
         (BASE, Way::bare("lat")?),
         (ENCRYPT, Way::mtd("encrypt")?),
         ("mtd_authenticate", Way::mtd("authenticate")?),
+        ("mtd_filtered", Way::mtd_filtered()?),
     ];
     for (name, program) in [("wireguard_go", WIREGUARD_GO), ("boringtun", BORINGTUN)] {
         ways.extend(or_left_out(name, Way::wireguard(program)).map(|way| (name, way)));

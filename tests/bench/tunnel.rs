@@ -16,7 +16,7 @@ pub(crate) const ABOUT: &str = "\
 iperf3, one TCP connection and four (`_4`), between two network namespaces on a veth cable with an MTU of 1500, for 3 s
 after one that does not count. `veth_gso` is the bare cable; `veth_nogso` is the same without segmentation offload at both
 ends, so that packets are handled one by one, as in a tunnel. `mtd_encrypt` and `mtd_authenticate` go through two controllers
-with slots of 3 s; the others are tunnels in user space, with one process at each end. Both ends, and iperf3 itself, share
+with slots of 3 s; `mtd_filtered` is `mtd_encrypt` with a filter of 64 rules at both ends; the others are tunnels in user space, with one process at each end. Both ends, and iperf3 itself, share
 the machine's CPUs. Ratios are to `veth_nogso` with the same number of connections.";
 
 /// Seconds of one measurement, and seconds before it that do not count.
@@ -42,6 +42,7 @@ pub(crate) fn run(rounds: u32) -> Result<Section> {
         (BASE, Way::bare_without_offload("nogso")?),
         (("mtd_encrypt", "mtd_encrypt_4"), Way::mtd("encrypt")?),
         (("mtd_authenticate", "mtd_authenticate_4"), Way::mtd("authenticate")?),
+        (("mtd_filtered", "mtd_filtered_4"), Way::mtd_filtered()?),
     ];
     for (names, program) in
         [(("wireguard_go", "wireguard_go_4"), WIREGUARD_GO), (("boringtun", "boringtun_4"), BORINGTUN)]

@@ -78,8 +78,25 @@ impl Way {
     /// # Errors
     /// When the tunnel does not come up.
     pub(crate) fn mtd(mode: &str) -> Result<Self> {
-        let (left, right) = cable(mode)?;
-        let session = Session { period: "3s".to_owned(), ..Session::new(mode)? };
+        Self::mtd_with(mode, mode, "")
+    }
+
+    /// The same, encrypting, with a filter of 64 rules at both ends, of which the last two let everything here pass.
+    ///
+    /// # Errors
+    /// When the tunnel does not come up.
+    pub(crate) fn mtd_filtered() -> Result<Self> {
+        let mut rules: Vec<_> =
+            (0..31).map(|n| format!("\"allow in tcp/{} from 10.1.{n}.0/24\"", 20_000 + n)).collect();
+        rules.extend((0..31).map(|n| format!("\"deny out udp/{} to fd00:9:{n:x}::/48\"", 30_000 + n)));
+        rules.extend(["\"allow in\"".to_owned(), "\"allow out\"".to_owned()]);
+        Self::mtd_with("filtered", "encrypt", &format!("filter = [{}]", rules.join(", ")))
+    }
+
+    /// `lines`: further ones of `[[peer]]`.
+    fn mtd_with(tag: &str, mode: &str, lines: &str) -> Result<Self> {
+        let (left, right) = cable(tag)?;
+        let session = Session { period: "3s".to_owned(), extra: lines.to_owned(), ..Session::new(mode)? };
         let ends = (End::new(0, &left), End::new(1, &right));
         let first = Setup::new(&left, &ends.0, Delivery::Routed)?.with_peer(&session, &ends.1);
         let second = Setup::new(&right, &ends.1, Delivery::Routed)?.with_peer(&session, &ends.0);

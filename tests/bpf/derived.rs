@@ -53,6 +53,7 @@ fn configured(end: usize, mode: Mode) -> Session {
         mode: peer.mode,
         allowed_ips: peer.allowed_ips,
         middlebox: mtd::model::MiddleboxChoice::Off,
+        filter: None,
     })
 }
 

@@ -13,6 +13,7 @@ mod derived;
 mod drops;
 mod ecn;
 mod events;
+mod filter;
 mod flips;
 mod harness;
 mod heard;

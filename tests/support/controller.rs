@@ -91,6 +91,8 @@ pub struct Session {
     pub mode: String,
     /// `auto`, `on` or `off`.
     pub middlebox: String,
+    /// Further lines of `[[peer]]`, e.g. `filter = ["allow"]`.
+    pub extra: String,
 }
 
 impl Session {
@@ -102,7 +104,13 @@ impl Session {
         let output = Command::new(mtd_program()?).arg("genpsk").output().context("mtd genpsk")?;
         ensure!(output.status.success(), "mtd genpsk failed: {output:?}");
         let key = String::from_utf8(output.stdout)?.trim().to_owned();
-        Ok(Self { key, period: "1s".to_owned(), mode: mode.to_owned(), middlebox: "auto".to_owned() })
+        Ok(Self {
+            key,
+            period: "1s".to_owned(),
+            mode: mode.to_owned(),
+            middlebox: "auto".to_owned(),
+            extra: String::new(),
+        })
     }
 }
 
@@ -209,7 +217,7 @@ impl Setup {
             write!(
                 text,
                 "\n[[peer]]\nname = \"peer{n}\"\nprefix = \"{}\"\nkey_file = \"{}\"\nseed = \"{}\"\npeer_seed = \"{}\"\n\
-                 period = \"{}\"\nmode = \"{}\"\nmiddlebox = \"{}\"\nallowed_ips = [\"{}\"]\n",
+                 period = \"{}\"\nmode = \"{}\"\nmiddlebox = \"{}\"\nallowed_ips = [\"{}\"]\n{}\n",
                 remote.prefix,
                 key.display(),
                 self.local.seed,
@@ -217,7 +225,8 @@ impl Setup {
                 session.period,
                 session.mode,
                 session.middlebox,
-                allowed.join("\", \"")
+                allowed.join("\", \""),
+                session.extra
             )?;
         }
         let path = self.folder.path().join("mtd.toml");

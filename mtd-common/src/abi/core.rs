@@ -143,7 +143,7 @@ pub struct Session {
     /// Number of the peer, the same in all sessions with it, so that packets of an old session pass when routes already name
     /// the new one. 0: no peer; only the inner sources of `peer_tunnel` are allowed.
     pub peer: u32,
-    /// [`FLAG_ANYBODY`], [`FLAG_HEARD`].
+    /// [`FLAG_ANYBODY`], [`FLAG_HEARD`], [`FLAG_FILTER`].
     pub flags: u32,
     /// Session time in ns = `CLOCK_BOOTTIME` in ns + this (wrapping).
     pub clock_offset: u64,
@@ -173,6 +173,9 @@ pub const FLAG_ANYBODY: u32 = 1;
 /// [`Session::flags`]: the peer asks to be answered where it was heard ([`crate::heard`]), since something on its side lets in
 /// only answers. Packets go out in the newest slot up to the present one in which it was heard, at most one back.
 pub const FLAG_HEARD: u32 = 2;
+
+/// [`Session::flags`]: inner packets pass only as the session's policy says ([`super::filter`]). Control messages pass always.
+pub const FLAG_FILTER: u32 = 4;
 
 /// [`Session::mode`]: inner packets are encrypted and authenticated.
 pub const MODE_ENCRYPT: u32 = 1;

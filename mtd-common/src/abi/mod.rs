@@ -14,24 +14,29 @@
 //! | [`guard`] | `GUARD` | policy and time to confirm begin as the configuration says |
 //! | [`counters`] | `DROPS`, `COUNTERS` | counts begin at zero |
 //! | [`event`] | `EVENTS` | events that nobody has read are lost |
+//! | [`filter`] | `SESSION_POLICY`, `POLICIES`, `FILTER_RULES` | nothing: the controller writes them before the programs are attached |
 //!
 //! The types in [`steering`], [`introduction`], [`limits`] and [`crate::keystream`] have no version: their maps are not
-//! pinned, but belong to one load of the programs.
+//! pinned, but belong to one load of the programs. So do the arrays of [`stages`], which are pinned only because the kernel would
+//! empty them otherwise: they are never taken over.
 
 pub mod control_record;
 pub mod core;
 pub mod counters;
 pub mod event;
+pub mod filter;
 pub mod guard;
 pub mod introduction;
 pub mod limits;
 pub mod session_note;
+pub mod stages;
 pub mod steering;
 
 pub use self::core::{
-    CONTROL_METER, Dataplane, DirectionKeys, FLAG_ANYBODY, FLAG_HEARD, FLAG_ON_LINK, FLAG_SHARED,
-    FLAG_SINGLE, LEAST_PATH, MAX_PREFIXES, MAX_SHARED, MODE_AUTHENTICATE, MODE_ENCRYPT, MODE_INTRODUCTION,
-    Prefix, ROUTE_KEY_FAMILY_BITS, Route, RouteKey, Session, SessionState, Slot, VERSION, route_key,
+    CONTROL_METER, Dataplane, DirectionKeys, FLAG_ANYBODY, FLAG_FILTER, FLAG_HEARD, FLAG_ON_LINK,
+    FLAG_SHARED, FLAG_SINGLE, LEAST_PATH, MAX_PREFIXES, MAX_SHARED, MODE_AUTHENTICATE, MODE_ENCRYPT,
+    MODE_INTRODUCTION, Prefix, ROUTE_KEY_FAMILY_BITS, Route, RouteKey, Session, SessionState, Slot, VERSION,
+    route_key,
 };
 pub use self::counters::{COUNTER_SLOTS, Counter, DROP_COUNTERS, DROP_SLOTS};
 pub use self::guard::GuardSettings;
@@ -41,6 +46,7 @@ pub use self::steering::{MAX_STEERING_CPUS, Steering, SteeringCpus};
 
 #[cfg(feature = "user")]
 mod pod {
+    use super::filter::{FragmentKey, Policy};
     use super::{
         Dataplane, GuardSettings, Local, Route, Session, SessionState, Slot, SteeringCpus, TokenBucket,
     };
@@ -57,8 +63,10 @@ mod pod {
     pod!(
         Bucket,
         Dataplane,
+        FragmentKey,
         GuardSettings,
         Local,
+        Policy,
         Route,
         Session,
         SessionState,

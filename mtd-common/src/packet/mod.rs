@@ -7,6 +7,7 @@ pub mod fragment;
 pub mod inner;
 pub mod ndp;
 pub mod outer;
+pub mod prohibited;
 pub mod too_big;
 
 /// Bytes of an Ethernet header.

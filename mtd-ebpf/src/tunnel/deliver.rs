@@ -11,7 +11,7 @@ use crate::layout::INNER;
 use crate::settings;
 
 /// Source MAC address of opened packets: locally administered, the same for all.
-const INSIDE_MAC: [u8; 6] = [0x02, b'm', b't', b'd', 0, 0];
+pub(crate) const INSIDE_MAC: [u8; 6] = [0x02, b'm', b't', b'd', 0, 0];
 
 /// Replaces the outer headers by an Ethernet header and redirects the frame into the tunnel device.
 #[inline(never)]

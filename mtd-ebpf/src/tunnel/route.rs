@@ -8,7 +8,7 @@ use mtd_common::{DropReason, aead, slot};
 use super::{heard, maps};
 use crate::frame::SkbFrame;
 use crate::job::Job;
-use crate::{clock, inner, lookup, session, settings};
+use crate::{clock, filter, inner, lookup, session, settings};
 
 /// Finds the packet's destination: notes session, slot and length in the job. A function of its own in the program, too: all
 /// variables together do not fit on one stack.
@@ -62,5 +62,6 @@ pub(crate) fn choose(frame: &SkbFrame, job: &mut Job) -> Result<(), DropReason> 
     job.ecn = facts.ecn;
     job.control = facts.is_control();
     job.version = facts.version;
+    job.has_filter = filter::has_filter(session) && !job.control;
     Ok(())
 }

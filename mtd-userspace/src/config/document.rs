@@ -16,7 +16,7 @@ use crate::keys::SecretKey;
 use crate::keys::section::{Identity, OwnKey, key_path};
 use crate::metrics::section::{METRICS, Metrics};
 use crate::model::{
-    Allow, ClockChoice, Fault, FwMark, KeyStreamChoice, LinkMode, Policy, SteeringChoice, XdpChoice,
+    Allow, ClockChoice, Fault, FwMark, KeyStreamChoice, LinkMode, Policy, Reject, SteeringChoice, XdpChoice,
 };
 use crate::registry::section::{CLIENT, Clients, LISTEN, Listen, ListenFields};
 use crate::rendezvous::section::{RENDEZVOUS, Rendezvous};
@@ -46,6 +46,8 @@ pub struct Config<K = SecretKey> {
     pub policy: Option<Policy>,
     /// Flows that pass although they are refused; at most [`mtd_common::allow::MAX_ALLOW`], without duplicates.
     pub allow: Vec<Allow>,
+    /// What a sender on this side is told of a packet that a filter does not let out.
+    pub filter_reject: Reject,
     /// How the receive program is attached.
     pub xdp: XdpChoice,
     /// Whether packets of busy sessions are handed to other CPUs.
@@ -154,6 +156,7 @@ impl Document {
             interface_wait: underlay.interface_wait,
             policy: data_plane.policy,
             allow: data_plane.allow(),
+            filter_reject: data_plane.reject,
             xdp: data_plane.xdp,
             steering: data_plane.steering,
             keystream: data_plane.keystream,

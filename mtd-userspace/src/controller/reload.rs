@@ -1,4 +1,4 @@
-//! Reading the configuration again: changes to clients take effect, other changes are only reported.
+//! Reading the configuration again: changes to clients and filters take effect, other changes are only reported.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -36,7 +36,7 @@ impl Reloader {
     /// Reads both again, each once.
     ///
     /// # Errors
-    /// When they cannot be read: then nothing is changed.
+    /// When they cannot be read: then nothing is changed, or if it is the registry, nothing but filters.
     pub(crate) fn reload(&self, sessions: &dyn Audience, bus: &Bus) -> Result<Reload, Refusal> {
         let Some(settings) = &self.settings else {
             return self.registry.reload(None, sessions, bus);
@@ -45,23 +45,31 @@ impl Reloader {
         let (in_force, path) = &mut *settings;
         // Both are read completely before anything is changed.
         let (config, in_file) = Config::read_with_written(path).map_err(anyhow::Error::from)?;
+        // Filters first: a client must not come before its own.
+        let filters = sessions.set_filters(&config)?;
         let mut reload = if self.registry.is_server() {
             self.registry.reload(Some(&config), sessions, bus)?
         } else {
             Reload { schema: status::SCHEMA, ..Reload::default() }
         };
         for change in in_force.changes(&in_file) {
-            if self.registry.is_server() && config::reloads(&change.key) {
+            if config::reloads(&change.key) && (self.registry.is_server() || is_filter(&change.key)) {
                 in_force.apply(&change);
             } else {
                 let Change { key, before, after } = change;
                 reload.settings.push(Setting { key, in_force: before, in_file: after });
             }
         }
+        reload.filters = filters;
         let not_in_force = reload.settings.iter().map(|setting| setting.key.clone()).collect();
         bus.publish(Event::Configuration(Configuration { not_in_force }));
         Ok(reload)
     }
+}
+
+/// Whether a setting is about filters, which are applied on every host.
+fn is_filter(key: &str) -> bool {
+    key == "filter_reject" || key.ends_with(".filter")
 }
 
 impl Reloader {

@@ -108,6 +108,11 @@ pub enum Error {
     /// The thread that makes key stream cannot be started.
     #[error("cannot make key stream ahead: {0}{remedy}; mtd works without that, too: keystream = \"off\"", remedy = clause(Doing::Start, .0))]
     KeyStream(io::Error),
+    /// No room for another filter.
+    #[error(
+        "there is no room for the filters of all sessions; give more of them the same rules, or fewer networks and port ranges"
+    )]
+    Filters,
     /// No room for another address.
     #[error("the address table is full ({0} entries); raise max_sessions in the configuration")]
     Full(usize),

@@ -10,14 +10,17 @@ use std::path::{Path, PathBuf};
 
 use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, Map, MapData, MapInfo};
+use mtd_common::abi::filter::{MAX_POLICIES, MAX_RULE_PREFIXES, Mask, Policy, PolicyNumber, RuleKey};
 use mtd_common::abi::{
     self, COUNTER_SLOTS, DROP_COUNTERS, Dataplane, GuardSettings, Route, RouteKey, Session, SessionState,
-    Slot,
+    Slot, stages,
 };
 use mtd_common::session_note::SessionNote;
 use mtd_common::table::{self, Bucket, Layout};
 
+use super::filter::{FILTER_RULES, POLICIES, SESSION_POLICY};
 use super::settings::Capacity;
+use super::stages::{RECEIVE_STAGES, SEND_STAGES, TAKE_STAGES};
 
 /// Bytes of the ring buffer for drop events.
 const EVENT_BYTES: u32 = 256 * 1024;
@@ -47,10 +50,15 @@ pub(super) enum Group {
     Counters,
     /// Drop events.
     Events,
+    /// Filters of sessions.
+    Filter,
+    /// The arrays of stages, which belong to one load of the programs.
+    Stages,
 }
 
 impl Group {
-    pub(super) const ALL: [Self; 5] = [Self::Core, Self::Control, Self::Guard, Self::Counters, Self::Events];
+    pub(super) const ALL: [Self; 7] =
+        [Self::Core, Self::Control, Self::Guard, Self::Counters, Self::Events, Self::Filter, Self::Stages];
 
     /// Its name, without a hyphen: part of the names of its pins.
     pub(super) const fn name(self) -> &'static str {
@@ -60,6 +68,8 @@ impl Group {
             Self::Guard => "guard",
             Self::Counters => "counters",
             Self::Events => "events",
+            Self::Filter => "filter",
+            Self::Stages => "stages",
         }
     }
 
@@ -71,14 +81,16 @@ impl Group {
             Self::Guard => abi::guard::VERSION,
             Self::Counters => abi::counters::VERSION,
             Self::Events => abi::event::VERSION,
+            Self::Filter => abi::filter::VERSION,
+            Self::Stages => stages::VERSION,
         }
     }
 
     /// The group that the contents of this one refer to, if any.
     const fn goes_with(self) -> Option<Self> {
         match self {
-            Self::Control => Some(Self::Core),
-            Self::Core | Self::Guard | Self::Counters | Self::Events => None,
+            Self::Control | Self::Filter => Some(Self::Core),
+            Self::Core | Self::Guard | Self::Counters | Self::Events | Self::Stages => None,
         }
     }
 
@@ -87,8 +99,16 @@ impl Group {
         maps.join(format!("{}-{}-{name}", self.name(), self.version()))
     }
 
+    /// Whether an earlier controller's maps may be taken over at all.
+    pub(super) const fn is_lasting(self) -> bool {
+        !matches!(self, Self::Stages)
+    }
+
     /// Checks that its maps are in this folder, with the right version and shapes; otherwise, returns the difference.
     fn check(self, maps: &Path, capacity: Capacity) -> Result<(), String> {
+        if !self.is_lasting() {
+            return Err("belongs to one load of the programs".to_owned());
+        }
         let found = pinned(maps);
         let other = found.iter().find(|pin| pin.group == self.name() && pin.version != self.version());
         if let Some(other) = other {
@@ -168,7 +188,7 @@ impl Shape {
 }
 
 /// The pinned maps, with their shapes in a data plane of this capacity.
-pub(super) fn shapes(capacity: Capacity) -> [Shape; 13] {
+pub(super) fn shapes(capacity: Capacity) -> [Shape; 19] {
     let buckets = 1 << capacity.table_bits();
     let filter = table::words(capacity.table_bits()) as u32;
     let slots = capacity.sessions.saturating_mul(1 << capacity.ring_bits());
@@ -196,6 +216,12 @@ pub(super) fn shapes(capacity: Capacity) -> [Shape; 13] {
         array(Group::Counters, "DROPS", 8, DROP_COUNTERS),
         array(Group::Counters, "COUNTERS", 8, COUNTER_SLOTS),
         ring(Group::Events, "EVENTS", EVENT_BYTES),
+        array(Group::Filter, SESSION_POLICY, size_of::<PolicyNumber>(), capacity.sessions),
+        shape(Group::Filter, POLICIES, 4, size_of::<Policy>(), MAX_POLICIES),
+        shape(Group::Filter, FILTER_RULES, size_of::<Key<RuleKey>>(), size_of::<Mask>(), MAX_RULE_PREFIXES),
+        array(Group::Stages, RECEIVE_STAGES, 4, stages::ENTRIES),
+        array(Group::Stages, TAKE_STAGES, 4, stages::ENTRIES),
+        array(Group::Stages, SEND_STAGES, 4, stages::ENTRIES),
     ]
 }
 

@@ -15,6 +15,7 @@ use mtd_common::table::{self, Layout};
 
 use super::addresses::Addresses;
 use super::error::{Error, errno};
+use super::filter::Policies;
 use super::groups::{DATAPLANE, GUARD};
 use super::settings::Capacity;
 use super::shared::Shared;
@@ -31,13 +32,17 @@ pub(super) struct Maps {
     routes: LpmTrie<MapData, RouteKey, Route>,
     drops: PerCpuArray<MapData, u64>,
     counters: PerCpuArray<MapData, u64>,
+    policies: Policies,
 }
 
 fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, Error> {
     ebpf.take_map(name).ok_or(Error::Missing(name))
 }
 
-fn typed<T: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str) -> Result<T, Error> {
+pub(super) fn typed<T: TryFrom<Map, Error = MapError>>(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+) -> Result<T, Error> {
     T::try_from(take(ebpf, name)?).map_err(Error::map(name))
 }
 
@@ -52,7 +57,7 @@ pub(super) fn control(ebpf: &mut Ebpf) -> Result<RingBuf<MapData>, Error> {
 }
 
 /// An array map in this process's memory.
-fn shared<T: aya::Pod>(ebpf: &mut Ebpf, name: &'static str) -> Result<Shared<T>, Error> {
+pub(super) fn shared<T: aya::Pod>(ebpf: &mut Ebpf, name: &'static str) -> Result<Shared<T>, Error> {
     let Map::Array(map) = take(ebpf, name)? else { return Err(Error::Missing(name)) };
     Shared::new(name, map)
 }
@@ -75,7 +80,12 @@ impl Maps {
             routes: typed(ebpf, "ROUTES")?,
             drops: typed(ebpf, "DROPS")?,
             counters: typed(ebpf, "COUNTERS")?,
+            policies: Policies::new(ebpf)?,
         })
+    }
+
+    pub(super) const fn policies(&mut self) -> &mut Policies {
+        &mut self.policies
     }
 
     pub(super) const fn addresses(&mut self) -> &mut Addresses {

@@ -3,6 +3,7 @@
 mod addresses;
 mod clock;
 mod error;
+mod filter;
 mod groups;
 mod guard;
 mod keystream;
@@ -17,10 +18,12 @@ pub mod report;
 pub mod section;
 mod settings;
 mod shared;
+mod stages;
 mod steering;
 
 pub use clock::{boot_time, slept};
 pub use error::Error;
+pub use filter::Policies;
 pub use groups::MAX_ROUTES;
 pub use keystream::{Maker, Worker};
 pub use links::{XdpMode, pinned_mode};

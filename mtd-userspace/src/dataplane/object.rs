@@ -12,5 +12,12 @@ pub(super) const ADVERTISE: &str = "mtd_advertise";
 /// The send program (TC).
 pub(super) const SEND: &str = "mtd_send";
 
+/// The filter of sessions behind the receive program (XDP).
+pub(super) const FILTER_RECEIVE: &str = "mtd_filter";
+/// The filter of sessions behind [`TAKE`] (XDP).
+pub(super) const FILTER_TAKE: &str = "mtd_filter_take";
+/// The filter of sessions in front of sealing (TC).
+pub(super) const FILTER_SEND: &str = "mtd_filter_send";
+
 /// All programs, in the order in which reports name them.
-pub(super) const ALL: [&str; 4] = [RECEIVE, TAKE, ADVERTISE, SEND];
+pub(super) const ALL: [&str; 7] = [RECEIVE, TAKE, ADVERTISE, SEND, FILTER_RECEIVE, FILTER_TAKE, FILTER_SEND];

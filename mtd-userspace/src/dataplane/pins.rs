@@ -63,7 +63,7 @@ impl Place {
 
     /// The groups that are replaced while the sessions go on.
     pub(super) fn replaced_beside(&self) -> impl Iterator<Item = &(Group, String)> {
-        self.misfits.iter().filter(|_| self.adopts_sessions())
+        self.misfits.iter().filter(|(group, _)| self.adopts_sessions() && group.is_lasting())
     }
 
     /// Undoes [`Place::prepare`].

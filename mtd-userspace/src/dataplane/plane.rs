@@ -3,9 +3,10 @@
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use aya::maps::{MapData, RingBuf};
-use aya::programs::{ProgramError, SchedClassifier, Xdp};
+use aya::programs::{ProgramError, ProgramInfo, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use mtd_common::abi::{Route, RouteKey, Session, SessionState, Slot};
 use mtd_common::keystream::RING;
@@ -13,6 +14,7 @@ use mtd_common::session_note::SessionNote;
 use tracing::warn;
 
 use super::error::{Error, errno};
+use super::filter::Policies;
 use super::groups::{self, Group};
 use super::keystream::{self, Maker};
 use super::links::{self, XdpMode};
@@ -21,7 +23,7 @@ use super::object::{self, ADVERTISE, OBJECT, RECEIVE, SEND, TAKE};
 use super::pins::{self, Place};
 use super::programs::describe;
 use super::settings::{Capacity, Settings};
-use super::steering;
+use super::{stages, steering};
 use crate::model::{Counts, LinkMode, Program, SessionTraffic, XdpChoice};
 use crate::proto::slots::SlotMaps;
 
@@ -105,6 +107,7 @@ impl Plane {
         loader.map_max_entries(keystream::ELEMENTS, (capacity.lanes * RING as u32).max(1));
         let mut ebpf = loader.load(object).map_err(object_error)?;
         load_programs(&mut ebpf)?;
+        stages::fill(&mut ebpf)?;
         let maker = if capacity.lanes > 0 { Some(Maker::new(&mut ebpf)?) } else { None };
         let maps = Maps::new(&mut ebpf, capacity, adopted)?;
         Ok(Self { ebpf, maps, capacity, adopted, maker, pins: None })
@@ -206,6 +209,32 @@ impl Plane {
     /// When the object has none.
     pub fn advertise_program(&mut self) -> Result<&mut SchedClassifier, Error> {
         classifier(&mut self.ebpf, ADVERTISE)
+    }
+
+    /// The facts of a loaded program, for reports.
+    ///
+    /// # Errors
+    /// When the object has none of this name.
+    pub fn program_info(&self, name: &'static str) -> Result<ProgramInfo, Error> {
+        let program = self.ebpf.program(name).ok_or(Error::Missing(name))?;
+        program.info().map_err(program_error(name))
+    }
+
+    /// Loads a program once more, which takes the kernel this long, and unloads that copy.
+    ///
+    /// # Errors
+    /// When the object has none of this name, or the kernel refuses.
+    pub(super) fn reload_time(&mut self, name: &'static str) -> Result<Duration, Error> {
+        let program = self.ebpf.program_mut(name).ok_or(Error::Missing(name))?;
+        let unloaded = match program {
+            aya::programs::Program::Xdp(program) => program.unload(),
+            aya::programs::Program::SchedClassifier(program) => program.unload(),
+            _ => Err(ProgramError::UnexpectedProgramType),
+        };
+        unloaded.map_err(program_error(name))?;
+        let started = Instant::now();
+        load_program(program).map_err(program_error(name))?;
+        Ok(started.elapsed())
     }
 
     /// The programs, as the kernel knows them. Needs no privileges, unlike [`super::programs`].
@@ -332,6 +361,11 @@ impl Plane {
     /// controller left. To be called once after adopting maps, when the sessions' own slots are loaded.
     pub fn retain_slots(&mut self, keep: impl Fn(u32, &Slot) -> bool) {
         self.maps.addresses().retain(keep);
+    }
+
+    /// The policies of the sessions' filters.
+    pub const fn policies(&mut self) -> &mut Policies {
+        self.maps.policies()
     }
 
     /// The counters of the programs.

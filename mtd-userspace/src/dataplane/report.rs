@@ -4,17 +4,14 @@ use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use aya::maps::loaded_maps;
-use aya::programs::{ProgramError, ProgramInfo, SchedClassifier, Xdp};
+use aya::programs::ProgramInfo;
 
 use super::error::Error;
 use super::groups::shapes;
 use super::maps::{cpus, memory};
-use super::object::{ADVERTISE, RECEIVE, SEND, TAKE};
-use super::plane::{Plane, program_error};
+use super::object;
+use super::plane::Plane;
 use super::settings::Capacity;
-
-/// A program of a plane.
-type Classifier = fn(&mut Plane) -> Result<&mut SchedClassifier, Error>;
 
 /// Loads the programs once, from `object` if given, and returns a table of the cost.
 ///
@@ -35,21 +32,9 @@ pub fn load_report(object: Option<&[u8]>, capacity: Capacity) -> Result<String, 
         "\n{:<14} {:>21} {:>12} {:>10} {:>8}",
         "program", "verifier instructions", "instructions", "JIT bytes", "load ms"
     );
-    let program = plane.receive_program()?;
-    let time = load_time(program, Xdp::unload, Xdp::load).map_err(program_error(RECEIVE))?;
-    let info = program.info().map_err(program_error(RECEIVE))?;
-    let _ = writeln!(out, "{}", program_line(RECEIVE, &info, time));
-    let program = plane.take_program()?;
-    let time = load_time(program, Xdp::unload, Xdp::load).map_err(program_error(TAKE))?;
-    let info = program.info().map_err(program_error(TAKE))?;
-    let _ = writeln!(out, "{}", program_line(TAKE, &info, time));
-    for (name, program) in [(ADVERTISE, Plane::advertise_program as Classifier), (SEND, Plane::send_program)]
-    {
-        let program = program(&mut plane)?;
-        let time = load_time(program, SchedClassifier::unload, SchedClassifier::load)
-            .map_err(program_error(name))?;
-        let info = program.info().map_err(program_error(name))?;
-        let _ = writeln!(out, "{}", program_line(name, &info, time));
+    for name in object::ALL {
+        let time = plane.reload_time(name)?;
+        let _ = writeln!(out, "{}", program_line(name, &plane.program_info(name)?, time));
     }
     let capacity = plane.capacity();
     let _ = writeln!(
@@ -82,18 +67,6 @@ pub fn load_report(object: Option<&[u8]>, capacity: Capacity) -> Result<String, 
     }
     let _ = write!(out, "{:<15} {:>30}", "total", total.div_ceil(1024));
     Ok(out)
-}
-
-/// The time that the kernel takes to verify and compile a program, measured by loading it once more.
-fn load_time<P>(
-    program: &mut P,
-    unload: fn(&mut P) -> Result<(), ProgramError>,
-    load: fn(&mut P) -> Result<(), ProgramError>,
-) -> Result<Duration, ProgramError> {
-    unload(program)?;
-    let started = Instant::now();
-    load(program)?;
-    Ok(started.elapsed())
 }
 
 fn program_line(name: &str, info: &ProgramInfo, time: Duration) -> String {

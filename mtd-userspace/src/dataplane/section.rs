@@ -7,7 +7,7 @@ use humantime::format_duration;
 use mtd_common::allow::MAX_ALLOW;
 
 use crate::model::{
-    Allow, Fault, KeyStreamChoice, MAX_SESSIONS, MIN_SLOTS_AHEAD, Policy, SteeringChoice, XdpChoice,
+    Allow, Fault, KeyStreamChoice, MAX_SESSIONS, MIN_SLOTS_AHEAD, Policy, Reject, SteeringChoice, XdpChoice,
 };
 use crate::schema::{Facts, Key, Kind, Located, Part, Problems, Section, each_once, unlocated};
 
@@ -46,6 +46,15 @@ pub const GUARD_KEYS: &[Key] = &[
          see what a rule lets pass: name sources where you can, such as \"2001:db8:f::/48 tcp/22\".",
     )
     .or("[]"),
+    Key::preset(
+        "filter_reject",
+        Kind::Choice(Reject::WORDS),
+        r#""prohibited""#,
+        "What a sender on this side is told of a packet that filter of a [[peer]], [[client]] or [[server]] does not let into the \
+         tunnel. \"prohibited\": that communication is administratively prohibited (ICMP), so that it need not wait. \"drop\": \
+         nothing. What comes out of the tunnel and may not pass is dropped without an answer either way.",
+    )
+    .reloading(),
 ];
 
 /// Keys of the root about the programs.
@@ -100,6 +109,8 @@ pub struct DataPlane {
     /// How refused packets are handled; `None`: as before.
     pub policy: Option<Policy>,
     allow: Vec<Located<Allow>>,
+    /// What a sender on this side is told of a packet that a filter does not let out.
+    pub reject: Reject,
     /// How the receive program is attached.
     pub xdp: XdpChoice,
     /// Whether packets of busy sessions are handed to other CPUs.
@@ -116,6 +127,7 @@ impl DataPlane {
         Self {
             policy: root.choice("policy", problems, Policy::CHOICES),
             allow: root.strings("allow", problems, str::parse),
+            reject: root.choice("filter_reject", problems, Reject::CHOICES).unwrap_or_default(),
             xdp: root.choice("xdp", problems, XdpChoice::CHOICES).unwrap_or_default(),
             steering: root.choice("steering", problems, SteeringChoice::CHOICES).unwrap_or_default(),
             keystream: root.choice("keystream", problems, KeyStreamChoice::CHOICES).unwrap_or_default(),

@@ -6,6 +6,7 @@ mod choices;
 mod counts;
 mod cover;
 mod fault;
+mod filter;
 mod guard;
 mod ids;
 mod limits;
@@ -20,6 +21,7 @@ pub use choices::{
 pub use counts::{Counts, Frames, MapFill, Program, SessionTraffic, Totals, Traffic};
 pub use cover::{FwMark, is_everything};
 pub use fault::{Fault, MAX_SHOWN, shown};
+pub use filter::{Action, Direction, Filter, Reject, Rule, RuleProtocol};
 pub use guard::{Enforcement, Guard};
 pub use ids::{ClientId, PeerNumber, SessionIndex};
 pub use limits::{

@@ -103,7 +103,7 @@ impl Change {
             removed: names(&self.removed),
             changed: names(&self.changed),
             warnings: self.warnings.iter().map(ToString::to_string).collect(),
-            settings: Vec::new(),
+            ..status::Reload::default()
         }
     }
 }

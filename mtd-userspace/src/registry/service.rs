@@ -55,6 +55,12 @@ pub trait Audience: Send + Sync + 'static {
     /// The set of registered clients has changed.
     fn apply(&self, consequences: Consequences);
 
+    /// Puts the filters of a configuration into force. Returns the names of those whose filter is another one now.
+    ///
+    /// # Errors
+    /// When there is no room; then nothing is changed.
+    fn set_filters(&self, config: &Config<()>) -> anyhow::Result<Vec<String>>;
+
     /// The states of the sessions with clients.
     fn client_states(&self) -> HashMap<PublicKey, SessionState>;
 }
@@ -62,6 +68,10 @@ pub trait Audience: Send + Sync + 'static {
 impl Audience for Mutex<Sessions> {
     fn apply(&self, consequences: Consequences) {
         lock(self).apply(consequences);
+    }
+
+    fn set_filters(&self, config: &Config<()>) -> anyhow::Result<Vec<String>> {
+        lock(self).set_filters(config)
     }
 
     fn client_states(&self) -> HashMap<PublicKey, SessionState> {

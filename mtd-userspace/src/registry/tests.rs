@@ -35,7 +35,7 @@ fn names(entries: &[Entry]) -> Vec<&str> {
 
 fn client(name: &str, public_key: PublicKey) -> Client {
     let addresses = TunnelAddresses { v6: None, v4: Some([10, 66, 0, 9].into()) };
-    Client { name: name.to_owned(), public_key, addresses, slot: None }
+    Client { name: name.to_owned(), public_key, addresses, slot: None, filter: None }
 }
 
 #[test]

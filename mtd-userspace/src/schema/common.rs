@@ -1,7 +1,7 @@
 //! Keys that several tables share.
 
-use super::{Key, Kind};
-use crate::model::{MiddleboxChoice, Mode, PERIOD_RANGE};
+use super::{Key, Kind, Problems, Section, unlocated};
+use crate::model::{Filter, MiddleboxChoice, Mode, PERIOD_RANGE, Rule};
 
 /// The values of a name, in all tables that have one.
 pub const NAME: Kind = Kind::Text("1 to 32 letters, digits, \".\", \"_\" and \"-\", in ASCII");
@@ -44,3 +44,32 @@ pub const MIDDLEBOX: Key = Key::preset(
      to two small packets, and the other end answers only where it has heard this one. \"auto\" asks the other end now and then, \
      and does so until it is shown that nothing is in between.",
 );
+
+/// Which inner packets may pass, in all tables with this key.
+pub const FILTER: Key = Key::required(
+    "filter",
+    Kind::List(
+        "allow or deny, then each if it matters: in or out, a protocol (tcp, udp, icmp, a number) with or without a port or \
+         ports, from ADDRESS, to ADDRESS",
+    ),
+    r#"["allow in tcp/22", "allow out udp/53 to 10.0.0.53", "allow icmp"]"#,
+    "Which inner packets may pass between this host, with what is behind it, and the other end. in: what the other end opens; out: \
+     what is opened from here; neither: both. The answers pass with it. A rule that denies is stronger than all that allow; what \
+     no rule allows is dropped. Addresses are those inside the tunnel.",
+)
+.otherwise("everything passes")
+.reloading();
+
+/// The rules of a table with [`FILTER`]; `None`: there is no filter.
+pub fn filter(table: &Section<'_, '_>, problems: &mut Problems<'_>) -> Option<Vec<Rule>> {
+    if !table.contains(FILTER.name) {
+        return None;
+    }
+    let rules = table.optional_list(FILTER.name, problems, str::parse);
+    let at = rules.first().map_or(table.at(), |rule| rule.at);
+    let rules: Vec<Rule> = rules.into_iter().map(unlocated).collect();
+    if let Err(fault) = Filter::check(&rules) {
+        problems.add(at, table.name(FILTER.name), fault);
+    }
+    Some(rules)
+}

@@ -4,7 +4,7 @@
 //! A state machine like those of [`crate::proto`]: no I/O. If the clock is wrong, or the sequence numbers run out, it takes
 //! a session out of use, waits until no program works with it and more numbers are noted in the state file, and goes on.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -219,6 +219,12 @@ impl Configured {
         for peer in &mut self.peers {
             peer.past = past(&peer.session.fingerprint());
         }
+    }
+
+    /// The numbers of the peers, by name.
+    pub(super) fn numbers(&self) -> HashMap<String, PeerNumber> {
+        let names = self.peers.iter().map(|peer| peer.config.name.clone());
+        names.enumerate().map(|(position, name)| (name, number(position))).collect()
     }
 
     /// The peers with the numbers of their sessions.

@@ -9,7 +9,7 @@ use mtd_common::packet::inner::mapped;
 use mtd_common::session_note::{ROLE_CLIENT, ROLE_SERVER, SessionNote};
 
 use super::origin::OriginId;
-use super::table::Destination;
+use super::table::{Destination, Whose};
 use crate::keys::PublicKey;
 use crate::model::{BootNs, ClockOffset, PeerNumber, SessionIndex, SessionNs, TunnelAddresses};
 use crate::proto::clock::Reading;
@@ -89,6 +89,10 @@ pub(super) struct Installed {
     pub(super) translated: bool,
     /// The peer is answered where it was heard.
     pub(super) where_heard: bool,
+    /// The number of the policy of its filter; `None`: it has no filter.
+    pub(super) policy: Option<u32>,
+    /// Whose filter is its own.
+    pub(super) whose: Whose,
 }
 
 impl Installed {
@@ -113,6 +117,9 @@ impl Installed {
         }
         if self.where_heard || self.translated {
             element.flags |= abi::FLAG_HEARD;
+        }
+        if self.policy.is_some() {
+            element.flags |= abi::FLAG_FILTER;
         }
         element
     }

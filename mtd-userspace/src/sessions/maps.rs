@@ -4,7 +4,7 @@ use mtd_common::abi::{self, Route, RouteKey, SessionState, Slot};
 use mtd_common::session_note::SessionNote;
 
 use crate::dataplane::{Capacity, Error, Plane, Settings};
-use crate::model::{Counts, Program, SessionIndex, SessionTraffic};
+use crate::model::{Counts, Filter, Program, SessionIndex, SessionTraffic};
 use crate::proto::slots::SlotMaps;
 
 /// The maps and programs of a data plane. An operation with an index fails only if the index is not below the capacity.
@@ -96,6 +96,27 @@ pub trait Maps: Send {
     /// The places where slots are loaded.
     fn slots(&mut self) -> &mut impl SlotMaps<Error = Error>;
 
+    /// The numbers of all policies.
+    fn policies(&mut self) -> Vec<u32>;
+
+    /// Writes the policy of a filter. Returns its number, which no other one had.
+    ///
+    /// # Errors
+    /// When there is no room.
+    fn add_policy(&mut self, filter: &Filter) -> Result<u32, Error>;
+
+    /// Removes a policy that no session has, and that no program can be at work with.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    fn remove_policy(&mut self, number: u32) -> Result<(), Error>;
+
+    /// Gives a session a policy.
+    ///
+    /// # Errors
+    /// See [`Maps`].
+    fn assign_policy(&mut self, index: SessionIndex, number: u32) -> Result<(), Error>;
+
     /// The counters of the programs.
     ///
     /// # Errors
@@ -177,6 +198,22 @@ impl Maps for Plane {
 
     fn slots(&mut self) -> &mut impl SlotMaps<Error = Error> {
         self.slots()
+    }
+
+    fn policies(&mut self) -> Vec<u32> {
+        self.policies().numbers()
+    }
+
+    fn add_policy(&mut self, filter: &Filter) -> Result<u32, Error> {
+        self.policies().add(filter)
+    }
+
+    fn remove_policy(&mut self, number: u32) -> Result<(), Error> {
+        self.policies().remove(number)
+    }
+
+    fn assign_policy(&mut self, index: SessionIndex, number: u32) -> Result<(), Error> {
+        self.policies().assign(index.0, number)
     }
 
     fn counts(&self) -> Result<Counts, Error> {

@@ -11,6 +11,7 @@ mod build;
 mod clock;
 mod configured;
 mod effect;
+mod filters;
 mod hints;
 mod installed;
 mod maps;
@@ -61,7 +62,7 @@ use self::sleep::Sleep;
 pub(crate) use self::stop::stop;
 use self::store::{Store, Unsaved};
 pub(crate) use self::surroundings::{first_prefixes, possible_mtu};
-pub use self::table::{Destination, Exported, Table};
+pub use self::table::{Destination, Exported, Table, Whose};
 use self::wire::Wire;
 use crate::config::Config;
 use crate::dataplane::{self, Plane, XdpMode};
@@ -161,12 +162,15 @@ impl<M: Maps> Sessions<M> {
         let now = clock.read();
         origins.configured.remember(|fingerprint| state.past(fingerprint), clock.boot_id());
         let mut table = Table::new(maps, nanoseconds(config.horizon));
+        // First of all: no session goes on without its filter.
+        set_filters(&mut table, &origins, &config, now)?;
         if adopt(&mut table, &mut origins, now)? {
             // Sessions without an origin are removed first, to make room. Waiting blocks nobody, since nobody else has this
             // table yet.
             std::thread::sleep(stop::REST);
             table.wipe(clock.read().boot)?;
         }
+        table.retire_policies(now.boot);
         origins.configured.begin(now);
         let wanted = origins.configured.wanted(now);
         for (fingerprint, marks) in &wanted {
@@ -218,6 +222,19 @@ impl<M: Maps> Sessions<M> {
         sessions.set_carriers(now);
         Ok(sessions)
     }
+}
+
+/// Sets the filters of the configuration.
+fn set_filters<M: Maps>(
+    table: &mut Table<M>,
+    origins: &Origins,
+    config: &Config,
+    now: Reading,
+) -> anyhow::Result<()> {
+    let peers = origins.configured.numbers();
+    let named = filters::named(config, |name| peers.get(name).copied());
+    let filters = named.into_iter().filter_map(|(_, whose, filter)| Some((whose, filter?)));
+    Ok(table.set_filters(filters.collect(), now.boot)?)
 }
 
 /// Keeps configured sessions from beginning, since nothing can be noted of them.

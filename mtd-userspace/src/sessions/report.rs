@@ -190,10 +190,15 @@ impl<M: Maps> Sessions<M> {
             path_mtu: self.path_mtu(installed.peer),
             path_source: self.path_source(installed.peer),
             answered_where_heard: installed.where_heard,
+            filter_rules: self.filter_rules(installed),
             received: Traffic { packets: state.rx_packets, bytes: state.rx_bytes },
             sent: Traffic { packets: state.tx_packets, bytes: state.tx_bytes },
             ..base
         }
+    }
+
+    fn filter_rules(&self, installed: &Installed) -> Option<u32> {
+        self.table.filter(installed).map(|filter| filter.rules.len() as u32)
     }
 
     /// The session with a configured peer; `None`: this controller stops.
@@ -214,6 +219,7 @@ impl<M: Maps> Sessions<M> {
             slots_ahead: loaded.end.saturating_sub(number + 1),
             last_valid_seconds: last_valid(&state, now),
             clock_offset_seconds: clock::difference(installed.offset, now) as f64 / 1e9,
+            filter_rules: self.filter_rules(installed),
             received: Traffic { packets: state.rx_packets, bytes: state.rx_bytes },
             sent: Traffic { packets: state.tx_packets, bytes: state.tx_bytes },
             path_mtu: self.path_mtu(installed.peer),

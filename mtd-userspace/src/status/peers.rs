@@ -47,6 +47,9 @@ pub struct Peer {
     /// The other end asks to be answered only where it was heard, because of a middlebox on its side.
     #[serde(default)]
     pub answered_where_heard: bool,
+    /// Number of rules of its filter; absent: it has none, and everything passes.
+    #[serde(default)]
+    pub filter_rules: Option<u32>,
     /// Packets from the peer's own prefix that were dropped, by reason, as far as they were sampled: they tell a wrong
     /// configuration from an absent peer.
     pub dropped_from_prefix: BTreeMap<String, u64>,

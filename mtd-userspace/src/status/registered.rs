@@ -42,6 +42,9 @@ pub struct Reload {
     pub removed: Vec<String>,
     /// Clients with the same key, and with another name or other fixed addresses.
     pub changed: Vec<String>,
+    /// Peers, servers and clients of the configuration file with another filter than before, which is in force.
+    #[serde(default)]
+    pub filters: Vec<String>,
     /// Files that were left out, and why.
     pub warnings: Vec<String>,
     /// Settings of the configuration file that differ from those in force. Settings about clients have been applied.

@@ -91,6 +91,9 @@ pub struct Session {
     /// renewed.
     #[serde(default)]
     pub capabilities: Option<Vec<String>>,
+    /// Number of rules of its filter; absent: it has none, and everything passes.
+    #[serde(default)]
+    pub filter_rules: Option<u32>,
     /// Inner packets and bytes received.
     pub received: Traffic,
     /// Inner packets and bytes sent.
@@ -127,6 +130,7 @@ impl Session {
             middlebox: None,
             answered_where_heard: false,
             capabilities: None,
+            filter_rules: None,
             received: Traffic::default(),
             sent: Traffic::default(),
             hint: None,

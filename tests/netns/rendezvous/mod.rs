@@ -7,6 +7,7 @@ mod copies;
 mod crashes;
 mod dht;
 mod events;
+mod filter;
 mod flood;
 mod insider;
 mod insiders;

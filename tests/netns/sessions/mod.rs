@@ -4,6 +4,7 @@ mod clear;
 mod clocks;
 mod copies;
 mod crashes;
+pub(crate) mod filter;
 mod keystream;
 mod marks;
 mod metrics;

@@ -337,9 +337,9 @@ async fn reload_all(sockets: &[ControlSocket]) -> (Vec<Reloaded>, Vec<anyhow::Er
     let (mut reloads, mut failures) = (Vec::new(), Vec::new());
     for ControlSocket { interface, path } in sockets {
         match client::reload(path).await {
-            Ok(Reload { added, removed, changed, warnings, settings, .. }) => {
+            Ok(Reload { added, removed, changed, filters, warnings, settings, .. }) => {
                 let interface = interface.clone();
-                reloads.push(Reloaded { interface, added, removed, changed, warnings, settings });
+                reloads.push(Reloaded { interface, added, removed, changed, filters, warnings, settings });
             }
             Err(error) => failures.push(error.into()),
         }
@@ -354,13 +354,19 @@ struct Reloaded {
     added: Vec<String>,
     removed: Vec<String>,
     changed: Vec<String>,
+    filters: Vec<String>,
     warnings: Vec<String>,
     settings: Vec<Setting>,
 }
 
 impl Reloaded {
     fn text(&self) -> String {
-        let changes = [("added", &self.added), ("removed", &self.removed), ("changed", &self.changed)];
+        let changes = [
+            ("added", &self.added),
+            ("removed", &self.removed),
+            ("changed", &self.changed),
+            ("new filter for", &self.filters),
+        ];
         let changes = changes.into_iter().filter(|(_, names)| !names.is_empty());
         let mut lines: Vec<_> = changes.map(|(what, names)| format!("{what} {}", names.join(", "))).collect();
         lines.extend(self.settings.iter().map(|Setting { key, in_force, in_file }| {

@@ -169,6 +169,7 @@ fn peer_section(peer: &Peer, style: Style) -> Section {
     section.row("clock offset", format!("{:+.3} s", peer.clock_offset_seconds));
     path_row(&mut section, peer.path_mtu, peer.path_source);
     middlebox_rows(&mut section, peer.middlebox, peer.answered_where_heard);
+    filter_row(&mut section, peer.filter_rules);
     section.row("received", traffic(peer.received));
     section.row("sent", traffic(peer.sent));
     if !peer.dropped_from_prefix.is_empty() {
@@ -312,9 +313,18 @@ fn session_section(session: &Session, style: Style) -> Section {
         section.row("translated", "by a router on the client's side");
     }
     middlebox_rows(&mut section, session.middlebox, session.answered_where_heard);
+    filter_row(&mut section, session.filter_rules);
     section.row("received", traffic(session.received));
     section.row("sent", traffic(session.sent));
     section
+}
+
+/// The filter, if there is one.
+fn filter_row(section: &mut Section, rules: Option<u32>) {
+    if let Some(rules) = rules {
+        let plural = if rules == 1 { "" } else { "s" };
+        section.row("filter", format!("{rules} rule{plural}; what they do not allow is dropped"));
+    }
 }
 
 /// Middleboxes on this side, and on the other one.

@@ -42,6 +42,7 @@ pub(crate) fn office() -> Peer {
         path_source: PathSource::Configured,
         middlebox: Some(Middlebox::Found),
         answered_where_heard: false,
+        filter_rules: None,
         dropped_from_prefix: BTreeMap::new(),
         hint: None,
     }
@@ -69,6 +70,7 @@ pub(crate) fn session() -> Session {
         rekeyed_seconds: Some(30.0),
         path_mtu: Some(1400),
         path_source: PathSource::Told,
+        filter_rules: Some(3),
         translated: true,
         middlebox: None,
         answered_where_heard: true,

@@ -96,6 +96,7 @@ fn every_value_arrives() {
         mode: Mode::Authenticate,
         allowed_ips: vec![ip("fd00:6d74::3/128")],
         middlebox: MiddleboxChoice::On,
+        filter: None,
     };
     assert_eq!(config.peers[1], expected);
     assert_eq!(config.peers[0].seed, [0x00, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77]);

@@ -23,6 +23,7 @@ use tokio::time::{sleep, timeout};
 
 use super::enforcement::Enforcer;
 use super::*;
+use crate::config::Config;
 use crate::control::client::unconnected;
 use crate::control::server::bind;
 use crate::controller::reload::Reloader;
@@ -67,6 +68,10 @@ struct FakeSessions;
 
 impl Audience for FakeSessions {
     fn apply(&self, _consequences: Consequences) {}
+
+    fn set_filters(&self, _config: &Config<()>) -> anyhow::Result<Vec<String>> {
+        Ok(Vec::new())
+    }
 
     fn client_states(&self) -> HashMap<PublicKey, SessionState> {
         HashMap::from([(open_client().public(), SessionState::Open)])

@@ -10,8 +10,8 @@ use ipnet::IpNet;
 use super::listen::LISTEN;
 use crate::keys::PublicKey;
 use crate::keys::section::{PUBLIC_KEY, PUBLIC_KEY_EXAMPLE, public_key};
-use crate::model::{Fault, TunnelAddresses, shown};
-use crate::schema::common::{NAME, SLOT};
+use crate::model::{Fault, Rule, TunnelAddresses, shown};
+use crate::schema::common::{self, FILTER, NAME, SLOT};
 use crate::schema::{
     self, Facts, Key, Kind, Located, Part, Problems, Schema, Section, Slots, each_once, value,
 };
@@ -50,6 +50,7 @@ pub const CLIENT: Schema = Schema {
         .otherwise("what the client wishes, from period to longest_slot of [listen]")
         .from_requirement("MT-04")
         .reloading(),
+        FILTER,
     ]],
 };
 
@@ -64,6 +65,8 @@ pub struct Client {
     pub addresses: TunnelAddresses,
     /// Slot length of its sessions, at least that of [`Listen::period`](super::Listen::period); `None`: as it wishes.
     pub slot: Option<Duration>,
+    /// Which inner packets may pass; `None`: all.
+    pub filter: Option<Vec<Rule>>,
 }
 
 #[derive(Debug)]
@@ -73,6 +76,7 @@ struct ClientFields {
     public_key: Option<Located<PublicKey>>,
     addresses: Vec<Located<IpAddr>>,
     slot: Option<Located<Duration>>,
+    filter: Option<Vec<Rule>>,
 }
 
 impl ClientFields {
@@ -83,6 +87,7 @@ impl ClientFields {
             public_key: table.required("public_key", problems, public_key),
             addresses: table.optional_list("address", problems, host_address),
             slot: table.duration("slot", problems),
+            filter: common::filter(table, problems),
         }
     }
 
@@ -95,7 +100,7 @@ impl ClientFields {
             }
         }
         let (name, public_key) = (self.name?.value, self.public_key?.value);
-        Some(Client { name, public_key, addresses, slot: value(self.slot) })
+        Some(Client { name, public_key, addresses, slot: value(self.slot), filter: self.filter })
     }
 
     /// The maps are made for the shortest slots of [listen].

@@ -7,9 +7,9 @@ use ipnet::{IpNet, Ipv6Net};
 
 use crate::keys::SecretKey;
 use crate::keys::section::key_file;
-use crate::model::{DEFAULT_PERIOD, Fault, LinkMode, MiddleboxChoice, Mode, shown};
+use crate::model::{DEFAULT_PERIOD, Fault, LinkMode, MiddleboxChoice, Mode, Rule, shown};
 use crate::proto::session::{self, Static};
-use crate::schema::common::{LOCAL_PREFIX, MIDDLEBOX, MODE, NAME, PERIOD};
+use crate::schema::common::{self, FILTER, LOCAL_PREFIX, MIDDLEBOX, MODE, NAME, PERIOD};
 use crate::schema::{
     self, Facts, Key, Kind, Located, Part, Problems, Schema, Section, Slots, each_once, unlocated, value,
 };
@@ -63,6 +63,7 @@ pub const PEER: Schema = Schema {
             "Inner addresses and networks of the peer: what is sent to it, and what it may send from.",
         ),
         MIDDLEBOX,
+        FILTER,
     ]],
 };
 
@@ -92,6 +93,8 @@ pub struct Peer<K = SecretKey> {
     pub allowed_ips: Vec<IpNet>,
     /// Whether something on this side lets in only answers.
     pub middlebox: MiddleboxChoice,
+    /// Which inner packets may pass; `None`: all.
+    pub filter: Option<Vec<Rule>>,
 }
 
 impl<K> Peer<K> {
@@ -109,6 +112,7 @@ impl<K> Peer<K> {
             mode: self.mode,
             allowed_ips: self.allowed_ips,
             middlebox: self.middlebox,
+            filter: self.filter,
         }
     }
 }
@@ -139,6 +143,7 @@ struct PeerFields {
     mode: Mode,
     allowed_ips: Vec<Located<IpNet>>,
     middlebox: MiddleboxChoice,
+    filter: Option<Vec<Rule>>,
 }
 
 impl PeerFields {
@@ -155,6 +160,7 @@ impl PeerFields {
             mode: table.choice("mode", problems, Mode::CHOICES).unwrap_or_default(),
             allowed_ips: table.list("allowed_ips", problems, schema::inner_network),
             middlebox: table.choice("middlebox", problems, MiddleboxChoice::CHOICES).unwrap_or_default(),
+            filter: common::filter(table, problems),
         }
     }
 
@@ -172,6 +178,7 @@ impl PeerFields {
             mode: self.mode,
             allowed_ips: self.allowed_ips.into_iter().map(unlocated).collect(),
             middlebox: self.middlebox,
+            filter: self.filter,
         };
         Some((peer, key_file.at))
     }

@@ -7,9 +7,9 @@ use ipnet::{IpNet, Ipv6Net};
 
 use crate::keys::PublicKey;
 use crate::keys::section::{PUBLIC_KEY, public_key};
-use crate::model::MiddleboxChoice;
+use crate::model::{MiddleboxChoice, Rule};
 use crate::rendezvous::section as rendezvous;
-use crate::schema::common::{LOCAL_PREFIX, MIDDLEBOX, NAME, SLOT};
+use crate::schema::common::{self, FILTER, LOCAL_PREFIX, MIDDLEBOX, NAME, SLOT};
 use crate::schema::{self, Facts, Key, Kind, Located, Part, Problems, Schema, Section, unlocated, value};
 
 /// Shortest and longest time between packets of an idle client.
@@ -63,12 +63,13 @@ pub const SERVER: Schema = Schema {
         Key::required(
             "introduction_file",
             Kind::Text("the path of a file"),
-            r#""home.introduction"#,
+            r#""home.introduction""#,
             "File with introductions of the server for this host, for networks without the DHT: the server's administrator gets \
              it by `mtd introduction`. It is read when it changes; bring it here by hand, or let a timer fetch it from a web \
              server.",
         )
         .otherwise("none"),
+        FILTER,
         Key::required("window", rendezvous::WINDOW, r#""15m""#, "The server's rendezvous window in whole seconds.")
             .otherwise("that of [rendezvous]")
             .from_requirement("MT-21"),
@@ -98,6 +99,8 @@ pub struct Server {
     pub middlebox: MiddleboxChoice,
     /// File with introductions: as written after parsing, resolved against the configuration file's folder after loading.
     pub introduction_file: Option<PathBuf>,
+    /// Which inner packets may pass; `None`: all.
+    pub filter: Option<Vec<Rule>>,
 }
 
 impl Server {
@@ -120,6 +123,7 @@ pub struct ServerFields {
     window: Option<Duration>,
     middlebox: MiddleboxChoice,
     introduction_file: Option<PathBuf>,
+    filter: Option<Vec<Rule>>,
 }
 
 impl ServerFields {
@@ -137,6 +141,7 @@ impl ServerFields {
             window: value(table.optional("window", problems, rendezvous::window)),
             introduction_file: value(table.optional("introduction_file", problems, file)),
             middlebox: table.choice("middlebox", problems, MiddleboxChoice::CHOICES).unwrap_or_default(),
+            filter: common::filter(table, problems),
         }
     }
 
@@ -152,6 +157,7 @@ impl ServerFields {
             window: self.window.unwrap_or(facts.window),
             middlebox: self.middlebox,
             introduction_file: self.introduction_file,
+            filter: self.filter,
         })
     }
 }

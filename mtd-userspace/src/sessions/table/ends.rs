@@ -65,7 +65,7 @@ impl<M: Maps> Table<M> {
             self.maps.set_note(index, &SessionNote::default())?;
             self.indexes.free(index);
         }
-        Ok(())
+        self.wipe_policies(now)
     }
 
     /// Takes a session out of use: no packet passes until [`Table::resume`]. [`Table::rested`] reports when no program works

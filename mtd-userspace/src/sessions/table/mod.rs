@@ -2,6 +2,7 @@
 //! controller, their routes and their ends. It has no notion of handshakes.
 
 mod ends;
+mod filters;
 mod indexes;
 mod routes;
 mod transfer;
@@ -13,6 +14,8 @@ use ipnet::IpNet;
 use mtd_common::abi::{self, SessionState};
 use mtd_common::slot;
 
+use self::filters::Filters;
+pub use self::filters::Whose;
 use self::indexes::Indexes;
 pub use self::routes::Destination;
 use self::routes::Routes;
@@ -56,6 +59,7 @@ pub struct Table<M> {
     resting: Vec<(Key, BootNs)>,
     /// The traffic of sessions whose elements are wiped.
     wiped: Totals,
+    filters: Filters,
 }
 
 impl<M: Maps> Table<M> {
@@ -75,6 +79,7 @@ impl<M: Maps> Table<M> {
             ended: Vec::new(),
             resting: Vec::new(),
             wiped: Totals::default(),
+            filters: Filters::default(),
         }
     }
 
@@ -110,6 +115,7 @@ impl<M: Maps> Table<M> {
     ) -> Result<(), Error> {
         let Adoption { id, session, peer, started, local, remote, networks } = adoption;
         let place = Place { index: left.index, generation: left.element.generation };
+        let whose = Whose::from(&peer);
         let (peer, role) = match peer {
             Peer::Configured(number) => (number, None),
             Peer::Negotiated(role, key) => {
@@ -134,7 +140,12 @@ impl<M: Maps> Table<M> {
             resting: false,
             translated: left.is_translated(),
             where_heard: left.element.flags & abi::FLAG_HEARD != 0,
+            policy: self.filters.policy(whose, left.element.mode),
+            whose,
         };
+        if let Some(policy) = installed.policy {
+            self.maps.assign_policy(left.index, policy)?;
+        }
         if installed.element() != left.element {
             self.maps.set_session(left.index, installed.element())?;
         }
@@ -186,6 +197,7 @@ impl<M: Maps> Table<M> {
             translated,
             resting,
         } = new;
+        let whose = Whose::from(&peer);
         let (number, role) = match peer {
             Peer::Configured(number) => (number, None),
             Peer::Negotiated(role, key) => (self.peer_number(key), Some(role)),
@@ -203,6 +215,7 @@ impl<M: Maps> Table<M> {
         let place = Place { index, generation: generation()? };
         let loader = Loader::new(place, state.rx_not_before);
         let key = (origin, id);
+        let policy = self.filters.policy(whose, session.mode);
         let installed = Installed {
             key,
             session,
@@ -217,20 +230,32 @@ impl<M: Maps> Table<M> {
             resting,
             translated,
             where_heard: false,
+            policy,
+            whose,
         };
         let note =
             if let Peer::Negotiated(role, key) = peer { Some(installed.note(role, &key)) } else { None };
-        let (element, control, route) = (installed.element(), installed.control_route(), installed.route());
+        let begun = (installed.element(), installed.control_route(), installed.route());
         self.insert(installed);
-        let done = (|| {
-            self.maps.set_state(index, state)?;
-            note.map_or(Ok(()), |note| self.maps.set_note(index, &note))?;
-            self.maps.set_session(index, element)?;
-            self.set_route(control, route)?;
-            self.load(index, now)
-        })();
-        done.inspect_err(|_| self.remove(key, now))?;
+        note.map_or(Ok(()), |note| self.maps.set_note(index, &note))
+            .and_then(|()| policy.map_or(Ok(()), |policy| self.maps.assign_policy(index, policy)))
+            .and_then(|()| self.put(index, &state, begun, now))
+            .inspect_err(|_| self.remove(key, now))?;
         Ok(())
+    }
+
+    /// Makes a session's element live, after all that it needs.
+    fn put(
+        &mut self,
+        index: SessionIndex,
+        state: &SessionState,
+        (element, control, route): (abi::Session, Destination, abi::Route),
+        now: Reading,
+    ) -> Result<(), Error> {
+        self.maps.set_state(index, *state)?;
+        self.maps.set_session(index, element)?;
+        self.set_route(control, route)?;
+        self.load(index, now)
     }
 
     /// The number of the peer with this key: the same in all sessions with it.

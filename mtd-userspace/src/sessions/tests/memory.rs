@@ -8,7 +8,7 @@ use mtd_common::session_note::SessionNote;
 use mtd_common::window;
 
 use crate::dataplane::{Capacity, Error, Settings};
-use crate::model::{BootNs, Counts, Program, SessionIndex, SessionTraffic};
+use crate::model::{BootNs, Counts, Filter, Program, SessionIndex, SessionTraffic};
 use crate::proto::slots::SlotMaps;
 use crate::sessions::Maps;
 
@@ -26,6 +26,9 @@ pub(in crate::sessions) struct Memory {
     pub(in crate::sessions) routes: BTreeMap<(u32, RouteKey), Route>,
     pub(in crate::sessions) slots: Slots,
     pub(in crate::sessions) adopted: bool,
+    pub(in crate::sessions) policies: BTreeMap<u32, Filter>,
+    pub(in crate::sessions) assigned: HashMap<SessionIndex, u32>,
+    last_policy: u32,
 }
 
 impl Memory {
@@ -37,6 +40,9 @@ impl Memory {
             routes: BTreeMap::new(),
             slots: Slots::default(),
             adopted: false,
+            policies: BTreeMap::new(),
+            assigned: HashMap::new(),
+            last_policy: 0,
         }
     }
 
@@ -166,6 +172,27 @@ impl Maps for Memory {
 
     fn slots(&mut self) -> &mut impl SlotMaps<Error = Error> {
         &mut self.slots
+    }
+
+    fn policies(&mut self) -> Vec<u32> {
+        self.policies.keys().copied().collect()
+    }
+
+    fn add_policy(&mut self, filter: &Filter) -> Result<u32, Error> {
+        self.last_policy += 1;
+        self.policies.insert(self.last_policy, filter.clone());
+        Ok(self.last_policy)
+    }
+
+    fn remove_policy(&mut self, number: u32) -> Result<(), Error> {
+        self.policies.remove(&number);
+        Ok(())
+    }
+
+    fn assign_policy(&mut self, index: SessionIndex, number: u32) -> Result<(), Error> {
+        assert!(self.policies.contains_key(&number), "a policy is written before it is assigned");
+        self.assigned.insert(index, number);
+        Ok(())
     }
 
     fn counts(&self) -> Result<Counts, Error> {

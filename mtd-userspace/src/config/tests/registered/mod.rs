@@ -85,6 +85,7 @@ fn every_value_arrives() {
         public_key: ip(KEYS[0]),
         addresses: TunnelAddresses { v6: Some(ip("fd11::77")), v4: Some(ip("10.66.0.77")) },
         slot: None,
+        filter: None,
     };
     let listen = Listen {
         clients_dir: "who".into(),
@@ -115,6 +116,7 @@ fn every_value_arrives() {
         slot: None,
         window: Duration::from_hours(1),
         middlebox: MiddleboxChoice::Off,
+        filter: None,
     };
     assert_eq!(config.servers, [office]);
 }
