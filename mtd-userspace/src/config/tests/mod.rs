@@ -177,6 +177,8 @@ fn the_example_parses_and_states_the_true_defaults() {
         (Some(1428), Some(Path::new("/run/mtd/eth0.sock")), Some(6881))
     );
     assert_eq!(explicit.policy.take(), Some(Policy::Dark));
+    // There is no name server without one.
+    assert_eq!(std::mem::take(&mut explicit.dns).len(), 2);
     assert_eq!(explicit, example);
     for schema in FORMAT.schemas() {
         let header = format!("\n{}", schema.header);
@@ -209,7 +211,7 @@ fn unknown_keys() {
             "1:1: interfce: unknown key; did you mean interface?
              2:1: horizn: unknown key; did you mean horizon?
              3:1: xyz: unknown key; remove it; the keys known here are interface, prefix, link, interface_wait, policy, allow, xdp, steering, keystream, device, \
-             address, mtu, mtu_expires, horizon, max_sessions, socket, state_dir, clock, private_key_file, hooks, metrics, web, rendezvous, listen, client, \
+             address, mtu, mtu_expires, fwmark, kill_switch, dns, horizon, max_sessions, socket, state_dir, clock, private_key_file, hooks, metrics, web, rendezvous, listen, client, \
              server, peer",
         ),
         ("mode = ", "modus = 1\nmode = ", "21:1: peer.modus: unknown key; did you mean mode?"),
