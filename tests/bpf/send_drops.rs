@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use mtd::model::SessionIndex;
 use mtd::proto::slots::SlotMaps as _;
 use mtd_common::DropReason::{self, *};
 use mtd_common::abi::Slot;
@@ -151,9 +152,11 @@ fn bench() -> (Bench, Peering) {
     let slots = bench.plane.slots();
     // The same element of the ring as the current slot.
     let old = Peering::new(OLD_SLOT, Mode::Encrypt).slot(CURRENT - u64::from(SLOTS));
-    slots.load(OLD_SLOT, &old).expect("room");
+    slots.load(SessionIndex(OLD_SLOT), &old).expect("room");
     let others = Peering::new(OTHERS_SLOT, Mode::Encrypt).slot(CURRENT);
-    slots.load(OTHERS_SLOT, &Slot { generation: others.generation - 1, ..others }).expect("room");
+    slots
+        .load(SessionIndex(OTHERS_SLOT), &Slot { generation: others.generation - 1, ..others })
+        .expect("room");
     (bench, peering)
 }
 

@@ -15,7 +15,9 @@ use crate::device::section::{Bypass, Tunnel, Underlay};
 use crate::keys::SecretKey;
 use crate::keys::section::{Identity, OwnKey, key_path};
 use crate::metrics::section::{METRICS, Metrics};
-use crate::model::{Allow, Fault, FwMark, KeyStreamChoice, LinkMode, Policy, SteeringChoice, XdpChoice};
+use crate::model::{
+    Allow, ClockChoice, Fault, FwMark, KeyStreamChoice, LinkMode, Policy, SteeringChoice, XdpChoice,
+};
 use crate::registry::section::{CLIENT, Clients, LISTEN, Listen, ListenFields};
 use crate::rendezvous::section::{RENDEZVOUS, Rendezvous};
 use crate::resolver::section::Resolver;
@@ -73,6 +75,8 @@ pub struct Config<K = SecretKey> {
     pub socket: Option<PathBuf>,
     /// Folder for the files that outlive the controller.
     pub state_dir: PathBuf,
+    /// Whether to warn of a wall clock that no time service is known to keep right.
+    pub clock: ClockChoice,
     /// The own key (requirement MT-20); required for `listen` and `servers`.
     pub identity: Option<Identity<K>>,
     /// Commands that are run at start and stop.
@@ -119,6 +123,7 @@ impl Document {
         if let Some(listen) = &mut self.listen {
             listen.join_paths(folder);
         }
+        self.servers.iter_mut().for_each(|server| server.join_paths(folder));
     }
 
     /// The place of `private_key_file`; 0 without one.
@@ -163,6 +168,7 @@ impl Document {
             max_sessions: data_plane.max_sessions(),
             state_dir: paths.state_dir(),
             socket: paths.socket,
+            clock: paths.clock,
             identity,
             hooks: self.host.hooks,
             metrics: self.host.metrics.map(|metrics| metrics.address()),

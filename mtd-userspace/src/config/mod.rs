@@ -17,6 +17,7 @@ use std::path::Path;
 
 use crate::keys::open_regular;
 use crate::model::Fault;
+use crate::remedy::{Doing, remedy};
 use crate::schema::{Format, Problems, Schema};
 use crate::{
     dataplane::section as dataplane, device::section as device, keys::section as keys,
@@ -166,9 +167,10 @@ fn cannot_read(error: &io::Error) -> Fault {
     let remedy = match error.kind() {
         io::ErrorKind::NotFound => {
             "name another file with -c FILE, or write one: packaging/mtd.toml.example shows every key"
+                .to_owned()
         }
-        io::ErrorKind::PermissionDenied => "run mtd as root, or make the file readable for this user",
-        _ => "name a file that can be read with -c FILE",
+        _ => remedy(Doing::File(""), error.raw_os_error())
+            .unwrap_or_else(|| "name a file that can be read with -c FILE".to_owned()),
     };
     Fault::new(format!("cannot read the configuration: {error}"), remedy)
 }

@@ -149,7 +149,7 @@ impl Running {
             upkeep: Upkeep::new(&config, Arc::clone(&device)),
             neighbours: Neighbours::open(&config, &host.underlay).context("announcing addresses")?,
             resolver: Resolver::new(&config),
-            rendezvous: Meeting::new(&config, asked, host.mark),
+            rendezvous: Meeting::new(&config, host.instance.nodes(&config.state_dir), asked, host.mark),
             reload: Reloader::new(config_file, Arc::clone(&registry))?,
             metrics: metrics_server(&config, host)?,
             web: web.transpose()?,

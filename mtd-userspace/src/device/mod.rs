@@ -26,6 +26,7 @@ mod watch;
 pub use bypass::{Bypass, free_mark, remove_bypass, remove_other_bypasses, require_own_table};
 pub use error::{Error, Result};
 pub use links::LinkRoutes;
+pub use netlink::patiently;
 pub use netns::netns_tag;
 pub use prefix::{Lack, Prefix, ipv6_is_off};
 pub use route::networks_elsewhere;

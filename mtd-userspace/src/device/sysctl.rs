@@ -9,9 +9,15 @@ const IPV4: &str = "/proc/sys/net/ipv4";
 
 const IPV6: &str = "/proc/sys/net/ipv6";
 
-/// Fails when the kernel has no IPv6.
+/// Fails when the kernel has no IPv6, or the settings cannot be seen.
 pub(super) fn require_ipv6() -> Result<()> {
-    if Path::new(IPV6).is_dir() { Ok(()) } else { Err(Error::NoIpv6) }
+    if Path::new(IPV6).is_dir() {
+        Ok(())
+    } else if Path::new(IPV6).parent().is_some_and(Path::is_dir) {
+        Err(Error::NoIpv6)
+    } else {
+        Err(Error::NoSettings)
+    }
 }
 
 /// Whether IPv4 packets that come in by an interface are dropped if the way back to their senders is another one (strict

@@ -14,7 +14,8 @@ mod time;
 pub use addresses::{Pool, TunnelAddresses};
 pub use allow::{Allow, Protocol};
 pub use choices::{
-    Encoding, KeyStreamChoice, LinkMode, MiddleboxChoice, Mode, Policy, SteeringChoice, XdpChoice,
+    ClockChoice, Encoding, KeyStreamChoice, LinkMode, MiddleboxChoice, Mode, Policy, SteeringChoice,
+    XdpChoice,
 };
 pub use counts::{Counts, Frames, MapFill, Program, SessionTraffic, Totals, Traffic};
 pub use cover::{FwMark, is_everything};

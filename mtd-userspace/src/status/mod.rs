@@ -27,12 +27,12 @@ pub use enforcement::Guard;
 pub use events::{
     ConfigurationEvent, EventDocument, EventLine, PathEvent, RegistrationEvent, SessionEvent, TaskEvent,
 };
-pub use health::{Paths, SessionCount, Slots, WallClock, Warning, WarningCode};
+pub use health::{ClockSource, Paths, Saved, SessionCount, Slots, WallClock, Warning, WarningCode};
 pub use neighbours::Neighbours;
 pub use peers::{Endpoint, Middlebox, PathSource, Peer, PeerState};
 pub use registered::{Client, Registered, Reload, Setting};
-pub use rendezvous::{Network, Rendezvous, RendezvousRole};
-pub use sessions::{Handshakes, Session, SessionRole, SessionState, Tunnel};
+pub use rendezvous::{IntroductionFile, Network, Rendezvous, RendezvousRole};
+pub use sessions::{Handshakes, Remark, Session, SessionRole, SessionState, Tunnel};
 pub use tasks::{Events, Repairs, Task};
 
 /// Version of the documents in this module. Fields may be added to a version, never changed or removed.
@@ -113,6 +113,9 @@ pub struct Status {
     /// How well slots are kept loaded; absent when no controller runs.
     #[serde(default)]
     pub slots: Option<Slots>,
+    /// Whether what must outlive a restart is on the disk; absent when no controller runs.
+    #[serde(default)]
+    pub saved: Option<Saved>,
     /// The wall clock; absent when the kernel gives no information.
     #[serde(default)]
     pub clock: Option<WallClock>,

@@ -3,6 +3,8 @@
 
 mod addresses;
 mod boot;
+mod dht;
+mod ends;
 mod everything;
 mod firewall;
 mod links;
@@ -10,3 +12,4 @@ mod manager;
 mod nat;
 mod path_mtu;
 mod stack;
+mod twins;

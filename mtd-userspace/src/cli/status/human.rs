@@ -11,8 +11,8 @@ use super::guard::{self, would_be_dropped};
 use crate::cli::output::{self, Section, Style};
 use crate::model::{Frames, Traffic};
 use crate::status::{
-    Endpoint, Handshakes, Middlebox, Network, PathSource, Peer, PeerState, Rendezvous, RendezvousRole,
-    Session, SessionRole, SessionState, Status,
+    ClockSource, Endpoint, Handshakes, Middlebox, Network, PathSource, Peer, PeerState, Rendezvous,
+    RendezvousRole, Session, SessionRole, SessionState, Status, WallClock,
 };
 
 /// Maximum number of sessions that are shown; of the others, only the number is shown.
@@ -47,6 +47,18 @@ fn controller(status: &Status) -> String {
     let commit = if status.commit.is_empty() { String::new() } else { format!(" ({})", status.commit) };
     let uptime = output::span(status.uptime_seconds);
     format!("process {pid}, version {}{commit}, up {uptime}", status.version)
+}
+
+/// The wall clock, and who says that it is right.
+fn clock_text(clock: &WallClock) -> String {
+    match (clock.synchronised, clock.source) {
+        (false, _) => "not known to be right".to_owned(),
+        (true, Some(ClockSource::Timesyncd)) => "synchronised by systemd-timesyncd".to_owned(),
+        (true, Some(ClockSource::Operator)) => "right, as the configuration says".to_owned(),
+        (true, Some(ClockSource::Kernel) | None) => {
+            format!("synchronised, to {:.0} ms at most", clock.max_error_seconds * 1e3)
+        }
+    }
 }
 
 fn interface_section(status: &Status, style: Style, now: f64) -> Section {
@@ -93,8 +105,7 @@ fn interface_section(status: &Status, style: Style, now: f64) -> Section {
         );
     }
     if let Some(clock) = &status.clock {
-        let error = format!("synchronised, to {:.0} ms at most", clock.max_error_seconds * 1e3);
-        section.row("wall clock", if clock.synchronised { error } else { "not synchronised".to_owned() });
+        section.row("wall clock", clock_text(clock));
     }
     if let Some(slots) = &status.slots {
         let last = slots.horizon_seconds.map(|left| format!(", the first session has them for {left:.1} s"));
@@ -183,9 +194,9 @@ fn path_row(section: &mut Section, mtu: Option<u32>, source: PathSource) {
 fn rendezvous_section(rendezvous: &Rendezvous, style: Style, now: f64) -> Section {
     let mut section = Section::new(style, "rendezvous");
     let Rendezvous { role, network, pending, failed, .. } = rendezvous;
-    section.hint((*network == Network::Unreachable).then_some(
-        "no node of the DHT answers: is there a way to the Internet for UDP over IPv4, and is bootstrap right?",
-    ));
+    let unknown = "no node of the DHT answers: is there a way to the Internet for UDP over IPv4, and is bootstrap right?";
+    let trouble = rendezvous.trouble.as_deref().unwrap_or(unknown);
+    section.hint((*network == Network::Unreachable).then_some(trouble));
     section.row(
         "network",
         match network {
@@ -206,6 +217,19 @@ fn rendezvous_section(rendezvous: &Rendezvous, style: Style, now: f64) -> Sectio
         let median = rendezvous.median_fetch_ms.map_or(String::new(), |ms| format!(", median {ms:.0} ms"));
         section
             .row("fetched", format!("{}, last {}{median}", rendezvous.fetched, last(rendezvous.last_fetch)));
+    }
+    for file in &rendezvous.files {
+        let whose = file.server.as_deref().map_or("for clients".to_owned(), |server| format!("of {server}"));
+        let state = match (&file.problem, file.good_until) {
+            (Some(_), _) => "of no use now".to_owned(),
+            (None, Some(until)) => format!("good for {}", output::span((until - now).max(0.0))),
+            (None, None) => "none yet".to_owned(),
+        };
+        section.row("introductions", format!("{whose}, in {}: {state}", file.path));
+    }
+    if rendezvous.absent > 0 {
+        section
+            .row("nothing found", format!("{} times, though nodes of the DHT answered", rendezvous.absent));
     }
     let next = rendezvous.next_seconds.map(|seconds| format!(", next in {}", output::span(seconds)));
     section.row("pending", format!("{pending}{}", next.unwrap_or_default()));
@@ -228,7 +252,7 @@ fn clients_section(status: &Status, style: Style) -> Option<Section> {
     let open =
         |session: &&Session| session.role == SessionRole::Server && session.state == SessionState::Open;
     section.row("sessions open", status.sessions.iter().filter(open).count());
-    if let Some(Handshakes { received, answered, refused, half_open }) = &status.handshakes {
+    if let Some(Handshakes { received, answered, refused, half_open, .. }) = &status.handshakes {
         section.row("handshakes", format!("{received} received, {answered} answered, {half_open} half open"));
         if !refused.is_empty() {
             section.row("refused", reasons(refused));
@@ -273,6 +297,9 @@ fn session_section(session: &Session, style: Style) -> Section {
     }
     if let Some(prefix) = session.prefix {
         section.row("prefix", prefix);
+    }
+    if let Some(capabilities) = &session.capabilities {
+        section.row("other end can", capabilities.join(", "));
     }
     if let Some(age) = session.rekeyed_seconds {
         section.row("keys", format!("{} old", output::span(age)));
