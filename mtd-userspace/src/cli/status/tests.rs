@@ -263,6 +263,7 @@ fn a_server_shows_rendezvous_clients_and_sessions() {
         "  path:              carries packets of up to 1400 B, says a router",
         "  translated:        by a router on the client's side",
         "  middlebox there:   the other end is answered where it was heard",
+        "  filter:            3 rules; what they do not allow is dropped",
         "  received:          1.50 MiB in 1000 packets",
         "  sent:              60 B in 1 packet",
         "",
