@@ -233,10 +233,10 @@ SendStreamChanged = 39, "send_stream_changed", Send, Never, 0,
 SendUnheard = 40, "send_unheard", Send, Never, 0,
     "For a peer behind a router that translates addresses, of which nothing came lately: nobody knows where it is.",
     "Look at the peer's end and its router; only the peer can open the way again.";
-SendFiltered = 41, "send_filtered", Send, Never, 0,
+SendFiltered = 42, "send_filtered", Send, Never, 0,
     "Packet into the tunnel device that the filter of its session does not allow.",
     "Add a rule to filter of that peer, client or server if it is to pass, then `mtd reload`.";
-SendFilterMissing = 42, "send_filter_missing", Send, Never, 0,
+SendFilterMissing = 43, "send_filter_missing", Send, Never, 0,
     "Packet into the tunnel device for a session whose filter is not loaded: nothing passes without it.",
     "Start the controller again: it loads the filters of all sessions.";
 ControlFull = 48, "control_full", Receive, Never, 0,
