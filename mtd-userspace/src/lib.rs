@@ -28,7 +28,9 @@ pub mod privilege;
 pub mod prometheus;
 pub mod proto;
 pub mod registry;
+pub mod remedy;
 pub mod rendezvous;
+pub mod resolver;
 pub mod rings;
 #[cfg(test)]
 mod rooms;

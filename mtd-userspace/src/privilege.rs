@@ -3,6 +3,9 @@
 //! On Linux each thread has capabilities of its own, and by the time they are no longer needed, the runtime and libraries
 //! have started many threads. Each thread is sent a signal whose handler drops the thread's own capabilities, as the C
 //! library does for `setuid`. Whether it worked is read from `/proc`.
+//!
+//! A thread that is slow to answer is asked again, and may still have signals to come when all is done. So the signal is ignored
+//! before it gets its earlier action back, by default the end of the process: that discards what is on its way.
 
 use std::fs;
 use std::io;
@@ -23,11 +26,14 @@ const LAST_CAPABILITY: libc::c_ulong = 63;
 /// `_LINUX_CAPABILITY_VERSION_3`: two words for each set.
 const VERSION: u32 = 0x2008_0522;
 
-/// Maximum number of rounds; each sends the signal to all threads that still have capabilities to drop.
-const ROUNDS: u32 = 100;
+/// Maximum number of rounds; each sends the signal to all threads that still have capabilities to drop. Ten seconds: on a host
+/// that is very busy, a thread may not run for as long.
+const ROUNDS: u32 = 160;
 
-/// How long each round waits for the threads to handle the signal.
+/// How long the first round waits for the threads to handle the signal …
 const PAUSE: Duration = Duration::from_millis(2);
+/// … and the longest that a later one does, each waiting twice as long as the one before.
+const LONGEST_PAUSE: Duration = Duration::from_millis(64);
 
 /// The capabilities that the signal handler keeps. A static, because a signal handler takes no other arguments.
 static KEEP: AtomicU64 = AtomicU64::new(0);
@@ -85,14 +91,19 @@ impl Privileges {
 pub fn give_up_all_but(keep: u64) -> io::Result<()> {
     let signal = libc::SIGRTMIN() + 5;
     KEEP.store(keep, Ordering::SeqCst);
-    let before = install(signal, give_up_in_this_thread)?;
+    let before = install(signal, give_up_in_this_thread as *const () as libc::sighandler_t)?;
     let result = ask_until_done(signal, keep);
+    if let Err(error) = install(signal, libc::SIG_IGN) {
+        // The handler stays: whatever is still to come is harmless.
+        warn!("cannot ignore a signal: {error}");
+        return result;
+    }
     restore(signal, &before);
     result
 }
 
 fn ask_until_done(signal: i32, keep: u64) -> io::Result<()> {
-    let mut clean = 0;
+    let (mut clean, mut pause) = (0, PAUSE);
     for _ in 0..ROUNDS {
         let mut left = 0;
         for entry in fs::read_dir("/proc/self/task")? {
@@ -113,7 +124,8 @@ fn ask_until_done(signal: i32, keep: u64) -> io::Result<()> {
         if clean == 2 {
             return Ok(());
         }
-        thread::sleep(PAUSE);
+        thread::sleep(pause);
+        pause = LONGEST_PAUSE.min(2 * pause);
     }
     Err(io::Error::new(io::ErrorKind::TimedOut, "a thread did not give up its privileges"))
 }
@@ -174,10 +186,11 @@ fn give_up() -> i32 {
     0
 }
 
-fn install(signal: i32, handler: extern "C" fn(libc::c_int)) -> io::Result<libc::sigaction> {
+/// Sets what is done at the signal: a function that does nothing but system calls, or one of the numbers for it.
+fn install(signal: i32, handler: libc::sighandler_t) -> io::Result<libc::sigaction> {
     // SAFETY: all zero is a valid value of this plain structure: no flags, an empty mask.
     let mut action: libc::sigaction = unsafe { MaybeUninit::zeroed().assume_init() };
-    action.sa_sigaction = handler as *const () as libc::sighandler_t;
+    action.sa_sigaction = handler;
     // Interrupted system calls are restarted.
     action.sa_flags = libc::SA_RESTART;
     let mut before = MaybeUninit::uninit();
@@ -193,5 +206,53 @@ fn restore(signal: i32, before: &libc::sigaction) {
     // SAFETY: both pointers are valid or null where that is allowed.
     if unsafe { libc::sigaction(signal, before, std::ptr::null_mut()) } != 0 {
         warn!("cannot restore a signal's action: {}", io::Error::last_os_error());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt as _;
+    use std::process::Command;
+    use std::sync::mpsc;
+
+    use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
+
+    use super::*;
+
+    /// Set in the process that gives up its privileges.
+    const INSIDE: &str = "MTD_TEST_GIVES_UP";
+
+    /// A thread that does not get around to its signals: it drops its capabilities itself, and has several signals left when
+    /// everything is done.
+    #[test]
+    fn signals_that_are_left_when_all_is_done_do_not_kill_the_process() {
+        if std::env::var_os(INSIDE).is_some() {
+            return with_a_slow_thread();
+        }
+        // In a process of its own, since nobody gets privileges back.
+        let name = "privilege::tests::signals_that_are_left_when_all_is_done_do_not_kill_the_process";
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        let output = command.args(["--exact", name, "--nocapture"]).env(INSIDE, "1").output().unwrap();
+        assert_eq!(output.status.signal(), None, "{output:?}");
+        assert!(output.status.success(), "{output:?}");
+    }
+
+    fn with_a_slow_thread() {
+        let ((ready, blocked), (done, finish)) = (mpsc::channel(), mpsc::channel::<()>());
+        let slow = thread::spawn(move || {
+            let mut before = SigSet::empty();
+            pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(&SigSet::all()), Some(&mut before)).unwrap();
+            ready.send(()).unwrap();
+            // Meanwhile it is asked some times.
+            thread::sleep(PAUSE * 20);
+            assert_eq!(give_up(), 0);
+            finish.recv().unwrap();
+            pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&before), None).unwrap();
+            thread::sleep(PAUSE * 20);
+        });
+        blocked.recv().unwrap();
+        give_up_all_but(0).unwrap();
+        done.send(()).unwrap();
+        slow.join().unwrap();
     }
 }

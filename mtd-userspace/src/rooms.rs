@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 /// The rooms, those at the bottom first.
 const ORDER: &[&str] = &[
     "model",
+    "remedy",
     "files",
     "schema",
     "keys",
@@ -39,6 +40,7 @@ const ORDER: &[&str] = &[
     "claims",
     "copies",
     "neighbours",
+    "resolver",
     "leases",
     "registry",
     "rendezvous",

@@ -12,6 +12,7 @@ use mtd_common::window::WINDOW_WORDS;
 use serde::{Deserialize, Serialize};
 
 use crate::files;
+use crate::remedy::{Doing, clause};
 
 /// Version of the file.
 const VERSION: u32 = 3;
@@ -21,6 +22,9 @@ const BEFORE: u32 = 2;
 
 /// Longest file that is read, in bytes: enough for 100,000 sessions.
 const MAX_BYTES: u64 = 256 << 20;
+
+/// By how many bytes a session's part of the file grows at most when it ends: its window.
+const GROWTH: u64 = WINDOW_WORDS as u64 * 21 + 128;
 
 /// The sessions of one instance, by fingerprint.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -134,12 +138,25 @@ impl Past {
 
 /// The state file cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot {doing} the state file {}: {cause}; check state_dir in the configuration", path.display())]
+#[error("cannot {doing} the state file {}: {cause}{}", path.display(), clause(Doing::File("state_dir"), cause))]
 pub struct StateError {
     doing: &'static str,
     path: PathBuf,
     /// Not marked as a source, since the message contains it already.
     cause: io::Error,
+}
+
+impl StateError {
+    /// As a full disk causes it.
+    #[cfg(test)]
+    pub fn of_a_full_disk() -> Self {
+        Self { doing: "write", path: PathBuf::new(), cause: io::Error::from_raw_os_error(libc::ENOSPC) }
+    }
+
+    /// Whether the disk does not take it now, although everything is right that an operator has configured.
+    pub fn is_of_the_disk(&self) -> bool {
+        matches!(self.cause.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT | libc::EROFS | libc::EIO))
+    }
 }
 
 impl State {
@@ -212,7 +229,9 @@ impl State {
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder).map_err(failed)?;
         }
-        files::replace(path, &text, 0o600).map_err(failed)
+        // So that the last word at a clean stop, which is longer, can be written on a full disk too.
+        let growth = self.sessions.values().filter(|entry| entry.stopped.is_none()).count() as u64 * GROWTH;
+        files::replace_in_room(path, &text, growth, 0o600).map_err(failed)
     }
 }
 

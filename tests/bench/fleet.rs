@@ -79,6 +79,7 @@ impl Fleet {
             prefixes: vec![Ipv6Net::new(PREFIX, 64)?],
             link: LinkMode::Routed,
             inner_mtu: 1428,
+            fwmark: 0,
             guard: Guard::default(),
         })?;
         let mut fleet = Self { plane, sessions: Vec::with_capacity(sessions.len()), horizon, advanced: 0 };
@@ -162,7 +163,7 @@ pub(crate) fn session(index: u32, period: Duration) -> Result<Session> {
     };
     let mut keys = || Keys(DirectionKeys { seal: numbers.bytes(), mask: numbers.bytes() });
     let (tx, rx) = (keys(), keys());
-    let terms = Terms { period, mode: abi::MODE_ENCRYPT, until: u64::MAX };
+    let terms = Terms { period, mode: abi::MODE_ENCRYPT, until: SessionNs::NEVER };
     let (address_key, phase) = (numbers.bytes(), u64::from_le_bytes(numbers.bytes()) % period);
     Ok(Session::adopted(Parts { tx, rx, address_key, ends, terms, phase }))
 }

@@ -3,6 +3,7 @@
 use std::net::Ipv6Addr;
 
 use mtd::dataplane::Error;
+use mtd::model::SessionIndex;
 use mtd::proto::slots::SlotMaps as _;
 use mtd_common::DropReason;
 
@@ -31,7 +32,7 @@ fn packet(peering: &Peering, number: u64) -> Packet {
 }
 
 fn unload(bench: &mut Bench, peering: &Peering) {
-    bench.plane.slots().unload(peering.index, peering.generation, CURRENT);
+    bench.plane.slots().unload(SessionIndex(peering.index), peering.generation, CURRENT);
 }
 
 #[test]
@@ -53,7 +54,7 @@ fn a_fifth_is_refused_and_disturbs_nobody() {
     let (mut bench, crowd) = crowd(4);
     let fifth = Peering { pinned: Some(SHARED), ..Peering::new(4, Mode::Encrypt) };
     bench.install_bare(&fifth);
-    let refused = bench.plane.slots().load(fifth.index, &fifth.slot(CURRENT));
+    let refused = bench.plane.slots().load(SessionIndex(fifth.index), &fifth.slot(CURRENT));
     assert!(matches!(refused, Err(Error::Crowded)), "{refused:?}");
     for peering in &crowd {
         let name = format!("session {}", peering.index);
@@ -167,7 +168,7 @@ fn the_closest_session_gives_the_reason() {
                 OtherPeer => slot.local_port = probe.to.port().to_be_bytes(),
                 Ended | OtherPort => {}
             }
-            bench.plane.slots().load(peering.index, &slot).expect("room");
+            bench.plane.slots().load(SessionIndex(peering.index), &slot).expect("room");
         }
         let fixture = Fixture::drop(format!("{kinds:?}"), reason, probe.frame());
         if let Err(error) = bench.try_fixture(&fixture) {

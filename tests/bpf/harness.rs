@@ -10,7 +10,7 @@ use aya::maps::{MapData, RingBuf};
 use aya::{TestRun as _, TestRunOptions};
 use ipnet::{IpNet, Ipv6Net};
 use mtd::dataplane::{Capacity, Plane, Settings};
-use mtd::model::{Frames, Guard, LinkMode};
+use mtd::model::{Frames, Guard, LinkMode, SessionIndex};
 use mtd::proto::slots::SlotMaps as _;
 use mtd_common::DropReason;
 use mtd_common::abi::{ROUTE_KEY_FAMILY_BITS, Route, RouteKey, SessionState, route_key};
@@ -132,6 +132,7 @@ impl Bench {
             prefixes: PREFIXES.map(|(prefix, _)| prefix.parse::<Ipv6Net>().expect("a prefix")).to_vec(),
             link: LinkMode::Routed,
             inner_mtu: MTU,
+            fwmark: 0,
             guard: Guard::default(),
         };
         plane.configure(&settings).expect("the settings fit");
@@ -177,7 +178,7 @@ impl Bench {
 
     /// Loads a slot of a session in both directions.
     pub(crate) fn load(&mut self, peering: &Peering, slot: u64) {
-        self.plane.slots().load(peering.index, &peering.slot(slot)).expect("room for a slot");
+        self.plane.slots().load(SessionIndex(peering.index), &peering.slot(slot)).expect("room for a slot");
     }
 
     /// Routes inner addresses to a session.

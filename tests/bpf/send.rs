@@ -2,7 +2,7 @@
 //! nothing from the packets.
 
 use anyhow::{Context as _, Result, ensure};
-use mtd::model::Frames;
+use mtd::model::{Frames, SessionIndex};
 use mtd::proto::slots::SlotMaps as _;
 use mtd_common::abi::{SessionState, Slot};
 use mtd_common::bytes::part;
@@ -177,9 +177,9 @@ fn the_receive_program_opens_what_the_send_program_sealed() {
         // The peer's address from the sender's view must be in the receiver's prefix.
         let (at_sender, at_receiver) = (here.slot(CURRENT), there.slot(CURRENT));
         let slot = Slot { peer_low: at_sender.local_low, peer_port: at_sender.local_port, ..at_receiver };
-        receiver.plane.slots().load(0, &slot).expect("room");
+        receiver.plane.slots().load(SessionIndex(0), &slot).expect("room");
         let slot = Slot { peer_low: at_receiver.local_low, peer_port: at_receiver.local_port, ..at_sender };
-        sender.plane.slots().load(0, &slot).expect("room");
+        sender.plane.slots().load(SessionIndex(0), &slot).expect("room");
         for (bench, peer) in [(&mut receiver, &here), (&mut sender, &there)] {
             let mut session = bench.plane.session(0).expect("a session");
             session.peer_high = *part::<0, 8, 16>(&peer.local(CURRENT).ip().octets());

@@ -3,7 +3,7 @@
 
 use std::net::Ipv6Addr;
 
-use mtd::model::LinkMode;
+use mtd::model::{LinkMode, SessionIndex};
 use mtd::proto::slots::SlotMaps as _;
 use mtd_common::DropReason::*;
 use mtd_tests::packet::{ETHERNET_LEN, Path, echo_request, icmpv6_error, tcp_syn, udp, with_vlan_tag};
@@ -85,7 +85,7 @@ fn everything_else_is_left_to_the_kernel() {
     forged[100] ^= 1;
     bench.check(&Fixture::drop("a forged packet", BadTag, crate::wire::with_right_checksum(&forged)));
     bench.check(&Fixture::accept("the packet as it was", session, &packet));
-    bench.plane.slots().unload(session.index, session.generation, CURRENT);
+    bench.plane.slots().unload(SessionIndex(session.index), session.generation, CURRENT);
     let later = session.packet(CURRENT, SEQUENCE + 1, Version::V6.received(0, 120));
     bench.check(&Fixture::pass("a slot that is over", later.frame()));
 }

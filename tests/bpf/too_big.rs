@@ -4,7 +4,7 @@
 use std::net::Ipv6Addr;
 
 use anyhow::{Result, ensure};
-use mtd::model::{Frames, LinkMode};
+use mtd::model::{Frames, LinkMode, SessionIndex};
 use mtd::proto::slots::SlotMaps as _;
 use mtd_common::DropReason::{self, Icmpv6, TooBigInvalid, TooBigLimited};
 use mtd_common::control_record::ControlRecord;
@@ -155,7 +155,7 @@ fn introductions_and_ended_slots_have_no_path() {
     bench.check(&Fixture::drop("an introduction", TooBigInvalid, to_introduction));
 
     let right = answer(*peering.local(CURRENT).ip(), 1400, &packet, QUOTE);
-    bench.plane.slots().unload(peering.index, peering.generation, CURRENT);
+    bench.plane.slots().unload(SessionIndex(peering.index), peering.generation, CURRENT);
     bench.check(&Fixture::drop("a slot that is over", Icmpv6, right));
 }
 

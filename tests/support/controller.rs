@@ -1,6 +1,6 @@
 //! Real controllers: the `mtd` program, started in a namespace with a configuration made here.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -15,6 +15,8 @@ use mtd::status::Status;
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
+use crate::clocks::in_time_namespace;
+use crate::names::Resolver;
 use crate::netns::Netns;
 use crate::process::Running;
 use crate::topology::{Delivery, Host};
@@ -125,6 +127,8 @@ pub struct Setup {
     pub local: End,
     /// The peers, and the sessions with them.
     pub peers: Vec<(Session, End)>,
+    /// By how many seconds boot time is ahead for the controller, in a time namespace of its own; 0: it has the host's.
+    pub boot_ahead: u32,
     /// Further lines at the top of the file, e.g. `xdp = "generic"`.
     pub extra: String,
     folder: TempDir,
@@ -142,6 +146,7 @@ impl Setup {
             shared: false,
             local: local.clone(),
             peers: Vec::new(),
+            boot_ahead: 0,
             extra: String::new(),
             folder: tempfile::Builder::new().prefix("mtdt-").tempdir()?,
         })
@@ -267,7 +272,11 @@ impl Setup {
             "--vm-generation-file".as_ref(),
             generation.as_os_str(),
         ];
-        Controller::spawn(netns, &self.interface, &config, &arguments)
+        Controller::spawn_with(netns, &[], &self.interface, &config, &arguments, |command| {
+            if self.boot_ahead > 0 {
+                in_time_namespace(command, self.boot_ahead);
+            }
+        })
     }
 }
 
@@ -285,8 +294,40 @@ impl Controller {
     /// # Errors
     /// When the program cannot be started.
     pub fn spawn(netns: &Netns, interface: &str, config: &Path, args: &[&OsStr]) -> Result<Self> {
-        let mut command = netns.command(mtd_program()?)?;
-        command.arg("run").arg("-c").arg(config).args(args);
+        Self::spawn_with(netns, &[], interface, config, args, |_| ())
+    }
+
+    /// The same, with a controller that asks this name server, if any, and is started by another program (`through`), which
+    /// runs the command at the end of its arguments, such as `env NAME=VALUE`.
+    ///
+    /// # Errors
+    /// When the program cannot be started.
+    pub fn spawn_through(
+        netns: &Netns,
+        through: &[OsString],
+        resolver: Option<&Resolver>,
+        interface: &str,
+        config: &Path,
+        args: &[&OsStr],
+    ) -> Result<Self> {
+        let lead = |command: &mut Command| resolver.into_iter().for_each(|resolver| resolver.lead(command));
+        Self::spawn_with(netns, through, interface, config, args, lead)
+    }
+
+    /// The same, with `prepare` for the command.
+    fn spawn_with(
+        netns: &Netns,
+        through: &[OsString],
+        interface: &str,
+        config: &Path,
+        args: &[&OsStr],
+        prepare: impl FnOnce(&mut Command),
+    ) -> Result<Self> {
+        let mtd = mtd_program()?;
+        let mut line = through.iter().map(OsString::as_os_str).chain([mtd.as_os_str()]);
+        let mut command = netns.command(line.next().context("no program")?)?;
+        command.args(line).arg("run").arg("-c").arg(config).args(args);
+        prepare(&mut command);
         let process = Running::spawn(&format!("mtd on {interface}"), command)?;
         Ok(Self { process, interface: interface.to_owned() })
     }

@@ -32,6 +32,29 @@ pub fn let_in_everything(router: &Netns) -> Result<()> {
     nft(router, "delete table inet answers\n")
 }
 
+/// Makes a router drop UDP over IPv4, whoever sends it: all of it, or that from hosts behind this interface.
+///
+/// # Errors
+/// When `nft` refuses.
+pub fn drop_udp_v4(router: &Netns, from: Option<&str>) -> Result<()> {
+    let from = from.map_or_else(|| "iifname != \"lo\"".to_owned(), |from| format!("iifname \"{from}\""));
+    nft(
+        router,
+        &format!(
+            "table ip blocked {{ chain incoming {{ type filter hook prerouting priority filter; policy accept;\n\
+             {from} meta l4proto udp counter drop\n}}\n}}\n"
+        ),
+    )
+}
+
+/// Takes the rules of [`drop_udp_v4`] away again.
+///
+/// # Errors
+/// When there are none.
+pub fn pass_udp_v4(router: &Netns) -> Result<()> {
+    nft(router, "delete table ip blocked\n")
+}
+
 /// Gives a router these rules.
 pub(crate) fn nft(router: &Netns, rules: &str) -> Result<()> {
     let mut command = router.command("nft")?;

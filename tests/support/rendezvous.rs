@@ -2,6 +2,7 @@
 //! clients and of the clients.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::fs;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -16,6 +17,7 @@ use tempfile::TempDir;
 use crate::controller::Controller;
 use crate::dht::PrivateDht;
 use crate::link::{Via, default_route_v4};
+use crate::names::Resolver;
 use crate::netns::Netns;
 use crate::topology::{Delivery, Host, Topology};
 
@@ -73,6 +75,10 @@ pub struct Member {
     pub client_keys: BTreeMap<&'static str, String>,
     /// Keys of `[listen]` or `[[server]]`, with their values in TOML.
     pub keys: BTreeMap<&'static str, String>,
+    /// The name server that the controller asks; `None`: that of the machine.
+    pub resolver: Option<Resolver>,
+    /// The program and arguments by which the controller is started, as [`Controller::spawn_through`] has it.
+    pub through: Vec<OsString>,
     interface: String,
     prefix: Ipv6Net,
     delivery: Delivery,
@@ -99,6 +105,8 @@ impl Member {
             clients: Vec::new(),
             client_keys: BTreeMap::new(),
             keys: BTreeMap::new(),
+            resolver: None,
+            through: Vec::new(),
             interface: host.ifname.clone(),
             prefix: host.prefix,
             delivery,
@@ -134,9 +142,17 @@ impl Member {
     /// # Errors
     /// When the file cannot be written.
     pub fn set_clock(&self, offset: i64) -> Result<()> {
+        self.set_clocks(offset, 0)
+    }
+
+    /// The same, and lets the host count as having slept for `slept` ns in all.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn set_clocks(&self, offset: i64, slept: i64) -> Result<()> {
         // Replaced as a whole, since the controller may read the file at any time.
         let draft = self.folder().join("clock.new");
-        fs::write(&draft, offset.to_string())?;
+        fs::write(&draft, format!("{offset} {slept}"))?;
         Ok(fs::rename(draft, self.folder().join("clock"))?)
     }
 
@@ -206,7 +222,14 @@ impl Member {
             "--vm-generation-file".as_ref(),
             generation.as_os_str(),
         ];
-        let mut controller = Controller::spawn(netns, &self.interface, &self.write()?, &arguments)?;
+        let mut controller = Controller::spawn_through(
+            netns,
+            &self.through,
+            self.resolver.as_ref(),
+            &self.interface,
+            &self.write()?,
+            &arguments,
+        )?;
         controller.wait_ready()?;
         Ok(controller)
     }

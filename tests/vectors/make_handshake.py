@@ -167,15 +167,26 @@ def control(source, destination, message):
     return b"\x60\0\0\0" + u16(len(message)) + bytes([254, 1]) + source + destination + message
 
 
+def option(kind, value):
+    return u16(kind) + u16(len(value)) + value
+
+
+def padded(text, size):
+    assert len(text) <= size
+    return text + bytes(size - len(text))
+
+
 def directions(expand):
     labels = (b"client to server", b"server to client")
     return [(expand(label + b" seal", 32), expand(label + b" mask", 16)) for label in labels]
 
 
-def vector(server, client, e, f, window, server_at, client_at, slot_ms, sequences, mode, rekey_of):
+def vector(server, client, e, f, window, server_at, client_at, slot_ms, sequences, mode, rekey_of, said):
     shared = x25519(server, public(client))
     key = sha256(b"introduction key", client)
-    intro_seed, session_seeds = b"introSRV", (b"clientS1", b"serverS2")
+    versions = bytes(said["versions"])
+    intro_seed = versions + sha256(b"mtd introduction versions", key, versions)[:6]
+    session_seeds = (b"clientS1", b"serverS2")
     now = window * SECOND + 7 * SECOND
     slot = now // (slot_ms * 10**6)
 
@@ -188,7 +199,7 @@ def vector(server, client, e, f, window, server_at, client_at, slot_ms, sequence
     )
 
     # The handshake, through the introduction or inside a session.
-    prologue = b"mtd v1 handshake, client to server\x01" + public(server)
+    prologue = b"mtd v1 handshake, client to server\x02" + public(server)
     psk = b"mtd v1 handshake psk" + bytes(32)
     binding = sha256(b"mtd v1 rekey", rekey_of) if rekey_of else None
     if rekey_of:
@@ -207,6 +218,11 @@ def vector(server, client, e, f, window, server_at, client_at, slot_ms, sequence
         )
     ]
     request = bytes([client_at[1], 0, 0, 0]) + client_at[0] + session_seeds[0] + had
+    assert len(request) == 44
+    request += option(1, u64(said["client"]))
+    request += b"".join(option(kind, said[name]) for kind, name in ((2, "instance"), (3, "token")) if said[name])
+    # The control message has 768 bytes: 4 of its head, 96 of Noise.
+    request = padded(request, 768 - 4 - 96)
     response = (
         bytes([server_at[1], mode, 0, 0])
         + server_at[0]
@@ -220,6 +236,13 @@ def vector(server, client, e, f, window, server_at, client_at, slot_ms, sequence
         + tunnels[0]
         + tunnels[1]
     )
+    assert len(response) == 92
+    response = padded(response + option(1, u64(said["server"])), 768 - 4 - 48)
+    why, text = said["denial"]
+    denial = bytes(92) + option(0x8004, bytes([why, 0]) + said["gives"] + text.encode())
+    denial = padded(denial, 768 - 4 - 48)
+    end, farewell = said["term"]
+    term = bytes([2, 2, 0, 0, end, len(farewell.encode()), 0, 0]) + padded(farewell.encode(), 128)
     first, second, handshake_hash, split = handshake(client, server, e, f, prologue, psk, request, response)
 
     # The session.
@@ -248,7 +271,7 @@ def vector(server, client, e, f, window, server_at, client_at, slot_ms, sequence
         ]
 
     def through(key, mask, source, destination, n, kind, message):
-        text = control(source[0], destination[0], bytes([kind, 1, 0, 0]) + message)
+        text = control(source[0], destination[0], bytes([kind, 2, 0, 0]) + message)
         return seal(3, key, mask, source, destination, slot, n, text).hex()
 
     def endpoint(end):
@@ -263,6 +286,7 @@ def vector(server, client, e, f, window, server_at, client_at, slot_ms, sequence
             "server_prefix": server_at[0].hex(),
             "server_prefix_length": server_at[1],
             "server_seed": intro_seed.hex(),
+            "versions": list(versions),
             "client_prefix": client_at[0].hex(),
             "client_prefix_length": client_at[1],
             "client_seed": sha256(shared, key)[:8].hex(),
@@ -278,7 +302,14 @@ def vector(server, client, e, f, window, server_at, client_at, slot_ms, sequence
         "prologue": prologue.hex(),
         "psk": psk.hex(),
         "ephemeral_private": [e.hex(), f.hex()],
-        "request": {"session_seed": session_seeds[0].hex(), "tunnel": had.hex(), "payload": request.hex()},
+        "request": {
+            "session_seed": session_seeds[0].hex(),
+            "tunnel": had.hex(),
+            "capabilities": said["client"],
+            "instance": said["instance"] and said["instance"].hex(),
+            "token": said["token"] and said["token"].hex(),
+            "payload": request.hex(),
+        },
         "response": {
             "session_seed": session_seeds[1].hex(),
             "mode": mode,
@@ -289,8 +320,11 @@ def vector(server, client, e, f, window, server_at, client_at, slot_ms, sequence
             "time": time,
             "client_tunnel": tunnels[0].hex(),
             "server_tunnel": tunnels[1].hex(),
+            "capabilities": said["server"],
             "payload": response.hex(),
         },
+        "denial": {"reason": why, "token": said["gives"].hex(), "text": text, "payload": denial.hex()},
+        "term": {"reason": end, "text": farewell, "message": term.hex()},
         "messages": [first.hex(), second.hex()],
         "sequences": sequences,
         "packets": [
@@ -342,12 +376,33 @@ def main():
     other = bytes.fromhex("20010db8c11e00010000000000000000"), 64
     window = 1_800_000_000
     random = [0xFEDCBA9876543210, 0x0F1E2D3C4B5A6978]
-    through = vector(*keys[:4], window, wide, other, 30_000, random, 1, None)
+    sixteen = [sha256(b"sixteen bytes", bytes([n]))[:16] for n in range(4)]
+    plain = {
+        "versions": [2, 2],
+        "client": 15,
+        "server": 15,
+        "instance": sixteen[0],
+        "token": None,
+        "gives": sixteen[1],
+        "denial": (5, ""),
+        "term": (1, ""),
+    }
+    wordy = plain | {
+        "versions": [2, 5],
+        "client": 0,
+        "server": 2**63 + 1,
+        "token": sixteen[2],
+        "denial": (99, "come again on Montag, grüße"),
+        "term": (77, "x" * 128),
+    }
+    silent = plain | {"instance": None, "term": (1, "until 14:00")}
+    through = vector(*keys[:4], window, wide, other, 30_000, random, 1, None, plain)
+    first = bytes.fromhex(through["session"]["address_key"])
     vectors = [
         through,
-        vector(*keys[4:], window + 900, narrow, other, 1000, random[::-1], 2, None),
+        vector(*keys[4:], window + 900, narrow, other, 1000, random[::-1], 2, None, wordy),
         # New keys for the first session.
-        vector(*keys[:2], *keys[4:6], window, wide, other, 30_000, random, 1, bytes.fromhex(through["session"]["address_key"])),
+        vector(*keys[:2], *keys[4:6], window, wide, other, 30_000, random, 1, first, silent),
     ]
     path = pathlib.Path(__file__).with_name("handshake.json")
     path.write_text(json.dumps(vectors, indent=1) + "\n")

@@ -7,6 +7,7 @@ mod drops;
 mod events;
 mod follow;
 mod guard;
+mod introduction;
 mod keys;
 mod logging;
 mod output;
@@ -16,12 +17,19 @@ mod sessions;
 mod status;
 mod web;
 
+use std::io;
 use std::process::ExitCode;
+use std::sync::Mutex;
+use std::thread;
 
 use clap::{ArgAction, Parser, Subcommand};
 
 use self::logging::{LogFormat, complain};
 use crate::controller;
+use crate::remedy::{Doing, clause};
+
+/// Threads that work on tasks.
+const WORKERS: usize = 2;
 
 /// Moving-target network defence: servers that strangers cannot find.
 #[derive(Debug, Parser)]
@@ -83,6 +91,7 @@ enum Command {
     Sessions(sessions::SessionsArgs),
     /// Register, remove and list clients.
     Peers(peers::PeersArgs),
+    Introduction(introduction::IntroductionArgs),
     /// Make the controller read its configuration and the registered clients again.
     Reload(peers::ReloadArgs),
     /// Show which packets are dropped, and why.
@@ -139,6 +148,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
             runtime()?.block_on(sessions::run(&args, controller::offline_status))?;
         }
         Command::Peers(args) => runtime()?.block_on(peers::run(args))?,
+        Command::Introduction(args) => runtime()?.block_on(introduction::run(&args))?,
         Command::Reload(args) => runtime()?.block_on(peers::reload(&args))?,
         Command::Drops(args) => runtime()?.block_on(drops::run(&args, controller::offline_status))?,
         Command::Events(args) => runtime()?.block_on(events::run(&args))?,
@@ -149,8 +159,27 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Fails unless this many threads can be started at a time: the runtime panics where they cannot.
+fn require_threads(count: usize) -> io::Result<()> {
+    let gate = Mutex::new(());
+    thread::scope(|scope| {
+        // None ends before all have begun.
+        let _closed = gate.lock();
+        (0..count)
+            .try_for_each(|_| thread::Builder::new().spawn_scoped(scope, || drop(gate.lock())).map(drop))
+    })
+}
+
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
-    Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?)
+    require_threads(WORKERS + 1).map_err(|error| {
+        let way = clause(Doing::Start, &error);
+        anyhow::anyhow!("cannot start threads: {error}{way}")
+    })?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build();
+    runtime.map_err(|error| {
+        let way = clause(Doing::Start, &error);
+        anyhow::anyhow!("cannot start: {error}{way}")
+    })
 }
 
 #[cfg(test)]

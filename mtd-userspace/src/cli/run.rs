@@ -32,7 +32,8 @@ pub(super) struct RunArgs {
     policy: Option<PolicyArg>,
     #[command(flatten)]
     enforce: EnforceArgs,
-    /// File with a number of ns to add to the wall clock, read again at every tick (100 ms): to try out wrong clocks.
+    /// File with a number of ns to add to the wall clock, read again at every tick (100 ms): to try out wrong clocks. A second
+    /// number is a time in ns for which the host counts as having slept.
     #[arg(long, value_name = "FILE", hide = true)]
     wall_clock_offset_file: Option<PathBuf>,
     /// File that stands for the identifier of the virtual machine's generation, read again ten times a second: for rehearsals.

@@ -3,12 +3,13 @@
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use clap::Args;
 
 use super::output;
 use crate::control;
 use crate::instance::{Instance, RUN_DIR, WEB_SUFFIX};
+use crate::remedy::{Doing, clause};
 
 /// Arguments of `mtd web`.
 #[derive(Args, Debug)]
@@ -36,8 +37,10 @@ fn links(run_dir: &Path, wanted: Option<&str>) -> anyhow::Result<String> {
     for interface in interfaces {
         let name = Instance::of(&interface)?.name().to_owned() + WEB_SUFFIX;
         let path = run_dir.join(name);
-        let link = fs::read_to_string(&path)
-            .with_context(|| format!("cannot read {}; run as root (sudo)", path.display()))?;
+        let link = fs::read_to_string(&path).map_err(|error| {
+            let way = clause(Doing::File(""), &error);
+            anyhow::anyhow!("cannot read {}: {error}{way}", path.display())
+        })?;
         links += &link;
     }
     if links.is_empty() {

@@ -6,6 +6,7 @@
 //! key files. `docs/configuration.md`, which is generated from the same tables, lists every key, and
 //! `packaging/mtd.toml.example` is a file with all of them.
 
+mod bypass;
 mod diff;
 mod document;
 mod load;
@@ -16,11 +17,12 @@ use std::path::Path;
 
 use crate::keys::open_regular;
 use crate::model::Fault;
+use crate::remedy::{Doing, remedy};
 use crate::schema::{Format, Problems, Schema};
 use crate::{
     dataplane::section as dataplane, device::section as device, keys::section as keys,
     metrics::section as metrics, registry::section as registry, rendezvous::section as rendezvous,
-    sessions::section as sessions, web::section as web,
+    resolver::section as resolver, sessions::section as sessions, web::section as web,
 };
 
 pub use crate::dataplane::section::{DEFAULT_HORIZON, DEFAULT_HORIZON_OF_MANY, HORIZON_RANGE, MANY_SESSIONS};
@@ -51,6 +53,8 @@ const ROOT: Schema = Schema {
         dataplane::GUARD_KEYS,
         dataplane::PROGRAM_KEYS,
         device::TUNNEL_KEYS,
+        device::BYPASS_KEYS,
+        resolver::KEYS,
         dataplane::CAPACITY_KEYS,
         section::KEYS,
         keys::KEYS,
@@ -163,9 +167,10 @@ fn cannot_read(error: &io::Error) -> Fault {
     let remedy = match error.kind() {
         io::ErrorKind::NotFound => {
             "name another file with -c FILE, or write one: packaging/mtd.toml.example shows every key"
+                .to_owned()
         }
-        io::ErrorKind::PermissionDenied => "run mtd as root, or make the file readable for this user",
-        _ => "name a file that can be read with -c FILE",
+        _ => remedy(Doing::File(""), error.raw_os_error())
+            .unwrap_or_else(|| "name a file that can be read with -c FILE".to_owned()),
     };
     Fault::new(format!("cannot read the configuration: {error}"), remedy)
 }

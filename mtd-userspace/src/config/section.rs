@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use crate::model::Fault;
+use crate::model::{ClockChoice, Fault};
 use crate::schema::{self, Key, Kind, Problems, Schema, Section, unlocated, value};
 
 /// Default folder for the files that outlive the controller.
@@ -26,6 +26,13 @@ pub(super) const KEYS: &[Key] = &[
         Kind::Text("an absolute path"),
         r#""/var/lib/mtd""#,
         "Folder for what must outlive a restart.",
+    ),
+    Key::preset(
+        "clock",
+        Kind::Choice(ClockChoice::WORDS),
+        r#""auto""#,
+        "Whether to warn of a wall clock that no time service is known to keep right. \"trusted\": something keeps it right that \
+         cannot be seen from here, such as the host around a container. Nothing else depends on it.",
     ),
 ];
 
@@ -95,12 +102,14 @@ impl Hooks {
     }
 }
 
-/// The paths in the file that belong to the controller.
+/// What in the file belongs to the controller itself: its paths, and what it thinks of the clock.
 #[derive(Debug)]
 pub(super) struct Paths {
     /// Path of the control socket; `None`: named after the interface.
     pub(super) socket: Option<PathBuf>,
     state_dir: Option<PathBuf>,
+    /// What is thought of the wall clock.
+    pub(super) clock: ClockChoice,
 }
 
 impl Paths {
@@ -110,6 +119,7 @@ impl Paths {
         Self {
             socket: value(root.optional("socket", problems, socket_path)),
             state_dir: value(root.optional("state_dir", problems, state_dir)),
+            clock: root.choice("clock", problems, ClockChoice::CHOICES).unwrap_or_default(),
         }
     }
 

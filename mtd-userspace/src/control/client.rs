@@ -17,9 +17,10 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::{
-    CONFIRM_PATH, ControlError, DROPS_PATH, EVENTS_PATH, NewPeer, NewPolicy, PEERS_PATH, POLICY_PATH,
-    RELOAD_PATH, STATUS_PATH, owner,
+    CONFIRM_PATH, ControlError, DROPS_PATH, EVENTS_PATH, Farewell, NewPeer, NewPolicy, PEERS_PATH,
+    POLICY_PATH, RELOAD_PATH, STATUS_PATH, owner,
 };
+use crate::rendezvous::{INTRODUCTIONS_PATH, IntroductionDocument};
 use crate::status::{Client, Guard, Registered, Reload, SCHEMA, Status};
 
 /// How long a controller may take to answer.
@@ -48,6 +49,14 @@ pub async fn peers(socket: &Path) -> Result<Registered, ControlError> {
     document(socket, ANSWER_TIMEOUT, Method::GET, PEERS_PATH).await
 }
 
+/// Asks the controller behind `socket` for the introductions of a client. `name` must be a valid name.
+///
+/// # Errors
+/// As [`status`]; [`ControlError::Refused`] when there is no such client.
+pub async fn introduction(socket: &Path, name: &str) -> Result<IntroductionDocument, ControlError> {
+    document(socket, ANSWER_TIMEOUT, Method::GET, &format!("{INTRODUCTIONS_PATH}/{name}")).await
+}
+
 /// Has the controller behind `socket` register a client.
 ///
 /// # Errors
@@ -60,14 +69,14 @@ pub async fn add_peer(socket: &Path, peer: &NewPeer) -> Result<Client, ControlEr
     .await
 }
 
-/// Has the controller behind `socket` remove a registered client. `name` must be a valid name.
+/// Has the controller behind `socket` remove a registered client, and tell it so. `name` must be a valid name.
 ///
 /// # Errors
 /// As [`status`]; [`ControlError::Refused`] when there is no such client.
-pub async fn remove_peer(socket: &Path, name: &str) -> Result<Client, ControlError> {
+pub async fn remove_peer(socket: &Path, name: &str, farewell: &Farewell) -> Result<Client, ControlError> {
     let path = format!("{PEERS_PATH}/{name}");
     in_time(socket, ANSWER_TIMEOUT, async {
-        let exchange = Exchange::send(socket, Method::DELETE, &path, Bytes::new()).await?;
+        let exchange = Exchange::send(socket, Method::DELETE, &path, json(socket, farewell)?).await?;
         parse(socket, &collect(socket, exchange.answer).await?)
     })
     .await

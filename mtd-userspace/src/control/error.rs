@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::http::unix::BindError;
+use crate::remedy::{Doing, clause};
 
 /// A failure at the control socket.
 #[derive(Debug, thiserror::Error)]
@@ -18,7 +19,7 @@ pub enum ControlError {
     },
 
     /// Only root may talk to the controller.
-    #[error("no permission for {}; run as root (sudo)", path.display())]
+    #[error("no permission for {}{}", path.display(), no_permission())]
     PermissionDenied {
         /// The socket or its folder.
         path: PathBuf,
@@ -50,14 +51,14 @@ pub enum ControlError {
     },
 
     /// The operating system refused something.
-    #[error("{action} {}", path.display())]
+    #[error("{action} {}: {cause}{}", path.display(), clause(Doing::File(""), cause))]
     Io {
         /// The attempted operation.
         action: &'static str,
         /// The path that it was about.
         path: PathBuf,
-        /// The error of the operating system.
-        source: io::Error,
+        /// The error of the operating system. Not marked as a source, since the text contains it already.
+        cause: io::Error,
     },
 
     /// The network namespace cannot be determined.
@@ -108,12 +109,16 @@ pub enum ControlError {
     },
 }
 
+fn no_permission() -> String {
+    clause(Doing::File(""), &io::Error::from_raw_os_error(libc::EACCES))
+}
+
 impl ControlError {
     /// The error for a failed operation on a path.
-    pub(super) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
-        match source.kind() {
+    pub(super) fn io(action: &'static str, path: &Path, cause: io::Error) -> Self {
+        match cause.kind() {
             io::ErrorKind::PermissionDenied => Self::PermissionDenied { path: path.to_owned() },
-            _ => Self::Io { action, path: path.to_owned(), source },
+            _ => Self::Io { action, path: path.to_owned(), cause },
         }
     }
 

@@ -1,6 +1,7 @@
 //! The controller's end of the control socket: a listener, and the routes of all features.
 
 use std::future::Future;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,10 +48,7 @@ pub fn start(listener: Listener, features: Router, context: &Context) -> Result<
     let shutdown = context.shutdown();
     context.tasks.spawn("control socket", AfterEnd::StopController, move || {
         let (listener, router, shutdown) = (Arc::clone(&listener), router.clone(), shutdown.clone());
-        async move {
-            serve(&listener, router, shutdown.begun()).await;
-            Ok(())
-        }
+        async move { Ok(serve(&listener, router, shutdown.begun()).await?) }
     });
     Ok(())
 }
@@ -63,7 +61,7 @@ pub fn serve_alone(
     listener: Listener,
     reports: Arc<dyn Reports>,
     shutdown: Shutdown,
-) -> Result<impl Future<Output = ()> + Send + 'static, ControlError> {
+) -> Result<impl Future<Output = io::Result<()>> + Send + 'static, ControlError> {
     let listener = listener.ready()?;
     let refuse = || async {
         let text = "the controller waits for its interface, and has nothing else to tell: see `mtd status`";
@@ -75,8 +73,15 @@ pub fn serve_alone(
 
 /// Serves until `shutdown` is ready. Then the socket's file is removed, streams of events end, and answers under way have a
 /// second to finish. Nothing that a client does ends the server or slows down anything else.
-pub(super) async fn serve(listener: &ReadyListener, router: Router, shutdown: impl Future<Output = ()>) {
-    http::serve(listener, router, LIMITS, shutdown).await;
+///
+/// # Errors
+/// When the socket does not listen any more.
+pub(super) async fn serve(
+    listener: &ReadyListener,
+    router: Router,
+    shutdown: impl Future<Output = ()>,
+) -> io::Result<()> {
+    http::serve(listener, router, LIMITS, shutdown).await
 }
 
 /// Status and metrics.

@@ -12,8 +12,8 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::unistd::Pid;
 use tracing::warn;
 
-use crate::files::way_out;
 use crate::instance::{Instance, RUN_DIR};
+use crate::remedy::{Doing, clause};
 
 /// Only the process that holds this may change the instance. The lock file contains the process id, and is removed on drop.
 pub(super) struct Lock {
@@ -38,7 +38,7 @@ impl Lock {
     /// # Errors
     /// When the file system refuses.
     pub(super) fn try_take(instance: &Instance) -> anyhow::Result<Result<Self, Holder>> {
-        fs::create_dir_all(RUN_DIR).map_err(|error| no_lock("create", Path::new(RUN_DIR), error))?;
+        fs::create_dir_all(RUN_DIR).map_err(|error| no_lock("create", Path::new(RUN_DIR), &error))?;
         let path = instance.lock();
         loop {
             let file = File::options()
@@ -48,7 +48,7 @@ impl Lock {
                 // Who can open it can lock it.
                 .mode(0o600)
                 .open(&path)
-                .map_err(|error| no_lock("open", &path, error))?;
+                .map_err(|error| no_lock("open", &path, &error))?;
             let file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
                 Ok(file) => file,
                 Err((_, Errno::EWOULDBLOCK)) => return Ok(Err(Holder::read(&path))),
@@ -67,9 +67,9 @@ impl Lock {
 }
 
 /// The error when a file that a lock needs cannot be had.
-fn no_lock(doing: &str, path: &Path, error: io::Error) -> anyhow::Error {
-    let way = way_out(error.raw_os_error()).map_or_else(String::new, |way| format!("; {way}"));
-    anyhow::Error::new(error).context(format!("cannot {doing} {}{way}", path.display()))
+fn no_lock(doing: &str, path: &Path, error: &io::Error) -> anyhow::Error {
+    let way = clause(Doing::File(""), error);
+    anyhow::anyhow!("cannot {doing} {}: {error}{way}", path.display())
 }
 
 /// The process that holds a lock.

@@ -2,6 +2,7 @@
 //! leaves nothing behind.
 
 mod board;
+mod bypass;
 mod detach;
 mod hooks;
 pub(crate) mod host;
@@ -26,6 +27,7 @@ use self::service::Watchdog;
 use self::signals::Signals;
 use self::wait::Waited;
 use crate::config::Config;
+use crate::device;
 use crate::instance::Instance;
 use crate::model::Enforcement;
 use crate::sessions;
@@ -40,8 +42,8 @@ pub use unattended::{confirm, require_way_back, require_way_back_after_confirmin
 pub struct Options {
     /// The configuration file, of which `mtd reload` reads the registered clients again.
     pub config_file: Option<PathBuf>,
-    /// File with a number of ns that is added to the wall clock, read again at each tick: for rehearsals of clock
-    /// faults.
+    /// File with a number of ns that is added to the wall clock, and perhaps a second one for which the host counts as having
+    /// slept, read again at each tick: for rehearsals of clock faults.
     pub wall_clock_offset_file: Option<PathBuf>,
     /// File that stands for the identifier of the virtual machine's generation, read again at each tick: for rehearsals of
     /// copies.
@@ -77,7 +79,10 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
     let mut watchdog = Watchdog::new();
     hooks::run(&config, When::PreUp).await?;
-    let Some((host, running)) = start(&config, &options, clock, (&mut signals, &mut watchdog)).await? else {
+    // Boxed: the future of a whole start is large.
+    let start = Box::pin(start(&config, &options, clock, (&mut signals, &mut watchdog)));
+    let started = device::patiently(start).await?;
+    let Some((host, running)) = started else {
         service::stopping();
         hooks::run_all(&config, When::PostDown).await;
         return Ok(());
@@ -102,11 +107,11 @@ pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
     let stopped = sessions::stop(running.sessions()).await;
     running.finish().await;
     if let Ok(End::Unconfirmed) = served {
-        stopped.and(host.open().await)?;
+        stopped.and(device::patiently(Box::pin(host.open())).await)?;
         hooks::run_all(&config, When::PostDown).await;
         return Err(Unconfirmed { interface }.into());
     }
-    let down = host.down().await;
+    let down = device::patiently(Box::pin(host.down())).await;
     hooks::run_all(&config, When::PostDown).await;
     if let Ok(End::Replaced) = served {
         stopped.and(down)?;

@@ -5,6 +5,7 @@
 //! runs: a boot must not wait for a cable, and without the interface there is nothing to protect. Its status line says what
 //! is missing.
 
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -177,7 +178,7 @@ async fn pause(signals: &mut Signals) -> Option<&'static str> {
 struct Socket {
     text: watch::Sender<String>,
     stop: watch::Sender<bool>,
-    served: JoinHandle<()>,
+    served: JoinHandle<io::Result<()>>,
 }
 
 impl Socket {
@@ -205,7 +206,7 @@ impl Socket {
     /// Closes the socket: the controller binds it anew.
     async fn close(self) {
         self.stop.send_replace(true);
-        if let Err(error) = self.served.await {
+        if let Err(error) = self.served.await.map_err(io::Error::other).flatten() {
             warn!("the control socket: {error}");
         }
     }

@@ -1,11 +1,8 @@
 //! Protection of operators from locking themselves out: the policy, the allow rules, and the time to confirm in.
 
-use std::time::Duration;
-
 use mtd_common::abi::GuardSettings;
 use mtd_common::abi::guard::{FLAG_LENIENT, FLAG_MONITOR};
 use mtd_common::allow::MAX_ALLOW;
-use nix::time::{ClockId, clock_gettime};
 
 use crate::model::{Allow, Guard, Policy};
 
@@ -47,13 +44,10 @@ impl Guard {
     }
 }
 
-/// Boot time in ns, as the programs read it. mtd does not run on a kernel without this clock; 0 then.
-pub fn boot_time() -> u64 {
-    clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(0, |time| Duration::from(time).as_nanos() as u64)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]

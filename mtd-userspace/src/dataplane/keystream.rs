@@ -19,10 +19,10 @@ use mtd_common::aead::BLOCK;
 use mtd_common::keystream::{AHEAD, Direction, Element, RING, WORDS, Wanted, index};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::EventFd;
-use nix::time::{ClockId, clock_gettime};
 use tracing::warn;
 use zeroize::Zeroizing;
 
+use super::clock::boot_time;
 use super::error::Error;
 use super::shared::Shared;
 
@@ -77,14 +77,13 @@ impl Maker {
         let sessions = Map::Array(another(ebpf, "SESSIONS")?);
         let elements = Shared::new(ELEMENTS, another(ebpf, ELEMENTS)?)?;
         let records = ebpf.take_map(RECORDS).ok_or(Error::Missing(RECORDS))?;
-        let time = clock_gettime(ClockId::CLOCK_BOOTTIME).map_err(|errno| Error::KeyStream(errno.into()))?;
         Ok(Self {
             lanes: (0..elements.len() as u64 / RING).map(|_| None).collect(),
             elements,
             states: Shared::new("SESSION_STATE", another(ebpf, "SESSION_STATE")?)?,
             sessions: Array::try_from(sessions).map_err(Error::map("SESSIONS"))?,
             records: RingBuf::try_from(records).map_err(Error::map(RECORDS))?,
-            stamp: Duration::from(time).as_nanos() as u64,
+            stamp: boot_time(),
             made: Zeroizing::new(vec![0; size_of::<Element>()]),
         })
     }

@@ -15,6 +15,7 @@ use super::error::{Error, errno};
 use super::object::{ADVERTISE, RECEIVE, SEND};
 use super::pins::LINKS;
 use crate::model::XdpChoice;
+use crate::remedy::{Doing, clause};
 
 /// Names of the folders in place of links that cannot be pinned begin with this; the name of the interface follows.
 const FILTER_MARK: &str = "filter-";
@@ -89,7 +90,7 @@ pub(super) fn receive(
     for &mode in modes {
         match program.attach(interface, mode.flag()) {
             Ok(id) => {
-                let link = program.take_link(id).map_err(attach_error(RECEIVE, interface))?;
+                let link = program.take_link(id).map_err(attach_error(RECEIVE, interface, false))?;
                 keep(link, &mode.pin(pins), RECEIVE)?;
                 return Ok(mode);
             }
@@ -100,7 +101,9 @@ pub(super) fn receive(
             Err(error) => failure = Some(error),
         }
     }
-    Err(attach_error(RECEIVE, interface)(failure.unwrap_or(ProgramError::NotLoaded)))
+    Err(attach_error(RECEIVE, interface, modes == [XdpMode::Native])(
+        failure.unwrap_or(ProgramError::NotLoaded),
+    ))
 }
 
 /// Attaches the send program to the inside end of the tunnel device, or replaces the program of a pinned link.
@@ -166,7 +169,7 @@ fn classify(
     interface: &str,
     pin: &Path,
 ) -> Result<(), Error> {
-    let attach_error = || attach_error(name, interface);
+    let attach_error = || attach_error(name, interface, false);
     if pin.exists() {
         let attach = |link| -> Result<(), ProgramError> {
             let link = SchedClassifierLink::try_from(link).map_err(|_| ProgramError::NotAttached)?;
@@ -186,7 +189,7 @@ fn classify(
 
 /// The same by a filter of a qdisc.
 fn filter(program: &mut SchedClassifier, name: &'static str, interface: &str) -> Result<(), Error> {
-    let attach_error = || attach_error(name, interface);
+    let attach_error = || attach_error(name, interface, false);
     // The qdisc may exist already, and there may be no filter to detach: only a failed attachment counts.
     let _ = qdisc_add_clsact(interface);
     let _ = qdisc_detach_program(interface, TcAttachType::Ingress, name);
@@ -211,20 +214,27 @@ fn keep<L>(link: L, pin: &Path, program: &'static str) -> Result<(), Error>
 where
     FdLink: TryFrom<L, Error = aya::programs::links::LinkError>,
 {
-    let link = FdLink::try_from(link).map_err(|source| Error::Link { program, source: Box::new(source) })?;
+    let link = FdLink::try_from(link).map_err(|cause| Error::Link { program, cause: Box::new(cause) })?;
     // The pin keeps the link; the descriptor can be closed.
-    link.pin(pin).map(release).map_err(|source| Error::Pin { path: pin.to_owned(), source: Box::new(source) })
+    link.pin(pin).map(release).map_err(|cause| Error::Pin { path: pin.to_owned(), cause: Box::new(cause) })
 }
 
-fn attach_error(program: &'static str, interface: &str) -> impl FnOnce(ProgramError) -> Error {
+/// `native`: the driver alone was asked.
+fn attach_error(program: &'static str, interface: &str, native: bool) -> impl FnOnce(ProgramError) -> Error {
     move |source| {
         let remedy = match errno(&source) {
-            Some(libc::EBUSY) => {
+            Some(libc::EBUSY) if program == RECEIVE => {
                 "; another XDP program is there (see `ip link show`): detach it, or choose another interface"
+                    .to_owned()
             }
-            Some(libc::EOPNOTSUPP) => "; this driver has no native mode: set xdp = \"generic\"",
-            _ => "",
+            // Drivers give many numbers for the same, such as ENOMEM for too few queues.
+            Some(libc::EOPNOTSUPP | libc::EINVAL | libc::ENOMEM | libc::ERANGE) if native => {
+                "; the driver refuses native mode here (the kernel's log may say why): set xdp = \"auto\""
+                    .to_owned()
+            }
+            Some(libc::ENOMEM) | None => String::new(),
+            Some(number) => clause(Doing::Network, &io::Error::from_raw_os_error(number)),
         };
-        Error::Attach { program, interface: interface.to_owned(), source: Box::new(source), remedy }
+        Error::Attach { program, interface: interface.to_owned(), cause: Box::new(source), remedy }
     }
 }

@@ -1,6 +1,7 @@
 //! The kernel side: loading, attaching and pinning the programs, typed access to their maps.
 
 mod addresses;
+mod clock;
 mod error;
 mod filter;
 mod groups;
@@ -20,10 +21,10 @@ mod shared;
 mod stages;
 mod steering;
 
+pub use clock::{boot_time, slept};
 pub use error::Error;
 pub use filter::Policies;
 pub use groups::MAX_ROUTES;
-pub use guard::boot_time;
 pub use keystream::{Maker, Worker};
 pub use links::{XdpMode, pinned_mode};
 pub use pinned::{View, counts, set_guard, view};

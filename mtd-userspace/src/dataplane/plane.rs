@@ -400,13 +400,13 @@ fn load_programs(ebpf: &mut Ebpf) -> Result<(), Error> {
             .programs_mut()
             .filter_map(|(name, program)| {
                 let name = object::ALL.into_iter().find(|known| *known == name)?;
-                Some((name, scope.spawn(move || load_program(program))))
+                Some((name, thread::Builder::new().spawn_scoped(scope, move || load_program(program))))
             })
             .collect();
         let loaded = |name| threads.iter().any(|(found, _)| *found == name);
         let missing = object::ALL.into_iter().find(|name| !loaded(*name)).map(Error::Missing);
         let ended = threads.into_iter().map(|(name, thread)| {
-            let result = thread.join().unwrap_or_else(|panic| resume_unwind(panic));
+            let result = thread.map_err(Error::Thread)?.join().unwrap_or_else(|panic| resume_unwind(panic));
             result.map_err(program_error(name))
         });
         ended.chain(missing.map(Err)).collect()
@@ -431,6 +431,6 @@ pub(super) fn program_error(program: &'static str) -> impl FnOnce(ProgramError) 
         ProgramError::LoadError { ref io_error, .. } if io_error.raw_os_error() == Some(libc::EPERM) => {
             Error::NotPermitted
         }
-        source => Error::Program { program, source: Box::new(source) },
+        cause => Error::Program { program, cause: Box::new(cause) },
     }
 }

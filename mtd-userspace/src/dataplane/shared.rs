@@ -30,7 +30,7 @@ impl<T: Pod> Shared<T> {
     pub(super) fn new(name: &'static str, map: MapData) -> Result<Self, Error> {
         // The kernel aligns elements to eight bytes.
         const { assert!(size_of::<T>().is_multiple_of(8) && align_of::<T>() <= 4096) };
-        let refused = |source: std::io::Error| Error::Shared { map: name, source };
+        let refused = |cause: std::io::Error| Error::Shared { map: name, cause };
         let info = map.info().map_err(Error::map(name))?;
         let length = info.max_entries() as usize;
         let bytes = NonZeroUsize::new(length * size_of::<T>());

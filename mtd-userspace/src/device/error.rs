@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 
+use crate::remedy::{Doing, clause};
+
 /// The result of an operation on a device.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -55,6 +57,10 @@ pub enum Error {
          ipv6.disable=1, or load the ipv6 module"
     )]
     NoIpv6,
+
+    /// The settings of the network cannot be seen.
+    #[error("/proc/sys/net is not there; mount proc at /proc, and let this process see it")]
+    NoSettings,
 
     /// A device of that name exists and carries no marker of mtd's.
     #[error(
@@ -117,6 +123,22 @@ pub enum Error {
         whole: String,
     },
 
+    /// No number is free for a mark.
+    #[error(
+        "no number from 28020 to 28275 is free for the mark of mtd's own packets and their routing table; choose one that \
+         nobody uses with fwmark = NUMBER"
+    )]
+    NoMark,
+
+    /// The routing table holds routes of others.
+    #[error(
+        "routing table {number} holds routes that are not mtd's; write another number for fwmark, or \"auto\""
+    )]
+    TableTaken {
+        /// The number of the table.
+        number: u32,
+    },
+
     /// Another device already has the route.
     #[error(
         "the route to {destination} cannot go through {name}: {holder} already has it, with a metric that wins; remove \
@@ -145,7 +167,7 @@ pub enum Error {
     },
 
     /// A request to the kernel's link, address or route tables failed.
-    #[error("cannot {action}: {cause}{}", remedy(cause))]
+    #[error("cannot {action}: {cause}{}", clause(Doing::Network, cause))]
     Netlink {
         /// The attempted operation, as the continuation of "cannot".
         action: String,
@@ -154,7 +176,7 @@ pub enum Error {
     },
 
     /// A request to the device's driver failed.
-    #[error("{name}: cannot {action}: {cause}{}", remedy(cause))]
+    #[error("{name}: cannot {action}: {cause}{}", clause(Doing::Network, cause))]
     Ethtool {
         /// The device.
         name: String,
@@ -165,7 +187,7 @@ pub enum Error {
     },
 
     /// A kernel setting could not be read or written.
-    #[error("cannot set {} to {value}: {cause}{}", path.display(), sysctl_remedy(cause))]
+    #[error("cannot set {} to {value}: {cause}{}", path.display(), clause(Doing::Setting, cause))]
     Sysctl {
         /// The setting's file.
         path: PathBuf,
@@ -176,7 +198,7 @@ pub enum Error {
     },
 
     /// The BPF file system is missing and could not be mounted.
-    #[error("cannot {action} the BPF file system at {}: {cause}{}", path.display(), mount_remedy(cause, path))]
+    #[error("cannot {action} the BPF file system at {}: {cause}{}", path.display(), clause(Doing::Mount, cause))]
     Bpffs {
         /// The attempted operation: `find` or `mount`.
         action: &'static str,
@@ -194,35 +216,4 @@ pub enum Error {
         /// The cause.
         cause: getrandom::Error,
     },
-}
-
-fn remedy(cause: &io::Error) -> &'static str {
-    match cause.kind() {
-        io::ErrorKind::PermissionDenied => " (run mtd as root or with CAP_NET_ADMIN)",
-        _ => "",
-    }
-}
-
-fn sysctl_remedy(cause: &io::Error) -> &'static str {
-    match cause.kind() {
-        io::ErrorKind::PermissionDenied => " (run mtd as root or with CAP_NET_ADMIN)",
-        io::ErrorKind::ReadOnlyFilesystem => {
-            " (/proc/sys is read-only here: a systemd unit needs ProtectKernelTunables=no, a container a writable \
-             /proc/sys/net)"
-        }
-        _ => "",
-    }
-}
-
-fn mount_remedy(cause: &io::Error, path: &std::path::Path) -> String {
-    let path = path.display();
-    match cause.kind() {
-        io::ErrorKind::PermissionDenied => {
-            format!(" (have root do it once: `mount -t bpf bpf {path}`, or run mtd with CAP_SYS_ADMIN)")
-        }
-        io::ErrorKind::NotFound => {
-            " (the directory is missing: mount sysfs at /sys, on a kernel with CONFIG_BPF_SYSCALL)".to_owned()
-        }
-        _ => String::new(),
-    }
 }

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::io;
+use std::pin::pin;
 use std::time::Duration;
 
 use futures_util::{Stream, TryStreamExt};
@@ -10,15 +11,33 @@ use netlink_packet_route::link::{
 };
 use rtnetlink::Handle;
 use tokio::task::JoinHandle;
+use tracing::info;
 
 use super::error::{Error, Result};
 
 /// The longest interface name, in bytes (`IFNAMSIZ` without the terminator).
 pub(super) const NAME_MAX: usize = 15;
 
-/// Time-out for an answer. The kernel answers within microseconds, but the codec discards a reply that it cannot decode,
-/// and waiting for that one would never end.
+/// How long an answer is waited for. The kernel answers within microseconds, unless others change the network at the same
+/// time: it does one change after the other, and some take seconds. But the codec discards a reply that it cannot decode, and
+/// waiting for that one would never end.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The same in [`patiently`]. A start that gave up would only be made again, on a host that is even busier.
+const PATIENT_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// How often somebody who waits patiently says so.
+const SAY_SO: Duration = Duration::from_secs(5);
+
+tokio::task_local! {
+    /// The present task has nothing better to do than to wait.
+    static PATIENT: ();
+}
+
+/// Does this work with more patience for the kernel: at starts and stops, where nothing else waits meanwhile.
+pub async fn patiently<T>(work: impl Future<Output = T>) -> T {
+    PATIENT.scope((), work).await
+}
 
 /// An rtnetlink socket in the network namespace of the thread that opened it.
 pub(super) struct Netlink {
@@ -107,14 +126,40 @@ pub(super) async fn collect<T>(
 pub(super) async fn answer<T>(
     reply: impl Future<Output = std::result::Result<T, rtnetlink::Error>>,
 ) -> io::Result<T> {
-    match tokio::time::timeout(ANSWER_TIMEOUT, reply).await {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(rtnetlink::Error::NetlinkError(message))) => Err(message.to_io()),
-        Ok(Err(other)) => Err(io::Error::other(other)),
-        Err(_) => {
-            Err(io::Error::new(io::ErrorKind::TimedOut, "no answer from the kernel that mtd understands"))
+    let limit = if PATIENT.try_with(|()| ()).is_ok() { PATIENT_TIMEOUT } else { ANSWER_TIMEOUT };
+    match wait(reply, limit, SAY_SO).await {
+        Some(Ok(value)) => Ok(value),
+        Some(Err(rtnetlink::Error::NetlinkError(message))) => Err(message.to_io()),
+        Some(Err(other)) => Err(io::Error::other(other)),
+        None => {
+            let text = format!(
+                "no answer within {} s: the kernel is busy with other changes of the network, or has given an answer that mtd \
+                 does not understand",
+                limit.as_secs()
+            );
+            Err(io::Error::new(io::ErrorKind::TimedOut, text))
         }
     }
+}
+
+/// The reply, unless it takes longer than `limit`; says so each time that `step` is over.
+async fn wait<T>(reply: impl Future<Output = T>, limit: Duration, step: Duration) -> Option<T> {
+    let mut reply = pin!(reply);
+    let mut waited = Duration::ZERO;
+    while waited < limit {
+        let round = step.min(limit.saturating_sub(waited));
+        if let Ok(reply) = tokio::time::timeout(round, &mut reply).await {
+            return Some(reply);
+        }
+        waited += round;
+        if waited < limit {
+            info!(
+                "the kernel has not answered a request about the network for {waited:?}, perhaps since others change the \
+                 network too: waiting on"
+            );
+        }
+    }
+    None
 }
 
 /// The properties of a link that mtd uses.
@@ -185,5 +230,27 @@ impl From<LinkMessage> for Link {
             link.peer = None;
         }
         link
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_answer_that_takes_its_time_is_waited_for_and_one_that_never_comes_is_not() {
+        let ms = Duration::from_millis;
+        let slow = async {
+            tokio::time::sleep(ms(70)).await;
+            5
+        };
+        assert_eq!(wait(slow, ms(10_000), ms(20)).await, Some(5));
+        assert_eq!(wait(std::future::pending::<u8>(), ms(60), ms(20)).await, None);
+    }
+
+    #[tokio::test]
+    async fn only_a_start_is_patient() {
+        assert!(PATIENT.try_with(|()| ()).is_err());
+        assert!(patiently(async { PATIENT.try_with(|()| ()).is_ok() }).await);
     }
 }

@@ -10,6 +10,10 @@ use anyhow::Context as _;
 
 use crate::files;
 use crate::instance::Instance;
+use crate::remedy::{Doing, clause};
+
+/// The note's folder is this one of the configuration.
+const STATE: Doing = Doing::File("state_dir");
 
 /// The note of an instance, written or not.
 #[derive(Clone, Debug)]
@@ -48,12 +52,17 @@ impl Note {
             if let Some(folder) = self.file.parent() {
                 fs::create_dir_all(folder)?;
             }
-            files::replace(&self.file, text.as_bytes(), 0o600)
+            match files::replace(&self.file, text.as_bytes(), 0o600) {
+                // An empty file needs no room for its content on most disks, and says the same by being there.
+                Err(error) if is_full(&error) => files::replace(&self.file, b"", 0o600),
+                written => written,
+            }
         })();
-        written.with_context(|| {
-            format!(
-                "cannot note in {} that this enforcement is to be confirmed: without that, a restart would lock out whom it \
-                 locks out for good",
+        written.map_err(|error| {
+            let way = clause(STATE, &error);
+            anyhow::anyhow!(
+                "cannot note in {} that this enforcement is to be confirmed, without which a restart would lock out whom it \
+                 locks out for good: {error}{way}",
                 self.file.display()
             )
         })
@@ -79,8 +88,13 @@ impl Note {
     pub(crate) fn clear(&self) -> anyhow::Result<()> {
         if self.is_there() {
             let file = self.file.display();
-            files::remove(&self.file)
-                .with_context(|| format!("cannot remove {file}; check state_dir in the configuration"))?;
+            files::remove(&self.file).map_err(|error| {
+                let way = clause(STATE, &error);
+                anyhow::anyhow!(
+                    "the next start enforces nothing until somebody confirms once more, since {file} cannot be removed: \
+                     {error}{way}"
+                )
+            })?;
         }
         Ok(())
     }
@@ -92,6 +106,10 @@ impl Note {
 /// Those of the file system.
 pub(crate) fn unlink_note(instance: &Instance) -> anyhow::Result<bool> {
     remove(&instance.note_link())
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT))
 }
 
 fn remove(link: &Path) -> anyhow::Result<bool> {

@@ -144,6 +144,10 @@ pub enum SessionChange {
         /// The network.
         network: IpNet,
     },
+    /// Two hosts use one key: this one and another, or two clients of this server.
+    KeyInUse,
+    /// The two ends speak different versions of the handshake.
+    OtherVersion,
 }
 
 /// A change of a path.

@@ -1,14 +1,19 @@
 //! Looking at the host around the data plane, and deriving the warnings of the status.
 
 mod checks;
+mod clock;
+
+use std::path::Path;
 
 use mtd_common::abi;
-use nix::errno::Errno;
+use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::sys::utsname::uname;
 
 use crate::dataplane::{program_name, programs};
 use crate::device::{self, Underlay};
-use crate::status::{Status, WallClock, Warning};
+use crate::status::{ClockSource, Status, Warning};
+
+pub use clock::{Signs, wall_clock};
 
 /// What was found on the host.
 #[derive(Clone, Debug, Default)]
@@ -17,10 +22,34 @@ pub struct Look {
     pub underlay: Option<Underlay>,
     /// IPv6 is off on the underlay.
     pub ipv6_off: bool,
+    /// The underlay drops IPv4 packets whose way back is another interface.
+    pub strict_filter: bool,
     /// Receive offloads of the underlay that may merge datagrams, as [`device::merging`] finds them.
     pub merging: Vec<&'static str>,
     /// Offloads of the tunnel device that are not as they must be: interface, offload, whether it is on.
     pub misfits: Vec<(String, String, bool)>,
+    /// The file system for what must outlive a restart.
+    pub room: Option<Room>,
+    /// What is seen of time services.
+    pub clock: Signs,
+}
+
+/// The room on a file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// What root can still write, in bytes.
+    pub free: u64,
+    /// Nothing can be written at all.
+    pub read_only: bool,
+}
+
+impl Room {
+    /// That of the file system with this folder; `None`: it cannot be told.
+    fn at(folder: &Path) -> Option<Self> {
+        let found = statvfs(folder).ok()?;
+        let read_only = found.flags().contains(FsFlags::ST_RDONLY);
+        Some(Self { free: found.blocks_free().saturating_mul(found.fragment_size()), read_only })
+    }
 }
 
 impl Look {
@@ -29,15 +58,19 @@ impl Look {
         Self {
             underlay: Underlay::inspect(underlay).await.ok(),
             ipv6_off: device::ipv6_is_off(underlay),
+            strict_filter: device::filters_strictly(underlay),
             merging: device::merging(underlay).unwrap_or_default(),
             misfits: device::misfits(device).unwrap_or_default(),
+            room: None,
+            clock: Signs::here(),
         }
     }
 }
 
 /// Adds to a status what is not part of the controller's own state: host, kernel, programs, warnings.
 pub async fn examine(mut status: Status) -> Status {
-    let look = Look::at(&status.interface, &status.device).await;
+    let mut look = Look::at(&status.interface, &status.device).await;
+    look.room = status.saved.as_ref().and_then(|saved| Room::at(&saved.folder));
     env!("MTD_COMMIT").clone_into(&mut status.commit);
     status.abi = abi::VERSION;
     status.kernel = kernel();
@@ -45,7 +78,9 @@ pub async fn examine(mut status: Status) -> Status {
     if status.programs.is_empty() {
         status.programs = programs(&status.pins);
     }
-    status.clock = wall_clock();
+    // A running controller has filled in what the operator says of it.
+    let trusted = status.clock.is_some_and(|clock| clock.source == Some(ClockSource::Operator));
+    status.clock = wall_clock(trusted, look.clock);
     status.warnings = warnings(&status, &look);
     status
 }
@@ -53,19 +88,6 @@ pub async fn examine(mut status: Status) -> Status {
 /// Release of the running kernel.
 pub fn kernel() -> String {
     uname().map(|name| name.release().to_string_lossy().into_owned()).unwrap_or_default()
-}
-
-/// The state of the wall clock, as the kernel knows it.
-pub fn wall_clock() -> Option<WallClock> {
-    // SAFETY: the structure consists of numbers, for which zero is a valid value.
-    let mut timex: libc::timex = unsafe { std::mem::zeroed() };
-    // SAFETY: the pointer leads to a live structure; with no mode set, the call changes nothing else.
-    let state = unsafe { libc::adjtimex(&raw mut timex) };
-    Errno::result(state).ok()?;
-    Some(WallClock {
-        synchronised: timex.status & libc::STA_UNSYNC == 0,
-        max_error_seconds: timex.maxerror as f64 / 1e6,
-    })
 }
 
 /// The warnings, the most serious first.

@@ -3,7 +3,7 @@ use super::*;
 use crate::control::tests::sample;
 use crate::device::{Prefix, Underlay};
 use crate::model::{MapFill, Program};
-use crate::status::{Neighbours, SessionCount, Slots, Task, WarningCode};
+use crate::status::{Neighbours, Saved, SessionCount, Slots, Task, WallClock, WarningCode};
 
 fn underlay() -> Underlay {
     Underlay {
@@ -25,7 +25,7 @@ fn healthy() -> Status {
     let program = Program { name: RECEIVE.to_owned(), id: 7, ..Program::default() };
     Status {
         programs: vec![program],
-        clock: Some(WallClock { synchronised: true, max_error_seconds: 0.01 }),
+        clock: Some(WallClock { synchronised: true, max_error_seconds: 0.01, source: None }),
         slots: Some(Slots { loaded: 22, lag_seconds: 0.1, ..Slots::default() }),
         session_counts: vec![SessionCount { role: "peer".to_owned(), state: "open".to_owned(), count: 1 }],
         maps: vec![MapFill { name: "sessions".to_owned(), used: 89, capacity: 100 }],
@@ -85,7 +85,7 @@ fn offloads_matter_where_they_act_before_the_program() {
 
 #[test]
 fn clock_slots_and_maps_are_watched() {
-    let clock = Some(WallClock { synchronised: false, max_error_seconds: 16.0 });
+    let clock = Some(WallClock { synchronised: false, max_error_seconds: 16.0, source: None });
     only(&Status { clock, ..healthy() }, &look(), WarningCode::ClockNotSynchronised);
     let slots = |slots| Status { slots: Some(slots), ..healthy() };
     only(&slots(Slots { lag_seconds: 1.1, ..Slots::default() }), &look(), WarningCode::SlotsLate);
@@ -94,6 +94,25 @@ fn clock_slots_and_maps_are_watched() {
     let text = only(&Status { maps, ..healthy() }, &look(), WarningCode::MapFull);
     assert!(text.contains("90 of 100 routes"), "{text}");
     only(&Status { pid: None, ..healthy() }, &look(), WarningCode::NoController);
+}
+
+#[test]
+fn a_disk_that_takes_nothing_is_told_and_one_that_is_nearly_full_too() {
+    let saved = |failures: &[&str]| Status {
+        saved: Some(Saved {
+            folder: "/var/lib/mtd".into(),
+            failures: failures.iter().map(|&failure| failure.to_owned()).collect(),
+        }),
+        ..healthy()
+    };
+    let room = |free, read_only| Look { room: Some(Room { free, read_only }), ..look() };
+    assert_eq!(warnings(&saved(&[]), &room(1 << 30, false)), []);
+    let text = only(&saved(&[]), &room(20 << 10, false), WarningCode::StateRoomLow);
+    assert!(text.contains("20 KiB left for /var/lib/mtd"), "{text}");
+    let text = only(&saved(&[]), &room(1 << 30, true), WarningCode::StateNotSaved);
+    assert!(text.contains("read-only"), "{text}");
+    let text = only(&saved(&["cannot write x; make room"]), &room(0, false), WarningCode::StateNotSaved);
+    assert!(text.contains("cannot write x; make room. What runs goes on"), "{text}");
 }
 
 #[test]
@@ -144,7 +163,13 @@ fn the_most_serious_comes_first() {
         ..underlay()
     };
     let misfits = vec![("mtd0".to_owned(), "rx-gro".to_owned(), false)];
-    let look = Look { underlay: Some(underlay), ipv6_off: true, merging: vec!["rx-lro"], misfits };
+    let look = Look {
+        underlay: Some(underlay),
+        ipv6_off: true,
+        merging: vec!["rx-lro"],
+        misfits,
+        ..Look::default()
+    };
     let codes: Vec<_> = warnings(&status, &look).into_iter().map(|warning| warning.code).collect();
     let expected = [
         WarningCode::InterfaceDown,
@@ -198,6 +223,6 @@ fn silence_of_the_whole_prefix_is_strange_after_a_minute() {
 
 #[test]
 fn the_kernel_tells_of_clock_and_release() {
-    assert!(wall_clock().is_some());
+    assert!(wall_clock(false, Signs::default()).is_some());
     assert!(kernel().starts_with(|c: char| c.is_ascii_digit()), "{}", kernel());
 }

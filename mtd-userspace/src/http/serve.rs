@@ -22,6 +22,9 @@ const BUFFER_BYTES: usize = 16 * 1024;
 /// Pause after a failed accept (usually, no file descriptors are left).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// The failure of a server whose socket does not listen any more.
+const ENDED: &str = "somebody has ended listening at its socket, as ss -K does";
+
 /// A listener.
 pub trait Accept: Send + Sync + 'static {
     /// A connection.
@@ -94,12 +97,15 @@ impl Closing {
 
 /// Serves until `shutdown` is ready. Then no new connections are accepted, endless answers end, and the other answers have
 /// `limits.grace` to finish. Nothing that a client does ends the server.
+///
+/// # Errors
+/// When the socket does not listen any more: somebody with the right to do so has ended that (`ss -K`).
 pub async fn serve<A: Accept>(
     listener: &A,
     router: Router,
     limits: Limits,
     shutdown: impl Future<Output = ()>,
-) {
+) -> io::Result<()> {
     let (close, closing) = watch::channel(false);
     let closing = Closing(closing);
     let mut connections = JoinSet::new();
@@ -112,6 +118,7 @@ pub async fn serve<A: Accept>(
                 Ok(stream) => {
                     connections.spawn(converse(stream, router.clone(), limits, closing.clone()));
                 }
+                Err(error) if has_ended(&error) => return Err(io::Error::new(error.kind(), ENDED)),
                 Err(error) => {
                     tracing::warn!(%error, "{}: cannot accept a connection", limits.name);
                     sleep(ACCEPT_PAUSE).await;
@@ -123,6 +130,12 @@ pub async fn serve<A: Accept>(
     close.send_replace(true);
     // Connections that are not finished by then are aborted when the set is dropped.
     let _ = timeout(limits.grace, async { while connections.join_next().await.is_some() {} }).await;
+    Ok(())
+}
+
+/// Whether a failed accept says that the socket does not listen (accept(2): EINVAL). Other failures pass by themselves.
+fn has_ended(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::EINVAL)
 }
 
 /// Serves one request, within the limits.

@@ -17,6 +17,8 @@ use base64::engine::general_purpose::STANDARD;
 use subtle::ConstantTimeEq;
 use zeroize::{ZeroizeOnDrop, Zeroizing};
 
+use crate::remedy::{Doing, remedy};
+
 /// Bytes of a key.
 pub const KEY_BYTES: usize = 32;
 
@@ -288,10 +290,8 @@ impl KeyFileError {
             KeyFileErrorKind::Open(source) if source.kind() == io::ErrorKind::NotFound => {
                 format!("copy the peer's key there, or make one: (umask 077; mtd genpsk > {path})")
             }
-            KeyFileErrorKind::Open(source) if source.kind() == io::ErrorKind::PermissionDenied => {
-                "run mtd as the owner of the file, usually root".to_owned()
-            }
-            KeyFileErrorKind::Open(_) => "name a file that can be read".to_owned(),
+            KeyFileErrorKind::Open(source) => remedy(Doing::File(""), source.raw_os_error())
+                .unwrap_or_else(|| "name a file that can be read".to_owned()),
             KeyFileErrorKind::NotRegular => "name the regular file that holds the key".to_owned(),
             KeyFileErrorKind::Exposed(_) => format!("run: chmod 600 {path}"),
             KeyFileErrorKind::Text(_) => {

@@ -13,6 +13,7 @@ use super::{Lease, Leases};
 use crate::files;
 use crate::keys::PublicKey;
 use crate::model::{Pool, TunnelAddresses};
+use crate::remedy::{Doing, clause};
 
 /// Version of the file.
 const VERSION: u32 = 1;
@@ -22,7 +23,9 @@ const MAX_BYTES: u64 = 256 << 20;
 
 /// The file cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot {doing} the file of tunnel addresses {}: {cause}; check state_dir in the configuration", path.display())]
+#[error(
+    "cannot {doing} the file of tunnel addresses {}: {cause}{}", path.display(), clause(Doing::File("state_dir"), cause)
+)]
 pub struct LeaseFileError {
     doing: &'static str,
     path: PathBuf,

@@ -31,13 +31,17 @@ pub(crate) fn full() -> Status {
             run_seconds: 0.5,
             ..Program::default()
         }],
-        clock: Some(WallClock { synchronised: true, max_error_seconds: 0.01 }),
+        clock: Some(WallClock { synchronised: true, max_error_seconds: 0.01, source: None }),
         traffic: Totals {
             received: Traffic { packets: 7, bytes: 700 },
             sent: Traffic { packets: 8, bytes: 800 },
         },
         warnings: vec![Warning { code: "map_full".to_owned(), text: "raise max_sessions".to_owned() }],
         rendezvous: Some(Rendezvous {
+            absent: 1,
+            trouble: None,
+            known_nodes: 8,
+            files: Vec::new(),
             role: RendezvousRole::Both,
             window_seconds: 900,
             window_start: 1_800_000_000,
@@ -53,6 +57,8 @@ pub(crate) fn full() -> Status {
             median_fetch_ms: None,
         }),
         handshakes: Some(Handshakes {
+            version: 2,
+            remarks: Vec::new(),
             received: 6,
             answered: 5,
             refused: [("too_many".to_owned(), 1)].into(),

@@ -123,3 +123,15 @@ choice! {
         Off = "off",
     }
 }
+
+choice! {
+    /// What is thought of the wall clock.
+    ClockChoice {
+        /// It is right if a time service is known to keep it right.
+        #[default]
+        Auto = "auto",
+        /// Something else keeps it right: that of the host around a container, of a virtual machine, a chronyd that does not
+        /// tell the kernel.
+        Trusted = "trusted",
+    }
+}

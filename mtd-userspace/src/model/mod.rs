@@ -4,6 +4,7 @@ mod addresses;
 mod allow;
 mod choices;
 mod counts;
+mod cover;
 mod fault;
 mod filter;
 mod guard;
@@ -14,9 +15,11 @@ mod time;
 pub use addresses::{Pool, TunnelAddresses};
 pub use allow::{Allow, Protocol};
 pub use choices::{
-    Encoding, KeyStreamChoice, LinkMode, MiddleboxChoice, Mode, Policy, SteeringChoice, XdpChoice,
+    ClockChoice, Encoding, KeyStreamChoice, LinkMode, MiddleboxChoice, Mode, Policy, SteeringChoice,
+    XdpChoice,
 };
 pub use counts::{Counts, Frames, MapFill, Program, SessionTraffic, Totals, Traffic};
+pub use cover::{FwMark, is_everything};
 pub use fault::{Fault, MAX_SHOWN, shown};
 pub use filter::{Action, Direction, Filter, Reject, Rule, RuleProtocol};
 pub use guard::{Enforcement, Guard};

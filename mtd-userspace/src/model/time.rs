@@ -67,6 +67,25 @@ impl UnixNs {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionNs(pub u64);
 
+impl SessionNs {
+    /// Later than every instant.
+    pub const NEVER: Self = Self(u64::MAX);
+
+    /// Time in ns since `earlier`; 0 if that lies in the future.
+    pub const fn since(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+/// The instant this many ns later.
+impl Add<u64> for SessionNs {
+    type Output = Self;
+
+    fn add(self, ns: u64) -> Self {
+        Self(self.0.saturating_add(ns))
+    }
+}
+
 /// Session time minus boot time in ns, wrapping.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ClockOffset(pub u64);

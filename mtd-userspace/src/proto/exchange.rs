@@ -104,6 +104,8 @@ pub struct Publication {
     pub client: Option<PublicKey>,
     /// Time in ns over which the work may be spread.
     pub within: u64,
+    /// It is made long before its window, and goes into files only.
+    pub ahead: bool,
 }
 
 /// A session to be put into the tables.
@@ -170,8 +172,14 @@ pub(super) enum Binding<'a> {
 
 impl Binding<'_> {
     pub(super) fn prologue(&self, server: &PublicKey) -> Vec<u8> {
+        self.prologue_of(VERSION, server)
+    }
+
+    /// The prologue of a handshake of any version: all are made alike, so that a server can tell an authentic request of
+    /// another version from a stranger's.
+    pub(super) fn prologue_of(&self, version: u8, server: &PublicKey) -> Vec<u8> {
         let mut out = b"mtd v1 handshake, client to server".to_vec();
-        out.push(VERSION);
+        out.push(version);
         out.extend(server.as_bytes());
         match self {
             Self::Introduction { window, key, slot } => {

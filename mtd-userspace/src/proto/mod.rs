@@ -1,6 +1,7 @@
 //! The protocols: rendezvous, handshakes, sessions, slots, clocks. Sans-IO: time and randomness come in as arguments,
 //! effects go out through traits and return values.
 
+pub mod backoff;
 pub mod client;
 pub mod clock;
 pub mod exchange;

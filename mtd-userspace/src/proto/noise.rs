@@ -23,7 +23,7 @@ pub const REQUEST_OVERHEAD: usize = 32 + 48 + 16;
 pub const RESPONSE_OVERHEAD: usize = 32 + 16;
 
 /// Longest payload that a handshake message carries, in bytes.
-const MAX_PAYLOAD: usize = 256;
+pub const MAX_PAYLOAD: usize = 716;
 
 const PROTOCOL: &str = "Noise_IKpsk2_25519_ChaChaPoly_SHA256";
 /// Where the pre-shared key is mixed in: at the end of the second message, when the server knows its client.
@@ -100,7 +100,7 @@ impl Initiator {
     /// Begins; returns the first message too.
     ///
     /// # Errors
-    /// When the server's key is a weak one, or the payload longer than 256 bytes.
+    /// When the server's key is a weak one, or the payload longer than [`MAX_PAYLOAD`].
     pub fn start(
         identity: &SecretKey,
         server: &PublicKey,
@@ -157,7 +157,7 @@ impl Responder {
     /// Answers; returns the second message and the secrets.
     ///
     /// # Errors
-    /// When the payload is longer than 256 bytes.
+    /// When the payload is longer than [`MAX_PAYLOAD`].
     pub fn answer(mut self, psk: &[u8; 32], payload: &[u8]) -> Result<(Vec<u8>, Secrets), NoiseError> {
         self.0.set_psk(PSK, psk)?;
         let mut message = vec![0; RESPONSE_OVERHEAD + payload.len().min(MAX_PAYLOAD)];

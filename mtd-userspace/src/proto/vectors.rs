@@ -5,12 +5,13 @@ use mtd_common::address::{End, Endpoint, Network};
 use serde::Deserialize;
 
 use super::exchange::{Binding, NO_COMMUNITY};
-use super::messages::{Control, Request, Response, Tunnel};
+use super::messages::{Capabilities, Control, Denial, Reason, Reply, Request, Response, Text, Tunnel};
 use super::noise::{Ephemeral, Identity, Initiator, Responder, Secrets};
 use super::packet::{self, Path};
 use super::rendezvous::{Introduction, Shared};
 use super::session::{Ends, Parts, Role, Session, Terms};
 use crate::keys::SecretKey;
+use crate::model::SessionNs;
 
 const MILLISECOND: u64 = 1_000_000;
 
@@ -26,6 +27,8 @@ struct Vector {
     ephemeral_private: [Hex; 2],
     request: RequestVector,
     response: ResponseVector,
+    denial: DenialVector,
+    term: TermVector,
     messages: [Hex; 2],
     sequences: [u64; 2],
     packets: Option<[Hex; 2]>,
@@ -41,6 +44,7 @@ struct IntroductionVector {
     server_prefix: Hex,
     server_prefix_length: u8,
     server_seed: Hex,
+    versions: [u8; 2],
     client_prefix: Hex,
     client_prefix_length: u8,
     client_seed: Hex,
@@ -56,6 +60,9 @@ struct IntroductionVector {
 struct RequestVector {
     session_seed: Hex,
     tunnel: Hex,
+    capabilities: u64,
+    instance: Option<Hex>,
+    token: Option<Hex>,
     payload: Hex,
 }
 
@@ -70,7 +77,23 @@ struct ResponseVector {
     time: u64,
     client_tunnel: Hex,
     server_tunnel: Hex,
+    capabilities: u64,
     payload: Hex,
+}
+
+#[derive(Deserialize)]
+struct DenialVector {
+    reason: u8,
+    token: Hex,
+    text: String,
+    payload: Hex,
+}
+
+#[derive(Deserialize)]
+struct TermVector {
+    reason: u8,
+    text: String,
+    message: Hex,
 }
 
 #[derive(Deserialize)]
@@ -165,7 +188,16 @@ impl Vector {
     }
 
     fn request(&self) -> Request {
-        Request { end: self.session_ends().0, tunnel: self.request.tunnel.array(), period_ms: 0 }
+        let given = &self.request;
+        Request {
+            end: self.session_ends().0,
+            tunnel: given.tunnel.array(),
+            period_ms: 0,
+            capabilities: Some(Capabilities(given.capabilities)),
+            instance: given.instance.as_ref().map(Hex::array),
+            token: given.token.as_ref().map(Hex::array),
+            unknown: None,
+        }
     }
 
     fn response(&self) -> Response {
@@ -188,7 +220,18 @@ impl Vector {
             time: given.time,
             client: tunnel(&given.client_tunnel),
             server: tunnel(&given.server_tunnel),
+            capabilities: Some(Capabilities(given.capabilities)),
+            unknown: None,
         }
+    }
+}
+
+/// The reasons of the vectors.
+fn reason(number: u8) -> Reason {
+    match number {
+        1 => Reason::Stopping,
+        5 => Reason::InUse,
+        other => Reason::Other(other),
     }
 }
 
@@ -248,7 +291,8 @@ fn handshakes_have_the_bytes_of_the_vectors() {
 
         let (request, response) = (vector.request(), vector.response());
         assert_eq!(request.encode(), vector.request.payload.0);
-        assert_eq!(response.encode(), vector.response.payload.0);
+        let reply = Reply::Session(response);
+        assert_eq!(reply.encode(), vector.response.payload.0);
         let [e, f] = vector.ephemeral_private.each_ref().map(|key| Ephemeral(key.array()));
         let [first, second] = vector.messages.each_ref().map(|message| message.0.as_slice());
         let (mut initiator, message) =
@@ -257,13 +301,53 @@ fn handshakes_have_the_bytes_of_the_vectors() {
         let (responder, who, payload) =
             Responder::read(&Identity::new(server.clone()), &prologue, f, first).unwrap();
         assert_eq!((who, Request::decode(&payload)), (client.public(), Some(request)));
-        let (message, theirs) = responder.answer(&psk, &response.encode()).unwrap();
+        let (message, theirs) = responder.answer(&psk, &reply.encode()).unwrap();
         assert_eq!(message, second);
         let (payload, ours) = initiator.finish(second, &psk).unwrap();
-        assert_eq!(Response::decode(&payload), Some(response));
+        assert_eq!(Reply::decode(&payload), Some(reply));
         for secrets in [theirs, ours] {
             assert_eq!((secrets.hash, secrets.keys), (vector.handshake_hash.array(), vector.split.array()));
         }
+    }
+}
+
+#[test]
+fn refusals_and_ends_have_the_bytes_of_the_vectors() {
+    for vector in vectors() {
+        let given = &vector.denial;
+        let (token, text) = (given.token.array(), Text::new(&given.text));
+        let reply = Reply::Denied(Denial { reason: reason(given.reason), token, text });
+        assert_eq!(hex::encode(reply.encode()), hex::encode(&given.payload.0));
+        assert_eq!(Reply::decode(&given.payload.0), Some(reply));
+        let given = &vector.term;
+        let term = Control::Term { reason: reason(given.reason), text: Text::new(&given.text) };
+        assert_eq!(hex::encode(term.encode()), hex::encode(&given.message.0));
+        assert_eq!(Control::decode(&given.message.0), Some(term));
+    }
+}
+
+#[test]
+fn introductions_say_which_versions_the_server_takes() {
+    for vector in vectors() {
+        let given = &vector.introduction;
+        let (lowest, highest) = (given.versions[0], given.versions[1]);
+        let seed = Introduction::seed_for(&(lowest..=highest), &given.key.secret());
+        assert_eq!(seed, given.server_seed.array());
+        let introduction = Introduction {
+            network: vector.server_network(),
+            seed,
+            key: given.key.secret(),
+            rot: std::time::Duration::from_secs(3),
+            slot: std::time::Duration::from_millis(given.slot_ms),
+            published_ms: 0,
+        };
+        assert_eq!(introduction.versions(), lowest..=highest);
+        // What a server of the first version draws, or another key.
+        for seed in [*b"introSRV", [lowest, highest, 0, 0, 0, 0, 0, 0]] {
+            assert_eq!(Introduction { seed, ..introduction.clone() }.versions(), 1..=1);
+        }
+        let key = SecretKey::from_bytes([1; 32]);
+        assert_eq!(Introduction { key, ..introduction }.versions(), 1..=1);
     }
 }
 
@@ -300,7 +384,7 @@ fn sessions_have_the_keys_and_packets_of_the_vectors() {
         let terms = Terms {
             period: u64::from(vector.response.period_ms) * MILLISECOND,
             mode: u32::from(vector.response.mode),
-            until: u64::MAX,
+            until: SessionNs::NEVER,
         };
         let (near, far) = vector.session_ends();
         let client = Session::negotiated(&secrets, Role::Client, Ends { local: near, remote: far }, terms);

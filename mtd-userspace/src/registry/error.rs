@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::http::{Reason, Refusal};
 use crate::keys::KEY_CHARACTERS;
 use crate::model::Fault;
+use crate::remedy::{Doing, clause};
 
 /// A failure of the registry.
 #[derive(Debug, thiserror::Error)]
@@ -79,7 +80,7 @@ pub enum RegistryError {
     },
 
     /// The file system refused something.
-    #[error("cannot {action} {}: {cause}; {}", path.display(), remedy(cause))]
+    #[error("cannot {action} {}: {cause}{}", path.display(), clause(Doing::File("clients_dir"), cause))]
     Io {
         /// The attempted operation.
         action: &'static str,
@@ -93,13 +94,6 @@ pub enum RegistryError {
 impl RegistryError {
     pub(super) fn io(action: &'static str, path: &Path, cause: io::Error) -> Self {
         Self::Io { action, path: path.to_owned(), cause }
-    }
-}
-
-fn remedy(cause: &io::Error) -> &'static str {
-    match cause.kind() {
-        io::ErrorKind::PermissionDenied => "run as root (sudo)",
-        _ => "check clients_dir in the configuration",
     }
 }
 

@@ -23,7 +23,7 @@ use crate::{schema, status};
 use section::{Client, Listen};
 
 pub use error::{RegistryError, not_a_server};
-pub use service::{Audience, NewPeer, PEERS_PATH, Registrations, metrics};
+pub use service::{Audience, Farewell, NewPeer, PEERS_PATH, Registrations, metrics};
 
 /// Suffix of the files with public keys.
 pub const SUFFIX: &str = ".pub";

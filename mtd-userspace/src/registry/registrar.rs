@@ -44,6 +44,8 @@ pub(super) struct Registrar {
     sources: Sources,
     leases: Leases,
     leases_path: PathBuf,
+    /// Why the leases could not be written the last time.
+    unsaved: Option<String>,
     clock: Arc<dyn Clock>,
     own_key: PublicKey,
 }
@@ -74,7 +76,7 @@ impl Registrar {
             warn!("{} cannot be used ({why}): clients get new addresses", leases_path.display());
             Leases::new(listen.pool, config.reserved_networks())
         });
-        let mut registrar = Self { registry, sources, leases, leases_path, clock, own_key };
+        let mut registrar = Self { registry, sources, leases, leases_path, unsaved: None, clock, own_key };
         registrar.bring_up_to_date();
         Ok(Some(registrar))
     }
@@ -118,7 +120,7 @@ impl Registrar {
         let mut document = entry.document();
         document.addresses = addresses.iter().collect();
         let client = RegisteredClient { public_key: key, name: entry.name, addresses, period: None };
-        Ok((document, Consequences { register: vec![client], remove: Vec::new() }))
+        Ok((document, Consequences { register: vec![client], ..Consequences::default() }))
     }
 
     /// Removes a client.
@@ -129,7 +131,7 @@ impl Registrar {
         self.leases.release(&entry.public_key, now);
         self.save();
         let remove = vec![entry.public_key];
-        Ok((entry.document(), Consequences { register: Vec::new(), remove }))
+        Ok((entry.document(), Consequences { remove, ..Consequences::default() }))
     }
 
     /// Reads the registry again: the folder, and the clients of the configuration, which may have changed.
@@ -155,7 +157,7 @@ impl Registrar {
         let register = entries.iter().filter_map(|entry| self.lease(entry)).collect();
         self.save();
         let remove = change.removed.iter().map(|entry| entry.public_key).collect();
-        Ok((change, Consequences { register, remove }))
+        Ok((change, Consequences { register, remove, ..Consequences::default() }))
     }
 
     /// Makes the leases fit the registry; returns the clients whose addresses are void.
@@ -185,13 +187,28 @@ impl Registrar {
         self.clock.read().wall.seconds()
     }
 
-    /// Writes the leases. A failure is logged: the leases hold as long as this controller runs.
-    fn save(&mut self) {
-        if self.leases.is_changed()
-            && let Err(error) = self.leases.write(&self.leases_path)
-        {
-            warn!("{error}");
+    /// Writes the leases if they have changed, or could not be written before. A failure is logged once: the leases hold as
+    /// long as this controller runs.
+    pub(super) fn save(&mut self) {
+        match self.leases.write(&self.leases_path) {
+            Ok(()) => {
+                if self.unsaved.take().is_some() {
+                    info!("the tunnel addresses of clients are saved again");
+                }
+            }
+            Err(error) => {
+                let why = error.to_string();
+                if self.unsaved.as_ref() != Some(&why) {
+                    warn!("{why}");
+                }
+                self.unsaved = Some(why);
+            }
         }
+    }
+
+    /// Why the leases are not saved; `None`: they are.
+    pub(super) fn unsaved(&self) -> Option<&str> {
+        self.unsaved.as_deref()
     }
 }
 
@@ -203,7 +220,7 @@ impl Registrar {
         let (registry, _) = Registry::load(sources.clone()).unwrap();
         let leases_path = dir.join("leases");
         let own_key = PublicKey::from_bytes([1; 32]);
-        Self { registry, sources, leases: Leases::new(pool, []), leases_path, clock, own_key }
+        Self { registry, sources, leases: Leases::new(pool, []), leases_path, unsaved: None, clock, own_key }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -15,16 +16,20 @@ use super::registrar::Registrar;
 use super::{Change, Entry, check_name, not_a_server, parse_key};
 use crate::config::Config;
 use crate::events::{Bus, Event, Registration, RegistrationChange};
-use crate::http::{Refusal, answer, read};
+use crate::http::{Reason, Refusal, answer, read};
 use crate::keys::PublicKey;
 use crate::prometheus::{Kind, Text};
 use crate::proto::clock::Reading;
+use crate::proto::messages::{self as words, MAX_TEXT};
 use crate::sessions::{Clock, Consequences, RegisteredClient, Sessions};
 use crate::status::{self, Registered, SessionState, Status};
-use crate::subsystem::{Context, Subsystem, lock};
+use crate::subsystem::{AfterEnd, Context, Shutdown, Subsystem, lock};
 
 /// Path of the registered clients; a name may follow.
 pub const PEERS_PATH: &str = "/v1/peers";
+
+/// How long after a failure the leases are written again.
+const AGAIN: Duration = Duration::from_secs(3);
 
 /// The body of `POST /v1/peers`: the client to register.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +39,15 @@ pub struct NewPeer {
     pub name: String,
     /// Its public key, base64.
     pub public_key: String,
+}
+
+/// The body of `DELETE /v1/peers/NAME`, which may be missing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Farewell {
+    /// What the client is told, in at most [`MAX_TEXT`] bytes: its `mtd status` shows it.
+    #[serde(default)]
+    pub tell: Option<String>,
 }
 
 /// A receiver of changes: the sessions.
@@ -110,6 +124,23 @@ impl Registrations {
         Ok(change.document())
     }
 
+    /// Writes the leases that could not be written, until the controller stops.
+    async fn save_again(self: Arc<Self>, shutdown: Shutdown) -> anyhow::Result<()> {
+        while tokio::time::timeout(AGAIN, shutdown.clone().begun()).await.is_err() {
+            let this = Arc::clone(&self);
+            // A disk may be slow.
+            tokio::task::spawn_blocking(move || {
+                if let Some(mut registrar) = this.locked()
+                    && registrar.unsaved().is_some()
+                {
+                    registrar.save();
+                }
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
     fn locked(&self) -> Option<MutexGuard<'_, Registrar>> {
         let registrar = self.registrar.as_ref()?;
         Some(registrar.lock().unwrap_or_else(PoisonError::into_inner))
@@ -133,8 +164,13 @@ impl Subsystem for Registrations {
         "registry"
     }
 
-    fn start(self: Arc<Self>, _context: &Context) -> anyhow::Result<()> {
-        // It has no task: it only answers requests.
+    fn start(self: Arc<Self>, context: &Context) -> anyhow::Result<()> {
+        if self.is_server() {
+            let shutdown = context.shutdown();
+            context.tasks.spawn(self.name(), AfterEnd::Restart, move || {
+                Arc::clone(&self).save_again(shutdown.clone())
+            });
+        }
         Ok(())
     }
 
@@ -142,10 +178,13 @@ impl Subsystem for Registrations {
         self.router(Arc::clone(&context.sessions) as Arc<dyn Audience>, Arc::clone(&context.bus))
     }
 
-    /// Adds the number of clients.
+    /// Adds the number of clients, and whether their addresses are saved.
     fn report(&self, _now: Reading, status: &mut Status) {
         if let Some(registrar) = self.locked() {
             status.clients_registered = Some(registrar.count() as u64);
+            if let Some(saved) = &mut status.saved {
+                saved.failures.extend(registrar.unsaved().map(str::to_owned));
+            }
         }
     }
 
@@ -192,8 +231,12 @@ async fn add(State(handler): State<Handler>, body: Body) -> Response {
     })
 }
 
-async fn remove(State(handler): State<Handler>, Path(name): Path<String>) -> Response {
-    answer(check_name(&name).map_err(Refusal::from).and_then(|()| handler.remove(&name)))
+async fn remove(State(handler): State<Handler>, Path(name): Path<String>, body: Body) -> Response {
+    let told = farewell(body).await;
+    answer(told.and_then(|told| {
+        check_name(&name)?;
+        handler.remove(&name, told)
+    }))
 }
 
 impl Handler {
@@ -206,10 +249,11 @@ impl Handler {
         Ok(client)
     }
 
-    fn remove(&self, name: &str) -> Result<status::Client, Refusal> {
+    fn remove(&self, name: &str, tell: words::Text) -> Result<status::Client, Refusal> {
         let mut registrar = self.registrations.registrar()?;
         let (client, consequences) = registrar.remove(name)?;
         let keys = consequences.remove.clone();
+        let consequences = Consequences { tell, ..consequences };
         self.sessions.apply(consequences);
         drop(registrar);
         for key in keys {
@@ -217,6 +261,20 @@ impl Handler {
         }
         Ok(client)
     }
+}
+
+/// What a client is told, in a request's body.
+async fn farewell(body: Body) -> Result<words::Text, Refusal> {
+    if hyper::body::Body::is_end_stream(&body) {
+        return Ok(words::Text::NONE);
+    }
+    let Farewell { tell } = read(body, "farewell").await?;
+    let tell = tell.unwrap_or_default();
+    if tell.len() > MAX_TEXT {
+        let message = format!("a client is told {MAX_TEXT} bytes at most, and this has {}", tell.len());
+        return Err(Refusal::new(Reason::Invalid, message));
+    }
+    Ok(words::Text::new(&tell))
 }
 
 /// The client in a request's body, with a valid name and a usable key.

@@ -1,6 +1,6 @@
 //! Reporting events to the origins, and carrying out their requests.
 
-use tracing::{debug, error, warn};
+use tracing::{debug, error, info, warn};
 
 use super::effect::Effect;
 use super::origin::{Origin, OriginId, Request, Seen};
@@ -8,7 +8,7 @@ use super::store::{Note, Store};
 use super::{Maps, Sessions};
 use crate::model::TunnelAddresses;
 use crate::proto::clock::Reading;
-use crate::proto::exchange::{SendSlot, SessionId};
+use crate::proto::exchange::{Publication, SendSlot, SessionId};
 use crate::proto::packet;
 
 /// Number of ticks in which all sessions that are not watched closely are checked once: a second.
@@ -19,8 +19,12 @@ impl<M: Maps> Sessions<M> {
     /// and tried again at the next tick: the slots loaded ahead leave time to repair the cause.
     pub fn tick(&mut self) {
         let now = self.clock.read();
-        self.take_written();
+        self.take_written(now);
         self.look(now);
+        if let Some(slept) = self.sleep.look(self.clock.slept()) {
+            info!("this host has slept for {} s: sessions are looked after at once", slept.as_secs());
+            self.origins.each(|_, origin| origin.handle_woken(now));
+        }
         for ((origin, id), state) in self.table.rested(now.boot) {
             if let Some(origin) = self.origins.get(origin) {
                 origin.handle_rested(id, Seen::of(&state), now);
@@ -63,11 +67,9 @@ impl<M: Maps> Sessions<M> {
     }
 
     /// Handles the results of writes to the state file.
-    fn take_written(&mut self) {
+    fn take_written(&mut self, now: Reading) {
         while let Some((note, result)) = self.store.as_ref().and_then(Store::next_written) {
-            if let Err(error) = &result {
-                error!("{error}");
-            }
+            self.unsaved.note(result.as_ref(), now.boot);
             match note {
                 Note::Reserved(reserved) => {
                     let done = result.is_ok();
@@ -75,8 +77,11 @@ impl<M: Maps> Sessions<M> {
                 }
                 // Even if it could not be noted: clients must find this host.
                 Note::Publishing(publication) => self.effect(Effect::Publish(*publication)),
-                Note::Ended(_) => {}
+                Note::Ended(_) | Note::Again => {}
             }
+        }
+        if self.store.as_ref().is_some_and(Store::is_idle) && self.unsaved.is_due(now.boot) {
+            self.write(Note::Again);
         }
     }
 
@@ -145,7 +150,7 @@ impl<M: Maps> Sessions<M> {
                 self.table.answer((origin, id), where_heard).map_err(Into::into)
             }
             Request::Publish(publication) => {
-                self.write(Note::Publishing(Box::new(publication)));
+                self.publish(publication);
                 Ok(())
             }
             Request::Reserve(reserved) => {
@@ -159,6 +164,15 @@ impl<M: Maps> Sessions<M> {
         };
         if let Err(error) = done {
             warn!("a session of {origin:?}: {error:#}");
+        }
+    }
+
+    fn publish(&mut self, publication: Publication) {
+        if publication.ahead {
+            // It bears the time of one that is noted.
+            self.effect(Effect::Publish(publication));
+        } else {
+            self.write(Note::Publishing(Box::new(publication)));
         }
     }
 

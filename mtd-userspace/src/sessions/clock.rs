@@ -7,6 +7,7 @@ use std::sync::Arc;
 use nix::time::{ClockId, clock_gettime};
 use tracing::warn;
 
+use crate::dataplane::{boot_time, slept};
 use crate::model::{BootNs, Reading, UnixNs};
 
 /// Where the kernel tells its identifier of the present boot.
@@ -16,6 +17,11 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 pub trait Clock: Send + Sync {
     /// Both clocks, read at about the same instant.
     fn read(&self) -> Reading;
+
+    /// For how many ns the host has slept, from some instant on.
+    fn slept(&self) -> i128 {
+        0
+    }
 
     /// The kernel's identifier of the present boot, within which boot times can be compared; empty if it is not known.
     fn boot_id(&self) -> String {
@@ -30,17 +36,23 @@ pub struct SystemClock {
 }
 
 impl SystemClock {
-    /// The wall clock is shifted by the ns in `offset_file`, if given.
+    /// The wall clock is shifted by the ns in `offset_file`, if given. A second number there is a time in ns for which the host
+    /// counts as having slept.
     pub const fn new(offset_file: Option<PathBuf>) -> Self {
         Self { offset_file }
     }
 
-    fn offset(&self) -> i64 {
-        let Some(path) = &self.offset_file else { return 0 };
-        let read = || fs::read_to_string(path).ok()?.trim().parse().ok();
+    /// The numbers in the file.
+    fn offsets(&self) -> [i64; 2] {
+        let Some(path) = &self.offset_file else { return [0; 2] };
+        let read = || {
+            let text = fs::read_to_string(path).ok()?;
+            let mut numbers = text.split_whitespace().map(|number| number.parse().ok());
+            Some([numbers.next()??, numbers.next().unwrap_or(Some(0))?])
+        };
         read().unwrap_or_else(|| {
             warn!("{} holds no number of ns", path.display());
-            0
+            [0; 2]
         })
     }
 }
@@ -53,9 +65,14 @@ fn nanoseconds(clock: ClockId) -> u64 {
 
 impl Clock for SystemClock {
     fn read(&self) -> Reading {
-        let boot = nanoseconds(ClockId::CLOCK_BOOTTIME);
-        let wall = nanoseconds(ClockId::CLOCK_REALTIME).saturating_add_signed(self.offset());
+        let (boot, [offset, _]) = (boot_time(), self.offsets());
+        let wall = nanoseconds(ClockId::CLOCK_REALTIME).saturating_add_signed(offset);
         Reading { boot: BootNs(boot), wall: UnixNs(wall) }
+    }
+
+    fn slept(&self) -> i128 {
+        let [_, rehearsed] = self.offsets();
+        slept() + i128::from(rehearsed)
     }
 
     fn boot_id(&self) -> String {
@@ -66,6 +83,10 @@ impl Clock for SystemClock {
 impl<C: Clock + ?Sized> Clock for Arc<C> {
     fn read(&self) -> Reading {
         (**self).read()
+    }
+
+    fn slept(&self) -> i128 {
+        (**self).slept()
     }
 
     fn boot_id(&self) -> String {

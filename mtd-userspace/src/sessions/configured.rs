@@ -26,6 +26,9 @@ use crate::proto::middlebox::{Middlebox, Moment, Opener};
 use crate::proto::session::Session;
 use crate::state::{Marks, Past, SessionClock};
 
+/// How long nothing is requested again that could not be noted twice, in ns.
+const RETRY: u64 = 1_000_000_000;
+
 /// A peer of the configuration, and its session.
 pub(super) struct ConfiguredPeer {
     pub(super) config: config::Peer,
@@ -97,6 +100,11 @@ impl ConfiguredPeer {
         self.offset = offset;
         self.heard = now.boot;
         self.condition = Condition::Live;
+    }
+
+    /// Whether it is dark until what it uses next is noted.
+    pub(super) const fn waits_for_a_note(&self) -> bool {
+        matches!(self.condition, Condition::Waiting { .. })
     }
 
     /// Where its session is in time.
@@ -183,6 +191,10 @@ pub(super) struct Configured {
     horizon: u64,
     /// More sequence numbers were requested, and are not noted yet.
     reserving: bool,
+    /// The last request could not be noted.
+    failed: bool,
+    /// When they may be requested again; never set: nothing has failed since it last worked.
+    retry: BootNs,
     requests: VecDeque<Request>,
 }
 
@@ -190,7 +202,15 @@ impl Configured {
     /// The peers of a configuration with this horizon in ns.
     pub(super) fn new(peers: &[config::Peer], horizon: u64) -> Self {
         let peers = peers.iter().cloned().map(ConfiguredPeer::new).collect();
-        Self { peers, boot: String::new(), horizon, reserving: false, requests: VecDeque::new() }
+        Self {
+            peers,
+            boot: String::new(),
+            horizon,
+            reserving: false,
+            failed: false,
+            retry: BootNs::NEVER,
+            requests: VecDeque::new(),
+        }
     }
 
     /// Takes what is remembered of the sessions, in the boot of the host with this identifier.
@@ -232,9 +252,27 @@ impl Configured {
                 networks: Some(Arc::clone(&peer.networks)),
                 state: Some(Box::new(state)),
                 translated: false,
+                resting: false,
             })));
             self.requests.push_back(Request::Route(id));
         }
+    }
+
+    /// What they use could not be noted: those that are about to be installed rest until it is. Returns their names.
+    pub(super) fn hold(&mut self) -> Vec<&str> {
+        let mut held = Vec::new();
+        for request in &mut self.requests {
+            if let Request::Install(new) = request {
+                new.resting = true;
+                held.push(new.id);
+            }
+        }
+        for id in &held {
+            if let Some(peer) = self.peer(*id) {
+                peer.condition = Condition::Waiting { offset: peer.offset, sequence: peer.numbers.next() };
+            }
+        }
+        self.peers().filter(|(id, _)| held.contains(id)).map(|(_, peer)| peer.config.name.as_str()).collect()
     }
 
     /// What is to be noted as used, by fingerprint of the session.
@@ -294,7 +332,11 @@ impl Configured {
             let slots = peer.slots.are_low(&peer.session, peer.next_offset(), horizon, now);
             peer.condition != Condition::Absent && (slots || peer.numbers.are_low())
         };
-        if !self.reserving && self.peers.iter().any(low) {
+        if std::mem::take(&mut self.failed) {
+            // At once after the first failure, which may have been a hiccup.
+            self.retry = now.boot + if self.retry.happened() { RETRY } else { 0 };
+        }
+        if !self.reserving && now.boot >= self.retry && self.peers.iter().any(low) {
             self.reserving = true;
             self.requests.push_back(Request::Reserve(self.wanted(now)));
         }
@@ -309,11 +351,8 @@ impl Origin for Configured {
             }
             let (name, period) = (&peer.config.name, peer.session.period);
             if clock::adjust(peer.offset, peer.heard, period, now).is_some() {
-                let seconds = clock::difference(peer.offset, now) as f64 / 1e9;
-                info!(
-                    "{name}: no valid packet, and the wall clock was set by {:.3} s: following it",
-                    -seconds
-                );
+                let seconds = -clock::difference(peer.offset, now) as f64 / 1e9;
+                info!("{name}: no valid packet, and the wall clock was set by {seconds:.3} s: following it");
             } else if peer.numbers.are_spent() {
                 error!(
                     "{name}: no more sequence numbers are noted in the state file: nothing is sent until they are"
@@ -408,8 +447,10 @@ impl Origin for Configured {
     fn handle_reserved(&mut self, reserved: &[(String, Marks)], done: bool) {
         self.reserving = false;
         if !done {
+            self.failed = true;
             return;
         }
+        self.retry = BootNs::NEVER;
         for peer in &mut self.peers {
             let fingerprint = peer.session.fingerprint();
             for (_, marks) in reserved.iter().filter(|(known, _)| *known == fingerprint) {

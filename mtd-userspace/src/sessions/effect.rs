@@ -3,6 +3,7 @@
 use crate::keys::PublicKey;
 use crate::model::{ClientId, TunnelAddresses};
 use crate::proto::exchange::Publication;
+use crate::proto::messages::Text;
 use crate::proto::server::Admission;
 
 /// Work outside of the table, which takes time.
@@ -49,4 +50,6 @@ pub struct Consequences {
     pub register: Vec<RegisteredClient>,
     /// Clients to be removed.
     pub remove: Vec<PublicKey>,
+    /// What they are told.
+    pub tell: Text,
 }

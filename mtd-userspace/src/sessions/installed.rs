@@ -11,7 +11,7 @@ use mtd_common::session_note::{ROLE_CLIENT, ROLE_SERVER, SessionNote};
 use super::origin::OriginId;
 use super::table::{Destination, Whose};
 use crate::keys::PublicKey;
-use crate::model::{BootNs, ClockOffset, PeerNumber, SessionIndex, TunnelAddresses};
+use crate::model::{BootNs, ClockOffset, PeerNumber, SessionIndex, SessionNs, TunnelAddresses};
 use crate::proto::clock::Reading;
 use crate::proto::exchange::SessionId;
 use crate::proto::session::{Ends, Keys, Parts, Role, Session, Terms};
@@ -54,6 +54,8 @@ pub struct NewSession {
     pub state: Option<Box<SessionState>>,
     /// A router translates the peer's addresses: packets come from any, and the answers go there.
     pub translated: bool,
+    /// It neither sends nor receives until it is resumed.
+    pub resting: bool,
 }
 
 impl NewSession {
@@ -174,7 +176,7 @@ impl Installed {
             remote_length: session.remote.network.length,
             reserved: [0; 6],
             started: self.started.0,
-            expires: session.until,
+            expires: session.until.0,
             local_tunnel: self.local,
             remote_tunnel: self.remote,
         }
@@ -227,7 +229,7 @@ impl Left {
                 local: end(note.local_prefix, note.local_length, note.local_seed),
                 remote: end(note.remote_prefix, note.remote_length, note.remote_seed),
             },
-            terms: Terms { period: element.period, mode: element.mode, until: note.expires },
+            terms: Terms { period: element.period, mode: element.mode, until: SessionNs(note.expires) },
             phase: element.phase,
         });
         Some((PublicKey::from_bytes(note.peer_key), session))

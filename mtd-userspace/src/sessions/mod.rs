@@ -12,6 +12,7 @@ mod clock;
 mod configured;
 mod effect;
 mod filters;
+mod hints;
 mod installed;
 mod maps;
 mod numbers;
@@ -23,9 +24,11 @@ mod path;
 mod paths;
 mod place;
 mod probers;
+mod reach;
 mod report;
 mod requests;
 pub mod section;
+mod sleep;
 mod slots;
 mod stop;
 mod store;
@@ -55,8 +58,9 @@ pub use self::own_addresses::OwnAddress;
 use self::paths::Paths;
 use self::place::Place;
 use self::probers::Probers;
+use self::sleep::Sleep;
 pub(crate) use self::stop::stop;
-use self::store::Store;
+use self::store::{Store, Unsaved};
 pub(crate) use self::surroundings::{first_prefixes, possible_mtu};
 pub use self::table::{Destination, Exported, Table, Whose};
 use self::wire::Wire;
@@ -75,12 +79,14 @@ pub struct Sessions<M = Plane> {
     /// The settings that the programs were given.
     told: dataplane::Settings,
     clock: Box<dyn Clock>,
+    sleep: Sleep,
     table: Table<M>,
     origins: Origins,
     wire: Box<dyn Wire>,
     effects: mpsc::UnboundedSender<Effect>,
     /// `None`: this controller stops.
     store: Option<Store>,
+    unsaved: Unsaved,
     started: BootNs,
     /// Which prefix of the interface is used, where they are followed.
     place: Place,
@@ -93,8 +99,8 @@ pub struct Sessions<M = Plane> {
     probers: Probers,
     random: Random,
     observer: Observer,
-    /// The MTU of the tunnel device has to be set again.
-    mtu_due: bool,
+    /// The MTU of the tunnel device, or routes into it, have to be set again.
+    device_due: bool,
     /// The share of the sessions that are not watched closely which is checked in this tick.
     turn: u32,
     /// When slots were last loaded and unloaded.
@@ -174,8 +180,17 @@ impl<M: Maps> Sessions<M> {
             state.begin(fingerprint.clone(), marks.clone());
         }
         // Before the first slot is live, so that a crash from now on is recognised as one.
-        write(&state)?;
-        origins.configured.handle_reserved(&wanted, true);
+        let unsaved = match write(&state) {
+            Ok(()) => {
+                origins.configured.handle_reserved(&wanted, true);
+                None
+            }
+            Err(error) if error.is_of_the_disk() => {
+                hold(&mut origins);
+                Some(error)
+            }
+            Err(error) => return Err(error.into()),
+        };
         let mut sessions = Self {
             place: Place::at(told.prefixes.first().copied()),
             lack: None,
@@ -185,6 +200,7 @@ impl<M: Maps> Sessions<M> {
             wire,
             effects,
             store: Some(Store::spawn(state, write)?),
+            unsaved: Unsaved::new(unsaved, now.boot),
             started: now.boot,
             mode: None,
             pins,
@@ -192,12 +208,13 @@ impl<M: Maps> Sessions<M> {
             probers: Probers::default(),
             random: build::random(),
             observer: Observer::new(names),
-            mtu_due: false,
+            device_due: false,
             turn: 0,
             refreshed: None,
             traffic_before: Totals::default(),
             config,
             clock,
+            sleep: Sleep::default(),
         };
         sessions.table.replace_routes()?;
         sessions.install_configured(now)?;
@@ -207,6 +224,14 @@ impl<M: Maps> Sessions<M> {
         sessions.traffic_before = sessions.table.totals();
         sessions.set_carriers(now);
         Ok(sessions)
+    }
+}
+
+/// Keeps configured sessions from beginning, since nothing can be noted of them.
+fn hold(origins: &mut Origins) {
+    let held = origins.configured.hold();
+    if !held.is_empty() {
+        warn!("dark until the state file can be written: {}", held.join(", "));
     }
 }
 

@@ -3,14 +3,18 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::observer::Troubled;
 use super::report::server_state;
 use super::summary::peer_state;
-use super::{Maps, OriginId, Sessions};
-use crate::events::Bus;
+use super::{Maps, OriginId, Sessions, hints};
+use crate::events::{Bus, SessionChange};
 use crate::keys::PublicKey;
 use crate::model::BootNs;
+use crate::proto::client::Trouble;
 use crate::proto::clock::Reading;
-use crate::proto::server::Server;
+use crate::proto::messages::Reason;
+use crate::proto::rendezvous::OpenError;
+use crate::proto::server::{Remark, Server};
 use crate::status::SessionState;
 
 impl<M: Maps> Sessions<M> {
@@ -49,6 +53,37 @@ impl<M: Maps> Sessions<M> {
         for connection in &self.origins.clients {
             self.observer.claimed(connection.config.public_key, connection.machine.refused());
         }
+        self.observe_troubles(now);
+    }
+
+    /// Reports what keeps peers from a session, if people have to mend it.
+    fn observe_troubles(&mut self, now: Reading) {
+        let mut troubles = Vec::new();
+        for (client, remark) in self.origins.server.iter().flat_map(|server| server.remarks(now.boot)) {
+            let change = match remark {
+                Remark::KeyInUse => SessionChange::KeyInUse,
+                Remark::OtherVersion(_) | Remark::UnknownOption(_) => SessionChange::OtherVersion,
+            };
+            let text = self.remark(client, remark).text;
+            troubles.push(Troubled { origin: OriginId::Server, peer: *client, change, text });
+        }
+        for connection in &self.origins.clients {
+            let change = match connection.machine.trouble() {
+                Some(Trouble::Denied(Reason::InUse)) => SessionChange::KeyInUse,
+                Some(
+                    Trouble::OtherVersion(..)
+                    | Trouble::Unreadable(OpenError::Version(_))
+                    | Trouble::UnknownOption(_)
+                    | Trouble::Denied(Reason::UnknownOption),
+                ) => SessionChange::OtherVersion,
+                _ => continue,
+            };
+            let hint = hints::of(&connection.machine).unwrap_or_default();
+            let text = format!("{}: {hint}", connection.config.name);
+            let (origin, peer) = (OriginId::Client(connection.id), connection.config.public_key);
+            troubles.push(Troubled { origin, peer, change, text });
+        }
+        self.observer.troubled(troubles);
     }
 
     /// The states of the sessions with clients, by the client's key.

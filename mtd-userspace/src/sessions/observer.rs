@@ -28,8 +28,25 @@ pub(super) struct Observer {
     fixed: HashMap<PeerNumber, PeerState>,
     /// Handshakes refused so far.
     refused: HashMap<&'static str, u64>,
+    /// What keeps peers from a session, as it was told.
+    troubles: Vec<Troubled>,
     /// The tunnel address of each server that is not used.
     claims: HashMap<PublicKey, Refused>,
+}
+
+/// What keeps a peer from a session.
+pub(super) struct Troubled {
+    pub(super) origin: OriginId,
+    pub(super) peer: PublicKey,
+    pub(super) change: SessionChange,
+    /// The same in a sentence.
+    pub(super) text: String,
+}
+
+impl Troubled {
+    fn is(&self, other: &Self) -> bool {
+        (self.origin, self.peer, self.change) == (other.origin, other.peer, other.change)
+    }
 }
 
 /// The sessions of one origin with one peer.
@@ -166,6 +183,16 @@ impl Observer {
         }
     }
 
+    /// What keeps peers from a session at present, if people have to mend it.
+    pub(super) fn troubled(&mut self, troubles: Vec<Troubled>) {
+        let before = std::mem::replace(&mut self.troubles, troubles);
+        for trouble in self.troubles.iter().filter(|trouble| !before.iter().any(|old| old.is(trouble))) {
+            warn!("{}", trouble.text);
+            let name = self.peer_name(trouble.origin, &trouble.peer).map(str::to_owned);
+            self.tell_of(Peer { name, key: Some(trouble.peer) }, trouble.change);
+        }
+    }
+
     /// The path to a peer has changed; `None`: it is not known to whom.
     pub(super) fn path(&self, name: Option<&str>, change: PathChange) {
         if let Some(bus) = &self.bus {
@@ -281,5 +308,21 @@ mod tests {
         }
         let line = |n| format!("office AddressRefused {{ address: 192.168.1.{n}, network: 192.168.1.0/24 }}");
         assert_eq!(told(&bus, &mut seen), [line(1), line(2), line(2)]);
+    }
+
+    #[test]
+    fn what_people_have_to_mend_is_told_when_it_begins() {
+        let (bus, key, mut seen) = (Arc::new(Bus::new(|| 0)), PublicKey::from_bytes([7; 32]), 0);
+        let mut observer = Observer::new([(key, "laptop".to_owned())].into());
+        observer.tell(Arc::clone(&bus));
+        let trouble = |change, text: &str| {
+            vec![Troubled { origin: OriginId::Server, peer: key, change, text: text.to_owned() }]
+        };
+        let in_use = |text| trouble(SessionChange::KeyInUse, text);
+        for troubles in [in_use("a"), in_use("b"), vec![], in_use("a")] {
+            observer.troubled(troubles);
+        }
+        observer.troubled(trouble(SessionChange::OtherVersion, "c"));
+        assert_eq!(told(&bus, &mut seen), ["laptop KeyInUse", "laptop KeyInUse", "laptop OtherVersion"]);
     }
 }

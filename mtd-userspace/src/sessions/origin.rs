@@ -139,6 +139,9 @@ pub(super) trait Origin {
     /// This host was copied, or set back to an earlier state: another copy may have used the keys since.
     fn handle_copied(&mut self, now: Reading);
 
+    /// This host has slept.
+    fn handle_woken(&mut self, _now: Reading) {}
+
     /// Informs the peers that this host stops.
     fn stop(&mut self) {}
 
@@ -161,6 +164,7 @@ impl NewSession {
             networks,
             state: None,
             translated,
+            resting: false,
         }
     }
 }
@@ -224,7 +228,7 @@ impl Origin for Server {
         let (session, (local, remote)) = (Arc::new(session), left.tunnel());
         let adopted = adopted(left, &session);
         let started = adopted.started;
-        let id = self.adopt(client, remote, adopted)?;
+        let id = self.adopt(client, remote, adopted, now)?;
         let (local, remote) = (local.to_map(), remote.to_map());
         let peer = Peer::Negotiated(Role::Server, client);
         Some(Adoption { id, session, peer, started, local, remote, networks: None })
@@ -232,6 +236,10 @@ impl Origin for Server {
 
     fn handle_copied(&mut self, _now: Reading) {
         self.handle_copied();
+    }
+
+    fn handle_woken(&mut self, now: Reading) {
+        self.handle_woken(now);
     }
 
     fn stop(&mut self) {
@@ -317,7 +325,7 @@ impl Origin for Connection {
         let (session, (local, remote)) = (Arc::new(session), left.tunnel());
         let adopted = adopted(left, &session);
         let started = adopted.started;
-        let id = self.machine.adopt(adopted, (local, remote));
+        let id = self.machine.adopt(adopted, (local, remote), now);
         self.tunnel = Some((local, remote));
         let peer = Peer::Negotiated(Role::Client, server);
         let (local, remote, networks) = (local.to_map(), remote.to_map(), self.networks.clone());
@@ -330,6 +338,10 @@ impl Origin for Connection {
 
     fn handle_copied(&mut self, now: Reading) {
         self.machine.handle_copied(now);
+    }
+
+    fn handle_woken(&mut self, now: Reading) {
+        self.machine.handle_woken(now);
     }
 
     fn stop(&mut self) {

@@ -24,7 +24,8 @@ pub(super) struct Probing {
 /// All probers.
 #[derive(Default)]
 pub(super) struct Probers {
-    all: BTreeMap<PeerNumber, Probing>,
+    /// Boxed: nodes of the map are half empty.
+    all: BTreeMap<PeerNumber, Box<Probing>>,
     /// The peer that had its turn last.
     last: Option<PeerNumber>,
 }
@@ -39,7 +40,7 @@ impl Probers {
         now: BootNs,
         prober: Prober,
     ) {
-        let probing = self.all.entry(peer).or_insert(Probing { key, ends, prober });
+        let probing = self.all.entry(peer).or_insert_with(|| Box::new(Probing { key, ends, prober }));
         probing.key = key;
         if probing.ends != ends {
             probing.ends = ends;
@@ -59,7 +60,7 @@ impl Probers {
     /// The prober of a peer, which has its turn.
     pub(super) fn turn(&mut self, peer: PeerNumber) -> Option<&mut Probing> {
         self.last = Some(peer);
-        self.all.get_mut(&peer)
+        self.all.get_mut(&peer).map(Box::as_mut)
     }
 
     /// The prober of a peer.

@@ -11,14 +11,15 @@ use tracing::warn;
 use super::configured::ConfiguredPeer;
 use super::installed::Installed;
 use super::origin::Connection;
-use super::{Maps, OriginId, Sessions, summary};
+use super::{Maps, OriginId, Sessions, hints, summary};
 use crate::dataplane::XdpMode;
-use crate::model::{BootNs, Counts, Traffic, TunnelAddresses};
-use crate::proto::client::{Client, Phase, Refused, Trouble};
+use crate::keys::PublicKey;
+use crate::model::{BootNs, ClockChoice, Counts, Traffic, TunnelAddresses};
+use crate::proto::client::{Client, Phase};
 use crate::proto::clock::{self, Reading};
 use crate::proto::exchange::SessionId;
-use crate::proto::messages::Reason;
-use crate::proto::server::{Server, View};
+use crate::proto::messages::{Capabilities, VERSION};
+use crate::proto::server::{Remark, Server, View};
 use crate::proto::session::Session;
 use crate::status::{self, Middlebox, PeerState, SCHEMA, SessionRole, SessionState, Status};
 
@@ -67,7 +68,15 @@ impl<M: Maps> Sessions<M> {
             guard: status::Guard::of(&self.told.guard, now.boot.0),
             programs: self.table.maps.programs(),
             public_key: self.config.identity.as_ref().map(|identity| identity.key.public().to_string()),
-            handshakes: self.origins.server.as_ref().map(handshakes),
+            handshakes: self.origins.server.as_ref().map(|server| self.handshakes(server, now)),
+            clock: (self.config.clock == ClockChoice::Trusted).then_some(status::WallClock {
+                source: Some(status::ClockSource::Operator),
+                ..status::WallClock::default()
+            }),
+            saved: Some(status::Saved {
+                folder: self.config.state_dir.clone(),
+                failures: self.unsaved.why().map(str::to_owned).into_iter().collect(),
+            }),
             ..self.summary(now)
         }
     }
@@ -94,7 +103,9 @@ impl<M: Maps> Sessions<M> {
             state: client_state(machine),
             tunnel: tunnel(machine.tunnel()),
             translated: machine.is_translated(),
-            hint: self.no_prefix(machine).or_else(|| hint(machine)),
+            hint: self.no_prefix(machine).or_else(|| hints::of(machine)),
+            trouble: machine.trouble().map(|trouble| trouble.name().to_owned()),
+            capabilities: machine.capabilities().map(Capabilities::names),
             middlebox: {
                 let (choice, finding) = machine.middlebox();
                 Some(Middlebox::of(choice, finding))
@@ -129,10 +140,34 @@ impl<M: Maps> Sessions<M> {
             role: SessionRole::Server,
             state: server_state(view),
             translated: view.translated,
+            capabilities: view.capabilities.map(Capabilities::names),
             tunnel: tunnel(ends),
             ..status::Session::unknown()
         };
         self.describe(base, key, now)
+    }
+
+    /// The handshakes of this host's server, and with which clients something is wrong.
+    fn handshakes(&self, server: &Server, now: Reading) -> status::Handshakes {
+        let counts = server.counts();
+        let mut remarks: Vec<_> =
+            server.remarks(now.boot).map(|(client, remark)| self.remark(client, remark)).collect();
+        remarks.sort_unstable_by(|a, b| (&a.name, &a.code).cmp(&(&b.name, &b.code)));
+        status::Handshakes {
+            version: VERSION,
+            received: counts.received,
+            answered: counts.answered,
+            refused: counts.refused.iter().map(|(reason, n)| (reason.name().to_owned(), *n)).collect(),
+            half_open: server.half_open() as u64,
+            remarks,
+        }
+    }
+
+    pub(super) fn remark(&self, client: &PublicKey, remark: Remark) -> status::Remark {
+        let name = self.observer.peer_name(OriginId::Server, client);
+        let name = name.map_or_else(|| client.to_string(), str::to_owned);
+        let (code, text) = hints::on(&name, remark);
+        status::Remark { code: code.as_str().to_owned(), public_key: client.to_string(), name, text }
     }
 
     /// Adds the data of an installed session.
@@ -230,6 +265,12 @@ fn wait(session: &Session, installed: &Installed, now: Reading) -> Option<f64> {
 
 /// `wait`: seconds until it receives at all.
 fn peer_hint(peer: &ConfiguredPeer, state: PeerState, wait: Option<f64>) -> Option<String> {
+    if peer.waits_for_a_note() {
+        return Some(
+            "dark until the state file can be written: no number may be used that is not noted there"
+                .to_owned(),
+        );
+    }
     if let Some(seconds) = wait {
         return Some(format!(
             "the last stop was not a clean one, or this machine was copied: to be safe from replays, receiving starts with a \
@@ -283,57 +324,4 @@ pub(super) const fn server_state(view: &View<'_>) -> SessionState {
 fn tunnel(ends: Option<(TunnelAddresses, TunnelAddresses)>) -> status::Tunnel {
     let (local, remote) = ends.unwrap_or_default();
     status::Tunnel { local: local.iter().collect(), remote: remote.iter().collect() }
-}
-
-fn handshakes(server: &Server) -> status::Handshakes {
-    let counts = server.counts();
-    status::Handshakes {
-        received: counts.received,
-        answered: counts.answered,
-        refused: counts.refused.iter().map(|(reason, n)| (reason.name().to_owned(), *n)).collect(),
-        half_open: server.half_open() as u64,
-    }
-}
-
-/// A hint for a client whose own addresses lead nowhere on the Internet.
-const TRANSLATION: &str = "the server's introduction was found, but nobody answers there; this host's addresses are local ones \
-    (fc00::/7), so a router has to translate them (NAT66): does it, does it let answers in, and is the server's mtd as new \
-    as this one?";
-
-fn hint(machine: &Client) -> Option<String> {
-    if let Some(Refused { address, network }) = machine.refused() {
-        return Some(format!(
-            "the server has or gives the tunnel address {address}, which lies in this host's network {network}: it is not \
-             used; give the server another tunnel network, or name {address} in allowed_ips of this [[server]]"
-        ));
-    }
-    let text = match (machine.phase(), machine.trouble()) {
-        (Phase::Connecting, None) if machine.is_local_only() && machine.is_unanswered() => TRANSLATION,
-        (Phase::Open | Phase::NoPrefix, _) | (_, None | Some(Trouble::AddressesTaken)) => return None,
-        (_, Some(Trouble::NetworkUnreachable)) => {
-            "the DHT is out of reach: does UDP over IPv4 get out of this host, and are the bootstrap nodes up?"
-        }
-        (_, Some(Trouble::NothingPublished)) => {
-            "the server has published nothing for this client: does it run, is this client's public key registered \
-             there, is the server's public key right here, and do both use the same window?"
-        }
-        (_, Some(Trouble::NoAnswer)) if machine.is_local_only() => TRANSLATION,
-        (_, Some(Trouble::NoAnswer)) => {
-            "the server's introduction was found, but nobody answers there: does the network deliver the server's \
-             prefix to it, and this host's prefix to this host, and is the clock right to a quarter of an hour?"
-        }
-        (_, Some(Trouble::TornDown(Reason::Removed))) => {
-            "the server has removed this client from its registry"
-        }
-        (_, Some(Trouble::TornDown(_))) => "the server has ended the session; it is tried again",
-        (_, Some(Trouble::AddressesRefused)) => {
-            "the server has or gives tunnel addresses that are not private; if that is right, name their networks in \
-             allowed_ips of this [[server]]"
-        }
-        (_, Some(Trouble::NotOpened)) => {
-            "keys were agreed on, but nothing came through the session: does a firewall drop UDP to or from changing \
-             addresses?"
-        }
-    };
-    Some(text.to_owned())
 }

@@ -9,7 +9,7 @@ use crate::proto::session::Session;
 use crate::state::Marks;
 
 /// How much further than it is loaded ahead is noted, in ns: half of it passes between two writes.
-const LEAD: u64 = 30_000_000_000;
+pub(super) const LEAD: u64 = 30_000_000_000;
 
 /// The used slots of a session, and those noted as used.
 #[derive(Debug, Default)]

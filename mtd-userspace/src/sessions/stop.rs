@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tracing::warn;
 
+use super::slots::LEAD;
 use super::store::{Note, Store};
 use super::table::GRACE;
 use super::{Maps, OriginId, Sessions};
@@ -19,20 +20,31 @@ pub(super) const REST: Duration = Duration::from_nanos(GRACE + 1_000_000);
 struct Closed(Vec<(String, SessionId, SessionIndex)>);
 
 /// Ends all sessions: their addresses go dark, their keys leave the maps, and their final state is saved. The lock is not
-/// held while waiting.
+/// held while waiting. A disk that does not take the state is no error: nothing is repeated by what is not saved, and the log
+/// says what that means.
 ///
 /// # Errors
-/// When maps or state file fail.
+/// When the maps fail, or the state file for another reason.
 pub(crate) async fn stop<M: Maps>(sessions: &Mutex<Sessions<M>>) -> anyhow::Result<()> {
     let lock = || sessions.lock().unwrap_or_else(PoisonError::into_inner);
     let closed = lock().close()?;
     tokio::time::sleep(REST).await;
-    let (store, note) = lock().wipe(&closed)?;
-    tokio::task::spawn_blocking(move || save(store, note)).await?
+    let (last, dark) = {
+        let mut sessions = lock();
+        (sessions.wipe(&closed)?, sessions.dark_after_a_loss())
+    };
+    tokio::task::spawn_blocking(move || save(last, &dark)).await?
 }
 
-fn save(store: Option<Store>, note: Note) -> anyhow::Result<()> {
-    store.map_or(Ok(()), |store| store.finish(note)).context("saving the sessions")
+/// `dark`: what a loss of the state means.
+fn save((store, note): (Option<Store>, Note), dark: &str) -> anyhow::Result<()> {
+    match store.map_or(Ok(()), |store| store.finish(note)) {
+        Err(error) if error.is_of_the_disk() => {
+            warn!("{error}. {dark}");
+            Ok(())
+        }
+        saved => saved.context("saving the sessions"),
+    }
 }
 
 impl<M: Maps> Sessions<M> {
@@ -44,12 +56,26 @@ impl<M: Maps> Sessions<M> {
         // Waiting blocks nobody, since nobody else has this table yet.
         let stopped = self.close().and_then(|closed| {
             std::thread::sleep(REST);
-            let (store, note) = self.wipe(&closed)?;
-            save(store, note)
+            save(self.wipe(&closed)?, &self.dark_after_a_loss())
         });
         if let Err(error) = stopped {
             warn!("cleaning up after a failed start: {error:#}");
         }
+    }
+
+    /// What it means that the final state is not saved.
+    fn dark_after_a_loss(&self) -> String {
+        let peers = self.origins.configured.peers();
+        let names: Vec<&str> = peers.map(|(_, peer)| peer.config.name.as_str()).collect();
+        if names.is_empty() {
+            return "Nothing is lost by that but the time of the last introduction".to_owned();
+        }
+        format!(
+            "What the static sessions have received is not saved ({}): no number is sent or accepted twice, but after the next \
+             start they are dark for up to {} s, as after a crash",
+            names.join(", "),
+            self.config.horizon.as_secs() + LEAD / 1_000_000_000
+        )
     }
 
     /// Takes all sessions out of use, and informs the peers.

@@ -1,11 +1,13 @@
 //! The state file, written by a thread of its own, so that nobody who holds the table of sessions waits for a disk.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 
 use mtd_common::abi::SessionState;
-use tracing::error;
+use tracing::{error, info};
 
+use crate::model::BootNs;
 use crate::proto::exchange::Publication;
 use crate::state::{Marks, State, StateError};
 
@@ -17,6 +19,8 @@ pub(super) enum Note {
     Publishing(Box<Publication>),
     /// The final states of sessions, by fingerprint, and what they have used.
     Ended(Vec<(String, Marks, SessionState)>),
+    /// Nothing new: what could not be written is tried again.
+    Again,
 }
 
 impl Note {
@@ -35,7 +39,61 @@ impl Note {
                     state.end(fingerprint.clone(), marks.clone(), ended);
                 }
             }
+            Self::Again => {}
         }
+    }
+}
+
+/// How long after a failure the file is written again, in ns, if nothing else asks for it.
+const AGAIN: u64 = 2_000_000_000;
+
+/// Whether the last write failed.
+#[derive(Debug)]
+pub(super) struct Unsaved {
+    why: Option<String>,
+    /// When it was last tried.
+    tried: BootNs,
+}
+
+impl Unsaved {
+    /// After the first write, which has failed if there is an error.
+    pub(super) fn new(error: Option<StateError>, now: BootNs) -> Self {
+        let mut unsaved = Self { why: None, tried: now };
+        unsaved.note(error.map_or(Ok(()), Err).as_ref(), now);
+        unsaved
+    }
+
+    /// Takes the result of a write. Only a change is worth a line in the log: the file may be written ten times a second.
+    pub(super) fn note(&mut self, result: Result<&(), &StateError>, now: BootNs) {
+        self.tried = now;
+        match result {
+            Ok(()) => {
+                if self.why.take().is_some() {
+                    info!("the state file can be written again");
+                }
+            }
+            Err(error) => {
+                let why = error.to_string();
+                if self.why.as_ref() != Some(&why) {
+                    error!("{why}");
+                }
+                self.why = Some(why);
+            }
+        }
+    }
+
+    /// Why it failed; `None`: all is saved.
+    pub(super) fn why(&self) -> Option<&str> {
+        self.why.as_deref()
+    }
+
+    /// Whether it is time to try again; that counts as tried.
+    pub(super) fn is_due(&mut self, now: BootNs) -> bool {
+        let due = self.why.is_some() && now.since(self.tried) >= AGAIN;
+        if due {
+            self.tried = now;
+        }
+        due
     }
 }
 
@@ -46,6 +104,8 @@ pub(super) type Written = (Note, Result<(), StateError>);
 pub(super) struct Store {
     notes: Sender<Note>,
     written: Receiver<Written>,
+    /// Notes whose results nobody has taken yet.
+    pending: AtomicUsize,
 }
 
 impl Store {
@@ -67,11 +127,12 @@ impl Store {
                 let _ = outgoing.send((note, result));
             }
         })?;
-        Ok(Self { notes, written })
+        Ok(Self { notes, written, pending: AtomicUsize::new(0) })
     }
 
     /// Hands in a note without waiting.
     pub(super) fn note(&self, note: Note) {
+        self.pending.fetch_add(1, Ordering::Relaxed);
         if self.notes.send(note).is_err() {
             error!("the thread that writes the state file has ended");
         }
@@ -79,7 +140,14 @@ impl Store {
 
     /// The result of the next note; `None`: none is ready.
     pub(super) fn next_written(&self) -> Option<Written> {
-        self.written.try_recv().ok()
+        let written = self.written.try_recv().ok()?;
+        self.pending.fetch_sub(1, Ordering::Relaxed);
+        Some(written)
+    }
+
+    /// Whether nothing is being written.
+    pub(super) fn is_idle(&self) -> bool {
+        self.pending.load(Ordering::Relaxed) == 0
     }
 
     /// Hands in the last note, and waits until it is written.

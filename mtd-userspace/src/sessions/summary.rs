@@ -6,7 +6,7 @@ use std::time::Duration;
 use mtd_common::slot;
 
 use super::{Maps, OriginId, Sessions, report};
-use crate::model::{BootNs, ClockOffset, Totals, Traffic};
+use crate::model::{BootNs, ClockOffset, SessionNs, Totals, Traffic};
 use crate::proto::clock::{self, Reading};
 use crate::proto::server::Server;
 use crate::proto::session::Session;
@@ -90,12 +90,12 @@ impl Sums {
         self.slots.missing += loader.missing() as u64;
         let difference = clock::difference(offset, now).unsigned_abs();
         self.offset = Some(self.offset.unwrap_or_default().max(difference));
-        let time = offset.session(now.boot).0;
-        let end = slot::start(loaded.end, session.phase, session.period);
-        let lag = time.saturating_add(horizon).min(session.until).saturating_sub(end) as f64 / 1e9;
+        let time = offset.session(now.boot);
+        let end = SessionNs(slot::start(loaded.end, session.phase, session.period));
+        let lag = (time + horizon).min(session.until).since(end) as f64 / 1e9;
         self.slots.lag_seconds = self.slots.lag_seconds.max(lag);
         if end < session.until {
-            let left = end.saturating_sub(time) as f64 / 1e9;
+            let left = end.since(time) as f64 / 1e9;
             self.slots.horizon_seconds =
                 Some(self.slots.horizon_seconds.map_or(left, |least| least.min(left)));
         }
@@ -120,7 +120,7 @@ mod tests {
     use mtd_common::address::{End, Network};
 
     use super::*;
-    use crate::model::{SessionIndex, SessionNs, UnixNs};
+    use crate::model::{SessionIndex, UnixNs};
     use crate::proto::session::Keys;
     use crate::proto::slots::{Place, SlotMaps};
 
@@ -132,11 +132,11 @@ mod tests {
     impl SlotMaps for Room {
         type Error = std::convert::Infallible;
 
-        fn load(&mut self, _: u32, _: &mtd_common::abi::Slot) -> Result<(), Self::Error> {
+        fn load(&mut self, _: SessionIndex, _: &mtd_common::abi::Slot) -> Result<(), Self::Error> {
             Ok(())
         }
 
-        fn unload(&mut self, _: u32, _: u32, _: u64) {}
+        fn unload(&mut self, _: SessionIndex, _: u32, _: u64) {}
     }
 
     #[test]

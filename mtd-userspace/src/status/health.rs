@@ -1,5 +1,7 @@
 //! The part of the status that says how well everything does: programs, maps, slots, clock, warnings.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 /// How well the controller keeps slots loaded, over all sessions.
@@ -19,13 +21,37 @@ pub struct Slots {
     pub refreshed: Option<f64>,
 }
 
-/// The wall clock, by what the kernel knows of it.
+/// The wall clock, by what is known of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct WallClock {
-    /// A time service says that it is right.
+    /// Something keeps it right.
     pub synchronised: bool,
-    /// By how much it may be wrong, in seconds, as the time service has it; of no meaning when it is not synchronised.
+    /// By how much it may be wrong, in seconds, as the kernel's time service has it; of no meaning without one.
     pub max_error_seconds: f64,
+    /// Who says that it is right; absent if nobody does.
+    #[serde(default)]
+    pub source: Option<ClockSource>,
+}
+
+/// Who says that the wall clock is right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ClockSource {
+    /// The kernel, whom a time service has told.
+    Kernel,
+    /// systemd-timesyncd, which has asked a server not long ago.
+    Timesyncd,
+    /// The operator, by the configuration.
+    Operator,
+}
+
+/// The files that must outlive a restart.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Saved {
+    /// Where they are.
+    pub folder: PathBuf,
+    /// Those that could not be written the last time, each with the reason; empty: all is saved.
+    pub failures: Vec<String>,
 }
 
 /// Sessions of one kind.
@@ -84,6 +110,10 @@ warning_codes! {
     Ipv6Disabled = "ipv6_disabled",
     /// No time service keeps the wall clock right.
     ClockNotSynchronised = "clock_not_synchronised",
+    /// What must outlive a restart cannot be written.
+    StateNotSaved = "state_not_saved",
+    /// There is little room for it.
+    StateRoomLow = "state_room_low",
     /// The underlay interface is gone.
     InterfaceMissing = "interface_missing",
     /// The underlay interface is down.
@@ -92,12 +122,28 @@ warning_codes! {
     MtuTooSmall = "mtu_too_small",
     /// A task of the controller has ended that should go on.
     TaskFailed = "task_failed",
+    /// Rules or routes for what goes through the tunnel are missing.
+    BypassIncomplete = "bypass_incomplete",
+    /// The underlay drops what the DHT answers, since the way back leads into the tunnel.
+    StrictFilter = "strict_filter",
+    /// Names are not resolved through the tunnel, although that is configured.
+    DnsNotUsed = "dns_not_used",
+    /// Two hosts use the key of one client.
+    KeyInUse = "key_in_use",
+    /// A client speaks another version of the handshake.
+    ClientVersion = "client_version",
     /// Another program keeps changing the tunnel device.
     TunnelContested = "tunnel_contested",
     /// The path to a peer carries less than mtd needs.
     PathTooSmall = "path_too_small",
     /// The underlay merges datagrams before mtd sees them.
     ReceiveOffload = "receive_offload",
+    /// No node of the DHT answers.
+    DhtUnreachable = "dht_unreachable",
+    /// Nodes of the DHT answer, and have nothing from a server.
+    NothingPublished = "nothing_published",
+    /// A file with introductions is of no use.
+    IntroductionFile = "introduction_file",
     /// An offload of the tunnel device that must be off is on.
     TunnelOffload = "tunnel_offload",
     /// The receive program is not the one that the interface runs.

@@ -1,5 +1,6 @@
 //! The controller's reports: the documents of the control socket, and of `--json`.
 
+mod bypass;
 mod drops;
 mod enforcement;
 mod events;
@@ -20,17 +21,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{Frames, MapFill, Program, Totals};
 
+pub use bypass::{Bypass, Dns};
 pub use drops::{DropLine, DroppedPacket};
 pub use enforcement::Guard;
 pub use events::{
     ConfigurationEvent, EventDocument, EventLine, PathEvent, RegistrationEvent, SessionEvent, TaskEvent,
 };
-pub use health::{Paths, SessionCount, Slots, WallClock, Warning, WarningCode};
+pub use health::{ClockSource, Paths, Saved, SessionCount, Slots, WallClock, Warning, WarningCode};
 pub use neighbours::Neighbours;
 pub use peers::{Endpoint, Middlebox, PathSource, Peer, PeerState};
 pub use registered::{Client, Registered, Reload, Setting};
-pub use rendezvous::{Network, Rendezvous, RendezvousRole};
-pub use sessions::{Handshakes, Session, SessionRole, SessionState, Tunnel};
+pub use rendezvous::{IntroductionFile, Network, Rendezvous, RendezvousRole};
+pub use sessions::{Handshakes, Remark, Session, SessionRole, SessionState, Tunnel};
 pub use tasks::{Events, Repairs, Task};
 
 /// Version of the documents in this module. Fields may be added to a version, never changed or removed.
@@ -111,6 +113,9 @@ pub struct Status {
     /// How well slots are kept loaded; absent when no controller runs.
     #[serde(default)]
     pub slots: Option<Slots>,
+    /// Whether what must outlive a restart is on the disk; absent when no controller runs.
+    #[serde(default)]
+    pub saved: Option<Saved>,
     /// The wall clock; absent when the kernel gives no information.
     #[serde(default)]
     pub clock: Option<WallClock>,
@@ -127,6 +132,13 @@ pub struct Status {
     /// The tasks of the controller; empty when no controller runs.
     #[serde(default)]
     pub tasks: Vec<Task>,
+    /// What goes through the tunnel although mtd's own packets go past it; absent where no route would catch these, or no
+    /// controller runs.
+    #[serde(default)]
+    pub bypass: Option<Bypass>,
+    /// The name servers behind the tunnel; absent where none are configured, or no controller runs.
+    #[serde(default)]
+    pub dns: Option<Dns>,
     /// Repairs of the tunnel device since the controller started.
     #[serde(default)]
     pub tunnel_repairs: Repairs,

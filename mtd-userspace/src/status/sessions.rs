@@ -12,6 +12,9 @@ use crate::model::Traffic;
 /// Handshakes that clients have begun.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Handshakes {
+    /// The version of the handshake that this host speaks.
+    #[serde(default)]
+    pub version: u8,
     /// First messages in introductions.
     pub received: u64,
     /// First messages that were answered.
@@ -20,6 +23,22 @@ pub struct Handshakes {
     pub refused: BTreeMap<String, u64>,
     /// Sessions whose client has sent no data packet yet.
     pub half_open: u64,
+    /// Clients with which something is wrong that only people can mend.
+    #[serde(default)]
+    pub remarks: Vec<Remark>,
+}
+
+/// What the operator should know of a client.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Remark {
+    /// The code of the warning that says so, too.
+    pub code: String,
+    /// Name of the client.
+    pub name: String,
+    /// Its public key, base64.
+    pub public_key: String,
+    /// What is wrong, and the way out.
+    pub text: String,
 }
 
 /// A session with a registered client or with a server.
@@ -71,12 +90,20 @@ pub struct Session {
     /// Number of rules of its filter; absent: it has none, and everything passes.
     #[serde(default)]
     pub filter_rules: Option<u32>,
+    /// What the other end can do, as it has said in the handshake; absent before one, and after a restart until the keys are
+    /// renewed.
+    #[serde(default)]
+    pub capabilities: Option<Vec<String>>,
     /// Inner packets and bytes received.
     pub received: Traffic,
     /// Inner packets and bytes sent.
     pub sent: Traffic,
     /// A hint for the operator, when something seems wrong.
     pub hint: Option<String>,
+    /// Why a client's last try for a session failed, as [`crate::proto::client::Trouble::name`] has it; absent while the
+    /// session is open, and at the server's end.
+    #[serde(default)]
+    pub trouble: Option<String>,
 }
 
 impl Session {
@@ -103,9 +130,11 @@ impl Session {
             middlebox: None,
             answered_where_heard: false,
             filter_rules: None,
+            capabilities: None,
             received: Traffic::default(),
             sent: Traffic::default(),
             hint: None,
+            trouble: None,
         }
     }
 }

@@ -3,7 +3,7 @@
 
 mod confirm;
 mod leftovers;
-mod operator;
+pub(crate) mod operator;
 mod policy;
 mod ssh;
 mod unconfirmed;

@@ -15,7 +15,7 @@ use mtd_tests::netns::Netns;
 use crate::lifecycle::bench::Bench;
 
 /// Port of the service.
-pub(super) const SSH: u16 = 22;
+pub(crate) const SSH: u16 = 22;
 
 /// If nothing comes for this long, everything is dropped. TCP retransmits after 0.2, 0.4, 0.8 … seconds.
 const SILENCE: Duration = Duration::from_secs(1);
@@ -24,14 +24,14 @@ const SILENCE: Duration = Duration::from_secs(1);
 const LOGIN: Duration = Duration::from_secs(5);
 
 /// A host with a service on an address of its protected prefix.
-pub(super) struct Site {
-    pub(super) bench: Bench,
-    pub(super) host: Ipv6Addr,
+pub(crate) struct Site {
+    pub(crate) bench: Bench,
+    pub(crate) host: Ipv6Addr,
 }
 
 impl Site {
     /// A network with a service on [`SSH`] and the port after it.
-    pub(super) fn new() -> Result<Self> {
+    pub(crate) fn new() -> Result<Self> {
         let bench = Bench::new()?;
         let host = Ipv6Addr::from(u128::from(bench.topology.server.prefix.network()) | 1);
         bench.netns().add_address("lo", IpNet::V6(Ipv6Net::new_assert(host, 128)))?;
@@ -43,17 +43,17 @@ impl Site {
         Ok(Self { bench, host })
     }
 
-    pub(super) fn operator(&self) -> &Netns {
+    pub(crate) fn operator(&self) -> &Netns {
         &self.bench.topology.scanner.netns
     }
 
     /// The operator's address.
-    pub(super) fn desk(&self) -> Ipv6Addr {
+    pub(crate) fn desk(&self) -> Ipv6Addr {
         self.bench.topology.scanner.address
     }
 
     /// Connects to the service, if that can be done in a second.
-    pub(super) fn connect(&self, from: &Netns, port: u16) -> Result<Option<Login>> {
+    pub(crate) fn connect(&self, from: &Netns, port: u16) -> Result<Option<Login>> {
         self.connect_within(from, port, SILENCE)
     }
 
@@ -67,18 +67,18 @@ impl Site {
     }
 
     /// A connection of the operator.
-    pub(super) fn login(&self) -> Result<Login> {
+    pub(crate) fn login(&self) -> Result<Login> {
         let login = self.connect_within(self.operator(), SSH, LOGIN)?;
         login.context("the operator does not get in")
     }
 
     /// Whether the operator gets in.
-    pub(super) fn is_open(&self) -> Result<bool> {
+    pub(crate) fn is_open(&self) -> Result<bool> {
         Ok(self.connect(self.operator(), SSH)?.is_some())
     }
 
     /// The status of the only interface, as `mtd status --json` prints it.
-    pub(super) fn status(&self) -> Result<Status> {
+    pub(crate) fn status(&self) -> Result<Status> {
         let output = self.bench.mtd(&["status", "--json"])?;
         assert!(answered(&output), "{output:?}");
         let mut document: serde_json::Value = serde_json::from_slice(&output.stdout)?;
@@ -86,14 +86,14 @@ impl Site {
     }
 
     /// The output of an `mtd` command.
-    pub(super) fn says(&self, arguments: &[&str]) -> Result<String> {
+    pub(crate) fn says(&self, arguments: &[&str]) -> Result<String> {
         let output = self.bench.mtd(arguments)?;
         assert!(answered(&output), "{output:?}");
         Ok(String::from_utf8(output.stdout)?)
     }
 
     /// The process that detaches the interface if nobody confirms.
-    pub(super) fn guard_process(&self) -> Result<Option<i32>> {
+    pub(crate) fn guard_process(&self) -> Result<Option<i32>> {
         let wanted = ["mtd", "guard", self.bench.ifname(), ""].join("\0");
         for entry in fs::read_dir("/proc")? {
             let entry = entry?;
@@ -108,7 +108,7 @@ impl Site {
 }
 
 /// A TCP connection to the service, which echoes everything.
-pub(super) struct Login {
+pub(crate) struct Login {
     stream: TcpStream,
     /// The bytes that were sent and have not come back yet.
     sent: u8,
@@ -116,7 +116,7 @@ pub(super) struct Login {
 
 impl Login {
     /// Types something. Returns whether everything typed so far has come back in time.
-    pub(super) fn types(&mut self, patience: Duration) -> Result<bool> {
+    pub(crate) fn types(&mut self, patience: Duration) -> Result<bool> {
         self.stream.write_all(b"x")?;
         self.sent += 1;
         self.stream.set_read_timeout(Some(patience))?;
@@ -132,7 +132,7 @@ impl Login {
     }
 
     /// Types something, and returns whether nothing comes back, as on a connection that is cut.
-    pub(super) fn is_stuck(&mut self) -> Result<bool> {
+    pub(crate) fn is_stuck(&mut self) -> Result<bool> {
         Ok(!self.types(SILENCE)?)
     }
 }

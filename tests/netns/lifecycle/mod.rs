@@ -3,9 +3,12 @@
 
 mod attach;
 pub(crate) mod bench;
+mod clock;
 mod commands;
+mod disk;
 mod failures;
 mod follow;
+mod limits;
 mod logs;
 mod remains;
 mod service;

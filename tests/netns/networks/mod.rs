@@ -3,9 +3,13 @@
 
 mod addresses;
 mod boot;
+mod dht;
+mod ends;
+mod everything;
 mod firewall;
 mod links;
 mod manager;
 mod nat;
 mod path_mtu;
 mod stack;
+mod twins;

@@ -16,6 +16,7 @@ mod registry;
 mod replays;
 mod restarts;
 mod roaming;
+mod sleep;
 mod steady;
 mod strangers;
 mod sybils;

@@ -24,10 +24,7 @@ fn after_a_restart_of_the_server_its_clients_are_back_by_themselves() -> Result<
     world.stop(Who::Server)?;
     for (client, _) in clients {
         wait_until("the client to learn that the server has stopped", AT_ONCE, || {
-            Ok(world
-                .session(client)?
-                .hint
-                .is_some_and(|hint| hint.contains("the server has ended the session")))
+            Ok(world.session(client)?.hint.is_some_and(|hint| hint.contains("the server was stopped")))
         })
         .with_context(|| world.explain())?;
     }

@@ -34,12 +34,12 @@ fn open() -> Result<World> {
     Ok(world)
 }
 
-fn curl(world: &World, arguments: &[&str]) -> Result<Output> {
+pub(super) fn curl(world: &World, arguments: &[&str]) -> Result<Output> {
     let mut command = world.netns(Role::Server).command("curl")?;
     Ok(command.args(["-sS", "-g", "--max-time", "10"]).args(arguments).output()?)
 }
 
-fn body(output: Output) -> Result<String> {
+pub(super) fn body(output: Output) -> Result<String> {
     ensure!(output.status.success(), "{output:?}");
     Ok(String::from_utf8(output.stdout)?)
 }

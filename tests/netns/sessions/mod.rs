@@ -14,6 +14,7 @@ mod restarts;
 mod secrets;
 mod steady;
 mod steering;
+mod tasks;
 mod torture;
 mod two;
 mod upgrade;

@@ -10,7 +10,7 @@ use super::output::{self, Style};
 use super::run::DEFAULT_CONFIG;
 use super::status::{self, Select};
 use crate::config::Config;
-use crate::control::{ControlError, ControlSocket, NewPeer, client};
+use crate::control::{ControlError, ControlSocket, Farewell, NewPeer, client};
 use crate::instance::RUN_DIR;
 use crate::keys::{PublicKey, SecretKey};
 use crate::registry::{self, Registry, RegistryError, Sources, Warning};
@@ -41,11 +41,18 @@ enum Command {
         place: PlaceArgs,
     },
     /// Remove a client, and end its session at once
-    #[command(visible_alias = "rm", after_help = "Example: sudo mtd peers remove laptop")]
+    #[command(
+        visible_alias = "rm",
+        after_help = "Examples:\n  sudo mtd peers remove laptop\n  \
+            sudo mtd peers remove laptop --tell 'sold; ask the help desk'"
+    )]
     Remove {
         /// Name of the client
         #[arg(value_name = "NAME", value_parser = name)]
         name: String,
+        /// What the client is told, if its session is open: its `mtd status` shows it; at most 128 bytes
+        #[arg(long, value_name = "TEXT")]
+        tell: Option<String>,
         #[command(flatten)]
         place: PlaceArgs,
     },
@@ -117,9 +124,9 @@ pub(super) async fn run(args: PeersArgs) -> anyhow::Result<()> {
             let place = place.only(&defaults)?;
             output::print(&add(&place, name, public_key).await?)
         }
-        Command::Remove { name, place } => {
+        Command::Remove { name, tell, place } => {
             let place = place.only(&defaults)?;
-            output::print(&remove(&place, &name).await?)
+            output::print(&remove(&place, &name, &Farewell { tell }).await?)
         }
         Command::List { place, json } => {
             let (lists, failures) = match place.all(&defaults) {
@@ -243,10 +250,10 @@ async fn add(place: &Place, name: String, public_key: PublicKey) -> anyhow::Resu
     Ok(told("registered", "it may connect after the next mtd run or mtd reload", &added))
 }
 
-async fn remove(place: &Place, name: &str) -> anyhow::Result<String> {
+async fn remove(place: &Place, name: &str, farewell: &Farewell) -> anyhow::Result<String> {
     let removed = place
         .ask(
-            async |socket| client::remove_peer(socket, name).await.map(|client| (client, true)),
+            async |socket| client::remove_peer(socket, name, farewell).await.map(|client| (client, true)),
             |mut registry, _| Ok((registry.remove(name)?.document(), false)),
         )
         .await?;

@@ -93,7 +93,7 @@ async fn a_folder_alone_is_changed() {
     assert_eq!(value["instances"][0]["peers"][0]["public_key"], key.to_string());
     let error = add(&place, "laptop".to_owned(), key).await.unwrap_err();
     assert!(error.to_string().starts_with("laptop is registered already"), "{error}");
-    assert!(remove(&place, "laptop").await.unwrap().starts_with("removed laptop ("));
+    assert!(remove(&place, "laptop", &Farewell::default()).await.unwrap().starts_with("removed laptop ("));
     assert!(!file.exists());
 }
 
@@ -114,9 +114,9 @@ async fn without_a_controller_the_folder_of_the_configuration_is_changed() {
         let row = text.lines().find(|line| line.contains("tablet")).unwrap();
         assert!(text.starts_with("registered clients at eth0:\n  name    public key "), "{text}");
         assert!(row.ends_with("  -        -          the configuration"), "{text}");
-        let error = remove(&place, "tablet").await.unwrap_err();
+        let error = remove(&place, "tablet", &Farewell::default()).await.unwrap_err();
         assert!(error.to_string().contains("take its [[client]] out"), "{error}");
-        remove(&place, "laptop").await.unwrap();
+        remove(&place, "laptop", &Farewell::default()).await.unwrap();
     }
     // A client cannot have the server's own key.
     let own = SecretKey::generate().unwrap();
@@ -148,7 +148,10 @@ async fn a_running_controller_is_asked() {
         assert!(elsewhere.path().join("laptop.pub").exists(), "the controller knows its folder");
         let error = add(&place, "copy".to_owned(), key).await.unwrap_err();
         assert!(error.to_string().contains("refused: the key is registered already, for laptop"), "{error}");
-        assert_eq!(remove(&place, "laptop").await.unwrap(), format!("removed laptop ({key})\n"));
+        assert_eq!(
+            remove(&place, "laptop", &Farewell::default()).await.unwrap(),
+            format!("removed laptop ({key})\n")
+        );
     }
     assert!(!folder.path().join("clients").exists());
 

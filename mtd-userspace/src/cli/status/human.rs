@@ -11,8 +11,8 @@ use super::guard::{self, would_be_dropped};
 use crate::cli::output::{self, Section, Style};
 use crate::model::{Frames, Traffic};
 use crate::status::{
-    Endpoint, Handshakes, Middlebox, Network, PathSource, Peer, PeerState, Rendezvous, RendezvousRole,
-    Session, SessionRole, SessionState, Status,
+    ClockSource, Endpoint, Handshakes, Middlebox, Network, PathSource, Peer, PeerState, Rendezvous,
+    RendezvousRole, Session, SessionRole, SessionState, Status, WallClock,
 };
 
 /// Maximum number of sessions that are shown; of the others, only the number is shown.
@@ -49,6 +49,18 @@ fn controller(status: &Status) -> String {
     format!("process {pid}, version {}{commit}, up {uptime}", status.version)
 }
 
+/// The wall clock, and who says that it is right.
+fn clock_text(clock: &WallClock) -> String {
+    match (clock.synchronised, clock.source) {
+        (false, _) => "not known to be right".to_owned(),
+        (true, Some(ClockSource::Timesyncd)) => "synchronised by systemd-timesyncd".to_owned(),
+        (true, Some(ClockSource::Operator)) => "right, as the configuration says".to_owned(),
+        (true, Some(ClockSource::Kernel) | None) => {
+            format!("synchronised, to {:.0} ms at most", clock.max_error_seconds * 1e3)
+        }
+    }
+}
+
 fn interface_section(status: &Status, style: Style, now: f64) -> Section {
     let mut section = Section::new(style, format!("interface: {}", status.interface));
     for warning in &status.warnings {
@@ -67,6 +79,7 @@ fn interface_section(status: &Status, style: Style, now: f64) -> Section {
     announced_row(&mut section, status);
     section.row("XDP mode", &status.xdp);
     section.row("tunnel device", format!("{}, MTU {} B", status.device, status.mtu));
+    bypass_rows(&mut section, status);
     if let Some(last) = &status.tunnel_repairs.last {
         let times = status.tunnel_repairs.count;
         section.row("repaired", format!("{times} times, the last time: {last}"));
@@ -92,8 +105,7 @@ fn interface_section(status: &Status, style: Style, now: f64) -> Section {
         );
     }
     if let Some(clock) = &status.clock {
-        let error = format!("synchronised, to {:.0} ms at most", clock.max_error_seconds * 1e3);
-        section.row("wall clock", if clock.synchronised { error } else { "not synchronised".to_owned() });
+        section.row("wall clock", clock_text(clock));
     }
     if let Some(slots) = &status.slots {
         let last = slots.horizon_seconds.map(|left| format!(", the first session has them for {left:.1} s"));
@@ -106,6 +118,23 @@ fn interface_section(status: &Status, style: Style, now: f64) -> Section {
         );
     }
     section
+}
+
+/// What goes through the tunnel although mtd's own packets go past it.
+fn bypass_rows(section: &mut Section, status: &Status) {
+    if let Some(dns) = &status.dns {
+        let used = if dns.used { "asked for all names" } else { "not asked now" };
+        section.row("name servers", format!("{}, {used}", list(&dns.servers)));
+    }
+    let Some(bypass) = &status.bypass else { return };
+    let (networks, peers, mark) = (list(&bypass.networks), list(&bypass.peers), bypass.mark);
+    section.row(
+        "through the tunnel",
+        format!("{networks}, to {peers}, except packets with the mark {mark:#x} (routing table {mark})"),
+    );
+    if bypass.kill_switch {
+        section.row("kill switch", "nothing leaves past the tunnel, except to networks of the main table");
+    }
 }
 
 /// How the link learns of the own addresses.
@@ -166,9 +195,9 @@ fn path_row(section: &mut Section, mtu: Option<u32>, source: PathSource) {
 fn rendezvous_section(rendezvous: &Rendezvous, style: Style, now: f64) -> Section {
     let mut section = Section::new(style, "rendezvous");
     let Rendezvous { role, network, pending, failed, .. } = rendezvous;
-    section.hint((*network == Network::Unreachable).then_some(
-        "no node of the DHT answers: is there a way to the Internet for UDP over IPv4, and is bootstrap right?",
-    ));
+    let unknown = "no node of the DHT answers: is there a way to the Internet for UDP over IPv4, and is bootstrap right?";
+    let trouble = rendezvous.trouble.as_deref().unwrap_or(unknown);
+    section.hint((*network == Network::Unreachable).then_some(trouble));
     section.row(
         "network",
         match network {
@@ -189,6 +218,19 @@ fn rendezvous_section(rendezvous: &Rendezvous, style: Style, now: f64) -> Sectio
         let median = rendezvous.median_fetch_ms.map_or(String::new(), |ms| format!(", median {ms:.0} ms"));
         section
             .row("fetched", format!("{}, last {}{median}", rendezvous.fetched, last(rendezvous.last_fetch)));
+    }
+    for file in &rendezvous.files {
+        let whose = file.server.as_deref().map_or("for clients".to_owned(), |server| format!("of {server}"));
+        let state = match (&file.problem, file.good_until) {
+            (Some(_), _) => "of no use now".to_owned(),
+            (None, Some(until)) => format!("good for {}", output::span((until - now).max(0.0))),
+            (None, None) => "none yet".to_owned(),
+        };
+        section.row("introductions", format!("{whose}, in {}: {state}", file.path));
+    }
+    if rendezvous.absent > 0 {
+        section
+            .row("nothing found", format!("{} times, though nodes of the DHT answered", rendezvous.absent));
     }
     let next = rendezvous.next_seconds.map(|seconds| format!(", next in {}", output::span(seconds)));
     section.row("pending", format!("{pending}{}", next.unwrap_or_default()));
@@ -211,7 +253,7 @@ fn clients_section(status: &Status, style: Style) -> Option<Section> {
     let open =
         |session: &&Session| session.role == SessionRole::Server && session.state == SessionState::Open;
     section.row("sessions open", status.sessions.iter().filter(open).count());
-    if let Some(Handshakes { received, answered, refused, half_open }) = &status.handshakes {
+    if let Some(Handshakes { received, answered, refused, half_open, .. }) = &status.handshakes {
         section.row("handshakes", format!("{received} received, {answered} answered, {half_open} half open"));
         if !refused.is_empty() {
             section.row("refused", reasons(refused));
@@ -256,6 +298,9 @@ fn session_section(session: &Session, style: Style) -> Section {
     }
     if let Some(prefix) = session.prefix {
         section.row("prefix", prefix);
+    }
+    if let Some(capabilities) = &session.capabilities {
+        section.row("other end can", capabilities.join(", "));
     }
     if let Some(age) = session.rekeyed_seconds {
         section.row("keys", format!("{} old", output::span(age)));

@@ -50,6 +50,7 @@ pub(crate) fn office() -> Peer {
 
 pub(crate) fn session() -> Session {
     Session {
+        capabilities: None,
         name: "laptop".to_owned(),
         public_key: "vZ3S8pPLIoDKZPWkgW1i4pwP/JQZnQxsK1U0Ff9dgzY=".to_owned(),
         role: SessionRole::Server,
@@ -76,6 +77,7 @@ pub(crate) fn session() -> Session {
         received: Traffic { packets: 1_000, bytes: 1_572_864 },
         sent: Traffic { packets: 1, bytes: 60 },
         hint: None,
+        trouble: None,
     }
 }
 
@@ -89,10 +91,14 @@ fn rendezvous() -> Rendezvous {
         published: 3,
         fetched: 0,
         failed: 1,
+        absent: 0,
         pending: 2,
         rejected: BTreeMap::from([("not_opened".to_owned(), 7), ("stale".to_owned(), 9)]),
         next_seconds: Some(61.0),
         network: Network::Ok,
+        trouble: None,
+        known_nodes: 5,
+        files: Vec::new(),
         median_fetch_ms: Some(41.7),
     }
 }
@@ -157,7 +163,7 @@ fn people_see_programs_clock_slots_and_maps() {
         commit: "0123456789ab".to_owned(),
         kernel: "6.1.0-18-amd64".to_owned(),
         programs: vec![program],
-        clock: Some(WallClock { synchronised: true, max_error_seconds: 0.0123 }),
+        clock: Some(WallClock { synchronised: true, max_error_seconds: 0.0123, source: None }),
         slots: Some(slots),
         maps: vec![MapFill { name: "sessions".to_owned(), used: 2, capacity: 1024 }],
         ..sample()
@@ -217,6 +223,8 @@ fn what_is_wrong_with_a_peer_comes_first() {
 #[test]
 fn a_server_shows_rendezvous_clients_and_sessions() {
     let handshakes = Handshakes {
+        version: 2,
+        remarks: Vec::new(),
         received: 12,
         answered: 10,
         refused: BTreeMap::from([("unknown_client".to_owned(), 2)]),

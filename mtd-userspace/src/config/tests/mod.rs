@@ -71,7 +71,8 @@ fn ip<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> T {
 #[test]
 fn every_value_arrives() {
     let head = "link = \"on-link\"\nxdp = \"generic\"\nsteering = \"off\"\nkeystream = \"off\"\ndevice = \"tun\"\nmtu = 1_300\nmtu_expires = \"5min\"\nhorizon = \"2min\"\n\
-                max_sessions = 0x10\nsocket = \"/run/s\"\nstate_dir = \"/srv/mtd\"\n";
+                max_sessions = 0x10\nsocket = \"/run/s\"\nstate_dir = \"/srv/mtd\"\n\
+                clock = \"trusted\"\n";
     let config = Config::parse(&format!("{head}{BASE}"), "mtd.toml").unwrap();
     assert_eq!(config.interface, "eth0");
     assert_eq!(config.prefixes, [ip("2001:db8:1::/64"), ip("2001:db8:3::/80")]);
@@ -84,6 +85,7 @@ fn every_value_arrives() {
     assert_eq!(config.mtu_expires, Duration::from_mins(5));
     assert_eq!(config.max_sessions, 16);
     assert_eq!((config.socket, config.state_dir), (Some("/run/s".into()), "/srv/mtd".into()));
+    assert_eq!(config.clock, crate::model::ClockChoice::Trusted);
     let expected = Peer {
         name: "desk".to_owned(),
         prefix: ip("2001:db8:4::/96"),
@@ -235,7 +237,7 @@ fn unknown_keys() {
             "1:1: interfce: unknown key; did you mean interface?
              2:1: horizn: unknown key; did you mean horizon?
              3:1: xyz: unknown key; remove it; the keys known here are interface, prefix, link, interface_wait, policy, allow, filter_reject, xdp, steering, keystream, device, \
-             address, mtu, mtu_expires, horizon, max_sessions, socket, state_dir, private_key_file, hooks, metrics, web, rendezvous, listen, client, \
+             address, mtu, mtu_expires, horizon, max_sessions, socket, state_dir, clock, private_key_file, hooks, metrics, web, rendezvous, listen, client, \
              server, peer",
         ),
         ("mode = ", "modus = 1\nmode = ", "21:1: peer.modus: unknown key; did you mean mode?"),

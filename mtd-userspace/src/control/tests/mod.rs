@@ -187,7 +187,7 @@ impl Running {
         let (stop, stopped) = oneshot::channel();
         let router = server::refusing(router);
         let server = tokio::spawn(async move {
-            server::serve(&listener, router, async move { _ = stopped.await }).await;
+            server::serve(&listener, router, async move { _ = stopped.await }).await.unwrap();
         });
         Self { folder, reports, bus, stop, server }
     }

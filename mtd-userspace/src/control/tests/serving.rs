@@ -79,12 +79,15 @@ async fn clients_are_registered_listed_and_removed() {
     refused(client::add_peer(&socket, &nameless).await, "no name for a peer");
     let keyless = NewPeer { public_key: "topsecret".to_owned(), ..peer.clone() };
     refused(client::add_peer(&socket, &keyless).await, "that is no public key");
-    refused(client::remove_peer(&socket, "desk").await, "no client desk");
+    let long = Farewell { tell: Some("x".repeat(129)) };
+    refused(client::remove_peer(&socket, "desk", &long).await, "128 bytes at most, and this has 129");
+    let farewell = Farewell { tell: Some("x".repeat(128)) };
+    refused(client::remove_peer(&socket, "desk", &farewell).await, "no client desk");
 
     fs::rename(&file, dir.path().join("desk.pub")).unwrap();
     let reload = client::reload(&socket).await.unwrap();
     assert_eq!((reload.changed, reload.added.len(), reload.removed.len()), (vec!["desk".to_owned()], 0, 0));
-    assert_eq!(client::remove_peer(&socket, "desk").await.unwrap().public_key, public_key);
+    assert_eq!(client::remove_peer(&socket, "desk", &farewell).await.unwrap().public_key, public_key);
     assert!(client::peers(&socket).await.unwrap().peers.is_empty());
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
 }
@@ -94,7 +97,7 @@ async fn a_controller_that_is_no_server_says_so() {
     let running = Running::start();
     for result in [
         client::peers(&running.socket()).await.map(|_| ()),
-        client::remove_peer(&running.socket(), "laptop").await.map(|_| ()),
+        client::remove_peer(&running.socket(), "laptop", &Farewell::default()).await.map(|_| ()),
         client::reload(&running.socket()).await.map(|_| ()),
     ] {
         let error = result.unwrap_err().to_string();

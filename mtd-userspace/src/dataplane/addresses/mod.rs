@@ -8,6 +8,7 @@ use mtd_common::table::{self, BUCKET, Bucket, Hash, Layout, Mark};
 
 use super::error::Error;
 use super::shared::Shared;
+use crate::model::SessionIndex;
 use crate::proto::slots::SlotMaps;
 
 /// Table, filter and slots. There is one writer at a time.
@@ -157,16 +158,16 @@ fn marks(hash: Hash) -> impl Iterator<Item = usize> {
 impl SlotMaps for Addresses {
     type Error = Error;
 
-    fn load(&mut self, session: u32, slot: &Slot) -> Result<(), Error> {
-        let place = slot::place(session, slot.slot, self.ring_bits);
+    fn load(&mut self, session: SessionIndex, slot: &Slot) -> Result<(), Error> {
+        let place = slot::place(session.0, slot.slot, self.ring_bits);
         if !self.slots.write(place, *slot) {
             return Err(Error::Full(self.slots.len()));
         }
         self.insert(place, slot)
     }
 
-    fn unload(&mut self, session: u32, generation: u32, slot: u64) {
-        let place = slot::place(session, slot, self.ring_bits);
+    fn unload(&mut self, session: SessionIndex, generation: u32, slot: u64) {
+        let place = slot::place(session.0, slot, self.ring_bits);
         let loaded =
             self.slots.read(place).filter(|found| (found.slot, found.generation) == (slot, generation));
         if let Some(found) = loaded {

@@ -69,12 +69,12 @@ proptest! {
                 let low = model.get(&(session, number)).copied().unwrap_or(low);
                 let others = model.iter().filter(|(key, other)| **key != (session, number) && **other == low);
                 let fits = others.count() < MAX_SHARED || model.contains_key(&(session, number));
-                prop_assert_eq!(table.load(session, &slot(low, number)).is_ok(), fits);
+                prop_assert_eq!(table.load(SessionIndex(session), &slot(low, number)).is_ok(), fits);
                 if fits {
                     model.insert((session, number), low);
                 }
             } else {
-                table.unload(session, 1, number);
+                table.unload(SessionIndex(session), 1, number);
                 model.remove(&(session, number));
             }
             for low in 0..6 {
@@ -86,7 +86,7 @@ proptest! {
         }
         let left: Vec<_> = model.keys().copied().collect();
         for (session, number) in left {
-            table.unload(session, 1, number);
+            table.unload(SessionIndex(session), 1, number);
         }
         prop_assert!(table.is_empty());
     }
@@ -101,9 +101,9 @@ fn a_table_of_the_right_size_takes_all_that_it_is_for() {
     for number in 0..60 {
         for session in 0..sessions as u64 {
             if number >= slots {
-                table.unload(session as u32, 1, number - slots);
+                table.unload(SessionIndex(session as u32), 1, number - slots);
             }
-            table.load(session as u32, &slot(low(session, number), number)).unwrap();
+            table.load(SessionIndex(session as u32), &slot(low(session, number), number)).unwrap();
         }
     }
     let strangers =
@@ -119,36 +119,37 @@ fn a_table_of_the_right_size_takes_all_that_it_is_for() {
 fn a_fifth_session_with_one_address_is_refused_and_can_send() {
     let mut table = table(5, 2);
     for session in 0..4 {
-        table.load(session, &slot(7, 1)).unwrap();
+        table.load(SessionIndex(session), &slot(7, 1)).unwrap();
     }
-    assert!(matches!(table.load(4, &slot(7, 1)), Err(Error::Crowded)));
+    assert!(matches!(table.load(SessionIndex(4), &slot(7, 1)), Err(Error::Crowded)));
     assert_eq!(table.who(7), [0, 1, 2, 3]);
     assert_eq!(table.slots.read(slot::place(4, 1, RING_BITS)), Some(slot(7, 1)));
     // Whoever has it already may load it again.
-    table.load(2, &slot(7, 1)).unwrap();
-    table.unload(0, 1, 1);
-    table.load(4, &slot(7, 1)).unwrap();
+    table.load(SessionIndex(2), &slot(7, 1)).unwrap();
+    table.unload(SessionIndex(0), 1, 1);
+    table.load(SessionIndex(4), &slot(7, 1)).unwrap();
     assert_eq!(table.who(7), [1, 2, 3, 4]);
 }
 
 #[test]
 fn a_full_table_says_so_and_a_session_that_is_none_too() {
     let mut table = table(8, 1);
-    let loaded =
-        (0..64).filter(|n| table.load(n / 8, &slot(u64::from(*n) * 977, u64::from(n % 8))).is_ok()).count();
+    let loaded = (0..64)
+        .filter(|n| table.load(SessionIndex(n / 8), &slot(u64::from(*n) * 977, u64::from(n % 8))).is_ok())
+        .count();
     assert!((8..=2 * BUCKET).contains(&loaded), "{loaded}");
-    assert!(matches!(table.load(8, &slot(1, 1)), Err(Error::Full(_))));
+    assert!(matches!(table.load(SessionIndex(8), &slot(1, 1)), Err(Error::Full(_))));
 }
 
 #[test]
 fn only_the_slot_that_is_loaded_is_unloaded() {
     let mut table = table(1, 2);
-    table.load(0, &slot(7, 1)).unwrap();
+    table.load(SessionIndex(0), &slot(7, 1)).unwrap();
     // Another generation; the slot that had this place before.
-    table.unload(0, 2, 1);
-    table.unload(0, 1, 1 + (1 << RING_BITS));
+    table.unload(SessionIndex(0), 2, 1);
+    table.unload(SessionIndex(0), 1, 1 + (1 << RING_BITS));
     assert_eq!(table.who(7), [0]);
-    table.unload(0, 1, 1);
+    table.unload(SessionIndex(0), 1, 1);
     assert!(table.is_empty());
 }
 
@@ -157,7 +158,7 @@ fn what_another_writer_left_is_put_in_order() {
     let mut first = table(4, 3);
     for session in 0..4 {
         for number in 0..5 {
-            first.load(session, &slot(u64::from(session) * 100 + number, number)).unwrap();
+            first.load(SessionIndex(session), &slot(u64::from(session) * 100 + number, number)).unwrap();
         }
     }
     // It died between the two halves of a loading, and in the middle of an unloading.
@@ -173,7 +174,7 @@ fn what_another_writer_left_is_put_in_order() {
         assert_eq!(second.who(low), [session]);
     }
     for session in 0..4 {
-        (0..5).for_each(|number| second.unload(session, 1, number));
+        (0..5).for_each(|number| second.unload(SessionIndex(session), 1, number));
     }
     assert!(second.is_empty());
 }

@@ -9,10 +9,11 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use tokio::net::TcpListener;
 
 use super::CONTENT_TYPE;
+use crate::http::tcp::Bound;
 use crate::http::{self, Limits, Patience};
+use crate::remedy::{Doing, clause};
 use crate::subsystem::{AfterEnd, Context, Reports, Subsystem};
 
 /// Path of the metrics, also at the control socket.
@@ -29,16 +30,15 @@ const LIMITS: Limits =
 ///
 /// # Errors
 /// When the address is not one of this host, or is in use.
-pub fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    http::tcp::listen(address, None).map_err(|error| {
-        anyhow::anyhow!(
-            "cannot serve metrics at {address}: {error}; choose another address with listen in [metrics]"
-        )
+pub fn bind(address: SocketAddr) -> anyhow::Result<Bound> {
+    Bound::new(address, None).map_err(|error| {
+        let way = clause(Doing::Listen("listen in [metrics]"), &error);
+        anyhow::anyhow!("cannot serve metrics at {address}: {error}{way}")
     })
 }
 
 /// The metrics server, bound to an address.
-pub struct Server(Arc<TcpListener>);
+pub struct Server(Arc<Bound>);
 
 impl Server {
     /// Binds the address. Must be called within a tokio runtime.
@@ -58,10 +58,10 @@ impl Subsystem for Server {
     fn start(self: Arc<Self>, context: &Context) -> anyhow::Result<()> {
         let (router, shutdown) = (router(Arc::clone(&context.reports)), context.shutdown());
         context.tasks.spawn(self.name(), AfterEnd::Restart, move || {
-            let (listener, router, shutdown) = (Arc::clone(&self.0), router.clone(), shutdown.clone());
+            let (bound, router, shutdown) = (Arc::clone(&self.0), router.clone(), shutdown.clone());
             async move {
-                http::serve(&*listener, router, LIMITS, shutdown.begun()).await;
-                Ok(())
+                let listener = bound.listener()?;
+                Ok(http::serve(&listener, router, LIMITS, shutdown.begun()).await?)
             }
         });
         Ok(())

@@ -14,14 +14,14 @@ struct Served {
 
 impl Served {
     fn new() -> Self {
-        let listener = bind("[::1]:0".parse().unwrap()).unwrap();
-        let address = listener.local_addr().unwrap();
+        let bound = bind("[::1]:0".parse().unwrap()).unwrap();
+        let (address, listener) = (bound.address(), bound.listener().unwrap());
         let (stop, stopped) = oneshot::channel::<()>();
         tokio::spawn(async move {
             http::serve(&listener, router(Arc::new(FakeReports::default())), LIMITS, async {
                 _ = stopped.await;
             })
-            .await;
+            .await
         });
         Self { address, _stop: stop }
     }

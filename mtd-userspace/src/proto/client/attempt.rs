@@ -13,7 +13,7 @@ use crate::proto::exchange::{
     Action, Binding, Install, MILLISECOND, NO_COMMUNITY, SECOND, SessionId, fresh_end, introduce,
     random_bytes, random_u64,
 };
-use crate::proto::messages::{Control, Request, Response, Tunnel};
+use crate::proto::messages::{Control, Response, Tunnel};
 use crate::proto::middlebox::Opener;
 use crate::proto::noise::{Ephemeral, Initiator, Secrets};
 use crate::proto::packet::Path;
@@ -50,6 +50,8 @@ pub(super) struct Attempt {
     end: End,
     started: BootNs,
     sent: usize,
+    /// The server takes no handshake of this version.
+    in_vain: bool,
 }
 
 impl Attempt {
@@ -97,8 +99,7 @@ impl Client {
         let prologue = binding.prologue(&self.settings.server);
         let (local, remote) = session.endpoints(number);
         let end = fresh_end(network, &mut self.random);
-        let tunnel = self.tunnel.map_or([0; 16], |(own, _)| own.to_map()[0]);
-        let payload = Request { end, tunnel, period_ms: self.settings.period_ms }.encode();
+        let payload = self.request(end).encode();
         let ephemeral = Ephemeral(random_bytes(&mut self.random));
         let started =
             Initiator::start(&self.settings.identity, &self.settings.server, &prologue, ephemeral, &payload);
@@ -118,6 +119,7 @@ impl Client {
             remote: Tunnel::default(),
             translated: false,
         })));
+        let in_vain = self.note_versions(window);
         let path = Path { slot: number, local, remote };
         let started = now.boot;
         self.attempt = Some(Attempt {
@@ -132,6 +134,7 @@ impl Client {
             end,
             started,
             sent: 0,
+            in_vain,
         });
         self.send_request();
     }
@@ -168,7 +171,14 @@ impl Client {
         let Some(attempt) = &self.attempt else { return };
         let waited = now.boot.since(attempt.started);
         let patience = if attempt.step == 0 { PATIENCE } else { PATIENCE_ELSEWHERE };
-        if waited >= patience {
+        if waited >= patience && attempt.in_vain {
+            if let Some(known) = self.known.get_mut(&attempt.window) {
+                known.failed = true;
+            }
+            let trouble = self.trouble.unwrap_or(Trouble::NoAnswer);
+            self.abandon_attempt();
+            self.fail(trouble, now);
+        } else if waited >= patience {
             let (window, step) = (attempt.window, attempt.step);
             // The own clock's time comes after the server's.
             let next = if attempt.by_its_clock { 0 } else { step + 1 };
@@ -200,8 +210,8 @@ impl Client {
         };
         let psk = binding.psk(&NO_COMMUNITY, &self.shared, &self.settings.server, &self.public);
         let Ok((payload, secrets)) = attempt.initiator.finish(body, &psk) else { return };
-        let Some(response) = Response::decode(&payload) else { return };
         let (end, sent) = (attempt.end, attempt.started);
+        let Some(response) = self.terms(&payload, now) else { return };
         self.begin(&response, &secrets, end, sent, now);
     }
 
@@ -224,7 +234,7 @@ impl Client {
         let terms = Terms {
             period: u64::from(response.period_ms) * MILLISECOND,
             mode: u32::from(response.mode),
-            until: response.time.saturating_add(u64::from(response.expire_after) * SECOND),
+            until: SessionNs(response.time) + u64::from(response.expire_after) * SECOND,
         };
         let session =
             Arc::new(Session::negotiated(secrets, Role::Client, Ends { local, remote: response.end }, terms));
@@ -266,6 +276,7 @@ impl Client {
             // The server says so with its first pong.
             translated: false,
             opener: Opener::default(),
+            capabilities: response.capabilities,
         });
         self.search = None;
         self.silent = false;

@@ -201,3 +201,77 @@ fn who_knows_the_introduction_takes_nothing_from_others() {
 
     assert_eq!(world.phase(1), Phase::Open, "{counts}");
 }
+
+/// What was replaced is over at both ends, also where one was killed meanwhile. A message through it would meet addresses that
+/// the other end does not have any more; and its keys would stay for minutes.
+#[test]
+fn a_session_that_was_replaced_before_a_crash_is_not_used_again() {
+    for killed in [&[0][..], &[1], &[1, 0]] {
+        let mut world = World::open(1, 20);
+        while world.client(1).sessions.iter().all(|active| active.retires.is_none()) {
+            world.run(50 * MILLISECOND);
+            assert!(world.boot < 1200 * SECOND);
+        }
+        for n in killed {
+            world.hosts[*n].machine = None;
+        }
+        world.run(10 * SECOND);
+        for n in killed {
+            if *n == 0 { world.restart_server(&[1]) } else { world.restart_client(1) }
+        }
+        world.run(6 * SECOND);
+        let left = (world.client(1).sessions.len(), world.server().sessions().count());
+        assert_eq!(left, (1, 1), "{killed:?}: only the newest session goes on");
+        // Keys are renewed once more, and the time after which an idle session ends passes.
+        world.run(150 * SECOND);
+        assert_eq!(world.phase(1), Phase::Open);
+        let drops = [0, 1].map(|n| world.hosts[n].tables.drops.clone());
+        assert!(drops.iter().all(BTreeMap::is_empty), "{killed:?}: {drops:?}");
+    }
+}
+
+/// The client's data plane goes on with the session that it has, while the server already has heard it in the new one.
+#[test]
+fn a_client_killed_in_the_middle_of_new_keys_loses_nothing_that_it_sends() {
+    let mut world = World::open(1, 22);
+    let half_open = |world: &mut World| {
+        let sessions = &world.client(1).sessions;
+        sessions.len() == 2 && !sessions[1].last_valid.happened()
+    };
+    while !half_open(&mut world) {
+        world.run(MILLISECOND);
+        assert!(world.boot < 1200 * SECOND);
+    }
+    world.hosts[1].machine = None;
+    let before = world.hosts[0].delivered.len();
+    for number in 0..200_u8 {
+        assert!(world.send(1, 0, &[number]));
+        world.run(50 * MILLISECOND);
+    }
+    assert_eq!(world.hosts[0].delivered.len() - before, 200, "{:?}", world.hosts[0].tables.drops);
+    world.restart_client(1);
+    world.run(20 * SECOND);
+    assert_eq!(world.phase(1), Phase::Open);
+    assert_eq!((world.client(1).sessions.len(), world.server().sessions().count()), (1, 1));
+    assert!(world.hosts[0].tables.drops.is_empty(), "{:?}", world.hosts[0].tables.drops);
+}
+
+/// The host has slept for less than the time after which its keys expire, and for longer.
+#[test]
+fn a_client_that_has_slept_has_new_keys_at_once() {
+    for slept in [5, 40, 600] {
+        let mut world = World::open(1, 30);
+        world.run(10 * SECOND);
+        let answered = world.server().counts().answered;
+        world.boot += slept * SECOND;
+        let now = world.hosts[1].now(world.boot);
+        world.server().handle_woken(now);
+        world.client(1).handle_woken(now);
+        world.run(2 * SECOND);
+        assert_eq!(world.phase(1), Phase::Open, "{slept} s: {:?}", world.client(1).trouble());
+        assert!(world.server().counts().answered > answered, "{slept} s: no new keys");
+        assert!(world.send(0, 1, b"welcome back") && world.send(1, 0, b"good morning"));
+        world.run(SECOND);
+        assert_eq!(world.hosts.iter().map(|host| host.delivered.len()).sum::<usize>(), 2, "{slept} s");
+    }
+}

@@ -2,13 +2,13 @@
 
 use mtd_common::address::End;
 
-use super::{Client, Settings, Trouble};
+use super::{Active, Client, Settings, Trouble};
 use crate::model::{BootNs, ClockOffset, SessionNs};
 use crate::proto::clock::Reading;
 use crate::proto::exchange::{
     Action, Binding, MILLISECOND, NO_COMMUNITY, SECOND, SessionId, fresh_end, random_bytes,
 };
-use crate::proto::messages::{Control, Request, Response};
+use crate::proto::messages::Control;
 use crate::proto::noise::{Ephemeral, Initiator};
 
 /// How often a session that is not open yet, or silent, is asked for a sign of life, in ns.
@@ -46,18 +46,34 @@ impl Client {
 
     /// Whether there is no session that can be relied on, or it is in a prefix that is to be left.
     pub(super) fn wants_session(&self, now: Reading) -> bool {
-        let over = |current: &super::Active| self.silent || now.boot >= current.last_resort_at;
+        let over = |current: &Active| self.silent || now.boot >= current.last_resort_at;
         self.current().is_none_or(over) || self.is_elsewhere()
     }
 
     /// Removes sessions that are over.
     pub(super) fn retire(&mut self, now: Reading) {
-        let over = |active: &super::Active| {
-            active.retires.is_some_and(|at| now.boot >= at) || now.boot >= active.expires_at
+        // As long as something comes, the server's controller may not have seen yet that there is another session.
+        let unused = |active: &Active| now.boot.since(active.last_valid) >= active.session.overlap();
+        let over = |active: &Active| {
+            active.retires.is_some_and(|at| now.boot >= at && unused(active)) || now.boot >= active.expires_at
         };
         let ids: Vec<_> = self.sessions.iter().filter(|active| over(active)).map(|a| a.id).collect();
         for id in ids {
             self.remove(id);
+        }
+    }
+
+    /// Retires the sessions that were replaced under an earlier controller, which noted it nowhere. The server has ended them
+    /// by now, or will soon.
+    pub(super) fn retire_replaced(&mut self, now: Reading) {
+        let Some(opened) = self.sessions.iter().rposition(|active| active.last_valid.happened()) else {
+            return;
+        };
+        let Active { last_valid, ref session, .. } = self.sessions[opened];
+        let retires = now.boot + session.overlap();
+        // What was heard later is still in use.
+        for older in self.sessions[..opened].iter_mut().filter(|older| older.last_valid <= last_valid) {
+            older.retires.get_or_insert(retires);
         }
     }
 
@@ -90,6 +106,16 @@ impl Client {
         self.keep_keys(now);
     }
 
+    /// This host has slept, and its keys lay in memory meanwhile: asks for new ones at once. What has failed before counts no
+    /// more, since the network may be another one.
+    pub fn handle_woken(&mut self, now: Reading) {
+        self.failures = 0;
+        self.next_try = now.boot;
+        if let Some(current) = self.sessions.last_mut().filter(|current| current.last_valid.happened()) {
+            current.rekey_at = now.boot;
+        }
+    }
+
     /// Asks for new keys in good time.
     fn keep_keys(&mut self, now: Reading) {
         let Some(current) = self.current() else { return };
@@ -119,8 +145,7 @@ impl Client {
         let (parent, binding) = (current.id, Binding::Session(current.session.binding()));
         let prologue = binding.prologue(&self.settings.server);
         let end = fresh_end(network, &mut self.random);
-        let tunnel = self.tunnel.map_or([0; 16], |(own, _)| own.to_map()[0]);
-        let payload = Request { end, tunnel, period_ms: self.settings.period_ms }.encode();
+        let payload = self.request(end).encode();
         let ephemeral = Ephemeral(random_bytes(&mut self.random));
         let Settings { identity, server, .. } = &self.settings;
         if let Ok((initiator, request)) = Initiator::start(identity, server, &prologue, ephemeral, &payload) {
@@ -138,8 +163,8 @@ impl Client {
         let binding = Binding::Session(parent.session.binding());
         let psk = binding.psk(&NO_COMMUNITY, &self.shared, &self.settings.server, &self.public);
         let Ok((payload, secrets)) = rekey.initiator.finish(body, &psk) else { return };
-        let Some(response) = Response::decode(&payload) else { return };
         let (end, sent) = (rekey.end, rekey.started);
+        let Some(response) = self.terms(&payload, now) else { return };
         self.begin(&response, &secrets, end, sent, now);
     }
 

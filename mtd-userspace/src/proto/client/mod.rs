@@ -21,10 +21,13 @@ mod opening;
 mod search;
 #[cfg(test)]
 mod tests;
+mod told;
+mod trouble;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::Ipv6Addr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use mtd_common::address::Network;
@@ -34,17 +37,23 @@ use self::claims::Claims;
 pub use self::claims::Refused;
 use self::keeping::Rekey;
 use self::search::Search;
+pub use self::trouble::Trouble;
+use super::backoff::Backoff;
 use super::clock::Reading;
-use super::exchange::{Action, Adopted, Random, Received, SECOND, SessionId, random_u64};
-use super::messages::{Control, Reason, Tunnel};
+use super::exchange::{Action, Adopted, Random, Received, SECOND, SessionId, random_bytes, random_u64};
+use super::messages::{Capabilities, Control, Instance, Reason, Text, Token, Tunnel};
 use super::middlebox::{Middlebox, Opener};
-use super::rendezvous::{Introduction, Shared};
+use super::rendezvous::{Introduction, OpenError, Shared};
 use super::session::Session;
 use crate::keys::{PublicKey, SecretKey};
 use crate::model::{BootNs, ClockOffset, MiddleboxChoice};
 
 /// Longest wait between two tries, in ns.
 const MAX_BACKOFF: u64 = 30 * SECOND;
+
+/// Waits between tries: the clients of a restarted server must not all come at once.
+const BACKOFF: Backoff =
+    Backoff { first: Duration::from_secs(1), longest: Duration::from_nanos(MAX_BACKOFF) };
 
 /// The settings of a client.
 pub struct Settings {
@@ -71,6 +80,8 @@ pub enum Fetched {
     Found(Introduction),
     /// The network answered, and has none.
     Absent,
+    /// The server has published one that this program cannot read.
+    Unreadable(OpenError),
     /// The network did not answer.
     Unreachable,
 }
@@ -118,6 +129,8 @@ struct Active {
     /// The server sees this host at other addresses than its own.
     translated: bool,
     opener: Opener,
+    /// What the server can do; not known of sessions that an earlier controller of this host began.
+    capabilities: Option<Capabilities>,
 }
 
 /// The client's machine: one for each server.
@@ -127,6 +140,12 @@ pub struct Client {
     public: PublicKey,
     shared: Shared,
     random: Random,
+    /// By which the server tells this controller from others with the same key.
+    instance: Instance,
+    /// What the server gave when it refused this controller.
+    token: Option<Token>,
+    /// What the server said when it last ended a session, or gave none.
+    said: Text,
     network: Option<Network>,
     /// Prefixes that can be used too: sessions in them go on until there is one in `network`.
     usable: Vec<Network>,
@@ -153,35 +172,19 @@ pub struct Client {
     trouble: Option<Trouble>,
 }
 
-/// Reasons why there is no session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trouble {
-    /// The rendezvous network cannot be reached.
-    NetworkUnreachable,
-    /// The server has published nothing for this client.
-    NothingPublished,
-    /// Nobody answers at the introduction.
-    NoAnswer,
-    /// The server has ended the session.
-    TornDown(Reason),
-    /// Keys were agreed on, but nothing came through the session.
-    NotOpened,
-    /// The settings do not allow the tunnel addresses that the server has or assigns.
-    AddressesRefused,
-    /// The tunnel addresses that the server has or assigns lie in networks of this host.
-    AddressesTaken,
-}
-
 impl Client {
     /// A client that has no session yet. `None`: the server's key is weak.
-    pub fn new(settings: Settings, random: Random) -> Option<Self> {
+    pub fn new(settings: Settings, mut random: Random) -> Option<Self> {
         let shared = Shared::new(&settings.identity, &settings.server)?;
         Some(Self {
             public: settings.identity.public(),
             middlebox: Middlebox::new(settings.middlebox),
             settings,
             shared,
+            instance: random_bytes(&mut random),
             random,
+            token: None,
+            said: Text::NONE,
             network: None,
             usable: Vec::new(),
             known: BTreeMap::new(),
@@ -205,10 +208,10 @@ impl Client {
     }
 
     /// Goes on with a session that an earlier controller left.
-    pub fn adopt(&mut self, adopted: Adopted, tunnel: (Tunnel, Tunnel)) -> SessionId {
+    pub fn adopt(&mut self, adopted: Adopted, tunnel: (Tunnel, Tunnel), now: Reading) -> SessionId {
         let Adopted { session, offset, started, last_valid, translated, .. } = adopted;
         let id = self.new_id();
-        let lifetime = session.until.saturating_sub(offset.session(started).0);
+        let lifetime = session.until.since(offset.session(started));
         self.sessions.push(Active {
             id,
             session,
@@ -222,9 +225,11 @@ impl Client {
             retires: None,
             translated,
             opener: Opener::default(),
+            capabilities: None,
         });
         // In the order in which they began: the newest is the one that traffic goes through.
         self.sessions.sort_by_key(|active| active.started);
+        self.retire_replaced(now);
         self.server_clock = self.sessions.last().map(|newest| newest.offset);
         self.silent =
             self.sessions.last().is_some_and(|newest| Some(newest.session.local.network) != self.network);
@@ -368,7 +373,7 @@ impl Client {
                 self.handle_introduced(body, now);
             }
             Control::Response(body) => self.handle_rekeyed(received.id, body, now),
-            Control::Teardown(reason) => self.handle_teardown(received.id, reason, now),
+            Control::Term { reason, text } => self.handle_term(received.id, reason, text, now),
             Control::Pong { stamp, time } => self.handle_pong(received.id, stamp, time, now),
             Control::Ping { stamp } => self.answer_ping(received.id, stamp, now),
             Control::Translated => self.handle_translated(received.id),
@@ -392,7 +397,7 @@ impl Client {
         }
         let first = !active.last_valid.happened();
         active.last_valid = last_valid;
-        let (overlap, offset) = (active.session.period + SECOND, active.offset);
+        let (overlap, offset) = (active.session.overlap(), active.offset);
         if position + 1 == self.sessions.len() && self.works(&self.sessions[position]) {
             self.silent = false;
             self.server_clock = Some(offset);
@@ -400,6 +405,7 @@ impl Client {
         if first {
             self.failures = 0;
             self.trouble = None;
+            self.token = None;
             self.actions.push_back(Action::Route(id));
             for older in &mut self.sessions[..position] {
                 older.retires.get_or_insert(now.boot + overlap);
@@ -421,6 +427,7 @@ impl Client {
     pub fn handle_copied(&mut self, now: Reading) {
         self.abandon_attempt();
         self.rekey = None;
+        self.instance = random_bytes(&mut self.random);
         for active in std::mem::take(&mut self.sessions) {
             self.actions.push_back(Action::Remove(active.id));
         }
@@ -433,7 +440,8 @@ impl Client {
         self.search = None;
         self.rekey = None;
         if let Some(current) = self.current() {
-            let (id, message) = (current.id, Control::Teardown(Reason::Stopping).encode());
+            let term = Control::Term { reason: Reason::Stopping, text: Text::NONE };
+            let (id, message) = (current.id, term.encode());
             self.actions.push_back(Action::Control { id, about: id, message });
         }
         for active in std::mem::take(&mut self.sessions) {
@@ -460,22 +468,16 @@ impl Client {
     /// Notes a failure; waits longer before each further try.
     fn fail(&mut self, trouble: Trouble, now: Reading) {
         self.trouble = Some(trouble);
-        let wait = (SECOND << self.failures.min(5)).min(MAX_BACKOFF);
-        self.failures += 1;
-        // Up to half as much again, so that the clients of a restarted server do not all come at once.
-        let jitter = random_u64(&mut self.random) % (wait / 2);
-        self.next_try = now.boot + wait + jitter;
+        self.failures = self.failures.saturating_add(1);
+        let wait = BACKOFF.wait(self.failures, random_u64(&mut self.random));
+        self.next_try = now.boot + wait.as_nanos() as u64;
     }
 
-    fn handle_teardown(&mut self, id: SessionId, reason: Reason, now: Reading) {
-        let was_current = self.current().is_some_and(|current| current.id == id);
-        if !self.remove(id) || !was_current {
-            return;
-        }
-        self.rekey = None;
-        // A server that comes back has another introduction.
-        self.known.values_mut().for_each(|known| known.failed = true);
-        self.fail(Trouble::TornDown(reason), now);
+    /// There is reason to believe that what failed may succeed now: tries at once.
+    pub fn hurry(&mut self, now: Reading) {
+        self.failures = 0;
+        self.next_try = now.boot;
+        self.poll(now);
     }
 
     /// Removes a session. False if none has this number.

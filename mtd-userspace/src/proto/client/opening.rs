@@ -26,7 +26,9 @@ impl Client {
         // through the new one.
         let newest = self.sessions.len().saturating_sub(1);
         let begun = self.sessions.last().is_some_and(|active| active.last_valid.happened());
-        for active in self.sessions.iter_mut().skip(if begun { newest } else { 0 }) {
+        let used = self.sessions.iter_mut().skip(if begun { newest } else { 0 });
+        // Through one that was replaced before, the server sends nothing any more, and has perhaps ended it already.
+        for active in used.filter(|active| active.retires.is_none()) {
             let (id, moment) = (active.id, Moment::of(&active.session, active.offset, now.boot));
             if let Some(message) = active.opener.next(wanted, moment) {
                 let message = message.encode();

@@ -7,7 +7,7 @@ use super::{Client, Fetched, Known, MAX_BACKOFF, Trouble};
 use crate::model::BootNs;
 use crate::proto::clock::Reading;
 use crate::proto::exchange::{Action, SECOND};
-use crate::proto::rendezvous::{window_start, windows_around};
+use crate::proto::rendezvous::{Introduction, OpenError, window_start, windows_around};
 
 /// After this time without an answer, the windows beside the present one are asked for too.
 const IMPATIENCE: u64 = SECOND / 2;
@@ -21,6 +21,8 @@ pub(super) struct Search {
     asked: BTreeMap<u64, bool>,
     /// The network gave at least one answer.
     reached: bool,
+    /// Something of the server was found that this program cannot read.
+    unreadable: Option<OpenError>,
 }
 
 impl Client {
@@ -31,6 +33,9 @@ impl Client {
                 *pending = false;
             }
             search.reached |= !matches!(fetched, Fetched::Unreachable);
+            if let Fetched::Unreadable(error) = fetched {
+                search.unreadable = Some(error);
+            }
         }
         if let Fetched::Found(introduction) = fetched {
             let known = self.known.get(&window).map_or(0, |known| known.introduction.published_ms);
@@ -50,6 +55,16 @@ impl Client {
             }
         }
         self.poll(now);
+    }
+
+    /// An introduction has come in another way than by a fetch. If it is news, it is tried at once.
+    pub fn handle_brought(&mut self, window: u64, introduction: Introduction, now: Reading) {
+        let known = self.known.get(&window).map(|known| known.introduction.published_ms);
+        if known.is_none_or(|known| known < introduction.published_ms) {
+            self.failures = 0;
+            self.next_try = now.boot;
+            self.handle_fetched(window, Fetched::Found(introduction), now);
+        }
     }
 
     /// Start of the window that contains the wall-clock time, Unix time in s.
@@ -75,7 +90,12 @@ impl Client {
                 self.start_attempt(window, 0, now);
             }
             None if self.search.is_none() => {
-                self.search = Some(Search { started: now.boot, asked: BTreeMap::new(), reached: false });
+                self.search = Some(Search {
+                    started: now.boot,
+                    asked: BTreeMap::new(),
+                    reached: false,
+                    unreadable: None,
+                });
                 let window = self.window(now);
                 self.ask(window);
             }
@@ -98,11 +118,13 @@ impl Client {
         let pending = search.asked.values().any(|pending| *pending);
         if search.asked.len() > 1 && !pending {
             let found = self.windows(now).iter().any(|window| self.known.contains_key(window));
-            let trouble = match search.reached {
+            let trouble = match (search.reached, search.unreadable, self.trouble) {
                 // Found, and tried before.
-                true if found => Trouble::NoAnswer,
-                true => Trouble::NothingPublished,
-                false => Trouble::NetworkUnreachable,
+                (true, _, Some(other @ Trouble::OtherVersion(..))) if found => other,
+                (true, None, _) if found => Trouble::NoAnswer,
+                (true, Some(error), _) => Trouble::Unreadable(error),
+                (true, None, _) => Trouble::NothingPublished,
+                (false, ..) => Trouble::NetworkUnreachable,
             };
             self.search = None;
             // If the network cannot be asked again, the introduction already known is tried again.

@@ -19,7 +19,7 @@ impl World {
                 server.register(Admission::new(self.hosts[n].identity.public(), tunnel(n as u8 + 1)), now)
             );
         }
-        let adopt = |entry: &Entry| server.adopt(entry.peer, entry.remote, entry.adopted());
+        let adopt = |entry: &Entry| server.adopt(entry.peer, entry.remote, entry.adopted(), now);
         self.hosts[0].tables.adopt_with(boot, adopt);
         server.poll(now);
         self.hosts[0].machine = Some(Machine::Server(Box::new(server)));
@@ -31,7 +31,7 @@ impl World {
         let mut client = self.new_client(n);
         let (boot, now) = (self.boot, self.hosts[n].now(self.boot));
         client.begin_in(self.hosts[n].network);
-        let adopt = |entry: &Entry| Some(client.adopt(entry.adopted(), (entry.local, entry.remote)));
+        let adopt = |entry: &Entry| Some(client.adopt(entry.adopted(), (entry.local, entry.remote), now));
         self.hosts[n].tables.adopt_with(boot, adopt);
         client.poll(now);
         self.hosts[n].machine = Some(Machine::Client(Box::new(client)));
@@ -45,7 +45,7 @@ impl Tables {
     fn adopt_with(&mut self, boot: u64, mut adopt: impl FnMut(&Entry) -> Option<SessionId>) {
         let (left, routes) = (std::mem::take(&mut self.entries), std::mem::take(&mut self.routes));
         for (old, entry) in left {
-            let over = entry.offset.session(BootNs(boot)).0 >= entry.session.until;
+            let over = entry.offset.session(BootNs(boot)) >= entry.session.until;
             if entry.session.mode == abi::MODE_INTRODUCTION || over {
                 continue;
             }

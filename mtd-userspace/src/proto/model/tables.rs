@@ -131,7 +131,7 @@ impl Tables {
             for number in current.saturating_sub(1)..=current + 1 {
                 let (local, remote) = entry.session.endpoints(number);
                 let anybody = remote.address == [0; 16] || entry.translated;
-                if local != destination || !(anybody || remote == source) || time >= entry.session.until {
+                if local != destination || !(anybody || remote == source) || time >= entry.session.until.0 {
                     continue;
                 }
                 match packet::open(&entry.session, number as u32, packet) {

@@ -90,7 +90,8 @@ pub struct Prober {
     too_small: bool,
     /// Whether the peer answers probes.
     answers: bool,
-    round: Option<Round>,
+    /// Boxed: most peers' paths are known, and there may be very many.
+    round: Option<Box<Round>>,
     sent: VecDeque<Sent>,
     /// Time of a round trip in ns; 0: not known.
     trip: u64,
@@ -179,6 +180,10 @@ impl Prober {
     pub fn handle_answer(&mut self, id: u64, now: BootNs) -> bool {
         let Some(position) = self.sent.iter().position(|sent| sent.probe.id == id) else { return false };
         let Some(Sent { probe, at }) = self.sent.remove(position) else { return false };
+        if self.sent.is_empty() {
+            // Its memory is of no use until the next search.
+            self.sent = VecDeque::new();
+        }
         let trip = now.since(at).max(1);
         // A shorter time counts at once: waiting too little costs a probe, waiting too long holds up the traffic.
         self.trip = if self.trip == 0 { trip } else { trip.min((7 * self.trip + trip) / 8) };
@@ -199,7 +204,7 @@ impl Prober {
     pub fn handle_told(&mut self, size: u32) {
         if self.answers && size < self.size {
             (self.size, self.sure) = (size, false);
-            self.round = Some(Round::told(size, self.most));
+            self.round = Some(Box::new(Round::told(size, self.most)));
         }
     }
 
@@ -208,13 +213,13 @@ impl Prober {
         if let Some(at) = self.ask_at {
             let due = now >= at && (seen.heard || self.answers);
             if due {
-                self.round = Some(Round::short());
+                self.round = Some(Box::new(Round::short()));
             }
             return due;
         }
         if now >= self.next {
             let known = if self.sure && !self.too_small { self.size } else { 0 };
-            self.round = Some(Round::search(known, self.most));
+            self.round = Some(Box::new(Round::search(known, self.most)));
             return true;
         }
         if now.since(self.checked.0) < CONFIRMATION {
@@ -224,7 +229,7 @@ impl Prober {
         let long = seen.long > 0 && seen.long != self.checked.1 && !self.too_small;
         self.checked = (now, seen.long);
         if long {
-            self.round = Some(Round::confirm(self.size));
+            self.round = Some(Box::new(Round::confirm(self.size)));
         }
         long
     }
@@ -277,7 +282,7 @@ impl Prober {
             return self.settle(now);
         }
         // Its probes go out at the next call.
-        self.round = Some(Round::narrow(low, high, self.most));
+        self.round = Some(Box::new(Round::narrow(low, high, self.most)));
     }
 
     fn settle(&mut self, now: BootNs) {

@@ -14,6 +14,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::keys::{KEY_BYTES, PublicKey, SecretKey};
 
+pub mod carried;
 pub mod ports;
 
 /// Default window length in s (MT-20).
@@ -34,6 +35,9 @@ pub const PLAIN_BYTES: usize = 76;
 
 /// Version of the introduction's layout.
 const VERSION: u8 = 1;
+
+/// Domain of the check in a seed that says which versions of the handshake a server takes.
+const VERSIONS: &[u8] = b"mtd introduction versions";
 
 /// Domain of the keys derived here.
 const SALT: &[u8] = b"mtd v1 rendezvous";
@@ -193,6 +197,29 @@ pub struct Introduction {
 }
 
 impl Introduction {
+    /// The seed of a server's end that takes handshakes of these versions: the lowest one and the highest one, and a check over
+    /// them and the introduction's key. To a reader of the first version, it is a seed like any other.
+    pub fn seed_for(versions: &RangeInclusive<u8>, key: &SecretKey) -> [u8; 8] {
+        let (lowest, highest) = (*versions.start(), *versions.end());
+        let digest = Sha256::new()
+            .chain_update(VERSIONS)
+            .chain_update(key.as_bytes())
+            .chain_update([lowest, highest])
+            .finalize();
+        let check: [u8; 6] = first(&digest);
+        let mut seed = [lowest, highest, 0, 0, 0, 0, 0, 0];
+        seed[2..].copy_from_slice(&check);
+        seed
+    }
+
+    /// The versions of the handshake that the server takes, as its seed says; a seed that says nothing is that of a server
+    /// which knows the first version only.
+    pub fn versions(&self) -> RangeInclusive<u8> {
+        let [lowest, highest, ..] = self.seed;
+        let said = lowest..=highest;
+        if Self::seed_for(&said, &self.key) == self.seed { said } else { 1..=1 }
+    }
+
     /// Seals for one client and one window. The nonce must be random: never two messages with one nonce.
     ///
     /// # Errors

@@ -13,13 +13,15 @@ use crate::proto::exchange::{
     Action, Binding, Install, MILLISECOND, NO_COMMUNITY, Received, SECOND, SessionId, fresh_end, introduce,
     random_bytes,
 };
-use crate::proto::messages::{Control, Request, Response};
+use crate::proto::messages::{
+    Capabilities, Control, Reply, Request, Response, VERSION, request_of_any_version,
+};
 use crate::proto::noise::{Ephemeral, Responder};
 use crate::proto::packet::Path;
 use crate::proto::session::{Ends, Role, Session, Terms};
 
 /// How often one request is answered.
-const MAX_ANSWERS: u32 = 8;
+pub(super) const MAX_ANSWERS: u32 = 8;
 /// Half-open sessions of one client.
 const MAX_HALF_OPEN: usize = 3;
 
@@ -30,7 +32,7 @@ impl Server {
         if let Some(open) = self.introductions.iter().position(|open| open.id == received.id) {
             let result = match message {
                 Some(Control::Request(body)) => self.introduced(open, &received, body, now),
-                _ => Err(Refusal::Malformed),
+                _ => self.introduced_otherwise(open, &received, now),
             };
             return self.count(result);
         }
@@ -40,7 +42,18 @@ impl Server {
                 self.count(result);
             }
             Some(message) => self.handle_session(received.id, received.slot, &message, now),
-            None => {}
+            None => self.handle_unreadable(&received, now),
+        }
+    }
+
+    /// A message inside a session that this version cannot read. A request of another version comes from a client that had its
+    /// session before one of the two ends was updated, and will have none when its keys end.
+    fn handle_unreadable(&mut self, received: &Received<'_>, now: Reading) {
+        let version = request_of_any_version(received.message).map(|(version, _)| version);
+        let Some(version) = version.filter(|version| *version != VERSION) else { return };
+        if let Some(client) = self.sessions.get(&received.id).map(|active| active.client) {
+            self.peculiar_of(&client).note_version(version, now);
+            self.count(Err(Refusal::OtherVersion));
         }
     }
 
@@ -81,7 +94,7 @@ impl Server {
         let prologue = binding.prologue(&self.public);
         let (responder, client, payload) =
             Responder::read(&self.identity, &prologue, own, body).map_err(|_| Refusal::NotAuthentic)?;
-        let registered = self.clients.get_mut(&client).ok_or(Refusal::Unregistered)?;
+        let registered = self.clients.get(&client).ok_or(Refusal::Unregistered)?;
         let request = Request::decode(&payload).ok_or(Refusal::Malformed)?;
         let path = expected_path(open, &registered.shared, &request, received, now);
         // What the sender sealed, not what is on the wire: a router may have translated that.
@@ -89,22 +102,69 @@ impl Server {
             return Err(Refusal::WrongSource);
         }
         let back = Back { path, to: received.source };
+        let psk = binding.psk(&NO_COMMUNITY, &registered.shared, &self.public, &client);
+        let (through, back) = (received.id, Some(back));
+        if let Some((refusal, denial)) = self.judge(&client, &request, now) {
+            // Not the client's own limit: hosts that are refused must not use up that of the one that has the session.
+            if !self.peculiar_of(&client).may_deny(now.boot) {
+                return Err(refusal);
+            }
+            let payload = Reply::Denied(denial).encode();
+            let (answer, _) = responder.answer(&psk, &payload).map_err(|_| Refusal::Malformed)?;
+            let id = self.new_id();
+            self.recent.insert(ephemeral, id);
+            self.deny(id, &client, HalfOpen { answer, through, back, answers: 0 }, now);
+            return Err(refusal);
+        }
         // Only after these checks: nobody else can use up this client's limit.
+        let registered = self.clients.get_mut(&client).ok_or(Refusal::Unregistered)?;
         if !registered.limit.take(now.boot) {
             return Err(Refusal::ClientLimit);
         }
-        let psk = binding.psk(&NO_COMMUNITY, &registered.shared, &self.public, &client);
-        let peer = Asking {
-            client: &client,
-            end: request.end,
-            wish: request.period_ms,
-            translated: back.is_translated(),
-        };
+        let translated = back.as_ref().is_some_and(Back::is_translated);
+        let peer = Asking { client: &client, request: &request, translated };
         let (id, answer) = self.agree(responder, peer, &psk, now).ok_or(Refusal::Full)?;
         self.recent.insert(ephemeral, id);
-        let through = received.id;
-        self.send_answer(id, Box::new(HalfOpen { answer, through, back: Some(back), answers: 0 }));
+        self.send_answer(id, Box::new(HalfOpen { answer, through, back, answers: 0 }));
         Ok(())
+    }
+
+    /// Something else than a request of this version has come through an introduction. If it is an authentic request of another
+    /// version, the operator is told whose: nobody else learns anything.
+    fn introduced_otherwise(
+        &mut self,
+        open: usize,
+        received: &Received<'_>,
+        now: Reading,
+    ) -> Result<(), Refusal> {
+        let (version, body) = request_of_any_version(received.message)
+            .filter(|(version, _)| *version != VERSION)
+            .ok_or(Refusal::Malformed)?;
+        let ephemeral = *body.first_chunk::<32>().ok_or(Refusal::Malformed)?;
+        if self.recent.get(&ephemeral).is_some() {
+            return Err(Refusal::Replayed);
+        }
+        if !self.recent.has_room() {
+            return Err(Refusal::Full);
+        }
+        if !self.total.take(now.boot) {
+            return Err(Refusal::TotalLimit);
+        }
+        let open = &self.introductions[open];
+        let key = open.introduction.key.as_bytes();
+        let binding = Binding::Introduction { window: open.window, key, slot: received.slot };
+        let own = Ephemeral(random_bytes(&mut self.random));
+        let prologue = binding.prologue_of(version, &self.public);
+        let (_, client, _) =
+            Responder::read(&self.identity, &prologue, own, body).map_err(|_| Refusal::NotAuthentic)?;
+        let registered = self.clients.get_mut(&client).ok_or(Refusal::Unregistered)?;
+        if !registered.limit.take(now.boot) {
+            return Err(Refusal::ClientLimit);
+        }
+        let id = self.new_id();
+        self.recent.insert(ephemeral, id);
+        self.remark_version(&client, version, now);
+        Err(Refusal::OtherVersion)
     }
 
     /// A request for new keys inside a session.
@@ -139,7 +199,19 @@ impl Server {
             return Err(Refusal::WrongSource);
         }
         let psk = binding.psk(&NO_COMMUNITY, &registered.shared, &self.public, &client);
-        let peer = Asking { client: &client, end: request.end, wish: request.period_ms, translated };
+        if let Some(option) = request.unknown {
+            let denial = self.unknown_option(&client, option, now);
+            let payload = Reply::Denied(denial).encode();
+            let (answer, _) = responder.answer(&psk, &payload).map_err(|_| Refusal::Malformed)?;
+            let message = Control::Response(&answer).encode();
+            self.actions.push_back(Action::Control { id: parent, about: parent, message });
+            return Err(Refusal::UnknownOption);
+        }
+        // Who has the keys of the session goes on with it: another controller of the same host, after an upgrade.
+        if let Some(active) = self.sessions.get_mut(&parent) {
+            active.instance = request.instance;
+        }
+        let peer = Asking { client: &client, request: &request, translated };
         let (id, answer) = self.agree(responder, peer, &psk, now).ok_or(Refusal::Full)?;
         self.recent.insert(ephemeral, id);
         self.send_answer(id, Box::new(HalfOpen { answer, through: parent, back: None, answers: 0 }));
@@ -154,10 +226,11 @@ impl Server {
         psk: &[u8; 32],
         now: Reading,
     ) -> Option<(SessionId, Vec<u8>)> {
-        let Asking { client, end: remote, wish, translated } = asking;
+        let Asking { client, request, translated } = asking;
+        let remote = request.end;
         let registered = self.clients.get(client)?;
         let tunnel = registered.tunnel;
-        let period = self.period(registered.period, wish);
+        let period = self.period(registered.period, request.period_ms);
         let local = fresh_end(self.settings.network, &mut self.random);
         let response = Response {
             mode: self.settings.mode as u8,
@@ -169,12 +242,14 @@ impl Server {
             time: now.wall.0,
             client: tunnel,
             server: self.settings.tunnel,
+            capabilities: Some(Capabilities::OWN),
+            unknown: None,
         };
-        let (answer, secrets) = responder.answer(psk, &response.encode()).ok()?;
+        let (answer, secrets) = responder.answer(psk, &Reply::Session(response).encode()).ok()?;
         let terms = Terms {
             period,
             mode: self.settings.mode,
-            until: now.wall.0.saturating_add(u64::from(self.settings.expire_after) * SECOND),
+            until: now.wall.session() + u64::from(self.settings.expire_after) * SECOND,
         };
         let session = Arc::new(Session::negotiated(&secrets, Role::Server, Ends { local, remote }, terms));
         let id = self.new_id();
@@ -200,7 +275,7 @@ impl Server {
         // One, and two for a moment when keys are renewed: no room for four.
         registered.sessions.reserve_exact(1);
         registered.sessions.push(id);
-        self.sessions.insert(id, Box::new(Active::new(*client, session, translated, now)));
+        self.sessions.insert(id, Box::new(Active::new(&asking, session, now)));
         self.limit_half_open(client);
         Some((id, answer))
     }
@@ -230,16 +305,16 @@ impl Server {
     /// The first one may have been a copy that somebody sent from elsewhere. What comes from the client's own endpoint shows
     /// that it was, and from then on nothing else counts.
     fn answer_again(&mut self, id: SessionId, received: &Received<'_>) -> Result<(), Refusal> {
+        if self.denials.contains(id) {
+            return self.deny_again(id, received);
+        }
         let active = self.sessions.get_mut(&id).ok_or(Refusal::Replayed)?;
         let half = active.half_open.as_mut().ok_or(Refusal::Replayed)?;
-        let back = half.back.as_mut().ok_or(Refusal::Replayed)?;
-        let path = back.path;
-        let same = half.through == received.id
-            && path.slot as u32 == received.slot
-            && path.remote.address == received.inner_source;
-        if !same || !active.translated && received.source != path.remote {
+        let path = half.back.as_ref().ok_or(Refusal::Replayed)?.path;
+        if !half.is_for(received) || !active.translated && received.source != path.remote {
             return Err(Refusal::Replayed);
         }
+        let back = half.back.as_mut().ok_or(Refusal::Replayed)?;
         back.to = received.source;
         if active.translated && !back.is_translated() {
             active.translated = false;
@@ -265,32 +340,34 @@ impl Server {
 
     fn send_answer(&mut self, id: SessionId, mut half: Box<HalfOpen>) {
         half.answers += 1;
-        let message = Control::Response(&half.answer);
-        let action = match (&half.back, self.introductions.iter().find(|open| open.id == half.through)) {
-            (Some(Back { path, to }), Some(open)) => {
-                introduce(&open.session, path, *to, message, &mut self.random)
-                    .map(|packet| Action::Transmit { id, packet })
-            }
-            (Some(_), None) => None,
-            (None, _) => Some(Action::Control { id: half.through, about: id, message: message.encode() }),
-        };
+        let action = self.answer(&half, id);
         self.actions.extend(action);
         if let Some(active) = self.sessions.get_mut(&id) {
             active.half_open = Some(half);
+        }
+    }
+
+    /// Sends an answer to a handshake. `about`: what must be installed for it to be of use.
+    pub(super) fn answer(&mut self, half: &HalfOpen, about: SessionId) -> Option<Action> {
+        let message = Control::Response(&half.answer);
+        match (&half.back, self.introductions.iter().find(|open| open.id == half.through)) {
+            (Some(Back { path, to }), Some(open)) => {
+                introduce(&open.session, path, *to, message, &mut self.random)
+                    .map(|packet| Action::Transmit { id: about, packet })
+            }
+            (Some(_), None) => None,
+            (None, _) => Some(Action::Control { id: half.through, about, message: message.encode() }),
         }
     }
 }
 
 /// A client that asks for a session.
 #[derive(Clone, Copy)]
-struct Asking<'a> {
-    client: &'a PublicKey,
-    /// Its end of the session.
-    end: End,
-    /// The slot length that it wishes, in ms; 0: none.
-    wish: u32,
+pub(super) struct Asking<'a> {
+    pub(super) client: &'a PublicKey,
+    pub(super) request: &'a Request,
     /// A router translates its addresses.
-    translated: bool,
+    pub(super) translated: bool,
 }
 
 /// The way back to where a client's request must have come from (requirement MT-41), unless a router translates it.

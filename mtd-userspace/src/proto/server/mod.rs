@@ -8,35 +8,40 @@
 //! from somebody who knows the window's key. No cost here grows with the number of registered clients.
 
 mod answering;
+mod denials;
+mod introductions;
 mod limits;
+mod peculiar;
 mod sessions;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod twins;
+#[cfg(test)]
+mod versions;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
 
-use mtd_common::address::Network;
+use mtd_common::address::{End, Network};
 
+use self::denials::Denials;
 use self::limits::{Bucket, Recent};
+use self::peculiar::Peculiar;
+pub use self::peculiar::Remark;
 use self::sessions::Active;
 pub use self::sessions::View;
 use super::clock::Reading;
-use super::exchange::{Action, Install, Publication, Random, SECOND, SessionId, fresh_end, random_bytes};
-use super::messages::{Control, Reason, Tunnel};
+use super::exchange::{Action, Random, SECOND, SessionId};
+use super::messages::{Control, Reason, Text, Tunnel};
 use super::noise::Identity;
-use super::rendezvous::{Introduction, Shared, window_start};
-use super::session::{Role, Session};
+use super::rendezvous::{Introduction, Shared};
+use super::session::Session;
 use crate::keys::{PublicKey, SecretKey};
 use crate::model::BootNs;
 
 /// How long removals are gathered before introductions are replaced, in ns.
 const RENEWAL_PAUSE: u64 = 2 * SECOND;
-/// Time over which new introductions are published, in ns: short, since a client that was just registered may have none yet.
-const RENEWAL: u64 = 2 * SECOND;
-/// How long the old ones stay open, in ns: publishing for very many clients takes a while.
-const RENEWAL_GRACE: u64 = 60 * SECOND;
 /// How long no introduction is opened after the tables were full, in ns.
 const BLOCKED: u64 = 10 * SECOND;
 
@@ -52,6 +57,9 @@ pub struct Settings {
     pub introduction_slot: u64,
     /// How long an introduction outlives its window, in ns.
     pub grace: u64,
+    /// For how many windows after the present one introductions are made ahead, to be carried to clients in files. They are
+    /// opened in time as all are.
+    pub ahead: u64,
     /// Slot length of sessions, in ns.
     pub period: u64,
     /// Longest slot length that a client gets because it wishes it, in ns.
@@ -74,7 +82,7 @@ pub struct Settings {
     pub handshakes_per_client: u32,
 }
 
-/// Why a handshake request was refused. None of them is answered.
+/// Why a handshake request was refused. None of them is answered, but for two that only the client's own key can cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Refusal {
     /// Too many requests of all clients together.
@@ -93,6 +101,12 @@ pub enum Refusal {
     WrongSource,
     /// There is no room for another session.
     Full,
+    /// Authentic, of a registered client that speaks another version.
+    OtherVersion,
+    /// It has an option that this version does not know, and that must be known. The client is told.
+    UnknownOption,
+    /// Another controller with the same key has the session. This one is told.
+    InUse,
 }
 
 impl Refusal {
@@ -107,6 +121,9 @@ impl Refusal {
             Self::Replayed => "replayed",
             Self::WrongSource => "wrong_source",
             Self::Full => "full",
+            Self::OtherVersion => "other_version",
+            Self::UnknownOption => "unknown_option",
+            Self::InUse => "in_use",
         }
     }
 }
@@ -171,15 +188,23 @@ pub struct Server {
     identity: Identity,
     random: Random,
     introductions: Vec<Open>,
+    /// Introductions made ahead, by their windows: the server's end, and K.
+    prepared: BTreeMap<u64, (End, SecretKey)>,
     clients: HashMap<PublicKey, Registered>,
     /// Boxed: a table of many has room for twice as many at times.
     sessions: HashMap<SessionId, Box<Active>>,
     recent: Recent,
+    /// Answers that gave no session.
+    denials: Denials,
+    /// The clients with which something is out of the ordinary.
+    peculiar: HashMap<PublicKey, Box<Peculiar>>,
     total: Bucket,
     /// Boot time at which the introductions are replaced, since a removed client knows them.
     renew_at: Option<BootNs>,
     /// Boot time until which no introduction is opened: the tables have no room.
     blocked_until: Option<BootNs>,
+    /// When this host last woke from sleep.
+    woken: BootNs,
     counts: Counts,
     last_published: u64,
     actions: VecDeque<Action>,
@@ -195,11 +220,15 @@ impl Server {
             public: settings.identity.public(),
             identity: Identity::new(settings.identity.clone()),
             introductions: Vec::new(),
+            prepared: BTreeMap::new(),
             clients: HashMap::new(),
             sessions: HashMap::new(),
             recent: Recent::new(3 * settings.introduction_slot),
+            denials: Denials::default(),
+            peculiar: HashMap::new(),
             renew_at: None,
             blocked_until: None,
+            woken: BootNs::NEVER,
             total: Bucket::new(SECOND / per_second, 2 * per_second),
             counts: Counts::default(),
             last_published: published,
@@ -250,7 +279,7 @@ impl Server {
                 registered.tunnel = tunnel;
                 // Its old addresses may belong to another client by now.
                 for id in registered.sessions.clone() {
-                    self.end(id, Some(Reason::Renumbered));
+                    self.end_with(id, Reason::Renumbered, Text::new(&described(tunnel)));
                 }
             }
             return true;
@@ -270,13 +299,20 @@ impl Server {
         true
     }
 
-    /// Ends a client's registration, and its session at once. The introductions that it knows are replaced soon.
-    pub fn remove(&mut self, client: &PublicKey, now: Reading) {
+    #[cfg(test)]
+    pub(super) fn remove(&mut self, client: &PublicKey, now: Reading) {
+        self.remove_with(client, Text::NONE, now);
+    }
+
+    /// Ends a client's registration, and its session at once, with these words. The introductions that it knows are replaced
+    /// soon.
+    pub fn remove_with(&mut self, client: &PublicKey, text: Text, now: Reading) {
         let Some(registered) = self.clients.remove(client) else { return };
         self.identity.forget(client);
+        self.peculiar.remove(client);
         self.renew_at.get_or_insert(now.boot + RENEWAL_PAUSE);
         for id in registered.sessions {
-            self.end(id, Some(Reason::Removed));
+            self.end_with(id, Reason::Removed, text);
         }
     }
 
@@ -287,6 +323,7 @@ impl Server {
             return;
         }
         self.settings.network = network;
+        self.prepared.clear();
         for open in std::mem::take(&mut self.introductions) {
             self.actions.push_back(Action::Remove(open.id));
         }
@@ -298,6 +335,8 @@ impl Server {
         self.rotate(now);
         self.expire(now);
         self.recent.forget(now.boot);
+        self.denials.forget(now.boot, 3 * self.settings.introduction_slot);
+        self.forget_peculiar(now);
     }
 
     /// Ends everything, and tells the clients.
@@ -309,99 +348,13 @@ impl Server {
         for open in std::mem::take(&mut self.introductions) {
             self.actions.push_back(Action::Remove(open.id));
         }
-    }
-
-    /// Opens the introductions that are due and closes those that are over (MT-22). The next window's is opened and
-    /// published before it begins, so that it is there when it begins, and clients whose clock is ahead find it.
-    fn rotate(&mut self, now: Reading) {
-        let n = self.settings.window;
-        let window = window_start(now.wall.seconds(), n);
-        let reach = (n * SECOND + self.settings.grace) / SECOND;
-        let over = |open: &Open| {
-            let closed = open.closes.is_some_and(|closes| now.boot >= closes);
-            closed || now.wall.seconds() >= open.window + reach || open.window > window + n
-        };
-        for open in self.introductions.extract_if(.., |open| over(open)) {
-            self.actions.push_back(Action::Remove(open.id));
-        }
-        if self.blocked_until.is_some_and(|until| now.boot < until) {
-            return;
-        }
-        self.renew(now);
-        let first = self.introductions.is_empty();
-        if !self.is_open(window) {
-            self.open(window, if first { 0 } else { n * SECOND / 6 }, now);
-        }
-        let early = window + n - (n / 3).max(1);
-        if now.wall.seconds() >= early && !self.is_open(window + n) {
-            self.open(window + n, n * SECOND / 6, now);
-        }
+        self.prepared.clear();
     }
 
     /// The numbers of all sessions and introductions.
     #[cfg(test)]
     pub(super) fn ids(&self) -> std::collections::BTreeSet<SessionId> {
         self.sessions.keys().copied().chain(self.introductions.iter().map(|open| open.id)).collect()
-    }
-
-    /// Replaces the introductions that a removed client knows. The others find the new ones when they need them.
-    fn renew(&mut self, now: Reading) {
-        if self.renew_at.is_none_or(|at| now.boot < at) {
-            return;
-        }
-        self.renew_at = None;
-        let windows: Vec<_> =
-            self.introductions.iter().filter(|open| open.closes.is_none()).map(|open| open.window).collect();
-        for open in &mut self.introductions {
-            open.closes.get_or_insert(now.boot + RENEWAL_GRACE);
-        }
-        for window in windows {
-            self.open(window, RENEWAL, now);
-        }
-    }
-
-    fn is_open(&self, window: u64) -> bool {
-        self.introductions.iter().any(|open| open.window == window && open.closes.is_none())
-    }
-
-    fn open(&mut self, window: u64, within: u64, now: Reading) {
-        let Settings { network, period, introduction_slot, .. } = self.settings;
-        let server = fresh_end(network, &mut self.random);
-        let key = SecretKey::from_bytes(random_bytes(&mut self.random));
-        let session = Arc::new(Session::introduction(server, key.as_bytes(), window, introduction_slot));
-        let introduction = Introduction {
-            network,
-            seed: server.seed,
-            key,
-            rot: Duration::from_nanos(period),
-            slot: Duration::from_nanos(introduction_slot),
-            published_ms: 0,
-        };
-        let id = self.new_id();
-        self.actions.push_back(Action::Install(Box::new(Install {
-            id,
-            session: Arc::clone(&session),
-            offset: now.offset(),
-            started: now.boot,
-            role: Role::Server,
-            peer: self.public,
-            local: Tunnel::default(),
-            remote: Tunnel::default(),
-            translated: false,
-        })));
-        self.introductions.push(Open { id, window, introduction, session, closes: None });
-        if !self.clients.is_empty() {
-            self.publish(self.introductions.len() - 1, None, within, now);
-        }
-    }
-
-    fn publish(&mut self, open: usize, client: Option<PublicKey>, within: u64, now: Reading) {
-        let Some(open) = self.introductions.get(open) else { return };
-        // Never the same twice: it becomes the sequence number of the published item.
-        self.last_published = (now.wall.milliseconds()).max(self.last_published + 1);
-        let introduction = Introduction { published_ms: self.last_published, ..open.introduction.clone() };
-        let window = open.window;
-        self.actions.push_back(Action::Publish(Publication { window, introduction, client, within }));
     }
 
     fn new_id(&mut self) -> SessionId {
@@ -411,14 +364,28 @@ impl Server {
 
     /// Ends a session, with or without a message to the client.
     fn end(&mut self, id: SessionId, reason: Option<Reason>) {
+        if let Some(reason) = reason {
+            return self.end_with(id, reason, Text::NONE);
+        }
         let Some(active) = self.sessions.remove(&id) else { return };
         if let Some(registered) = self.clients.get_mut(&active.client) {
             registered.sessions.retain(|other| *other != id);
         }
-        if let Some(reason) = reason {
-            let message = Control::Teardown(reason).encode();
-            self.actions.push_back(Action::Control { id, about: id, message });
-        }
         self.actions.push_back(Action::Remove(id));
     }
+
+    /// Ends a session, and tells the client why.
+    fn end_with(&mut self, id: SessionId, reason: Reason, text: Text) {
+        if self.sessions.contains_key(&id) {
+            let message = Control::Term { reason, text }.encode();
+            self.actions.push_back(Action::Control { id, about: id, message });
+            self.end(id, None);
+        }
+    }
+}
+
+/// Tunnel addresses in words.
+fn described(tunnel: Tunnel) -> String {
+    let addresses: Vec<_> = tunnel.iter().map(|address| address.to_string()).collect();
+    format!("the tunnel addresses are {} now", addresses.join(" and "))
 }

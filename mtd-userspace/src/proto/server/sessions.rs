@@ -6,11 +6,12 @@ use mtd_common::address::Endpoint;
 use mtd_common::slot;
 
 use super::Server;
+use super::answering::Asking;
 use crate::keys::PublicKey;
 use crate::model::{BootNs, ClockOffset};
 use crate::proto::clock::Reading;
-use crate::proto::exchange::{Action, Adopted, SECOND, SessionId};
-use crate::proto::messages::{Control, Reason, Tunnel};
+use crate::proto::exchange::{Action, Adopted, Received, SECOND, SessionId};
+use crate::proto::messages::{Capabilities, Control, Instance, Reason, Tunnel};
 use crate::proto::middlebox::{Moment, probe_slot};
 use crate::proto::packet::Path;
 use crate::proto::session::Session;
@@ -31,6 +32,10 @@ pub(super) struct Active {
     pub(super) half_open: Option<Box<HalfOpen>>,
     /// A router translates the client's addresses.
     pub(super) translated: bool,
+    /// The client's controller, as it calls itself; not known of sessions that an earlier controller of this host began.
+    pub(super) instance: Option<Instance>,
+    /// What the client can do, likewise.
+    pub(super) capabilities: Option<Capabilities>,
 }
 
 /// The data of a handshake until the client's first valid packet.
@@ -41,6 +46,16 @@ pub(super) struct HalfOpen {
     /// The way back through an introduction.
     pub(super) back: Option<Back>,
     pub(super) answers: u32,
+}
+
+impl HalfOpen {
+    /// Whether the request in a packet through an introduction is the one that this answers, for all that the packet says.
+    pub(super) fn is_for(&self, received: &Received<'_>) -> bool {
+        self.through == received.id
+            && self.back.as_ref().is_some_and(|Back { path, .. }| {
+                path.slot as u32 == received.slot && path.remote.address == received.inner_source
+            })
+    }
 }
 
 /// The way back to a client that came through an introduction.
@@ -60,13 +75,27 @@ impl Back {
 }
 
 impl Active {
-    pub(super) fn new(client: PublicKey, session: Arc<Session>, translated: bool, now: Reading) -> Self {
-        let (offset, started, last_valid) = (now.offset(), now.boot, BootNs::NEVER);
-        Self { client, session, offset, started, last_valid, retires: None, half_open: None, translated }
+    /// The session that a client has asked for.
+    pub(super) fn new(asking: &Asking<'_>, session: Arc<Session>, now: Reading) -> Self {
+        Self {
+            client: *asking.client,
+            session,
+            offset: now.offset(),
+            started: now.boot,
+            last_valid: BootNs::NEVER,
+            retires: None,
+            half_open: None,
+            translated: asking.translated,
+            instance: asking.request.instance,
+            capabilities: asking.request.capabilities,
+        }
     }
-}
 
-impl Active {
+    /// Whether it is open, and no other one has replaced it.
+    pub(super) fn stands(&self) -> bool {
+        self.last_valid.happened() && self.retires.is_none()
+    }
+
     /// The number of the present slot.
     pub(super) fn slot(&self, now: Reading) -> u64 {
         slot::number(self.offset.session(now.boot).0, self.session.phase, self.session.period)
@@ -76,7 +105,13 @@ impl Active {
 impl Server {
     /// Goes on with a session that an earlier controller left. `None`: its client is not registered any more, or has
     /// other tunnel addresses.
-    pub fn adopt(&mut self, client: PublicKey, tunnel: Tunnel, adopted: Adopted) -> Option<SessionId> {
+    pub fn adopt(
+        &mut self,
+        client: PublicKey,
+        tunnel: Tunnel,
+        adopted: Adopted,
+        now: Reading,
+    ) -> Option<SessionId> {
         let Adopted { session, offset, started, last_valid, translated, where_heard } = adopted;
         let id = self.new_id();
         // If its addresses may have been given to another client, the session is not continued.
@@ -87,10 +122,41 @@ impl Server {
         let sessions = &self.sessions;
         let began = |id: &SessionId| sessions.get(id).map_or(started, |active| active.started);
         registered.sessions.sort_by_key(began);
-        let (retires, half_open) = (None, None);
-        let active = Active { client, session, offset, started, last_valid, retires, half_open, translated };
+        let active = Active {
+            client,
+            session,
+            offset,
+            started,
+            last_valid,
+            retires: None,
+            half_open: None,
+            translated,
+            instance: None,
+            capabilities: None,
+        };
         self.sessions.insert(id, Box::new(active));
+        self.retire_replaced(&client, now);
         Some(id)
+    }
+
+    /// Retires the sessions of a client that were replaced under an earlier controller, which noted it nowhere. The client has
+    /// ended them by now, or will soon.
+    fn retire_replaced(&mut self, client: &PublicKey, now: Reading) {
+        let Some(registered) = self.clients.get(client) else { return };
+        let mut opened: Option<(BootNs, BootNs)> = None;
+        for id in registered.sessions.iter().rev() {
+            let Some(active) = self.sessions.get_mut(id) else { continue };
+            match opened {
+                // What was heard later is still in use.
+                Some((last_valid, retires)) if active.last_valid <= last_valid => {
+                    active.retires.get_or_insert(retires);
+                }
+                None if active.last_valid.happened() => {
+                    opened = Some((active.last_valid, now.boot + active.session.overlap()));
+                }
+                _ => {}
+            }
+        }
     }
 
     /// The sessions, with client, keys and ends, offset of the clock, when they began, and when the last valid packet
@@ -106,6 +172,7 @@ impl Server {
             closing: active.retires.is_some(),
             replaced: self.has_successor(*id, active),
             translated: active.translated,
+            capabilities: active.capabilities,
         })
     }
 
@@ -129,7 +196,8 @@ impl Server {
         }
         active.half_open = None;
         active.retires = None;
-        let (client, overlap) = (active.client, active.session.period + SECOND);
+        let (client, overlap) = (active.client, active.session.overlap());
+        self.handle_displaced(id, now);
         let Some(registered) = self.clients.get(&client) else { return };
         // The client has begun to use this session, and uses no other any more.
         for other in registered.sessions.iter().filter(|other| **other != id) {
@@ -164,11 +232,17 @@ impl Server {
         }
     }
 
+    /// This host has slept. Clients were not idle meanwhile, but not heard: they have the whole idle time from now on, and so go on
+    /// with the keys that they have, or come again.
+    pub const fn handle_woken(&mut self, now: Reading) {
+        self.woken = now.boot;
+    }
+
     /// A message inside a session, other than a request, in a packet of the slot with these low 32 bits.
     pub(super) fn handle_session(&mut self, id: SessionId, slot: u32, message: &Control<'_>, now: Reading) {
         let Some(active) = self.sessions.get(&id) else { return };
         match *message {
-            Control::Teardown(_) => self.end(id, None),
+            Control::Term { .. } => self.end(id, None),
             Control::Ping { stamp } => {
                 let time = active.offset.session(now.boot).0;
                 let translated = active.translated.then_some(Control::Translated);
@@ -209,13 +283,16 @@ impl Server {
         let since = |time: BootNs| now.boot.since(time);
         let mut over = Vec::new();
         for (id, active) in &self.sessions {
-            let retired = active.retires.is_some_and(|at| now.boot >= at);
+            // As long as something comes, the client's controller may not have seen yet that there is another session: it is
+            // slow, or dead.
+            let unused = since(active.last_valid) >= active.session.overlap();
+            let retired = active.retires.is_some_and(|at| now.boot >= at && unused);
             let unopened = !active.last_valid.happened() && since(active.started) >= HALF_OPEN;
             if retired || unopened || since(active.started) >= lifetime {
                 over.push((*id, None));
             } else if active.last_valid.happened()
                 && active.retires.is_none()
-                && since(active.last_valid) >= idle
+                && since(active.last_valid.max(self.woken)) >= idle
             {
                 over.push((*id, Some(Reason::Idle)));
             }
@@ -247,4 +324,6 @@ pub struct View<'a> {
     pub replaced: bool,
     /// A router translates the client's addresses.
     pub translated: bool,
+    /// What the client can do; `None`: it has not said.
+    pub capabilities: Option<Capabilities>,
 }

@@ -10,9 +10,10 @@ use mtd_common::bytes::part;
 use sha2::{Digest, Sha256};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
+use super::exchange::SECOND;
 use super::noise::Secrets;
 use crate::keys::SecretKey;
-use crate::model::Mode;
+use crate::model::{Mode, SessionNs};
 
 /// Domains of all keys derived here (`docs/wire-format.md`).
 const STATIC: &[u8] = b"mtd v1 static session";
@@ -40,8 +41,9 @@ pub struct Session {
     pub phase: u64,
     /// [`abi::MODE_ENCRYPT`], [`abi::MODE_AUTHENTICATE`] or [`abi::MODE_INTRODUCTION`].
     pub mode: u32,
-    /// Session time in ns from which on no slot is live; [`u64::MAX`]: no end.
-    pub until: u64,
+    /// Session time from which on no slot is live; [`SessionNs::NEVER`]: no end.
+    #[zeroize(skip)]
+    pub until: SessionNs,
     /// Whose address is derived first.
     #[zeroize(skip)]
     order: Order,
@@ -109,7 +111,7 @@ impl Session {
         let labels = [b"first to second", b"second to first"];
         let [tx, rx] = schedule.directions(order == Order::LocalFirst, labels.map(<[u8; 15]>::as_slice));
         let address_key = schedule.expand(b"address");
-        Self { local, remote, tx, rx, period, phase, mode, until: u64::MAX, order, address_key }
+        Self { local, remote, tx, rx, period, phase, mode, until: SessionNs::NEVER, order, address_key }
     }
 
     /// The session that a handshake has led to.
@@ -171,7 +173,7 @@ impl Session {
             period,
             phase: 0,
             mode: abi::MODE_INTRODUCTION,
-            until: u64::MAX,
+            until: SessionNs::NEVER,
             order: if role == Role::Server { Order::Alone } else { Order::RemoteFirst },
             address_key: *key,
             local: ends.local,
@@ -182,7 +184,7 @@ impl Session {
     /// A session of given parts, encrypting.
     #[cfg(test)]
     pub(crate) fn for_test(local: End, remote: End, tx: Keys, rx: Keys, period: u64, phase: u64) -> Self {
-        let (order, mode, until) = (order(&local, &remote), abi::MODE_ENCRYPT, u64::MAX);
+        let (order, mode, until) = (order(&local, &remote), abi::MODE_ENCRYPT, SessionNs::NEVER);
         Self { local, remote, tx, rx, period, phase, mode, until, order, address_key: [3; 32] }
     }
 
@@ -205,6 +207,11 @@ impl Session {
     /// The endpoint of a client that comes through this introduction, in a slot.
     pub fn introduced_client(&self, client: &End, slot: u64) -> Endpoint {
         endpoints(&self.local, client, &self.address_key, slot).1
+    }
+
+    /// How long the sessions that this one replaces are received through for, once something valid has come through it, in ns.
+    pub const fn overlap(&self) -> u64 {
+        self.period + SECOND
     }
 
     /// Whether this end is the first one.
@@ -249,7 +256,7 @@ impl Session {
             phase: self.phase,
             rx: self.rx.0,
             tx: self.tx.0,
-            until: self.until,
+            until: self.until.0,
             local_high: *part::<0, 8, 16>(&self.local.network.prefix),
             peer_high: *part::<0, 8, 16>(&self.remote.network.prefix),
             peer_tunnel,
@@ -301,7 +308,7 @@ pub struct Terms {
     /// See [`Session::mode`].
     pub mode: u32,
     /// See [`Session::until`].
-    pub until: u64,
+    pub until: SessionNs,
 }
 
 /// The parts of a session that another controller negotiated.

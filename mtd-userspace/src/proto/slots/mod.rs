@@ -20,11 +20,11 @@ pub trait SlotMaps {
     /// # Errors
     /// When the own address cannot be had: the table is full, or [`mtd_common::abi::MAX_SHARED`] sessions have it. Sending
     /// works all the same.
-    fn load(&mut self, session: u32, slot: &Slot) -> Result<(), Self::Error>;
+    fn load(&mut self, session: SessionIndex, slot: &Slot) -> Result<(), Self::Error>;
 
     /// Takes a slot's own address from a session again, if it was loaded for this generation. What is not there is no
     /// error.
-    fn unload(&mut self, session: u32, generation: u32, slot: u64);
+    fn unload(&mut self, session: SessionIndex, generation: u32, slot: u64);
 }
 
 /// Where a session is in the maps.
@@ -89,8 +89,8 @@ impl Loader {
         let (phase, period) = (session.phase, session.period);
         let current = slot::number(now.0, phase, period);
         let first = current.saturating_sub(1).max(self.not_before);
-        let ahead = now.0.saturating_add(horizon).min(session.until);
-        let end = (slot::number(ahead, phase, period) + 1).max(first);
+        let ahead = (now + horizon).min(session.until);
+        let end = (slot::number(ahead.0, phase, period) + 1).max(first);
         // Time went on past all loaded slots, or went back: the loaded slots are useless, or not enough.
         if self.loaded.is_empty() || self.loaded.start > first || self.loaded.end < first {
             self.unload(maps);
@@ -106,7 +106,7 @@ impl Loader {
         let (place, mut failure) = (self.place, None);
         let mut load = |number| {
             let element = element(place, session, number);
-            maps.load(place.index.0, &element).map_err(|error| failure = Some(error)).is_ok()
+            maps.load(place.index, &element).map_err(|error| failure = Some(error)).is_ok()
         };
         self.missing.retain(|&number| number >= first && !load(number));
         for number in self.loaded.end..end {
@@ -126,7 +126,7 @@ impl Loader {
     }
 
     fn unload_first<M: SlotMaps>(&mut self, maps: &mut M) {
-        maps.unload(self.place.index.0, self.place.generation, self.loaded.start);
+        maps.unload(self.place.index, self.place.generation, self.loaded.start);
         self.loaded.start += 1;
     }
 }

@@ -39,20 +39,20 @@ impl Model {
 impl SlotMaps for Model {
     type Error = &'static str;
 
-    fn load(&mut self, session: u32, slot: &Slot) -> Result<(), &'static str> {
+    fn load(&mut self, session: SessionIndex, slot: &Slot) -> Result<(), &'static str> {
         self.calls += 1;
-        self.slots.insert((session, slot.slot), *slot);
+        self.slots.insert((session.0, slot.slot), *slot);
         if self.fail_at == Some(self.calls) {
             return Err("full");
         }
-        self.receiving.insert((session, slot.slot));
+        self.receiving.insert((session.0, slot.slot));
         Ok(())
     }
 
-    fn unload(&mut self, session: u32, generation: u32, slot: u64) {
+    fn unload(&mut self, session: SessionIndex, generation: u32, slot: u64) {
         self.calls += 1;
-        assert!(self.slots.get(&(session, slot)).is_some_and(|found| found.generation == generation));
-        self.receiving.remove(&(session, slot));
+        assert!(self.slots.get(&(session.0, slot)).is_some_and(|found| found.generation == generation));
+        self.receiving.remove(&(session.0, slot));
     }
 }
 

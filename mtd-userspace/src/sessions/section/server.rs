@@ -1,5 +1,6 @@
 //! `[[server]]` in the configuration: a server that this host connects to.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::{IpNet, Ipv6Net};
@@ -60,6 +61,15 @@ pub const SERVER: Schema = Schema {
         .from_requirement("MT-04"),
         MIDDLEBOX,
         FILTER,
+        Key::required(
+            "introduction_file",
+            Kind::Text("the path of a file"),
+            r#""home.introduction"#,
+            "File with introductions of the server for this host, for networks without the DHT: the server's administrator gets \
+             it by `mtd introduction`. It is read when it changes; bring it here by hand, or let a timer fetch it from a web \
+             server.",
+        )
+        .otherwise("none"),
         Key::required("window", rendezvous::WINDOW, r#""15m""#, "The server's rendezvous window in whole seconds.")
             .otherwise("that of [rendezvous]")
             .from_requirement("MT-21"),
@@ -89,6 +99,15 @@ pub struct Server {
     pub middlebox: MiddleboxChoice,
     /// Which inner packets may pass; `None`: all.
     pub filter: Option<Vec<Rule>>,
+    /// File with introductions: as written after parsing, resolved against the configuration file's folder after loading.
+    pub introduction_file: Option<PathBuf>,
+}
+
+impl Server {
+    /// Resolves the path against the `folder` of the configuration file.
+    pub fn join_paths(&mut self, folder: &Path) {
+        self.introduction_file = self.introduction_file.as_ref().map(|file| folder.join(file));
+    }
 }
 
 /// The settings of one `[[server]]`.
@@ -104,11 +123,13 @@ pub struct ServerFields {
     window: Option<Duration>,
     middlebox: MiddleboxChoice,
     filter: Option<Vec<Rule>>,
+    introduction_file: Option<PathBuf>,
 }
 
 impl ServerFields {
     /// Reads a `[[server]]`.
     pub fn read(table: &Section<'_, '_>, problems: &mut Problems<'_>) -> Self {
+        let file = |text: &str| schema::path(text, "home.introduction");
         Self {
             at: table.at(),
             name: table.required("name", problems, schema::name),
@@ -118,6 +139,7 @@ impl ServerFields {
             keepalive: value(table.duration("keepalive", problems)),
             slot: value(table.duration("slot", problems)),
             window: value(table.optional("window", problems, rendezvous::window)),
+            introduction_file: value(table.optional("introduction_file", problems, file)),
             middlebox: table.choice("middlebox", problems, MiddleboxChoice::CHOICES).unwrap_or_default(),
             filter: common::filter(table, problems),
         }
@@ -135,6 +157,7 @@ impl ServerFields {
             window: self.window.unwrap_or(facts.window),
             middlebox: self.middlebox,
             filter: self.filter,
+            introduction_file: self.introduction_file,
         })
     }
 }

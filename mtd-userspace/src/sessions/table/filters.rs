@@ -169,6 +169,7 @@ mod tests {
             networks: None,
             state: None,
             translated: false,
+            resting: false,
         };
         table.install(OriginId::Server, new, None, now).unwrap();
         table.get((OriginId::Server, SessionId(n.into()))).unwrap().index()

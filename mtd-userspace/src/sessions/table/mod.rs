@@ -172,7 +172,7 @@ impl<M: Maps> Table<M> {
         });
     }
 
-    /// Puts a session into the maps: it receives from now on. Its peer must have no inner address in one of the `reserved`
+    /// Puts a session into the maps: it receives from now on, unless it rests. Its peer must have no inner address in one of the `reserved`
     /// networks. A peer that chooses its own inner addresses must not have one that leads to another peer.
     ///
     /// # Errors
@@ -184,8 +184,19 @@ impl<M: Maps> Table<M> {
         reserved: Option<&[IpNet]>,
         now: Reading,
     ) -> anyhow::Result<()> {
-        let NewSession { id, session, offset, started, peer, local, remote, networks, state, translated } =
-            new;
+        let NewSession {
+            id,
+            session,
+            offset,
+            started,
+            peer,
+            local,
+            remote,
+            networks,
+            state,
+            translated,
+            resting,
+        } = new;
         let whose = Whose::from(&peer);
         let (number, role) = match peer {
             Peer::Configured(number) => (number, None),
@@ -216,7 +227,7 @@ impl<M: Maps> Table<M> {
             local,
             remote,
             networks,
-            resting: false,
+            resting,
             translated,
             where_heard: false,
             policy,

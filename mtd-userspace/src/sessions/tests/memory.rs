@@ -81,14 +81,14 @@ impl Memory {
 impl SlotMaps for Slots {
     type Error = Error;
 
-    fn load(&mut self, session: u32, slot: &Slot) -> Result<(), Error> {
-        self.0.insert((session, slot.slot), *slot);
+    fn load(&mut self, session: SessionIndex, slot: &Slot) -> Result<(), Error> {
+        self.0.insert((session.0, slot.slot), *slot);
         Ok(())
     }
 
-    fn unload(&mut self, session: u32, generation: u32, slot: u64) {
-        if self.0.get(&(session, slot)).is_some_and(|found| found.generation == generation) {
-            self.0.remove(&(session, slot));
+    fn unload(&mut self, session: SessionIndex, generation: u32, slot: u64) {
+        if self.0.get(&(session.0, slot)).is_some_and(|found| found.generation == generation) {
+            self.0.remove(&(session.0, slot));
         }
     }
 }

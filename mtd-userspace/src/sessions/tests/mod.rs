@@ -25,7 +25,7 @@ use crate::device::TunnelInfo;
 use crate::keys::{PublicKey, SecretKey};
 use crate::model::{Guard, LinkMode, SessionIndex, TunnelAddresses, UnixNs};
 use crate::proto::exchange::SendSlot;
-use crate::proto::messages::{Control, Reason};
+use crate::proto::messages::{Control, Reason, Text};
 use crate::proto::server::{self, Admission, Server};
 use crate::status::SessionState;
 
@@ -178,6 +178,7 @@ fn sessions(
         prefixes: vec!["2001:db8:1::/64".parse::<Ipv6Net>().unwrap()],
         link: LinkMode::Routed,
         inner_mtu: 1400,
+        fwmark: 0,
         guard: Guard::default(),
     };
     let sessions = Sessions::begin(config, Box::new(clock), PathBuf::new(), (maps, told), machines, state);
@@ -286,6 +287,7 @@ fn server(clock: &Hands) -> Server {
         window: 900,
         introduction_slot: 30 * SECOND,
         grace: 60 * SECOND,
+        ahead: 0,
         period: 3 * SECOND,
         longest_period: 30 * SECOND,
         mode: MODE_ENCRYPT,
@@ -381,7 +383,7 @@ fn sessions_of_an_earlier_controller_go_on_and_one_that_ends_is_closing() {
     (0..11).for_each(|_| world.tick());
     assert_eq!(listed(&world), (vec![SessionState::Open], Some(1)));
     // The client says good-bye in the newer one: what is left is closing.
-    let message = Control::Teardown(Reason::Stopping).encode();
+    let message = Control::Term { reason: Reason::Stopping, text: Text::NONE }.encode();
     let mut payload = [0; MAX_CONTROL];
     payload[..message.len()].copy_from_slice(&message);
     world.sessions.handle_control(&ControlRecord {

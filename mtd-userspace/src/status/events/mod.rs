@@ -56,7 +56,7 @@ pub struct EventDocument {
 /// See [`EventDocument::session`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionEvent {
-    /// `opened`, `rekeyed`, `silent`, `closed` or `refused`.
+    /// `opened`, `rekeyed`, `silent`, `closed`, `refused`, `address-refused`, `key-in-use` or `other-version`.
     pub change: String,
     /// Name of the other end; absent when nobody knows who it was.
     pub name: Option<String>,
@@ -164,6 +164,8 @@ impl SessionEvent {
             SessionChange::Silent => "silent",
             SessionChange::Closed => "closed",
             SessionChange::AddressRefused { .. } => "address-refused",
+            SessionChange::KeyInUse => "key-in-use",
+            SessionChange::OtherVersion => "other-version",
         };
         let reason = match what {
             SessionChange::AddressRefused { address, network } => {

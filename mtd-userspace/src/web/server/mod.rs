@@ -1,13 +1,13 @@
 //! The server of the web view. Whatever a reader does, it can delay only other readers.
 
 use std::future::Future;
+use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -15,13 +15,14 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Extension, Json, Router};
-use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use super::feed::Feed;
 use super::link::{Link, Token};
 use super::page;
+use crate::http::tcp::Bound;
 use crate::http::{self, Limits, Patience, Progress};
+use crate::remedy::{Doing, clause};
 use crate::subsystem::{AfterEnd, Context, Reports, Subsystem};
 
 /// Path of the events.
@@ -60,8 +61,7 @@ const HEADERS: [(header::HeaderName, &str); 6] = [
 
 /// The web view: a bound address, and the link to it, whose file is removed when this is dropped.
 pub struct View {
-    socket: TcpListener,
-    address: SocketAddr,
+    bound: Bound,
     link: Link,
 }
 
@@ -71,25 +71,27 @@ impl View {
     /// # Errors
     /// The address is taken, or the file cannot be written.
     pub fn bind(address: SocketAddr, link: &Path) -> anyhow::Result<Arc<Self>> {
-        let listen = || {
-            let socket = http::tcp::listen(address, Some(SEND_BUFFER))?;
-            socket.local_addr().map(|address| (socket, address))
-        };
-        let (socket, address) = listen().with_context(|| {
-            format!("cannot serve the web view at {address}; choose another address with listen in [web]")
+        let bound = Bound::new(address, Some(SEND_BUFFER)).map_err(|error| {
+            let way = clause(Doing::Listen("listen in [web]"), &error);
+            anyhow::anyhow!("cannot serve the web view at {address}: {error}{way}")
         })?;
+        let address = bound.address();
         let link = Link::establish(link, address)?;
         tracing::info!("web view at http://{address}/; mtd web prints the link");
-        Ok(Arc::new(Self { socket, address, link }))
+        Ok(Arc::new(Self { bound, link }))
     }
 
     /// Serves until `shutdown` is ready, and then closes all connections at once.
-    async fn serve(&self, reports: &dyn Reports, shutdown: impl Future<Output = ()>) {
+    ///
+    /// # Errors
+    /// When the socket does not listen any more, or cannot.
+    async fn serve(&self, reports: &dyn Reports, shutdown: impl Future<Output = ()>) -> io::Result<()> {
+        let socket = self.bound.listener()?;
         let feed = Arc::new(Feed::new());
-        let router = router(self.address, self.link.token().clone(), Arc::clone(&feed));
+        let router = router(self.bound.address(), self.link.token().clone(), Arc::clone(&feed));
         let mut producer = pin!(feed.produce(reports));
         tokio::select! {
-            () = http::serve(&self.socket, router, LIMITS, shutdown) => {}
+            ended = http::serve(&socket, router, LIMITS, shutdown) => ended,
             never = &mut producer => never,
         }
     }
@@ -104,10 +106,7 @@ impl Subsystem for View {
         let (reports, shutdown) = (Arc::clone(&context.reports), context.shutdown());
         context.tasks.spawn(self.name(), AfterEnd::Restart, move || {
             let (view, reports, shutdown) = (Arc::clone(&self), Arc::clone(&reports), shutdown.clone());
-            async move {
-                view.serve(&*reports, shutdown.begun()).await;
-                Ok(())
-            }
+            async move { Ok(view.serve(&*reports, shutdown.begun()).await?) }
         });
         Ok(())
     }

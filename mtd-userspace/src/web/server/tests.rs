@@ -20,11 +20,9 @@ impl Served {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let view = View::bind("[::1]:0".parse().unwrap(), &folder.path().join("eth0.web")).unwrap();
-        let address = view.address;
+        let address = view.bound.address();
         let (stop, stopped) = oneshot::channel::<()>();
-        tokio::spawn(async move {
-            view.serve(&FakeReports::default(), async { _ = stopped.await }).await;
-        });
+        tokio::spawn(async move { view.serve(&FakeReports::default(), async { _ = stopped.await }).await });
         let link = std::fs::read_to_string(folder.path().join("eth0.web")).unwrap();
         let token = link.trim_end().split('#').nth(1).unwrap().to_owned();
         Self { address, token, folder, stop }

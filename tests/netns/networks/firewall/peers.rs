@@ -11,6 +11,7 @@ use mtd_tests::traffic::{UdpOptions, UdpReport, UdpStream};
 use mtd_tests::wait_until;
 
 use super::{PATIENCE, SLOT};
+use crate::sessions::at_once;
 use crate::sessions::world::{Inner, Role, World};
 
 /// Both peers behind firewalls, and the routers.
@@ -44,7 +45,7 @@ fn wait_for(world: &World, role: Role, wanted: Middlebox) -> Result<()> {
 /// Also if their clocks differ by nearly half a slot.
 #[test]
 fn both_behind_firewalls_reach_each_other_after_a_quiet_while() -> Result<()> {
-    for apart in [Duration::ZERO, Duration::from_millis(400)] {
+    at_once(&[Duration::ZERO, Duration::from_millis(400)], |&apart| {
         let (mut world, gates) = behind_firewalls()?;
         world.setup(Role::Client).set_clock(apart.as_nanos() as i64)?;
         world.start_all()?;
@@ -60,8 +61,8 @@ fn both_behind_firewalls_reach_each_other_after_a_quiet_while() -> Result<()> {
         for gate in &gates {
             println!("{} flows in the table", tracked_flows(&gate.router)?);
         }
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 #[test]

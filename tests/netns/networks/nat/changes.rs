@@ -71,7 +71,7 @@ fn a_router_that_begins_to_translate_is_no_end() -> Result<()> {
 #[test]
 fn renewed_keys_and_killed_controllers_keep_it() -> Result<()> {
     let (mut world, _) = at_home(Translation::Ports)?;
-    world.setup_mut(Who::Server).keys.insert("rekey_after", quoted("4s"));
+    world.setup_mut(Who::Server).keys.insert("rekey_after", quoted("2s"));
     world.open_all()?;
     let load = world.load(Who::Alice, Inner::V6)?;
     wait_until("new keys, twice", PATIENCE, || Ok(world.handshakes()?.answered >= 3))
@@ -90,7 +90,7 @@ fn renewed_keys_and_killed_controllers_keep_it() -> Result<()> {
     let handshakes = world.handshakes()?;
     ensure!(handshakes.refused.is_empty(), "{handshakes:?}");
     require_translated(&world, true)?;
-    let report = one_way(&world, 6)?;
+    let report = one_way(&world, 4)?;
     println!("one way after that: {report:?}");
     ensure!(report.lost == 0, "{report:?}\n{}", world.explain());
     world.require_no_session_drops(&[Who::Alice, Who::Server])

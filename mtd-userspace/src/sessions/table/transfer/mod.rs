@@ -113,6 +113,7 @@ impl<M: Maps> Table<M> {
             networks: exported.networks,
             state: Some(Box::new(state)),
             translated: exported.translated,
+            resting: false,
         };
         self.install(origin, new, None, now)?;
         self.answer(key, exported.where_heard)?;

@@ -38,6 +38,7 @@ fn new(id: u64, now: Reading) -> NewSession {
         networks: None,
         state: None,
         translated: false,
+        resting: false,
     }
 }
 
