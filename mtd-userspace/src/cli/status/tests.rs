@@ -220,20 +220,23 @@ fn what_is_wrong_with_a_peer_comes_first() {
     assert!(lines.iter().any(|line| line == dropped), "{lines:#?}");
 }
 
-#[test]
-fn a_server_shows_rendezvous_clients_and_sessions() {
-    let handshakes = Handshakes {
+fn handshakes() -> Handshakes {
+    Handshakes {
         version: 2,
         remarks: Vec::new(),
         received: 12,
         answered: 10,
         refused: BTreeMap::from([("unknown_client".to_owned(), 2)]),
         half_open: 1,
-    };
+    }
+}
+
+#[test]
+fn a_server_shows_rendezvous_clients_and_sessions() {
     let mut status = Status {
         public_key: Some(session().public_key),
         rendezvous: Some(rendezvous()),
-        handshakes: Some(handshakes),
+        handshakes: Some(handshakes()),
         clients_registered: Some(3),
         sessions: vec![session()],
         ..sample()
@@ -271,6 +274,7 @@ fn a_server_shows_rendezvous_clients_and_sessions() {
         "  path:              carries packets of up to 1400 B, says a router",
         "  translated:        by a router on the client's side",
         "  middlebox there:   the other end is answered where it was heard",
+        "  filter:            3 rules; what they do not allow is dropped",
         "  received:          1.50 MiB in 1000 packets",
         "  sent:              60 B in 1 packet",
         "",

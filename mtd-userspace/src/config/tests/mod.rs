@@ -15,7 +15,9 @@ use ipnet::Ipv6Net;
 
 use super::*;
 use crate::keys::SecretKey;
-use crate::model::{KeyStreamChoice, LinkMode, MiddleboxChoice, Mode, Policy, SteeringChoice, XdpChoice};
+use crate::model::{
+    KeyStreamChoice, LinkMode, MiddleboxChoice, Mode, Policy, Reject, SteeringChoice, XdpChoice,
+};
 
 const EXAMPLE: &str = include_str!("../../../../packaging/mtd.toml.example");
 
@@ -123,6 +125,32 @@ fn the_policy_and_what_is_allowed() {
 }
 
 #[test]
+fn filters_are_read_and_their_mistakes_have_a_place() {
+    let peer = |line: &str| BASE.replacen("[[peer]]", &format!("[[peer]]\n{line}"), 1);
+    let config = Config::parse(&peer("filter = [\"allow in tcp/22\", \"deny out\"]"), "mtd.toml").unwrap();
+    let rules: Vec<_> = config.peers[0].filter.iter().flatten().map(ToString::to_string).collect();
+    assert_eq!(
+        (rules, config.filter_reject),
+        (vec!["allow in tcp/22".into(), "deny out".into()], Reject::Prohibited)
+    );
+    let line = 1 + BASE[..BASE.find("[[peer]]").unwrap()].lines().count() + 1;
+    for (written, expected) in [
+        ("filter = []", format!("{line}:10: peer.filter: is an empty list")),
+        (
+            "filter = [\"allow\", \"allow in tcp/0\"]",
+            format!("{line}:20: peer.filter: \"tcp/0\" has no port"),
+        ),
+        ("filter = \"tcp/22\"", format!("{line}:10: peer.filter: \"tcp/22\" begins with neither")),
+    ] {
+        let found = errors(&peer(written));
+        assert!(found.contains(&expected), "{written}: {found}");
+    }
+    let many = vec!["\"allow tcp/22\""; 129].join(", ");
+    let found = errors(&peer(&format!("filter = [{many}]")));
+    assert!(found.contains("peer.filter: has 258 rules of at most 256"), "{found}");
+}
+
+#[test]
 fn what_is_left_out_has_its_default() {
     let config = Config::parse(BASE, "mtd.toml").unwrap();
     assert_eq!((config.link, config.xdp), (LinkMode::Routed, XdpChoice::Auto));
@@ -210,7 +238,7 @@ fn unknown_keys() {
             "interfce = \"eth1\"\nhorizn = \"60s\"\nxyz = 1\ninterface = ",
             "1:1: interfce: unknown key; did you mean interface?
              2:1: horizn: unknown key; did you mean horizon?
-             3:1: xyz: unknown key; remove it; the keys known here are interface, prefix, link, interface_wait, policy, allow, xdp, steering, keystream, device, \
+             3:1: xyz: unknown key; remove it; the keys known here are interface, prefix, link, interface_wait, policy, allow, filter_reject, xdp, steering, keystream, device, \
              address, mtu, mtu_expires, fwmark, kill_switch, dns, horizon, max_sessions, socket, state_dir, clock, private_key_file, hooks, metrics, web, rendezvous, listen, client, \
              server, peer",
         ),

@@ -101,20 +101,27 @@ fn every_example_is_accepted() {
 }
 
 #[test]
-fn reload_applies_what_is_about_clients_and_nothing_else() {
+fn reload_applies_what_is_about_clients_and_filters_and_nothing_else() {
     let reloading: Vec<_> =
         keys().filter(|(_, key)| key.reloads).map(|(header, key)| (header, key.name)).collect();
     assert_eq!(
         reloading,
         [
+            ("", "filter_reject"),
             ("[listen]", "clients_dir"),
             ("[[client]]", "name"),
             ("[[client]]", "public_key"),
             ("[[client]]", "address"),
             ("[[client]]", "slot"),
+            ("[[client]]", "filter"),
+            ("[[server]]", "filter"),
+            ("[[peer]]", "filter"),
         ]
     );
     for (setting, expected) in [
+        // Its filter alone, which is in force for nobody yet.
+        ("peer.new.filter", true),
+        ("peer.new.name", false),
         ("client", true),
         ("client.tablet.address", true),
         ("client.tablet.slot", true),
