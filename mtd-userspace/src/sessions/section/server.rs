@@ -63,7 +63,7 @@ pub const SERVER: Schema = Schema {
         Key::required(
             "introduction_file",
             Kind::Text("the path of a file"),
-            r#""home.introduction"#,
+            r#""home.introduction""#,
             "File with introductions of the server for this host, for networks without the DHT: the server's administrator gets \
              it by `mtd introduction`. It is read when it changes; bring it here by hand, or let a timer fetch it from a web \
              server.",
