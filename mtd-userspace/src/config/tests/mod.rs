@@ -207,6 +207,12 @@ fn the_example_parses_and_states_the_true_defaults() {
     assert_eq!(explicit.policy.take(), Some(Policy::Dark));
     // There is no name server without one.
     assert_eq!(std::mem::take(&mut explicit.dns).len(), 2);
+    // These have none: files are read and written only on request.
+    for server in &mut explicit.servers {
+        assert_eq!(server.introduction_file.take().as_deref(), Some(Path::new("home.introduction")));
+    }
+    let folder = explicit.listen.as_mut().and_then(|listen| listen.introductions_dir.take());
+    assert_eq!(folder.as_deref(), Some(Path::new("/var/lib/mtd/introductions")));
     assert_eq!(explicit, example);
     for schema in FORMAT.schemas() {
         let header = format!("\n{}", schema.header);

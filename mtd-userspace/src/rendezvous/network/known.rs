@@ -211,8 +211,8 @@ mod tests {
     async fn the_list_is_brought_up_to_date_at_once_and_then_seldom() {
         let (mut known, start) = (Known::default(), Instant::now());
         let times: Vec<_> =
-            (0..7200).filter(|second| known.is_due(start + Duration::from_secs(*second))).take(6).collect();
-        assert_eq!(times, [0, 30, 60, 90, 690, 1290]);
+            (0..7200).filter(|second| known.is_due(start + Duration::from_secs(*second))).take(3).collect();
+        assert_eq!(times, [0, 600, 1200]);
     }
 
     #[tokio::test]
