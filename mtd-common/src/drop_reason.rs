@@ -233,6 +233,9 @@ SendStreamChanged = 39, "send_stream_changed", Send, Never, 0,
 SendUnheard = 40, "send_unheard", Send, Never, 0,
     "For a peer behind a router that translates addresses, of which nothing came lately: nobody knows where it is.",
     "Look at the peer's end and its router; only the peer can open the way again.";
+SendLoop = 41, "send_loop", Send, Never, 0,
+    "A sealed packet of mtd's own came back to the tunnel device: a route leads it in circles.",
+    "Look at the rules and routes for the mark that `mtd status` shows: `ip -6 rule`, `ip -6 route show table all`.";
 ControlFull = 48, "control_full", Receive, Never, 0,
     "Authentic control message, but the controller has not read those before it: it is overloaded or away.",
     "Start the controller, or give it more CPU time.";

@@ -27,5 +27,5 @@ pub(crate) fn send(frame: &mut SkbFrame) -> Result<i32, DropReason> {
         ahead::want(job, Direction::Send);
     }
     count::one(Counter::Sent);
-    wrap::transmit()
+    wrap::transmit(frame)
 }

@@ -77,4 +77,9 @@ impl Instance {
     pub fn leases(&self, state_dir: &Path) -> PathBuf {
         state_dir.join("leases").join(format!("{}.json", self.name))
     }
+
+    /// Nodes of the DHT that have answered, inside the configured folder for state.
+    pub fn nodes(&self, state_dir: &Path) -> PathBuf {
+        state_dir.join("nodes").join(format!("{}.json", self.name))
+    }
 }

@@ -30,6 +30,7 @@ pub mod proto;
 pub mod registry;
 pub mod remedy;
 pub mod rendezvous;
+pub mod resolver;
 pub mod rings;
 #[cfg(test)]
 mod rooms;

@@ -26,11 +26,14 @@ const LAST_CAPABILITY: libc::c_ulong = 63;
 /// `_LINUX_CAPABILITY_VERSION_3`: two words for each set.
 const VERSION: u32 = 0x2008_0522;
 
-/// Maximum number of rounds; each sends the signal to all threads that still have capabilities to drop.
-const ROUNDS: u32 = 100;
+/// Maximum number of rounds; each sends the signal to all threads that still have capabilities to drop. Ten seconds: on a host
+/// that is very busy, a thread may not run for as long.
+const ROUNDS: u32 = 160;
 
-/// How long each round waits for the threads to handle the signal.
+/// How long the first round waits for the threads to handle the signal …
 const PAUSE: Duration = Duration::from_millis(2);
+/// … and the longest that a later one does, each waiting twice as long as the one before.
+const LONGEST_PAUSE: Duration = Duration::from_millis(64);
 
 /// The capabilities that the signal handler keeps. A static, because a signal handler takes no other arguments.
 static KEEP: AtomicU64 = AtomicU64::new(0);
@@ -100,7 +103,7 @@ pub fn give_up_all_but(keep: u64) -> io::Result<()> {
 }
 
 fn ask_until_done(signal: i32, keep: u64) -> io::Result<()> {
-    let mut clean = 0;
+    let (mut clean, mut pause) = (0, PAUSE);
     for _ in 0..ROUNDS {
         let mut left = 0;
         for entry in fs::read_dir("/proc/self/task")? {
@@ -121,7 +124,8 @@ fn ask_until_done(signal: i32, keep: u64) -> io::Result<()> {
         if clean == 2 {
             return Ok(());
         }
-        thread::sleep(PAUSE);
+        thread::sleep(pause);
+        pause = LONGEST_PAUSE.min(2 * pause);
     }
     Err(io::Error::new(io::ErrorKind::TimedOut, "a thread did not give up its privileges"))
 }

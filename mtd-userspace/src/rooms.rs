@@ -40,6 +40,7 @@ const ORDER: &[&str] = &[
     "claims",
     "copies",
     "neighbours",
+    "resolver",
     "leases",
     "registry",
     "rendezvous",

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use tokio::time::{sleep, timeout};
 
+use crate::config::Config;
 use crate::device::Watch;
 use crate::events::{Event, Repair};
 use crate::prometheus::{Kind, Text};
 use crate::proto::clock::Reading;
-use crate::status::Status;
+use crate::status::{Bypass, Status};
 use crate::subsystem::{AfterEnd, Context, Subsystem, Tunnel};
 
 /// Changes come in bunches: how long to wait for the rest of one.
@@ -21,12 +23,30 @@ const LOOK: Duration = Duration::from_secs(10);
 /// Watches the tunnel device.
 pub struct Upkeep {
     tunnel: Arc<Tunnel>,
+    /// The other ends of the configuration, with their inner networks.
+    ends: Vec<(String, Vec<IpNet>)>,
 }
 
 impl Upkeep {
     /// Will watch this device.
-    pub fn new(tunnel: Arc<Tunnel>) -> Arc<Self> {
-        Arc::new(Self { tunnel })
+    pub fn new(config: &Config, tunnel: Arc<Tunnel>) -> Arc<Self> {
+        let peers = config.peers.iter().map(|peer| (peer.name.clone(), peer.allowed_ips.clone()));
+        let servers = config.servers.iter().map(|server| (server.name.clone(), server.allowed_ips.clone()));
+        Arc::new(Self { tunnel, ends: peers.chain(servers).collect() })
+    }
+
+    /// What goes through the tunnel although mtd's own packets go past it.
+    fn bypass(&self) -> Option<Bypass> {
+        let (bypass, networks) = self.tunnel.bypass()?;
+        let leads_to =
+            |(_, allowed): &&(String, Vec<IpNet>)| allowed.iter().any(|net| networks.contains(net));
+        Some(Bypass {
+            mark: bypass.number,
+            peers: self.ends.iter().filter(leads_to).map(|(name, _)| name.clone()).collect(),
+            kill_switch: bypass.kill_switch,
+            problem: self.tunnel.problem(),
+            networks,
+        })
     }
 }
 
@@ -43,6 +63,7 @@ impl Subsystem for Upkeep {
 
     fn report(&self, _now: Reading, status: &mut Status) {
         status.tunnel_repairs = self.tunnel.repairs();
+        status.bypass = self.bypass();
     }
 
     fn metrics(&self, status: &Status, text: &mut Text) {
@@ -68,7 +89,7 @@ async fn watch(context: Context) -> anyhow::Result<()> {
         }
         tokio::select! {
             () = shutdown.clone().begun() => return Ok(()),
-            changed = timeout(LOOK, watch.changed(tunnel.name(), tunnel.info())) => {
+            changed = timeout(LOOK, watch.changed(tunnel.name(), tunnel.info(), tunnel.mark())) => {
                 if let Ok(changed) = changed {
                     changed?;
                     sleep(BUNCH).await;

@@ -54,6 +54,7 @@ impl Subject {
             prefixes: vec![Ipv6Net::new(PREFIX, 64)?],
             link: LinkMode::Routed,
             inner_mtu: MAX_TEXT as u32,
+            fwmark: 0,
             guard: Guard::default(),
         })?;
         let session = session(0, LASTING)?;

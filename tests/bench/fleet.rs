@@ -79,6 +79,7 @@ impl Fleet {
             prefixes: vec![Ipv6Net::new(PREFIX, 64)?],
             link: LinkMode::Routed,
             inner_mtu: 1428,
+            fwmark: 0,
             guard: Guard::default(),
         })?;
         let mut fleet = Self { plane, sessions: Vec::with_capacity(sessions.len()), horizon, advanced: 0 };

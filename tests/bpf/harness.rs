@@ -132,6 +132,7 @@ impl Bench {
             prefixes: PREFIXES.map(|(prefix, _)| prefix.parse::<Ipv6Net>().expect("a prefix")).to_vec(),
             link: LinkMode::Routed,
             inner_mtu: MTU,
+            fwmark: 0,
             guard: Guard::default(),
         };
         plane.configure(&settings).expect("the settings fit");

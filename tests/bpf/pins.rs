@@ -45,6 +45,7 @@ fn settings() -> Settings {
         prefixes: vec!["2001:db8:a::/64".parse().expect("a prefix")],
         link: LinkMode::Routed,
         inner_mtu: 1428,
+        fwmark: 0,
         guard: Guard::default(),
     }
 }

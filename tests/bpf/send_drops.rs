@@ -6,6 +6,7 @@ use mtd::model::SessionIndex;
 use mtd::proto::slots::SlotMaps as _;
 use mtd_common::DropReason::{self, *};
 use mtd_common::abi::Slot;
+use mtd_common::packet::NEXT_UDP;
 use mtd_common::packet::inner::{CONTROL_MARK, NEXT_CONTROL};
 
 use crate::harness::{Bench, MTU, SLOTS, TC_ACT_SHOT};
@@ -20,6 +21,9 @@ const OLD_SLOT: u32 = 3;
 const OTHERS_SLOT: u32 = 4;
 const NO_MODE: u32 = 5;
 const NO_PERIOD: u32 = 6;
+
+/// The mark of sealed packets.
+const OUTER_MARK: u32 = 0x6d74;
 
 /// A frame from the tunnel device, and why it is not sent.
 pub(crate) struct SendFixture {
@@ -107,6 +111,14 @@ pub(crate) fn fixtures() -> Vec<SendFixture> {
         frame: framed(&control),
         context: Some(marked(CONTROL_MARK ^ 4)),
     });
+    let mut sealed = Version::V6.sent(0, 60);
+    sealed[6] = NEXT_UDP;
+    list.push(SendFixture {
+        name: "a packet that was sealed before",
+        reason: SendLoop,
+        frame: framed(&sealed),
+        context: Some(marked(OUTER_MARK)),
+    });
     list.push(SendFixture {
         name: "a packet to be segmented",
         reason: SendOffload,
@@ -118,6 +130,7 @@ pub(crate) fn fixtures() -> Vec<SendFixture> {
 
 fn bench() -> (Bench, Peering) {
     let (mut bench, peering) = Bench::with_session();
+    bench.configure(|settings| settings.fwmark = OUTER_MARK);
     bench.route("10.66.0.2/32", &peering);
     bench.route("fd00:66::2/128", &peering);
     for index in [ENDED, NO_SLOT, OLD_SLOT, OTHERS_SLOT, NO_MODE, NO_PERIOD] {

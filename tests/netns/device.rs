@@ -46,6 +46,7 @@ fn tunnel(addresses: &[&str], routes: &[&str]) -> TunnelDevice {
         addresses: nets(addresses),
         routes: nets(routes),
         narrow: Vec::new(),
+        bypass: None,
     }
 }
 

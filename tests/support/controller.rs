@@ -1,6 +1,6 @@
 //! Real controllers: the `mtd` program, started in a namespace with a configuration made here.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -263,7 +263,7 @@ impl Setup {
             "--vm-generation-file".as_ref(),
             generation.as_os_str(),
         ];
-        Controller::spawn_with(netns, &self.interface, &config, &arguments, |command| {
+        Controller::spawn_with(netns, &[], &self.interface, &config, &arguments, |command| {
             if self.boot_ahead > 0 {
                 in_time_namespace(command, self.boot_ahead);
             }
@@ -285,34 +285,39 @@ impl Controller {
     /// # Errors
     /// When the program cannot be started.
     pub fn spawn(netns: &Netns, interface: &str, config: &Path, args: &[&OsStr]) -> Result<Self> {
-        Self::spawn_with(netns, interface, config, args, |_| ())
+        Self::spawn_with(netns, &[], interface, config, args, |_| ())
     }
 
-    /// The same, with a controller that asks this name server, if any.
+    /// The same, with a controller that asks this name server, if any, and is started by another program (`through`), which
+    /// runs the command at the end of its arguments, such as `env NAME=VALUE`.
     ///
     /// # Errors
     /// When the program cannot be started.
-    pub fn spawn_asking(
+    pub fn spawn_through(
         netns: &Netns,
+        through: &[OsString],
         resolver: Option<&Resolver>,
         interface: &str,
         config: &Path,
         args: &[&OsStr],
     ) -> Result<Self> {
         let lead = |command: &mut Command| resolver.into_iter().for_each(|resolver| resolver.lead(command));
-        Self::spawn_with(netns, interface, config, args, lead)
+        Self::spawn_with(netns, through, interface, config, args, lead)
     }
 
     /// The same, with `prepare` for the command.
     fn spawn_with(
         netns: &Netns,
+        through: &[OsString],
         interface: &str,
         config: &Path,
         args: &[&OsStr],
         prepare: impl FnOnce(&mut Command),
     ) -> Result<Self> {
-        let mut command = netns.command(mtd_program()?)?;
-        command.arg("run").arg("-c").arg(config).args(args);
+        let mtd = mtd_program()?;
+        let mut line = through.iter().map(OsString::as_os_str).chain([mtd.as_os_str()]);
+        let mut command = netns.command(line.next().context("no program")?)?;
+        command.args(line).arg("run").arg("-c").arg(config).args(args);
         prepare(&mut command);
         let process = Running::spawn(&format!("mtd on {interface}"), command)?;
         Ok(Self { process, interface: interface.to_owned() })

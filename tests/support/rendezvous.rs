@@ -2,6 +2,7 @@
 //! clients and of the clients.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::fs;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -76,6 +77,8 @@ pub struct Member {
     pub keys: BTreeMap<&'static str, String>,
     /// The name server that the controller asks; `None`: that of the machine.
     pub resolver: Option<Resolver>,
+    /// The program and arguments by which the controller is started, as [`Controller::spawn_through`] has it.
+    pub through: Vec<OsString>,
     interface: String,
     prefix: Ipv6Net,
     delivery: Delivery,
@@ -103,6 +106,7 @@ impl Member {
             client_keys: BTreeMap::new(),
             keys: BTreeMap::new(),
             resolver: None,
+            through: Vec::new(),
             interface: host.ifname.clone(),
             prefix: host.prefix,
             delivery,
@@ -218,8 +222,9 @@ impl Member {
             "--vm-generation-file".as_ref(),
             generation.as_os_str(),
         ];
-        let mut controller = Controller::spawn_asking(
+        let mut controller = Controller::spawn_through(
             netns,
+            &self.through,
             self.resolver.as_ref(),
             &self.interface,
             &self.write()?,

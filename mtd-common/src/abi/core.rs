@@ -40,8 +40,8 @@ pub struct Dataplane {
     pub tunnel_mac: [u8; 6],
     /// MAC address of the underlay, for neighbour advertisements.
     pub underlay_mac: [u8; 6],
-    /// Padding.
-    pub reserved: [u8; 4],
+    /// Mark of the outer packets, by which the kernel's routing rules know them; 0: they have none.
+    pub fwmark: u32,
     /// Protected prefixes; the elements after `prefix_count` are zero.
     pub prefixes: [Prefix; MAX_PREFIXES],
     /// The table of addresses.
@@ -301,7 +301,7 @@ const _: () = {
     assert!(size_of::<Prefix>() == 24);
     assert!(size_of::<Dataplane>() == 168);
     assert!(offset_of!(Dataplane, tunnel_mac) == 24);
-    assert!(offset_of!(Dataplane, reserved) == 36);
+    assert!(offset_of!(Dataplane, fwmark) == 36);
     assert!(offset_of!(Dataplane, prefixes) == 40);
     assert!(offset_of!(Dataplane, table) == 136);
     assert!(size_of::<Slot>() == 32);

@@ -54,6 +54,12 @@ impl Inner {
     pub const fn is_control(&self) -> bool {
         self.version == 6 && self.next_header == NEXT_CONTROL
     }
+
+    /// Whether the packet is a UDP datagram in IPv6 without extension headers, as outer packets are.
+    #[inline(always)]
+    pub const fn is_udp6(&self) -> bool {
+        self.version == 6 && self.next_header == super::NEXT_UDP
+    }
 }
 
 /// An IPv4 address as `::ffff:a.b.c.d` (RFC 4291 section 2.5.5.2).

@@ -23,6 +23,10 @@ pub(crate) fn choose(frame: &SkbFrame, job: &mut Job) -> Result<(), DropReason> 
         return Err(DropReason::SendTooBig);
     }
     let facts = inner::read(frame, length)?;
+    // Nobody else has this mark: it was sealed already, and the routes lead it back.
+    if dataplane.fwmark != 0 && frame.mark() == dataplane.fwmark && facts.is_udp6() {
+        return Err(DropReason::SendLoop);
+    }
     let mark = if facts.is_control() { Some(frame.mark()) } else { None };
     if mark.is_some_and(|mark| !is_controllers(mark)) {
         return Err(DropReason::SendControl);

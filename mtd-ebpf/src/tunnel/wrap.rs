@@ -67,10 +67,14 @@ pub(crate) fn write_headers(
     Ok(())
 }
 
-/// Lets the kernel find the next hop and link-layer address for the outer destination.
+/// Lets the kernel find the next hop and link-layer address for the outer destination. Its routing rules go by the mark: what
+/// has mtd's never goes into the tunnel again.
 #[inline(always)]
-pub(crate) fn transmit() -> Result<i32, DropReason> {
+pub(crate) fn transmit(frame: &mut SkbFrame) -> Result<i32, DropReason> {
     let dataplane = settings::dataplane().ok_or(DropReason::SendFailed)?;
+    if dataplane.fwmark != 0 {
+        frame.set_mark(dataplane.fwmark);
+    }
     // SAFETY: no parameters are handed over: the kernel looks the next hop up by the packet's own destination.
     let action = unsafe { bpf_redirect_neigh(dataplane.underlay_ifindex, core::ptr::null_mut(), 0, 0) };
     if action == i64::from(TC_ACT_REDIRECT) { Ok(TC_ACT_REDIRECT) } else { Err(DropReason::SendFailed) }

@@ -12,7 +12,9 @@ use super::output;
 use super::run::DEFAULT_CONFIG;
 use crate::config::{Config, Problem};
 use crate::device;
+use crate::model::FwMark;
 use crate::registry::Registry;
+use crate::sessions::first_prefixes;
 
 /// Arguments of `mtd check`.
 #[derive(Debug, Args)]
@@ -121,6 +123,8 @@ fn describe(config: &Config) -> anyhow::Result<(String, Vec<String>)> {
     if !config.peers.is_empty() {
         does.push(format!("shared keys with {}", names(config.peers.iter().map(|peer| &peer.name))));
     }
+    let underlay = runtime.block_on(device::Underlay::inspect(&config.interface)).ok();
+    routes_past_the_tunnel(config, underlay.as_ref(), &mut does, &mut warnings);
     if does.is_empty() {
         warnings.push(
             "neither [listen] nor [[server]] nor [[peer]]: the prefixes are dark to everybody".to_owned(),
@@ -128,6 +132,30 @@ fn describe(config: &Config) -> anyhow::Result<(String, Vec<String>)> {
         does.push("nobody may connect".to_owned());
     }
     Ok((format!("good ({}: {})", config.interface, does.join(", ")), warnings))
+}
+
+/// What is done where routes into the tunnel would catch mtd's own packets.
+fn routes_past_the_tunnel(
+    config: &Config,
+    underlay: Option<&device::Underlay>,
+    does: &mut Vec<String>,
+    warnings: &mut Vec<String>,
+) {
+    let present = underlay.map(|underlay| first_prefixes(config, underlay)).unwrap_or_default();
+    let catching: Vec<_> = config.catching(&present).iter().map(ToString::to_string).collect();
+    let catching = catching.join(", ");
+    if catching.is_empty() {
+        return;
+    }
+    if config.fwmark == FwMark::Off {
+        warnings.push(format!(
+            "allowed_ips {catching} would catch mtd's own packets, and fwmark is \"off\": see to it that these get past the \
+             tunnel, or leave fwmark out"
+        ));
+        return;
+    }
+    let switch = if config.kill_switch { ", and nothing past the tunnel" } else { "" };
+    does.push(format!("{catching} into the tunnel by a routing table of its own{switch}"));
 }
 
 fn names<'a>(names: impl Iterator<Item = &'a String>) -> String {

@@ -7,6 +7,7 @@ mod drops;
 mod events;
 mod follow;
 mod guard;
+mod introduction;
 mod keys;
 mod logging;
 mod output;
@@ -90,6 +91,7 @@ enum Command {
     Sessions(sessions::SessionsArgs),
     /// Register, remove and list clients.
     Peers(peers::PeersArgs),
+    Introduction(introduction::IntroductionArgs),
     /// Make the controller read its configuration and the registered clients again.
     Reload(peers::ReloadArgs),
     /// Show which packets are dropped, and why.
@@ -146,6 +148,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
             runtime()?.block_on(sessions::run(&args, controller::offline_status))?;
         }
         Command::Peers(args) => runtime()?.block_on(peers::run(args))?,
+        Command::Introduction(args) => runtime()?.block_on(introduction::run(&args))?,
         Command::Reload(args) => runtime()?.block_on(peers::reload(&args))?,
         Command::Drops(args) => runtime()?.block_on(drops::run(&args, controller::offline_status))?,
         Command::Events(args) => runtime()?.block_on(events::run(&args))?,

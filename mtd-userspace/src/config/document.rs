@@ -1,7 +1,7 @@
 //! From the text of a configuration to its values: every section reads its part and shares facts with the others, each is
 //! checked, and the values are put together.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,13 +11,16 @@ use toml::de::DeTable;
 use super::FORMAT;
 use super::section::{HOOKS, Hooks, Paths};
 use crate::dataplane::section::DataPlane;
-use crate::device::section::{Tunnel, Underlay};
+use crate::device::section::{Bypass, Tunnel, Underlay};
 use crate::keys::SecretKey;
 use crate::keys::section::{Identity, OwnKey, key_path};
 use crate::metrics::section::{METRICS, Metrics};
-use crate::model::{Allow, ClockChoice, Fault, KeyStreamChoice, LinkMode, Policy, SteeringChoice, XdpChoice};
+use crate::model::{
+    Allow, ClockChoice, Fault, FwMark, KeyStreamChoice, LinkMode, Policy, SteeringChoice, XdpChoice,
+};
 use crate::registry::section::{CLIENT, Clients, LISTEN, Listen, ListenFields};
 use crate::rendezvous::section::{RENDEZVOUS, Rendezvous};
+use crate::resolver::section::Resolver;
 use crate::schema::{Claim, ConfigError, Facts, Part, Problems, Section};
 use crate::sessions::section::{PEER, Peer, Peers, SERVER, Server, ServerFields};
 use crate::web::section::{self as web, WEB};
@@ -58,6 +61,12 @@ pub struct Config<K = SecretKey> {
     pub mtu: Option<u16>,
     /// Time for which a router's report on a path is believed, within [`super::MTU_EXPIRES_RANGE`].
     pub mtu_expires: Duration,
+    /// The mark of mtd's own packets, and the number of the routing table that they pass by.
+    pub fwmark: FwMark,
+    /// Whether nothing may leave past the tunnel.
+    pub kill_switch: bool,
+    /// DNS servers to use while they are reached through the tunnel.
+    pub dns: Vec<IpAddr>,
     /// Time for which slots are loaded ahead; at least [`super::MIN_SLOTS_AHEAD`] slots of every peer.
     pub horizon: Duration,
     /// Number of sessions that the maps have room for; at least the number of peers, clients and servers of the file.
@@ -114,6 +123,7 @@ impl Document {
         if let Some(listen) = &mut self.listen {
             listen.join_paths(folder);
         }
+        self.servers.iter_mut().for_each(|server| server.join_paths(folder));
     }
 
     /// The place of `private_key_file`; 0 without one.
@@ -134,7 +144,7 @@ impl Document {
 
     /// The configuration with the keys that were read.
     pub(super) fn with_keys<K>(self, identity: Option<Identity<K>>, peers: Vec<Peer<K>>) -> Config<K> {
-        let Host { underlay, tunnel, data_plane, paths, .. } = self.host;
+        let Host { underlay, tunnel, bypass, resolver, data_plane, paths, .. } = self.host;
         let (prefixes, follow_prefix) = underlay.prefixes();
         Config {
             interface: self.interface,
@@ -151,6 +161,9 @@ impl Document {
             addresses: tunnel.addresses(),
             mtu: tunnel.mtu,
             mtu_expires: tunnel.mtu_expires(),
+            fwmark: bypass.fwmark(),
+            kill_switch: bypass.kill_switch(),
+            dns: resolver.servers(),
             horizon: data_plane.horizon(&self.facts),
             max_sessions: data_plane.max_sessions(),
             state_dir: paths.state_dir(),
@@ -195,6 +208,8 @@ pub(super) fn read(text: &str, mut problems: Problems<'_>) -> Result<Document, C
 struct Host {
     underlay: Underlay,
     tunnel: Tunnel,
+    bypass: Bypass,
+    resolver: Resolver,
     data_plane: DataPlane,
     paths: Paths,
     own_key: OwnKey,
@@ -224,6 +239,8 @@ fn read_sections(root: &Section<'_, '_>, problems: &mut Problems<'_>) -> (Host, 
     let host = Host {
         underlay: Underlay::read(root, problems),
         tunnel: Tunnel::read(root, servers.is_empty(), problems),
+        bypass: Bypass::read(root, problems),
+        resolver: Resolver::read(root, problems),
         data_plane: DataPlane::read(root, problems),
         paths: Paths::read(root, problems),
         own_key: OwnKey::read(root, problems),
@@ -243,9 +260,9 @@ fn read_sections(root: &Section<'_, '_>, problems: &mut Problems<'_>) -> (Host, 
 
 /// Lets the sections share their facts, and checks each against them. Of equally long slots, the first are named.
 fn check(host: &Host, ends: &Ends, problems: &mut Problems<'_>) -> Facts {
-    let Host { underlay, tunnel, data_plane, own_key, rendezvous, .. } = host;
+    let Host { underlay, tunnel, bypass, resolver, data_plane, own_key, rendezvous, .. } = host;
     let mut parts: Vec<&dyn Part> =
-        vec![underlay, tunnel, data_plane, own_key, rendezvous, &ends.clients, &ends.peers];
+        vec![underlay, tunnel, bypass, resolver, data_plane, own_key, rendezvous, &ends.clients, &ends.peers];
     parts.extend(ends.listen.iter().map(|part| part as &dyn Part));
     parts.extend(host.metrics.iter().map(|part| part as &dyn Part));
     parts.extend(ends.servers.iter().map(|part| part as &dyn Part));

@@ -6,6 +6,7 @@
 //! key files. `docs/configuration.md`, which is generated from the same tables, lists every key, and
 //! `packaging/mtd.toml.example` is a file with all of them.
 
+mod bypass;
 mod diff;
 mod document;
 mod load;
@@ -21,7 +22,7 @@ use crate::schema::{Format, Problems, Schema};
 use crate::{
     dataplane::section as dataplane, device::section as device, keys::section as keys,
     metrics::section as metrics, registry::section as registry, rendezvous::section as rendezvous,
-    sessions::section as sessions, web::section as web,
+    resolver::section as resolver, sessions::section as sessions, web::section as web,
 };
 
 pub use crate::dataplane::section::{DEFAULT_HORIZON, DEFAULT_HORIZON_OF_MANY, HORIZON_RANGE, MANY_SESSIONS};
@@ -52,6 +53,8 @@ const ROOT: Schema = Schema {
         dataplane::GUARD_KEYS,
         dataplane::PROGRAM_KEYS,
         device::TUNNEL_KEYS,
+        device::BYPASS_KEYS,
+        resolver::KEYS,
         dataplane::CAPACITY_KEYS,
         section::KEYS,
         keys::KEYS,

@@ -20,6 +20,7 @@ use super::{
     CONFIRM_PATH, ControlError, DROPS_PATH, EVENTS_PATH, Farewell, NewPeer, NewPolicy, PEERS_PATH,
     POLICY_PATH, RELOAD_PATH, STATUS_PATH, owner,
 };
+use crate::rendezvous::{INTRODUCTIONS_PATH, IntroductionDocument};
 use crate::status::{Client, Guard, Registered, Reload, SCHEMA, Status};
 
 /// How long a controller may take to answer.
@@ -46,6 +47,14 @@ pub async fn status(socket: &Path) -> Result<Status, ControlError> {
 /// As [`status`]; [`ControlError::Refused`] when the controller takes no clients.
 pub async fn peers(socket: &Path) -> Result<Registered, ControlError> {
     document(socket, ANSWER_TIMEOUT, Method::GET, PEERS_PATH).await
+}
+
+/// Asks the controller behind `socket` for the introductions of a client. `name` must be a valid name.
+///
+/// # Errors
+/// As [`status`]; [`ControlError::Refused`] when there is no such client.
+pub async fn introduction(socket: &Path, name: &str) -> Result<IntroductionDocument, ControlError> {
+    document(socket, ANSWER_TIMEOUT, Method::GET, &format!("{INTRODUCTIONS_PATH}/{name}")).await
 }
 
 /// Has the controller behind `socket` register a client.

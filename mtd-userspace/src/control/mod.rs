@@ -9,6 +9,7 @@
 //! | `GET /v1/peers` | [`Registered`](crate::status::Registered): the registered clients |
 //! | `POST /v1/peers` with [`NewPeer`](crate::registry::NewPeer) | registers a client; [`Client`](crate::status::Client) |
 //! | `DELETE /v1/peers/{name}`, with [`Farewell`](crate::registry::Farewell) or without | removes a registered client, ends its session; [`Client`](crate::status::Client) |
+//! | `GET /v1/introductions/{name}` | [`IntroductionDocument`](crate::rendezvous::IntroductionDocument): introductions for a client |
 //! | `POST /v1/confirm` | keeps what is enforced; [`Guard`](crate::status::Guard) |
 //! | `POST /v1/policy` with [`NewPolicy`] | changes what is enforced; [`Guard`](crate::status::Guard) |
 //! | `POST /v1/reload` | reads the registry again; [`Reload`](crate::status::Reload) |

@@ -62,6 +62,7 @@ pub async fn detach_all(force: bool) -> anyhow::Result<(Vec<String>, Vec<String>
         take_away(&instance, &lock).await.with_context(|| interface.clone())?;
         names.push(interface);
     }
+    device::remove_other_bypasses(&[]).await?;
     Ok((names, device::remove_marked().await?))
 }
 
@@ -101,13 +102,19 @@ async fn end(interface: &str, instance: &Instance, holder: Holder) -> anyhow::Re
 /// Removes what an instance has left. False when there was nothing.
 pub(super) async fn take_away(instance: &Instance, _lock: &Lock) -> anyhow::Result<bool> {
     let pins = instance.pins();
-    let device = dataplane::view(&pins).map(|view| view.device);
+    let view = dataplane::view(&pins);
     let mut found = remove_pins(&pins)?;
-    match device {
-        Some(device) => found |= device::remove(&device).await?,
+    match view {
+        Some(view) => {
+            if view.fwmark != 0 {
+                found |= device::remove_bypass(view.fwmark).await?;
+            }
+            found |= device::remove(&view.device).await?;
+        }
         // The pins of another version do not name the device. Without any other instance, a marked device must be this
         // one's.
         None if own_interfaces(&Path::new(bpffs::DEFAULT_PATH).join("mtd"), "")?.is_empty() => {
+            found |= !device::remove_other_bypasses(&[]).await?.is_empty();
             found |= !device::remove_marked().await?.is_empty();
         }
         None => {}

@@ -12,13 +12,14 @@ use mtd_common::packet::OVERHEAD;
 use mtd_common::session_note::ROLE_CLIENT;
 use tracing::{info, warn};
 
+use super::bypass::{choose_mark, remove_left_bypasses};
 use super::lock::Lock;
 use crate::config::Config;
 use crate::control::own_interfaces;
 use crate::dataplane::{
     self, Capacity, Plane, Settings, View, XdpMode, boot_time, remove_pins, steering_cpus,
 };
-use crate::device::{self, Lack, TunnelDevice, TunnelInfo, Underlay, bpffs};
+use crate::device::{self, Bypass, Lack, TunnelDevice, TunnelInfo, Underlay, bpffs};
 use crate::enforcement::{self, Note, unlink_note};
 use crate::health;
 use crate::instance::Instance;
@@ -51,6 +52,8 @@ pub struct Host {
     pub mtu: u32,
     /// Where state is stored.
     pub state: PathBuf,
+    /// The mark of mtd's own packets; 0: they have none.
+    pub mark: u32,
     /// The networks that it reaches by other ways than the tunnel; empty where there is no server to claim them.
     pub elsewhere: Arc<[IpNet]>,
     interface: String,
@@ -103,6 +106,7 @@ impl Host {
             boot_time(),
         );
         let mut host = Self {
+            mark: choose_mark(config, &underlay, earlier.as_ref()).await?,
             mtu: inner_mtu(config, underlay.mtu)?,
             inherited: pins.exists(),
             pins,
@@ -181,6 +185,7 @@ impl Host {
             self.guard.confirm_until = boot_time().saturating_add(within.as_nanos() as u64);
         }
         plane.configure(&self.settings(config, &self.underlay, &tunnel))?;
+        remove_left_bypasses(&self.instance).await?;
         if self.guard.policy == Policy::Dark && !is_pending {
             // It is confirmed, or decided.
             self.note.clear()?;
@@ -203,13 +208,19 @@ impl Host {
             addresses: config.addresses.clone(),
             routes: networks.chain(behind).chain(pool.filter(|net| !connected.contains(net))).collect(),
             narrow: Vec::new(),
+            bypass: (self.mark != 0).then(|| Bypass {
+                number: self.mark,
+                outer: config.outer_networks(&first_prefixes(config, &self.underlay)),
+                kill_switch: config.kill_switch,
+            }),
         }
     }
 
     /// What the sessions are built on.
     pub(super) fn ground<'a>(&'a self, tunnel: &'a TunnelInfo) -> Ground<'a> {
         let elsewhere = Arc::clone(&self.elsewhere);
-        Ground { underlay: &self.underlay, tunnel, mtu: self.mtu, state: &self.state, elsewhere }
+        let (mtu, mark) = (self.mtu, self.mark);
+        Ground { underlay: &self.underlay, tunnel, mtu, mark, state: &self.state, elsewhere }
     }
 
     /// The settings of the programs.
@@ -222,6 +233,7 @@ impl Host {
             prefixes: first_prefixes(config, underlay),
             link: config.link,
             inner_mtu: self.mtu,
+            fwmark: self.mark,
             guard: self.guard.clone(),
         }
     }
@@ -285,9 +297,14 @@ impl Host {
 
     async fn remove(&self) -> anyhow::Result<()> {
         let pins = remove_pins(&self.pins).context("removing the data plane");
+        // Before the device, so that nothing is looked up in a table that is empty.
+        let bypass = match self.mark {
+            0 => Ok(false),
+            mark => device::remove_bypass(mark).await.context("removing the routing rules"),
+        };
         let device = device::remove(&self.device).await.context("removing the tunnel device");
         let note = unlink_note(&self.instance);
-        pins.and(device).and(note)?;
+        pins.and(bypass).and(device).and(note)?;
         Ok(())
     }
 }

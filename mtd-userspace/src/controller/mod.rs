@@ -2,6 +2,7 @@
 //! leaves nothing behind.
 
 mod board;
+mod bypass;
 mod detach;
 mod hooks;
 pub(crate) mod host;

@@ -28,6 +28,7 @@ use crate::keystream::KeyStream;
 use crate::neighbours::Neighbours;
 use crate::registry::Registrations;
 use crate::rendezvous::Meeting;
+use crate::resolver::Resolver;
 use crate::rings::{self, Rings};
 use crate::sessions::{self, Clock, Sessions, first_prefixes};
 use crate::subsystem::{Context, Shutdown, Subsystem, Tasks, Tunnel};
@@ -80,6 +81,7 @@ struct Subsystems {
     copies: Arc<Copies>,
     upkeep: Arc<Upkeep>,
     neighbours: Option<Arc<Neighbours>>,
+    resolver: Option<Arc<Resolver>>,
     registry: Arc<Registrations>,
     rendezvous: Option<Arc<Meeting>>,
     reload: Arc<Reloader>,
@@ -104,6 +106,7 @@ impl Subsystems {
             part(self.keystream.as_ref()),
             part(self.claims.as_ref()),
             part(self.neighbours.as_ref()),
+            part(self.resolver.as_ref()),
             part(self.rendezvous.as_ref()),
             part(self.metrics.as_ref()),
             part(self.web.as_ref()),
@@ -143,9 +146,10 @@ impl Running {
             keystream: KeyStream::take(&mut plane),
             claims: Claims::new(&config),
             copies: Copies::new(generation),
-            upkeep: Upkeep::new(Arc::clone(&device)),
+            upkeep: Upkeep::new(&config, Arc::clone(&device)),
             neighbours: Neighbours::open(&config, &host.underlay).context("announcing addresses")?,
-            rendezvous: Meeting::new(&config, asked),
+            resolver: Resolver::new(&config),
+            rendezvous: Meeting::new(&config, host.instance.nodes(&config.state_dir), asked, host.mark),
             reload: Reloader::new(config_file, Arc::clone(&registry))?,
             metrics: metrics_server(&config, host)?,
             web: web.transpose()?,

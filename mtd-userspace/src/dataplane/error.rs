@@ -179,7 +179,10 @@ fn refusal(error: &ProgramError) -> String {
     let ProgramError::LoadError { io_error, verifier_log } = error else {
         return format!("{}{}", said(error), way(errno(error)));
     };
-    match verdict(&verifier_log.to_string()) {
+    // Whatever else has gone wrong, the log has no verdict but the whole course of the check.
+    let of_the_verifier =
+        matches!(io_error.raw_os_error(), Some(libc::EACCES | libc::EINVAL | libc::EPERM | libc::E2BIG));
+    match verdict(&verifier_log.to_string()).filter(|_| of_the_verifier) {
         Some(verdict) => {
             format!("{io_error}; its verifier says: {verdict}; please report this with the kernel's version")
         }

@@ -28,6 +28,8 @@ pub struct View {
     pub link: LinkMode,
     /// Longest inner packet in bytes.
     pub inner_mtu: u32,
+    /// Mark of the outer packets; 0: they have none.
+    pub fwmark: u32,
     /// How packets that are not valid are handled.
     pub guard: Guard,
 }
@@ -65,6 +67,7 @@ pub fn view(pins: &Path) -> Option<View> {
         prefixes: settings::prefixes(&found),
         link: settings::link(&found),
         inner_mtu: found.inner_mtu,
+        fwmark: found.fwmark,
         guard: Guard::read(&guard),
     })
 }

@@ -49,6 +49,8 @@ pub struct Settings {
     pub link: LinkMode,
     /// Longest inner packet in bytes.
     pub inner_mtu: u32,
+    /// Mark of the outer packets; 0: they have none.
+    pub fwmark: u32,
     /// How packets that are not valid are handled.
     pub guard: Guard,
 }
@@ -73,6 +75,7 @@ impl Settings {
                 LinkMode::Shared => FLAG_SHARED,
             },
             inner_mtu: self.inner_mtu,
+            fwmark: self.fwmark,
             tunnel_mac: self.tunnel_mac,
             underlay_mac: self.underlay_mac,
             table,
@@ -134,11 +137,12 @@ mod tests {
                 prefixes: prefixes.map(|prefix| prefix.parse().unwrap()).to_vec(),
                 link,
                 inner_mtu: 1_280,
+                fwmark: 28_020,
                 guard: Guard::default(),
             };
             let element = settings.element(5, Layout::default());
             assert_eq!((self::link(&element), self::prefixes(&element)), (link, settings.prefixes));
-            assert_eq!((element.ring_bits, element.inner_mtu), (5, 1_280));
+            assert_eq!((element.ring_bits, element.inner_mtu, element.fwmark), (5, 1_280, 28_020));
             assert_eq!(element.answers_solicitations(), link != LinkMode::Routed);
             assert!(!element.has_single_addresses());
             let single = Settings { prefixes: vec!["2001:db8::5/128".parse().unwrap()], ..settings };

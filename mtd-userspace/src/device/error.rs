@@ -123,6 +123,22 @@ pub enum Error {
         whole: String,
     },
 
+    /// No number is free for a mark.
+    #[error(
+        "no number from 28020 to 28275 is free for the mark of mtd's own packets and their routing table; choose one that \
+         nobody uses with fwmark = NUMBER"
+    )]
+    NoMark,
+
+    /// The routing table holds routes of others.
+    #[error(
+        "routing table {number} holds routes that are not mtd's; write another number for fwmark, or \"auto\""
+    )]
+    TableTaken {
+        /// The number of the table.
+        number: u32,
+    },
+
     /// Another device already has the route.
     #[error(
         "the route to {destination} cannot go through {name}: {holder} already has it, with a metric that wins; remove \

@@ -9,6 +9,7 @@
 
 mod address;
 pub mod bpffs;
+mod bypass;
 mod error;
 mod features;
 mod links;
@@ -22,12 +23,14 @@ mod tunnel;
 mod underlay;
 mod watch;
 
+pub use bypass::{Bypass, free_mark, remove_bypass, remove_other_bypasses, require_own_table};
 pub use error::{Error, Result};
 pub use links::LinkRoutes;
 pub use netlink::patiently;
 pub use netns::netns_tag;
 pub use prefix::{Lack, Prefix, ipv6_is_off};
 pub use route::networks_elsewhere;
+pub use sysctl::filters_strictly;
 pub use tunnel::{MARKER, MTU_RANGE, Repaired, TunnelDevice, TunnelInfo, misfits, remove, remove_marked};
 pub use underlay::{Underlay, interfaces, merging, require_no_port};
 pub use watch::Watch;

@@ -12,6 +12,7 @@ use netlink_packet_route::route::{
 
 use super::error::{Error, Result};
 use super::netlink::{Netlink, answer, collect};
+use crate::model::is_everything;
 
 /// The metric the kernel gives an IPv6 route that asks for none (`IP6_RT_PRIO_USER`); IPv4's is 0.
 const IPV6_DEFAULT_METRIC: u32 = 1024;
@@ -27,7 +28,7 @@ pub(super) async fn sync(
     changes: &mut Vec<String>,
 ) -> Result<()> {
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-        let mut table = table(netlink, family, RouteHeader::RT_TABLE_MAIN).await?;
+        let mut table = table(netlink, family, MAIN).await?;
         let mut kept = BTreeMap::new();
         for route in table.extract_if(.., |route| route.is_via(index)) {
             let destination = route.destination;
@@ -48,7 +49,7 @@ pub(super) async fn sync(
                 Some((found, _)) if *found == mtu => {}
                 there => {
                     let metric = there.map(|(_, metric)| *metric);
-                    set(netlink, name, index, (destination, mtu), metric).await?;
+                    set(netlink, (name, index), (MAIN, STATIC), (destination, mtu), metric).await?;
                     changes.push(format!("the route to {destination} set"));
                 }
             }
@@ -57,7 +58,7 @@ pub(super) async fn sync(
         for &destination in connected.iter().filter(|net| family_of(net) == family).filter(lost) {
             // Another device may have the same network connected, and goes first.
             if !table.iter().any(|route| route.wins_over_ours(destination)) {
-                set(netlink, name, index, (destination, None), None).await?;
+                set(netlink, (name, index), (MAIN, STATIC), (destination, None), None).await?;
                 changes.push(format!("the route to {destination} set"));
             }
         }
@@ -65,11 +66,11 @@ pub(super) async fn sync(
     Ok(())
 }
 
-/// The table of the host's own addresses.
-const LOCAL: u8 = libc::RT_TABLE_LOCAL;
+/// The table of most routes.
+const MAIN: u32 = RouteHeader::RT_TABLE_MAIN as u32;
 
-/// The shortest prefix of a network in particular. Shorter ones are a default route that was cut in pieces.
-const SHORTEST: u8 = 4;
+/// The table of the host's own addresses.
+const LOCAL: u32 = libc::RT_TABLE_LOCAL as u32;
 
 /// The networks that this host reaches by other ways than the device `name`: those of its routes, without default routes
 /// and those that reject, and its own addresses. Networks of other routing tables than the main one do not count.
@@ -81,7 +82,7 @@ pub async fn networks_elsewhere(name: &str) -> Result<Vec<IpNet>> {
     let index = netlink.link(name).await?.map(|link| link.index);
     let mut networks = BTreeSet::new();
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-        let mut routes = table(&netlink, family, RouteHeader::RT_TABLE_MAIN).await?;
+        let mut routes = table(&netlink, family, MAIN).await?;
         routes.extend(table(&netlink, family, LOCAL).await?);
         routes.retain(|route| route.leads_elsewhere(index));
         networks.extend(routes.into_iter().map(|route| route.destination));
@@ -89,22 +90,25 @@ pub async fn networks_elsewhere(name: &str) -> Result<Vec<IpNet>> {
     Ok(networks.into_iter().collect())
 }
 
+/// Who has made a route of mtd's in the main table.
+const STATIC: RouteProtocol = RouteProtocol::Static;
+
 /// A route of one of the host's tables.
-struct Route {
-    destination: IpNet,
-    metric: u32,
+pub(super) struct Route {
+    pub(super) destination: IpNet,
+    pub(super) metric: u32,
     /// The output devices: several for a multipath route, none for `blackhole` and its like.
     devices: Vec<u32>,
-    message: RouteMessage,
+    pub(super) message: RouteMessage,
 }
 
 impl Route {
-    fn is_via(&self, index: u32) -> bool {
+    pub(super) fn is_via(&self, index: u32) -> bool {
         self.devices == [index]
     }
 
     /// Whether the route hands packets to its device without a gateway.
-    fn is_direct(&self) -> bool {
+    pub(super) fn is_direct(&self) -> bool {
         self.message.header.kind == RouteType::Unicast
             && !self
                 .message
@@ -114,7 +118,7 @@ impl Route {
     }
 
     /// Its own MTU in bytes, if it has one.
-    fn mtu(&self) -> Option<u32> {
+    pub(super) fn mtu(&self) -> Option<u32> {
         let metrics = self.message.attributes.iter().find_map(|attribute| match attribute {
             RouteAttribute::Metrics(metrics) => Some(metrics),
             _ => None,
@@ -134,9 +138,7 @@ impl Route {
     /// Whether a network in particular is reached by this route, and not through the device with this index.
     fn leads_elsewhere(&self, index: Option<u32>) -> bool {
         let delivers = matches!(self.message.header.kind, RouteType::Unicast | RouteType::Local);
-        delivers
-            && self.destination.prefix_len() >= SHORTEST
-            && !index.is_some_and(|index| self.is_via(index))
+        delivers && !is_everything(&self.destination) && !index.is_some_and(|index| self.is_via(index))
     }
 
     /// The name of the device that holds the route, or its kind if it has no device.
@@ -153,17 +155,17 @@ impl Route {
 }
 
 /// The routes of a table without a type of service.
-async fn table(netlink: &Netlink, family: AddressFamily, table: u8) -> Result<Vec<Route>> {
+pub(super) async fn table(netlink: &Netlink, family: AddressFamily, table: u32) -> Result<Vec<Route>> {
     let mut message = RouteMessage::default();
     message.header.address_family = family;
-    message.header.table = table;
+    message.attributes.push(RouteAttribute::Table(table));
     let messages = collect("list the routes", netlink.handle.route().get(message).execute()).await?;
     Ok(messages.into_iter().filter_map(|message| parse(message, table)).collect())
 }
 
-fn parse(message: RouteMessage, table: u8) -> Option<Route> {
+fn parse(message: RouteMessage, table: u32) -> Option<Route> {
     let header = &message.header;
-    if header.table != table || header.tos != 0 || header.source_prefix_length != 0 {
+    if table_of(&message) != table || header.tos != 0 || header.source_prefix_length != 0 {
         return None;
     }
     // A default route carries no destination attribute.
@@ -188,23 +190,34 @@ fn parse(message: RouteMessage, table: u8) -> Option<Route> {
     Some(Route { destination, metric, devices, message })
 }
 
+/// The number of a route's table.
+fn table_of(message: &RouteMessage) -> u32 {
+    let number = message.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Table(number) => Some(*number),
+        _ => None,
+    });
+    number.unwrap_or_else(|| message.header.table.into())
+}
+
 /// Adds a route, or gives the one that is there with this metric another MTU (bytes).
-async fn set(
+pub(super) async fn set(
     netlink: &Netlink,
-    name: &str,
-    index: u32,
+    (name, index): (&str, u32),
+    (table, protocol): (u32, RouteProtocol),
     (destination, mtu): (IpNet, Option<u32>),
     there: Option<u32>,
 ) -> Result<()> {
     let mut message = RouteMessage::default();
     message.header.address_family = family_of(&destination);
     message.header.destination_prefix_length = destination.prefix_len();
-    message.header.table = RouteHeader::RT_TABLE_MAIN;
-    message.header.protocol = RouteProtocol::Static;
+    message.header.protocol = protocol;
     message.header.scope = RouteScope::Link;
     message.header.kind = RouteType::Unicast;
-    message.attributes =
-        vec![RouteAttribute::Destination(destination.network().into()), RouteAttribute::Oif(index)];
+    message.attributes = vec![
+        RouteAttribute::Destination(destination.network().into()),
+        RouteAttribute::Oif(index),
+        RouteAttribute::Table(table),
+    ];
     message.attributes.extend(mtu.map(|mtu| RouteAttribute::Metrics(vec![RouteMetric::Mtu(mtu)])));
     let mut request = netlink.handle.route().add(message);
     if let Some(metric) = there {
@@ -223,7 +236,7 @@ async fn set(
     }
 }
 
-async fn remove(netlink: &Netlink, name: &str, mut route: Route) -> Result<()> {
+pub(super) async fn remove(netlink: &Netlink, name: &str, mut route: Route) -> Result<()> {
     let destination = route.destination;
     // Only what identifies the route: statistics and cache data of a dump are no valid request.
     route.message.attributes.retain(|attribute| {
@@ -231,6 +244,7 @@ async fn remove(netlink: &Netlink, name: &str, mut route: Route) -> Result<()> {
             attribute,
             RouteAttribute::Destination(_)
                 | RouteAttribute::Oif(_)
+                | RouteAttribute::Table(_)
                 | RouteAttribute::Priority(_)
                 | RouteAttribute::Gateway(_)
                 | RouteAttribute::Via(_)
@@ -245,7 +259,7 @@ async fn remove(netlink: &Netlink, name: &str, mut route: Route) -> Result<()> {
     }
 }
 
-fn family_of(net: &IpNet) -> AddressFamily {
+pub(super) fn family_of(net: &IpNet) -> AddressFamily {
     match net {
         IpNet::V4(_) => AddressFamily::Inet,
         IpNet::V6(_) => AddressFamily::Inet6,
@@ -274,7 +288,7 @@ mod tests {
     }
 
     fn main(message: RouteMessage) -> Option<Route> {
-        parse(message, RouteHeader::RT_TABLE_MAIN)
+        parse(message, MAIN)
     }
 
     #[test]

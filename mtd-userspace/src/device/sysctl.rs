@@ -5,6 +5,8 @@ use std::path::Path;
 
 use super::error::{Error, Result};
 
+const IPV4: &str = "/proc/sys/net/ipv4";
+
 const IPV6: &str = "/proc/sys/net/ipv6";
 
 /// Fails when the kernel has no IPv6, or the settings cannot be seen.
@@ -16,6 +18,17 @@ pub(super) fn require_ipv6() -> Result<()> {
     } else {
         Err(Error::NoSettings)
     }
+}
+
+/// Whether IPv4 packets that come in by an interface are dropped if the way back to their senders is another one (strict
+/// `rp_filter`, RFC 3704). The larger one of the interface's setting and that of all counts.
+pub fn filters_strictly(interface: &str) -> bool {
+    const STRICT: u32 = 1;
+    let read = |name| {
+        let path = Path::new(IPV4).join("conf").join(name).join("rp_filter");
+        fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+    };
+    read("all").max(read(interface)) == STRICT
 }
 
 /// The outer end: IPv6 on (whatever the host's default), but no link-local address, router solicitation or

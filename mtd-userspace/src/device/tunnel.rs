@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkFlags};
 use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth};
 
+use super::bypass::Bypass;
 use super::error::{Error, Result};
 use super::features::{self, End};
 use super::netlink::{Link, NAME_MAX, Netlink, request};
@@ -41,6 +42,8 @@ pub struct TunnelDevice {
     /// Destinations whose packets must be shorter than the device's MTU, with their MTU in bytes: they get routes of
     /// their own where there are none.
     pub narrow: Vec<(IpNet, u32)>,
+    /// How mtd's own packets get past routes that would catch them; `None`: all routes are in the main table.
+    pub bypass: Option<Bypass>,
 }
 
 /// The offloads of either end of the tunnel device `name` that are not as mtd set them: interface, name as in
@@ -96,7 +99,7 @@ impl TunnelDevice {
     pub async fn create(&self) -> Result<TunnelInfo> {
         self.check()?;
         sysctl::require_ipv6()?;
-        Ok(self.bring_about(&Netlink::open()?).await?.info)
+        Ok(self.bring_about(&Netlink::open()?, When::First).await?.info)
     }
 
     /// The same while the controller runs: also makes the device anew if somebody has removed it, or taken one of its ends to
@@ -110,7 +113,7 @@ impl TunnelDevice {
         if let Some(rest) = self.rest_of_a_pair(&netlink).await? {
             delete(&netlink, &rest).await?;
         }
-        self.bring_about(&netlink).await
+        self.bring_about(&netlink, When::Running).await
     }
 
     /// The end of mtd's whose other end is not here any more.
@@ -122,14 +125,14 @@ impl TunnelDevice {
         Ok([outer, inner].into_iter().flatten().find(|link| !whole && marked(link)).map(|link| link.name))
     }
 
-    async fn bring_about(&self, netlink: &Netlink) -> Result<Repaired> {
+    async fn bring_about(&self, netlink: &Netlink, when: When) -> Result<Repaired> {
         let mut changes = Vec::new();
         let fresh = netlink.link(&self.name).await?.is_none();
         if fresh {
             self.add_pair(netlink).await?;
             changes.push(format!("{} made anew", self.name));
         }
-        match self.configure(netlink, &mut changes).await {
+        match self.configure(netlink, when, &mut changes).await {
             Ok(info) => Ok(Repaired { info, changes }),
             Err(error) => {
                 if fresh {
@@ -150,11 +153,17 @@ impl TunnelDevice {
         }
     }
 
-    /// All routes, each with its MTU where it has one of its own.
-    fn wanted_routes(&self) -> BTreeMap<IpNet, Option<u32>> {
-        let mut wanted: BTreeMap<_, _> = self.routes.iter().map(|net| (net.trunc(), None)).collect();
+    /// All routes, those in the table of their own and those in the main table, each with its MTU where it has one of its own.
+    fn wanted_routes(&self) -> (Routes, Routes) {
+        let mut wanted: Routes = self.routes.iter().map(|net| (net.trunc(), None)).collect();
         wanted.extend(self.narrow.iter().map(|(net, mtu)| (net.trunc(), Some(*mtu))));
-        wanted
+        let is_own = |net: &IpNet| self.bypass.as_ref().is_some_and(|bypass| bypass.takes(net));
+        wanted.into_iter().partition(|(net, _)| is_own(net))
+    }
+
+    /// The destinations of routes that are not in the main table, since they would catch mtd's own packets.
+    pub fn bypassed(&self) -> Vec<IpNet> {
+        self.wanted_routes().0.into_keys().collect()
     }
 
     /// Makes the pair, both ends down and unmarked.
@@ -180,7 +189,12 @@ impl TunnelDevice {
         request(action, netlink.handle.link().add(outer).execute()).await
     }
 
-    async fn configure(&self, netlink: &Netlink, changes: &mut Vec<String>) -> Result<TunnelInfo> {
+    async fn configure(
+        &self,
+        netlink: &Netlink,
+        when: When,
+        changes: &mut Vec<String>,
+    ) -> Result<TunnelInfo> {
         let name = &self.name;
         let Pair { outer, inner } = Pair::find(netlink, name).await?;
         // The kernel takes no alias at creation.
@@ -205,7 +219,12 @@ impl TunnelDevice {
         address::sync(netlink, name, outer.index, &self.addresses, changes).await?;
         let connected: Vec<_> =
             self.addresses.iter().filter(|address| is_network(address)).map(IpNet::trunc).collect();
-        route::sync(netlink, name, outer.index, (&self.wanted_routes(), &connected), changes).await?;
+        let (own, main) = self.wanted_routes();
+        // First of all, so that nothing that is wrong with another route lets everything out past the tunnel.
+        if let (Some(bypass), When::Running) = (&self.bypass, when) {
+            bypass.sync(netlink, (name, outer.index), &own, changes).await?;
+        }
+        route::sync(netlink, name, outer.index, (&main, &connected), changes).await?;
         Ok(TunnelInfo { ifindex: outer.index, peer_ifindex: inner.index, mac })
     }
 }
@@ -240,6 +259,18 @@ pub async fn remove_marked() -> Result<Vec<String>> {
         }
     }
     Ok(removed)
+}
+
+/// Destinations, with their MTU where they have one of their own.
+type Routes = BTreeMap<IpNet, Option<u32>>;
+
+/// When a device is brought to its state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum When {
+    /// Before the programs know the mark of mtd's own packets: rules and the table of their own stay as they are.
+    First,
+    /// When they know it.
+    Running,
 }
 
 /// The two ends of a tunnel device of mtd's.

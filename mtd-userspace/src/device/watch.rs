@@ -6,6 +6,7 @@ use futures_util::{Stream, StreamExt as _};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::LinkMessage;
 use netlink_packet_route::route::{RouteAttribute, RouteMessage};
+use netlink_packet_route::rule::{RuleAttribute, RuleMessage};
 use rtnetlink::MulticastGroup;
 use rtnetlink::packet_core::NetlinkPayload;
 use tokio::task::JoinHandle;
@@ -14,13 +15,15 @@ use super::error::{Error, Result};
 use super::netlink::Link;
 use super::tunnel::{TunnelInfo, peer_name};
 
-/// What is announced: links, addresses, routes.
-const GROUPS: [MulticastGroup; 5] = [
+/// What is announced: links, addresses, routes, routing rules.
+const GROUPS: [MulticastGroup; 7] = [
     MulticastGroup::Link,
     MulticastGroup::Ipv4Ifaddr,
     MulticastGroup::Ipv6Ifaddr,
     MulticastGroup::Ipv4Route,
     MulticastGroup::Ipv6Route,
+    MulticastGroup::Ipv4Rule,
+    MulticastGroup::Ipv6Rule,
 ];
 
 /// The kernel's announcements of changes, from the moment of opening on.
@@ -51,13 +54,14 @@ impl Watch {
         Ok(Self { announcements: Box::pin(announcements), connection: tokio::spawn(connection) })
     }
 
-    /// Waits until the tunnel device `name`, which was last seen as `info`, may have changed. Cancel-safe.
+    /// Waits until the tunnel device `name`, which was last seen as `info`, may have changed, or what concerns the `mark` of
+    /// mtd's own packets. Cancel-safe.
     ///
     /// # Errors
     /// [`Error::Netlink`] when the kernel announces nothing any more.
-    pub async fn changed(&mut self, name: &str, info: Option<TunnelInfo>) -> Result<()> {
+    pub async fn changed(&mut self, name: &str, info: Option<TunnelInfo>, mark: Option<u32>) -> Result<()> {
         while let Some(announcement) = self.announcements.next().await {
-            if announcement.is_none_or(|message| concerns(message, name, info)) {
+            if announcement.is_none_or(|message| concerns(message, name, info, mark)) {
                 return Ok(());
             }
         }
@@ -66,8 +70,8 @@ impl Watch {
     }
 }
 
-/// Whether an announcement is about one of the ends of the device.
-fn concerns(message: RouteNetlinkMessage, name: &str, info: Option<TunnelInfo>) -> bool {
+/// Whether an announcement is about one of the ends of the device, or the rules and the table for a mark.
+fn concerns(message: RouteNetlinkMessage, name: &str, info: Option<TunnelInfo>, mark: Option<u32>) -> bool {
     let is_end = |index: u32| info.is_some_and(|info| [info.ifindex, info.peer_ifindex].contains(&index));
     let is_link = |link: LinkMessage| {
         let link = Link::from(link);
@@ -76,6 +80,13 @@ fn concerns(message: RouteNetlinkMessage, name: &str, info: Option<TunnelInfo>) 
     let is_route = |route: RouteMessage| {
         route.attributes.iter().any(|attribute| match attribute {
             RouteAttribute::Oif(index) => is_end(*index),
+            RouteAttribute::Table(table) => Some(*table) == mark,
+            _ => false,
+        })
+    };
+    let is_rule = |rule: RuleMessage| {
+        rule.attributes.iter().any(|attribute| match attribute {
+            RuleAttribute::FwMark(number) => Some(*number) == mark,
             _ => false,
         })
     };
@@ -85,6 +96,7 @@ fn concerns(message: RouteNetlinkMessage, name: &str, info: Option<TunnelInfo>) 
             is_end(address.header.index)
         }
         RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route) => is_route(route),
+        RouteNetlinkMessage::NewRule(rule) | RouteNetlinkMessage::DelRule(rule) => is_rule(rule),
         _ => false,
     }
 }
@@ -119,7 +131,7 @@ mod tests {
 
     #[test]
     fn only_what_is_about_the_device_counts() {
-        let ours = |message| concerns(message, "mtd0", Some(INFO));
+        let ours = |message| concerns(message, "mtd0", Some(INFO), Some(28_020));
         for (index, name) in [(7, "mtd0"), (6, "mtd0x"), (9, "mtd0"), (9, "mtd0x"), (7, "renamed")] {
             assert!(ours(RouteNetlinkMessage::NewLink(link(index, name))), "{index} {name}");
             assert!(ours(RouteNetlinkMessage::DelLink(link(index, name))), "{index} {name}");
@@ -132,6 +144,16 @@ mod tests {
         assert!(!ours(RouteNetlinkMessage::NewAddress(address(2))));
         assert!(!ours(RouteNetlinkMessage::NewRoute(route(2))));
         assert!(!ours(RouteNetlinkMessage::NewRoute(RouteMessage::default())));
-        assert!(!concerns(RouteNetlinkMessage::NewRoute(route(7)), "mtd0", None));
+        assert!(!concerns(RouteNetlinkMessage::NewRoute(route(7)), "mtd0", None, None));
+        let rule = |mark| {
+            let mut rule = RuleMessage::default();
+            rule.attributes.push(RuleAttribute::FwMark(mark));
+            rule
+        };
+        assert!(ours(RouteNetlinkMessage::DelRule(rule(28_020))));
+        assert!(!ours(RouteNetlinkMessage::DelRule(rule(51_820))));
+        let mut end = RouteMessage::default();
+        end.attributes.push(RouteAttribute::Table(28_020));
+        assert!(ours(RouteNetlinkMessage::DelRoute(end)));
     }
 }

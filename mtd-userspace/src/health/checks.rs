@@ -7,8 +7,9 @@ use super::clock::doubt;
 use super::{Look, Room, program_label};
 use crate::device::{Lack, Underlay};
 use crate::model::{LinkMode, MapFill};
+use crate::proto::client::Trouble;
 use crate::proto::path_probe::LEAST;
-use crate::status::{Status, Warning, WarningCode};
+use crate::status::{Network, RendezvousRole, Session, Status, Warning, WarningCode};
 
 /// How far the loading of slots may lag behind, in seconds. Slots are loaded ten times a second.
 const LATE: f64 = 1.0;
@@ -36,6 +37,12 @@ pub(super) const CHECKS: &[Check] = &[
     underlay_mtu_is_enough,
     prefixes_are_unused,
     tasks_go_on,
+    bypass_is_complete,
+    answers_are_let_in,
+    names_are_asked_inside,
+    dht_answers,
+    servers_have_published,
+    introductions_can_be_used,
     tunnel_is_left_alone,
     clients_are_well,
     paths_are_wide_enough,
@@ -62,6 +69,40 @@ fn controller_runs(status: &Status, _: &Look, found: &mut Vec<Warning>) {
              a controller with `mtd run -c FILE`, or remove the programs with `mtd detach`",
         );
     }
+}
+
+fn bypass_is_complete(status: &Status, _: &Look, found: &mut Vec<Warning>) {
+    let Some(bypass) = &status.bypass else { return };
+    if let Some(problem) = &bypass.problem {
+        let networks: Vec<_> = bypass.networks.iter().map(ToString::to_string).collect();
+        let text = format!(
+            "what is sent to {} does not all go through the tunnel: {problem}; see `ip rule`, and `ip route show table {}`",
+            networks.join(", "),
+            bypass.mark
+        );
+        warn(found, WarningCode::BypassIncomplete, text);
+    }
+}
+
+fn answers_are_let_in(status: &Status, look: &Look, found: &mut Vec<Warning>) {
+    let catches = |bypass: &crate::status::Bypass| bypass.networks.iter().any(|net| net.addr().is_ipv4());
+    if look.strict_filter && status.rendezvous.is_some() && status.bypass.as_ref().is_some_and(catches) {
+        let text = format!(
+            "{0} drops what the DHT answers, because the way back leads into the tunnel (strict rp_filter): `sysctl -w \
+             net.ipv4.conf.{0}.rp_filter=2`",
+            status.interface
+        );
+        warn(found, WarningCode::StrictFilter, text);
+    }
+}
+
+fn names_are_asked_inside(status: &Status, _: &Look, found: &mut Vec<Warning>) {
+    let Some(problem) = status.dns.as_ref().and_then(|dns| dns.problem.as_ref()) else { return };
+    let text = format!(
+        "names are not resolved through the tunnel: {problem}. Install and start systemd-resolved, or leave dns out and change \
+         the host's name servers by [hooks]"
+    );
+    warn(found, WarningCode::DnsNotUsed, text);
 }
 
 fn controller_waits_for_nothing(status: &Status, _: &Look, found: &mut Vec<Warning>) {
@@ -171,6 +212,64 @@ fn tasks_go_on(status: &Status, _: &Look, found: &mut Vec<Warning>) {
                 task.last_failure.as_deref().unwrap_or("for an unknown reason")
             ),
         );
+    }
+}
+
+fn dht_answers(status: &Status, _: &Look, found: &mut Vec<Warning>) {
+    let Some(rendezvous) = &status.rendezvous else { return };
+    if rendezvous.network != Network::Unreachable {
+        return;
+    }
+    let why = rendezvous.trouble.as_deref().unwrap_or("the DHT is out of reach: no node answers");
+    let publishes = "no client can find this server there. Until that works, give clients an introduction by other ways: `mtd \
+                     introduction NAME`, or introductions_dir in [listen]";
+    let fetches = "sessions that are open go on, and known introductions serve until their windows are over; new sessions need \
+                   the DHT, or an introduction from the server's administrator (introduction_file in [[server]])";
+    let (publishes, fetches) = match rendezvous.role {
+        RendezvousRole::Server => (Some(publishes), None),
+        RendezvousRole::Client => (None, Some(fetches)),
+        RendezvousRole::Both => (Some(publishes), Some(fetches)),
+    };
+    let effects: Vec<_> = publishes.into_iter().chain(fetches).collect();
+    warn(found, WarningCode::DhtUnreachable, format!("{why}. Meanwhile, {}", effects.join("; ")));
+}
+
+fn servers_have_published(status: &Status, _: &Look, found: &mut Vec<Warning>) {
+    let nothing = Trouble::NothingPublished.name();
+    for session in status.sessions.iter().filter(|session| session.trouble.as_deref() == Some(nothing)) {
+        warn(
+            found,
+            WarningCode::NothingPublished,
+            format!(
+                "nodes of the DHT answer, but have nothing from the server {} for this client: its administrator should see \
+                 that it runs and reaches the DHT (`mtd status` there), and that it has this client's public key (`mtd peers \
+                 list` there); see here that its public key, the window and the clock are right",
+                session.name
+            ),
+        );
+    }
+}
+
+fn introductions_can_be_used(status: &Status, _: &Look, found: &mut Vec<Warning>) {
+    let no_answer = Trouble::NoAnswer.name();
+    let unheard = |server: &str| {
+        let of = |session: &&Session| session.name == server && session.trouble.as_deref() == Some(no_answer);
+        status.sessions.iter().any(|session| of(&session))
+    };
+    for file in status.rendezvous.iter().flat_map(|rendezvous| &rendezvous.files) {
+        let path = &file.path;
+        let text = match (&file.server, &file.problem) {
+            (Some(server), Some(problem)) => {
+                format!("introduction_file of {server}, {path}, is not used: {problem}")
+            }
+            (None, Some(problem)) => format!("introductions_dir, {path}: {problem}"),
+            (Some(server), None) if unheard(server) => format!(
+                "nobody answers at the introductions of {server} in {path}: they end when the server restarts, moves, or \
+                 removes a client, so that the file may be older than that; get a new one"
+            ),
+            _ => continue,
+        };
+        warn(found, WarningCode::IntroductionFile, text);
     }
 }
 

@@ -22,6 +22,8 @@ pub struct Look {
     pub underlay: Option<Underlay>,
     /// IPv6 is off on the underlay.
     pub ipv6_off: bool,
+    /// The underlay drops IPv4 packets whose way back is another interface.
+    pub strict_filter: bool,
     /// Receive offloads of the underlay that may merge datagrams, as [`device::merging`] finds them.
     pub merging: Vec<&'static str>,
     /// Offloads of the tunnel device that are not as they must be: interface, offload, whether it is on.
@@ -56,6 +58,7 @@ impl Look {
         Self {
             underlay: Underlay::inspect(underlay).await.ok(),
             ipv6_off: device::ipv6_is_off(underlay),
+            strict_filter: device::filters_strictly(underlay),
             merging: device::merging(underlay).unwrap_or_default(),
             misfits: device::misfits(device).unwrap_or_default(),
             room: None,

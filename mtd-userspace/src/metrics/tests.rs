@@ -38,6 +38,10 @@ pub(crate) fn full() -> Status {
         },
         warnings: vec![Warning { code: "map_full".to_owned(), text: "raise max_sessions".to_owned() }],
         rendezvous: Some(Rendezvous {
+            absent: 1,
+            trouble: None,
+            known_nodes: 8,
+            files: Vec::new(),
             role: RendezvousRole::Both,
             window_seconds: 900,
             window_start: 1_800_000_000,

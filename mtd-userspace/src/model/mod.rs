@@ -4,6 +4,7 @@ mod addresses;
 mod allow;
 mod choices;
 mod counts;
+mod cover;
 mod fault;
 mod guard;
 mod ids;
@@ -17,6 +18,7 @@ pub use choices::{
     XdpChoice,
 };
 pub use counts::{Counts, Frames, MapFill, Program, SessionTraffic, Totals, Traffic};
+pub use cover::{FwMark, is_everything};
 pub use fault::{Fault, MAX_SHOWN, shown};
 pub use guard::{Enforcement, Guard};
 pub use ids::{ClientId, PeerNumber, SessionIndex};

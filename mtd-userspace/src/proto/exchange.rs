@@ -104,6 +104,8 @@ pub struct Publication {
     pub client: Option<PublicKey>,
     /// Time in ns over which the work may be spread.
     pub within: u64,
+    /// It is made long before its window, and goes into files only.
+    pub ahead: bool,
 }
 
 /// A session to be put into the tables.

@@ -2,14 +2,17 @@
 //! sessions request it.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use tokio::sync::mpsc;
+use axum::Router;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
+use super::carried::{Handout, Source, watch};
 use super::{
     DhtConfig, Encoding, FetchError, FetchOptions, Fetcher, Found, Item, Job, MainlineStore, PublishOptions,
     Publisher, Store,
@@ -21,7 +24,7 @@ use crate::prometheus::Text;
 use crate::proto::client::Fetched;
 use crate::proto::clock::Reading;
 use crate::proto::exchange::Publication;
-use crate::proto::rendezvous::{NONCE_BYTES, Rendezvous, window_start};
+use crate::proto::rendezvous::{Introduction, NONCE_BYTES, Rendezvous, SEALED_BYTES, window_start};
 use crate::sessions::Effect;
 use crate::status::{self, Status};
 use crate::subsystem::{AfterEnd, Context, Subsystem};
@@ -39,8 +42,17 @@ const MAX_TIMES: usize = 256;
 pub struct Meeting {
     window: Duration,
     role: status::RendezvousRole,
+    store: Arc<dyn Store>,
     fetcher: Fetcher,
     publisher: Option<Publisher>,
+    /// For clients that do not reach the DHT.
+    pub(super) handout: Handout,
+    /// The folder of the handout, and how long an introduction outlives its window, in s.
+    pub(super) listen: Option<(Option<PathBuf>, u64)>,
+    /// The handout has changed.
+    pub(super) handout_changed: Notify,
+    /// Files with introductions of servers.
+    sources: Vec<Arc<Source>>,
     effects: Arc<tokio::sync::Mutex<Effects>>,
     work: Mutex<Work>,
 }
@@ -54,12 +66,19 @@ struct Work {
     last_fetch: Option<f64>,
     fetching: u64,
     reached: Option<bool>,
+    /// Why the last fetch reached nobody.
+    trouble: Option<String>,
 }
 
 impl Meeting {
-    /// Publishes and fetches as configured, on the requests in `effects`. `None`: neither servers nor clients are
-    /// configured. Must be called within a tokio runtime.
-    pub(crate) fn new(config: &Config, effects: Effects) -> Option<Arc<Self>> {
+    /// Publishes and fetches as configured, on the requests in `effects`, in packets with this mark (0: none), and keeps nodes
+    /// that have answered in a file. `None`: neither servers nor clients are configured. Must be called within a tokio runtime.
+    pub(crate) fn new(
+        config: &Config,
+        nodes_file: PathBuf,
+        effects: Effects,
+        mark: u32,
+    ) -> Option<Arc<Self>> {
         let role = match (&config.listen, config.servers.is_empty()) {
             (Some(_), true) => status::RendezvousRole::Server,
             (Some(_), false) => status::RendezvousRole::Both,
@@ -75,6 +94,9 @@ impl Meeting {
             bootstrap: settings.bootstrap.clone(),
             port: settings.port,
             serve: settings.serve,
+            nodes_file: Some(nodes_file),
+            mark,
+            tunnel_dns: config.dns.clone(),
             ..DhtConfig::default()
         }));
         let publisher = config.listen.is_some().then(|| {
@@ -89,8 +111,16 @@ impl Meeting {
         Some(Arc::new(Self {
             window: settings.window,
             role,
-            fetcher: Fetcher::new(store, options),
+            fetcher: Fetcher::new(Arc::clone(&store), options),
+            store,
             publisher,
+            handout: Handout::default(),
+            listen: config
+                .listen
+                .as_ref()
+                .map(|listen| (listen.introductions_dir.clone(), listen.introduction_grace.as_secs())),
+            handout_changed: Notify::new(),
+            sources: Source::all(config),
             effects: Arc::new(tokio::sync::Mutex::new(effects)),
             work: Mutex::default(),
         }))
@@ -100,10 +130,17 @@ impl Meeting {
     async fn serve(self: Arc<Self>, context: Context) -> anyhow::Result<()> {
         let mut effects = self.effects.lock().await;
         let (mut batch, mut fetches) = (Vec::new(), JoinSet::new());
+        let mut moves = self.store.moves();
         loop {
             tokio::select! {
                 () = context.shutdown().begun() => return Ok(()),
                 Some(fetched) = fetches.join_next() => fetched.context("a fetch")?,
+                Ok(()) = moves.changed() => {
+                    if let Some(publisher) = &self.publisher {
+                        publisher.again();
+                    }
+                    context.sessions().hurry();
+                }
                 taken = effects.recv_many(&mut batch, MAX_BATCH) => {
                     if taken == 0 {
                         return Ok(());
@@ -122,11 +159,18 @@ impl Meeting {
                     fetches.spawn(Arc::clone(self).fetch(context.clone(), client, window));
                 }
                 Effect::Publish(publication) => {
+                    let now = context.clock.read().wall.seconds();
+                    self.handout.add(&publication, (window_start(now, self.window()), self.window()));
+                    self.handout_changed.notify_one();
+                    if publication.ahead {
+                        continue;
+                    }
                     self.add(context, &publication);
                     within = Some(within.unwrap_or(u64::MAX).min(publication.within));
                 }
                 Effect::Withdraw(client) => {
                     self.work().jobs.retain(|(other, _), _| *other != client);
+                    self.handout_changed.notify_one();
                     within.get_or_insert(0);
                 }
                 Effect::Device => device = true,
@@ -143,11 +187,58 @@ impl Meeting {
 
     async fn fetch(self: Arc<Self>, context: Context, client: ClientId, window: u64) {
         let Some(rendezvous) = context.sessions().rendezvous(client, window) else { return };
+        // From a file, it is there at once; the DHT may have a newer one.
+        let mut of_client = self.sources.iter().filter(|source| source.client == client);
+        if let Some(introduction) = of_client.find_map(|source| source.find(window)) {
+            context.sessions().handle_fetched(client, window, Fetched::Found(introduction));
+        }
         let fetching = Fetching::begin(&self.work);
-        let result = self.fetcher.fetch(&[rendezvous]).await;
+        let (choices, mut moves) = ([rendezvous], self.store.moves());
+        let result = loop {
+            tokio::select! {
+                result = self.fetcher.fetch(&choices) => break result,
+                // What was asked so far was another network.
+                Ok(()) = moves.changed() => {}
+            }
+        };
         drop(fetching);
         let fetched = self.work().note(result, context.clock.read());
         context.sessions().handle_fetched(client, window, fetched);
+    }
+
+    /// Takes introductions from files until the controller stops.
+    async fn read_files(self: Arc<Self>, context: Context) -> anyhow::Result<()> {
+        let mut contents = watch(self.sources.clone()).context("reading introduction_file")?;
+        loop {
+            tokio::select! {
+                () = context.shutdown().begun() => return Ok(()),
+                Some((source, content)) = contents.recv() => {
+                    let now = context.clock.read().wall.seconds();
+                    for (window, introduction) in source.take(&content, now) {
+                        context.sessions().handle_brought(source.client, window, introduction);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Introductions that are in the DHT for a client, sealed, by their windows.
+    pub(super) fn published(&self, client: &PublicKey) -> BTreeMap<u64, Vec<u8>> {
+        let work = self.work();
+        let jobs = work.jobs.range((*client, 0)..=(*client, u64::MAX));
+        jobs.map(|((_, window), job)| (*window, job.item.value.clone())).collect()
+    }
+
+    /// Length of a window, in s.
+    pub(super) const fn window(&self) -> u64 {
+        self.window.as_secs()
+    }
+
+    /// Files with introductions, here and for others.
+    fn files(&self, now: u64) -> Vec<status::IntroductionFile> {
+        let folder = self.listen.as_ref().and_then(|(folder, _)| folder.as_ref());
+        let handed_out = folder.map(|folder| self.handout.status(folder, self.window.as_secs()));
+        self.sources.iter().map(|source| source.status(now)).chain(handed_out).collect()
     }
 
     /// Adds an introduction to the published items.
@@ -178,7 +269,10 @@ impl Meeting {
             ("unusable", counters.unusable),
             ("wrong_length", counters.wrong_length),
         ];
-        let reached = work.reached.or(progress.reached);
+        // Whoever fetches and publishes has a problem if either fails.
+        let reached = [work.reached, progress.reached].into_iter().flatten().reduce(|a, b| a && b);
+        let trouble =
+            (reached == Some(false)).then(|| work.trouble.clone().or(progress.last_error)).flatten();
         let pending = (progress.total - progress.done) as u64 + work.fetching;
         status::Rendezvous {
             role: self.role,
@@ -189,6 +283,7 @@ impl Meeting {
             published: progress.published,
             fetched: counters.fetched,
             failed: progress.failed + counters.failed,
+            absent: counters.absent,
             pending,
             rejected: rejected
                 .into_iter()
@@ -201,6 +296,9 @@ impl Meeting {
                 Some(false) => status::Network::Unreachable,
                 None => status::Network::Unknown,
             },
+            trouble,
+            known_nodes: self.store.known_nodes() as u64,
+            files: self.files(now),
             median_fetch_ms: times.get(times.len() / 2).copied(),
         }
     }
@@ -213,6 +311,7 @@ impl Meeting {
 impl Work {
     /// Records the result of a fetch that ended at this time.
     fn note(&mut self, result: Result<Found, FetchError>, now: Reading) -> Fetched {
+        self.trouble = None;
         match result {
             Ok(found) => {
                 self.reached = Some(true);
@@ -226,6 +325,7 @@ impl Work {
             Err(FetchError::Store(error)) => {
                 debug!("fetching: {error}");
                 self.reached = Some(false);
+                self.trouble = Some(error.to_string());
                 Fetched::Unreachable
             }
             Err(FetchError::Unusable(error)) => {
@@ -265,8 +365,23 @@ impl Subsystem for Meeting {
 
     fn start(self: Arc<Self>, context: &Context) -> anyhow::Result<()> {
         let own = context.clone();
-        context.tasks.spawn(self.name(), AfterEnd::Restart, move || Arc::clone(&self).serve(own.clone()));
+        let this = Arc::clone(&self);
+        context.tasks.spawn(self.name(), AfterEnd::Restart, move || Arc::clone(&this).serve(own.clone()));
+        if !self.sources.is_empty() {
+            let (this, own) = (Arc::clone(&self), context.clone());
+            let read = move || Arc::clone(&this).read_files(own.clone());
+            context.tasks.spawn("introduction files", AfterEnd::Restart, read);
+        }
+        if self.listen.as_ref().is_some_and(|(folder, _)| folder.is_some()) {
+            let own = context.clone();
+            let write = move || Arc::clone(&self).hand_out(own.clone());
+            context.tasks.spawn("introductions folder", AfterEnd::Restart, write);
+        }
         Ok(())
+    }
+
+    fn routes(self: Arc<Self>, context: &Context) -> Router {
+        self.handing_routes(context)
     }
 
     fn report(&self, now: Reading, status: &mut Status) {
@@ -280,21 +395,18 @@ impl Subsystem for Meeting {
 
 /// Seals an introduction for one client.
 fn job(client: PublicKey, rendezvous: &Rendezvous, publication: &Publication) -> Option<Job> {
+    let sealed = seal(&publication.introduction, rendezvous)?;
+    let item = Item::new(rendezvous, sealed.to_vec(), publication.introduction.published_ms);
+    Some(Job { client, window: publication.window, item })
+}
+
+/// Seals an introduction with a fresh nonce.
+pub(super) fn seal(introduction: &Introduction, rendezvous: &Rendezvous) -> Option<[u8; SEALED_BYTES]> {
     let mut nonce = [0; NONCE_BYTES];
-    let random = getrandom::fill(&mut nonce);
-    let sealed = publication.introduction.seal(rendezvous, nonce);
-    match (random, sealed) {
-        (Ok(()), Ok(sealed)) => {
-            let item = Item::new(rendezvous, sealed.to_vec(), publication.introduction.published_ms);
-            Some(Job { client, window: publication.window, item })
-        }
-        (Err(error), _) => {
-            warn!("no randomness from the kernel: {error}");
-            None
-        }
-        (_, Err(error)) => {
-            warn!("the introduction cannot be published: {error}");
-            None
-        }
+    if let Err(error) = getrandom::fill(&mut nonce) {
+        warn!("no randomness from the kernel: {error}");
+        return None;
     }
+    let sealed = introduction.seal(rendezvous, nonce);
+    sealed.inspect_err(|error| warn!("the introduction cannot be published: {error}")).ok()
 }

@@ -10,13 +10,14 @@ use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
 use serde::Serialize;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use zeroize::Zeroizing;
 
 use crate::keys::SecretKey;
 use crate::proto::rendezvous::{Descriptor, Rendezvous};
 
+mod carried;
 mod fetch;
 mod meeting;
 mod memory;
@@ -25,6 +26,7 @@ mod network;
 mod publish;
 pub mod section;
 
+pub use carried::{INTRODUCTIONS_PATH, IntroductionDocument};
 pub use fetch::{Counters, FetchError, FetchOptions, Fetcher, Found};
 pub use meeting::Meeting;
 pub use memory::{Faults, MemoryStore};
@@ -133,6 +135,22 @@ pub trait Store: Send + Sync + 'static {
     /// Begins a search for messages of `length` bytes (mutable items are returned whatever their length). Needs a tokio
     /// runtime. The search ends when the answers are dropped.
     fn look(&self, lookup: Lookup, encoding: Encoding, length: usize) -> Answers;
+
+    /// What came from this store was authentic: it is the right one.
+    fn vouch(&self) {}
+
+    /// A search has found nothing that is authentic: perhaps this is not the network that it should be.
+    fn doubt(&self) {}
+
+    /// Counts how often the store has found that it asked the wrong network, and has turned to another one.
+    fn moves(&self) -> watch::Receiver<u64> {
+        watch::channel(0).1
+    }
+
+    /// Number of nodes that are kept for the next start.
+    fn known_nodes(&self) -> usize {
+        0
+    }
 }
 
 /// The result of a successful [`Store::publish`].
@@ -251,6 +269,14 @@ impl<T> Drop for Task<T> {
     fn drop(&mut self) {
         self.0.abort();
     }
+}
+
+/// A random number, for waits. Nothing secret depends on it.
+fn random() -> u64 {
+    let mut bytes = [0; 8];
+    // Without randomness, everybody waits as long as everybody else.
+    let _ = getrandom::fill(&mut bytes);
+    u64::from_ne_bytes(bytes)
 }
 
 /// A duration in whole ms, as JSON shows it.

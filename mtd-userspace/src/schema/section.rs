@@ -76,6 +76,23 @@ impl<'a, 'i> Section<'a, 'i> {
         })
     }
 
+    /// As [`Section::optional`]; a whole number is converted as text in decimal digits.
+    pub fn text_or_number<T>(
+        &self,
+        key: &str,
+        problems: &mut Problems<'_>,
+        convert: impl FnOnce(&str) -> Result<T, Fault>,
+    ) -> Option<Located<T>> {
+        self.convert(key, problems, |value| match value {
+            DeValue::String(text) => convert(text),
+            DeValue::Integer(digits) => {
+                let number = i128::from_str_radix(digits.as_str(), digits.radix());
+                convert(&number.map_or_else(|_| digits.to_string(), |number| number.to_string()))
+            }
+            other => Err(self.wrong_type(key, other, "a string or a whole number")),
+        })
+    }
+
     /// As [`Section::optional`], but a missing key is a problem.
     pub fn required<T>(
         &self,

@@ -8,7 +8,7 @@ use super::store::{Note, Store};
 use super::{Maps, Sessions};
 use crate::model::TunnelAddresses;
 use crate::proto::clock::Reading;
-use crate::proto::exchange::{SendSlot, SessionId};
+use crate::proto::exchange::{Publication, SendSlot, SessionId};
 use crate::proto::packet;
 
 /// Number of ticks in which all sessions that are not watched closely are checked once: a second.
@@ -150,7 +150,7 @@ impl<M: Maps> Sessions<M> {
                 self.table.answer((origin, id), where_heard).map_err(Into::into)
             }
             Request::Publish(publication) => {
-                self.write(Note::Publishing(Box::new(publication)));
+                self.publish(publication);
                 Ok(())
             }
             Request::Reserve(reserved) => {
@@ -164,6 +164,15 @@ impl<M: Maps> Sessions<M> {
         };
         if let Err(error) = done {
             warn!("a session of {origin:?}: {error:#}");
+        }
+    }
+
+    fn publish(&mut self, publication: Publication) {
+        if publication.ahead {
+            // It bears the time of one that is noted.
+            self.effect(Effect::Publish(publication));
+        } else {
+            self.write(Note::Publishing(Box::new(publication)));
         }
     }
 

@@ -19,6 +19,7 @@ use crate::proto::client::{self, Client};
 use crate::proto::clock::Reading;
 use crate::proto::exchange::Random;
 use crate::proto::messages::Tunnel;
+use crate::proto::rendezvous::carried::MAX_INTRODUCTIONS;
 use crate::proto::server::{self, Server};
 use crate::proto::session::{self, nanoseconds, network};
 use crate::remedy::{Doing, clause};
@@ -35,7 +36,7 @@ pub(crate) fn build(
     effects: mpsc::UnboundedSender<Effect>,
     now: Reading,
 ) -> anyhow::Result<Machines> {
-    let wire = Sockets::open(&config.interface, ground.tunnel).map_err(|error| {
+    let wire = Sockets::open(&config.interface, ground.tunnel, ground.mark).map_err(|error| {
         let way = clause(Doing::RawSocket, &error);
         anyhow::anyhow!("cannot open the sockets of control messages: {error}{way}")
     })?;
@@ -58,6 +59,8 @@ pub(crate) struct Ground<'a> {
     pub(crate) tunnel: &'a TunnelInfo,
     /// Its MTU, in bytes.
     pub(crate) mtu: u32,
+    /// The mark of mtd's own packets; 0: none.
+    pub(crate) mark: u32,
     /// The state file.
     pub(crate) state: &'a Path,
     /// The networks that this host reaches by other ways than the tunnel.
@@ -141,6 +144,8 @@ fn server_settings(
         window: config.rendezvous.window.as_secs(),
         introduction_slot: nanoseconds(listen.introduction_slot),
         grace: nanoseconds(listen.introduction_grace),
+        ahead: (listen.introductions_ahead.as_secs() / config.rendezvous.window.as_secs().max(1))
+            .min(MAX_INTRODUCTIONS as u64 - 4),
         period: nanoseconds(listen.period),
         longest_period: nanoseconds(listen.longest_slot),
         mode: session::mode(listen.mode),

@@ -25,7 +25,8 @@ pub(super) fn of(machine: &Client) -> Option<String> {
         (Phase::Connecting, None) if machine.is_local_only() && machine.is_unanswered() => TRANSLATION,
         (Phase::Open | Phase::NoPrefix, _) | (_, None | Some(Trouble::AddressesTaken)) => return None,
         (_, Some(Trouble::NetworkUnreachable)) => {
-            "the DHT is out of reach: does UDP over IPv4 get out of this host, and are the bootstrap nodes up?"
+            "the DHT is out of reach: does UDP over IPv4 get out of this host, and are the bootstrap nodes up? Without it, an \
+             introduction from the server's administrator connects too (introduction_file)"
         }
         (_, Some(Trouble::NothingPublished)) => {
             "the server has published nothing for this client: does it run, is this client's public key registered \

@@ -23,6 +23,7 @@ mod path;
 mod paths;
 mod place;
 mod probers;
+mod reach;
 mod report;
 mod requests;
 pub mod section;
@@ -97,8 +98,8 @@ pub struct Sessions<M = Plane> {
     probers: Probers,
     random: Random,
     observer: Observer,
-    /// The MTU of the tunnel device has to be set again.
-    mtu_due: bool,
+    /// The MTU of the tunnel device, or routes into it, have to be set again.
+    device_due: bool,
     /// The share of the sessions that are not watched closely which is checked in this tick.
     turn: u32,
     /// When slots were last loaded and unloaded.
@@ -200,7 +201,7 @@ impl<M: Maps> Sessions<M> {
             probers: Probers::default(),
             random: build::random(),
             observer: Observer::new(names),
-            mtu_due: false,
+            device_due: false,
             turn: 0,
             refreshed: None,
             traffic_before: Totals::default(),
@@ -219,7 +220,7 @@ impl<M: Maps> Sessions<M> {
     }
 }
 
-/// Keeps configured sessions dark whose numbers cannot be noted.
+/// Keeps configured sessions from beginning, since nothing can be noted of them.
 fn hold(origins: &mut Origins) {
     let held = origins.configured.hold();
     if !held.is_empty() {

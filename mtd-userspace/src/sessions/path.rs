@@ -193,12 +193,15 @@ impl<M: Maps> Sessions<M> {
     /// [`super::Effect::Device`].)
     pub(crate) fn take_tunnel_changed(&mut self) -> bool {
         let paths = self.paths.take_changed();
-        std::mem::take(&mut self.mtu_due) || paths
+        std::mem::take(&mut self.device_due) || paths
     }
 
     /// The tunnel device as it should be now: as configured, with the additions of sessions and their paths.
     pub(crate) fn tunnel(&self, configured: &TunnelDevice) -> TunnelDevice {
         let mut device = TunnelDevice { mtu: self.told.inner_mtu, ..configured.clone() };
+        if let Some(bypass) = &mut device.bypass {
+            bypass.outer = self.config.outer_networks(&self.told.prefixes);
+        }
         for (local, remote) in self.origins.clients.iter().filter_map(|connection| connection.tunnel) {
             device.addresses.extend(local.iter().map(IpNet::from));
             device.routes.extend(remote.iter().map(IpNet::from));

@@ -104,6 +104,7 @@ impl<M: Maps> Sessions<M> {
             tunnel: tunnel(machine.tunnel()),
             translated: machine.is_translated(),
             hint: self.no_prefix(machine).or_else(|| hints::of(machine)),
+            trouble: machine.trouble().map(|trouble| trouble.name().to_owned()),
             capabilities: machine.capabilities().map(Capabilities::names),
             middlebox: {
                 let (choice, finding) = machine.middlebox();

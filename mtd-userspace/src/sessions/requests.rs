@@ -10,13 +10,14 @@ use mtd_common::event::DropEvent;
 use tracing::debug;
 
 use super::effect::{Consequences, Effect};
-use super::origin::Seen;
+use super::origin::{OriginId, Seen};
 use super::{Maps, Sessions};
 use crate::keys::PublicKey;
 use crate::model::{BootNs, ClientId, SessionIndex};
 use crate::proto::client::Fetched;
 use crate::proto::exchange::{Publication, Received};
-use crate::proto::rendezvous::Rendezvous;
+use crate::proto::rendezvous::{Introduction, Rendezvous, Shared};
+use crate::proto::server::Server;
 
 impl<M: Maps> Sessions<M> {
     /// Handles a record of the receive program: a control message, or a router's report on a path.
@@ -57,6 +58,38 @@ impl<M: Maps> Sessions<M> {
         let now = self.clock.read();
         if let Some(connection) = self.origins.clients.get_mut(client.position()) {
             connection.machine.handle_fetched(window, fetched, now);
+        }
+        self.act(now);
+    }
+
+    /// The introduction of a server has come in another way than by a fetch.
+    pub(crate) fn handle_brought(&mut self, client: ClientId, window: u64, introduction: Introduction) {
+        let now = self.clock.read();
+        if let Some(connection) = self.origins.clients.get_mut(client.position()) {
+            connection.machine.handle_brought(window, introduction, now);
+        }
+        self.act(now);
+    }
+
+    /// The secret shared with a registered client, and the own public key.
+    pub(crate) fn shared_with(&self, client: &PublicKey) -> Option<(Shared, PublicKey)> {
+        let server = self.origins.server.as_ref()?;
+        Some((server.shared(client)?.clone(), *server.public()))
+    }
+
+    /// The registered clients, each with its name.
+    pub(crate) fn named_clients(&self) -> Vec<(PublicKey, String)> {
+        let server = self.origins.server.iter().flat_map(Server::clients);
+        let named =
+            |key: &PublicKey| Some((*key, self.observer.peer_name(OriginId::Server, key)?.to_owned()));
+        server.filter_map(named).collect()
+    }
+
+    /// What kept clients from finding their servers may be over: they try at once.
+    pub(crate) fn hurry(&mut self) {
+        let now = self.clock.read();
+        for connection in &mut self.origins.clients {
+            connection.machine.hurry(now);
         }
         self.act(now);
     }

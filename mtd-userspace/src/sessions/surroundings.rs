@@ -52,12 +52,14 @@ impl<M: Maps> Sessions<M> {
                 "the MTU of {} is {}: that of the tunnel is {}",
                 self.config.interface, underlay.mtu, told.inner_mtu
             );
-            self.mtu_due = true;
+            self.device_due = true;
         }
         let before = std::mem::replace(&mut self.told, told).prefixes;
         if before == self.told.prefixes {
             return;
         }
+        // Other routes may be in the way now.
+        self.device_due = true;
         let present = self.told.prefixes.first().copied();
         if present != before.first().copied() {
             let name = &self.config.interface;

@@ -39,11 +39,14 @@ pub(super) struct Sockets {
 
 impl Sockets {
     /// Opens the sockets. Packets leave by this interface, whatever the routes say, since a route may lead into the tunnel.
-    /// Control messages go into the tunnel device.
-    pub(super) fn open(underlay: &str, device: &TunnelInfo) -> io::Result<Self> {
+    /// They have this mark (0: none). Control messages go into the tunnel device.
+    pub(super) fn open(underlay: &str, device: &TunnelInfo, mark: u32) -> io::Result<Self> {
         // The packet includes its header, and the kernel does not check it: any source address is possible.
         let network = socket(libc::AF_INET6, libc::SOCK_RAW, libc::IPPROTO_RAW)?;
         setsockopt(&network, sockopt::BindToDevice, &OsString::from(underlay))?;
+        if mark != 0 {
+            setsockopt(&network, sockopt::Mark, &mark)?;
+        }
         Ok(Self {
             network,
             tunnel: marked(CONTROL_MARK)?,

@@ -122,6 +122,12 @@ warning_codes! {
     MtuTooSmall = "mtu_too_small",
     /// A task of the controller has ended that should go on.
     TaskFailed = "task_failed",
+    /// Rules or routes for what goes through the tunnel are missing.
+    BypassIncomplete = "bypass_incomplete",
+    /// The underlay drops what the DHT answers, since the way back leads into the tunnel.
+    StrictFilter = "strict_filter",
+    /// Names are not resolved through the tunnel, although that is configured.
+    DnsNotUsed = "dns_not_used",
     /// Two hosts use the key of one client.
     KeyInUse = "key_in_use",
     /// A client speaks another version of the handshake.
@@ -132,6 +138,12 @@ warning_codes! {
     PathTooSmall = "path_too_small",
     /// The underlay merges datagrams before mtd sees them.
     ReceiveOffload = "receive_offload",
+    /// No node of the DHT answers.
+    DhtUnreachable = "dht_unreachable",
+    /// Nodes of the DHT answer, and have nothing from a server.
+    NothingPublished = "nothing_published",
+    /// A file with introductions is of no use.
+    IntroductionFile = "introduction_file",
     /// An offload of the tunnel device that must be off is on.
     TunnelOffload = "tunnel_offload",
     /// The receive program is not the one that the interface runs.

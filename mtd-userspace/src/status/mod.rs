@@ -1,5 +1,6 @@
 //! The controller's reports: the documents of the control socket, and of `--json`.
 
+mod bypass;
 mod drops;
 mod enforcement;
 mod events;
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{Frames, MapFill, Program, Totals};
 
+pub use bypass::{Bypass, Dns};
 pub use drops::{DropLine, DroppedPacket};
 pub use enforcement::Guard;
 pub use events::{
@@ -29,7 +31,7 @@ pub use health::{ClockSource, Paths, Saved, SessionCount, Slots, WallClock, Warn
 pub use neighbours::Neighbours;
 pub use peers::{Endpoint, Middlebox, PathSource, Peer, PeerState};
 pub use registered::{Client, Registered, Reload, Setting};
-pub use rendezvous::{Network, Rendezvous, RendezvousRole};
+pub use rendezvous::{IntroductionFile, Network, Rendezvous, RendezvousRole};
 pub use sessions::{Handshakes, Remark, Session, SessionRole, SessionState, Tunnel};
 pub use tasks::{Events, Repairs, Task};
 
@@ -130,6 +132,13 @@ pub struct Status {
     /// The tasks of the controller; empty when no controller runs.
     #[serde(default)]
     pub tasks: Vec<Task>,
+    /// What goes through the tunnel although mtd's own packets go past it; absent where no route would catch these, or no
+    /// controller runs.
+    #[serde(default)]
+    pub bypass: Option<Bypass>,
+    /// The name servers behind the tunnel; absent where none are configured, or no controller runs.
+    #[serde(default)]
+    pub dns: Option<Dns>,
     /// Repairs of the tunnel device since the controller started.
     #[serde(default)]
     pub tunnel_repairs: Repairs,

@@ -23,6 +23,9 @@ pub struct Rendezvous {
     pub fetched: u64,
     /// Publications and fetches that failed; they are tried again.
     pub failed: u64,
+    /// Searches of one window to which nodes answered that they have nothing.
+    #[serde(default)]
+    pub absent: u64,
     /// Publications and fetches that are due or under way.
     pub pending: u64,
     /// Data from the DHT that was not accepted, by reason; only reasons that occurred.
@@ -31,8 +34,30 @@ pub struct Rendezvous {
     pub next_seconds: Option<f64>,
     /// Whether the DHT can be reached.
     pub network: Network,
+    /// Why it cannot; absent when it can.
+    #[serde(default)]
+    pub trouble: Option<String>,
+    /// Nodes that have answered and are kept for the next start.
+    #[serde(default)]
+    pub known_nodes: u64,
+    /// Files with introductions: those of `introduction_file`, and the folder `introductions_dir`.
+    #[serde(default)]
+    pub files: Vec<IntroductionFile>,
     /// Median time of the fetches that found something, in ms.
     pub median_fetch_ms: Option<f64>,
+}
+
+/// See [`Rendezvous::files`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct IntroductionFile {
+    /// The server whose introductions are in the file; absent for the folder of a server.
+    pub server: Option<String>,
+    /// The file or folder.
+    pub path: String,
+    /// When the last window of its introductions ends, in unix seconds; absent if there are none.
+    pub good_until: Option<f64>,
+    /// Why it is of no use now; absent if it is.
+    pub problem: Option<String>,
 }
 
 /// See [`Rendezvous::role`].

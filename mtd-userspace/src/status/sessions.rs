@@ -97,6 +97,10 @@ pub struct Session {
     pub sent: Traffic,
     /// A hint for the operator, when something seems wrong.
     pub hint: Option<String>,
+    /// Why a client's last try for a session failed, as [`crate::proto::client::Trouble::name`] has it; absent while the
+    /// session is open, and at the server's end.
+    #[serde(default)]
+    pub trouble: Option<String>,
 }
 
 impl Session {
@@ -126,6 +130,7 @@ impl Session {
             received: Traffic::default(),
             sent: Traffic::default(),
             hint: None,
+            trouble: None,
         }
     }
 }

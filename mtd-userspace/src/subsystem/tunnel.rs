@@ -5,11 +5,12 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::lock;
-use crate::device::{Repaired, TunnelDevice, TunnelInfo};
+use crate::device::{Bypass, Repaired, TunnelDevice, TunnelInfo};
 use crate::sessions::Sessions;
 use crate::status::Repairs;
 
@@ -32,6 +33,8 @@ pub struct Tunnel {
 struct State {
     /// The state that it was last brought to; `None`: it was not yet, or not successfully.
     done: Option<(TunnelDevice, TunnelInfo)>,
+    /// Why it could not be brought to the state that is wanted now.
+    problem: Option<String>,
     repairs: u64,
     last_repair: Option<String>,
     /// When it was repaired lately.
@@ -56,6 +59,25 @@ impl Tunnel {
         self.state().done.as_ref().map(|(_, info)| *info)
     }
 
+    /// How mtd's own packets get past routes into the device, with the networks of these routes; `None`: there are none that
+    /// would catch them.
+    pub fn bypass(&self) -> Option<(Bypass, Vec<IpNet>)> {
+        let state = self.state();
+        let device = state.done.as_ref().map_or(&self.configured, |(device, _)| device);
+        let (bypass, networks) = (device.bypass.clone()?, device.bypassed());
+        (!networks.is_empty()).then_some((bypass, networks))
+    }
+
+    /// The mark of mtd's own packets; `None`: they have none.
+    pub fn mark(&self) -> Option<u32> {
+        self.configured.bypass.as_ref().map(|bypass| bypass.number)
+    }
+
+    /// Why the device could not be brought to its state; `None`: it was.
+    pub fn problem(&self) -> Option<String> {
+        self.state().problem.clone()
+    }
+
     /// The repairs so far.
     pub fn repairs(&self) -> Repairs {
         let state = self.state();
@@ -72,6 +94,7 @@ impl Tunnel {
             Ok(repaired) => repaired,
             Err(error) => {
                 warn!("the tunnel device: {error}");
+                self.state().problem = Some(error.to_string());
                 return Vec::new();
             }
         };
@@ -101,6 +124,7 @@ impl Tunnel {
         // Otherwise this controller wants something else than before, and the changes are its own.
         let unchanged = state.done.as_ref().is_some_and(|(before, _)| *before == wanted);
         state.done = Some((wanted, info));
+        state.problem = None;
         if !unchanged || changes.is_empty() {
             state.alone_until.take_if(|until| *until + FIGHT <= now);
             return Vec::new();
@@ -138,7 +162,7 @@ mod tests {
 
     fn device(mtu: u32) -> TunnelDevice {
         let (addresses, routes, narrow) = (Vec::new(), Vec::new(), Vec::new());
-        TunnelDevice { name: "mtd0".to_owned(), mtu, addresses, routes, narrow }
+        TunnelDevice { name: "mtd0".to_owned(), mtu, addresses, routes, narrow, bypass: None }
     }
 
     #[tokio::test(start_paused = true)]

@@ -4,7 +4,9 @@ use std::os::fd::AsRawFd as _;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use mtd::status::{Handshakes, Network, Rendezvous, RendezvousRole, Session, Status, WarningCode};
+use mtd::status::{
+    Handshakes, IntroductionFile, Network, Rendezvous, RendezvousRole, Session, Status, WarningCode,
+};
 use mtd_tests::controller::mtd_program;
 use mtd_tests::netns::Netns;
 use mtd_tests::process::Running;
@@ -134,10 +136,19 @@ fn the_document_is_as_documented() -> Result<()> {
             published: 0,
             fetched: 0,
             failed: 0,
+            absent: 0,
             pending: 0,
             rejected: [("stale".to_owned(), 1)].into(),
             next_seconds: None,
             network: Network::Ok,
+            trouble: None,
+            known_nodes: 0,
+            files: vec![IntroductionFile {
+                server: None,
+                path: String::new(),
+                good_until: None,
+                problem: None,
+            }],
             median_fetch_ms: None,
         }),
         handshakes: Some(Handshakes::default()),

@@ -3,7 +3,9 @@
 
 mod addresses;
 mod boot;
+mod dht;
 mod ends;
+mod everything;
 mod firewall;
 mod links;
 mod manager;

@@ -138,6 +138,7 @@ async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
         request_timeout: DEFAULT_REQUEST_TIMEOUT,
         serve: true,
         max_items: args.max_items,
+        ..DhtConfig::default()
     });
     let mut terminate = signal(SignalKind::terminate()).context("no handler for SIGTERM")?;
     let port = store.port().await.with_context(|| {

@@ -79,6 +79,7 @@ fn interface_section(status: &Status, style: Style, now: f64) -> Section {
     announced_row(&mut section, status);
     section.row("XDP mode", &status.xdp);
     section.row("tunnel device", format!("{}, MTU {} B", status.device, status.mtu));
+    bypass_rows(&mut section, status);
     if let Some(last) = &status.tunnel_repairs.last {
         let times = status.tunnel_repairs.count;
         section.row("repaired", format!("{times} times, the last time: {last}"));
@@ -117,6 +118,23 @@ fn interface_section(status: &Status, style: Style, now: f64) -> Section {
         );
     }
     section
+}
+
+/// What goes through the tunnel although mtd's own packets go past it.
+fn bypass_rows(section: &mut Section, status: &Status) {
+    if let Some(dns) = &status.dns {
+        let used = if dns.used { "asked for all names" } else { "not asked now" };
+        section.row("name servers", format!("{}, {used}", list(&dns.servers)));
+    }
+    let Some(bypass) = &status.bypass else { return };
+    let (networks, peers, mark) = (list(&bypass.networks), list(&bypass.peers), bypass.mark);
+    section.row(
+        "through the tunnel",
+        format!("{networks}, to {peers}, except packets with the mark {mark:#x} (routing table {mark})"),
+    );
+    if bypass.kill_switch {
+        section.row("kill switch", "nothing leaves past the tunnel, except to networks of the main table");
+    }
 }
 
 /// How the link learns of the own addresses.
@@ -176,9 +194,9 @@ fn path_row(section: &mut Section, mtu: Option<u32>, source: PathSource) {
 fn rendezvous_section(rendezvous: &Rendezvous, style: Style, now: f64) -> Section {
     let mut section = Section::new(style, "rendezvous");
     let Rendezvous { role, network, pending, failed, .. } = rendezvous;
-    section.hint((*network == Network::Unreachable).then_some(
-        "no node of the DHT answers: is there a way to the Internet for UDP over IPv4, and is bootstrap right?",
-    ));
+    let unknown = "no node of the DHT answers: is there a way to the Internet for UDP over IPv4, and is bootstrap right?";
+    let trouble = rendezvous.trouble.as_deref().unwrap_or(unknown);
+    section.hint((*network == Network::Unreachable).then_some(trouble));
     section.row(
         "network",
         match network {
@@ -199,6 +217,19 @@ fn rendezvous_section(rendezvous: &Rendezvous, style: Style, now: f64) -> Sectio
         let median = rendezvous.median_fetch_ms.map_or(String::new(), |ms| format!(", median {ms:.0} ms"));
         section
             .row("fetched", format!("{}, last {}{median}", rendezvous.fetched, last(rendezvous.last_fetch)));
+    }
+    for file in &rendezvous.files {
+        let whose = file.server.as_deref().map_or("for clients".to_owned(), |server| format!("of {server}"));
+        let state = match (&file.problem, file.good_until) {
+            (Some(_), _) => "of no use now".to_owned(),
+            (None, Some(until)) => format!("good for {}", output::span((until - now).max(0.0))),
+            (None, None) => "none yet".to_owned(),
+        };
+        section.row("introductions", format!("{whose}, in {}: {state}", file.path));
+    }
+    if rendezvous.absent > 0 {
+        section
+            .row("nothing found", format!("{} times, though nodes of the DHT answered", rendezvous.absent));
     }
     let next = rendezvous.next_seconds.map(|seconds| format!(", next in {}", output::span(seconds)));
     section.row("pending", format!("{pending}{}", next.unwrap_or_default()));

@@ -75,6 +75,7 @@ pub(crate) fn session() -> Session {
         received: Traffic { packets: 1_000, bytes: 1_572_864 },
         sent: Traffic { packets: 1, bytes: 60 },
         hint: None,
+        trouble: None,
     }
 }
 
@@ -88,10 +89,14 @@ fn rendezvous() -> Rendezvous {
         published: 3,
         fetched: 0,
         failed: 1,
+        absent: 0,
         pending: 2,
         rejected: BTreeMap::from([("not_opened".to_owned(), 7), ("stale".to_owned(), 9)]),
         next_seconds: Some(61.0),
         network: Network::Ok,
+        trouble: None,
+        known_nodes: 5,
+        files: Vec::new(),
         median_fetch_ms: Some(41.7),
     }
 }

@@ -230,6 +230,32 @@ fn a_session_that_was_replaced_before_a_crash_is_not_used_again() {
     }
 }
 
+/// The client's data plane goes on with the session that it has, while the server already has heard it in the new one.
+#[test]
+fn a_client_killed_in_the_middle_of_new_keys_loses_nothing_that_it_sends() {
+    let mut world = World::open(1, 22);
+    let half_open = |world: &mut World| {
+        let sessions = &world.client(1).sessions;
+        sessions.len() == 2 && !sessions[1].last_valid.happened()
+    };
+    while !half_open(&mut world) {
+        world.run(MILLISECOND);
+        assert!(world.boot < 1200 * SECOND);
+    }
+    world.hosts[1].machine = None;
+    let before = world.hosts[0].delivered.len();
+    for number in 0..200_u8 {
+        assert!(world.send(1, 0, &[number]));
+        world.run(50 * MILLISECOND);
+    }
+    assert_eq!(world.hosts[0].delivered.len() - before, 200, "{:?}", world.hosts[0].tables.drops);
+    world.restart_client(1);
+    world.run(20 * SECOND);
+    assert_eq!(world.phase(1), Phase::Open);
+    assert_eq!((world.client(1).sessions.len(), world.server().sessions().count()), (1, 1));
+    assert!(world.hosts[0].tables.drops.is_empty(), "{:?}", world.hosts[0].tables.drops);
+}
+
 /// The host has slept for less than the time after which its keys expire, and for longer.
 #[test]
 fn a_client_that_has_slept_has_new_keys_at_once() {

@@ -52,8 +52,10 @@ impl Client {
 
     /// Removes sessions that are over.
     pub(super) fn retire(&mut self, now: Reading) {
+        // As long as something comes, the server's controller may not have seen yet that there is another session.
+        let unused = |active: &Active| now.boot.since(active.last_valid) >= active.session.overlap();
         let over = |active: &Active| {
-            active.retires.is_some_and(|at| now.boot >= at) || now.boot >= active.expires_at
+            active.retires.is_some_and(|at| now.boot >= at && unused(active)) || now.boot >= active.expires_at
         };
         let ids: Vec<_> = self.sessions.iter().filter(|active| over(active)).map(|a| a.id).collect();
         for id in ids {

@@ -7,7 +7,7 @@ use super::{Client, Fetched, Known, MAX_BACKOFF, Trouble};
 use crate::model::BootNs;
 use crate::proto::clock::Reading;
 use crate::proto::exchange::{Action, SECOND};
-use crate::proto::rendezvous::{OpenError, window_start, windows_around};
+use crate::proto::rendezvous::{Introduction, OpenError, window_start, windows_around};
 
 /// After this time without an answer, the windows beside the present one are asked for too.
 const IMPATIENCE: u64 = SECOND / 2;
@@ -55,6 +55,16 @@ impl Client {
             }
         }
         self.poll(now);
+    }
+
+    /// An introduction has come in another way than by a fetch. If it is news, it is tried at once.
+    pub fn handle_brought(&mut self, window: u64, introduction: Introduction, now: Reading) {
+        let known = self.known.get(&window).map(|known| known.introduction.published_ms);
+        if known.is_none_or(|known| known < introduction.published_ms) {
+            self.failures = 0;
+            self.next_try = now.boot;
+            self.handle_fetched(window, Fetched::Found(introduction), now);
+        }
     }
 
     /// Start of the window that contains the wall-clock time, Unix time in s.

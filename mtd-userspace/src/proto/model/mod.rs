@@ -158,6 +158,7 @@ impl World {
             window: self.window,
             introduction_slot: 30 * SECOND,
             grace: 300 * SECOND,
+            ahead: 0,
             period: 3 * SECOND,
             longest_period: 30 * SECOND,
             mode: abi::MODE_ENCRYPT,

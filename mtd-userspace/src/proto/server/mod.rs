@@ -9,6 +9,7 @@
 
 mod answering;
 mod denials;
+mod introductions;
 mod limits;
 mod peculiar;
 mod sessions;
@@ -21,7 +22,6 @@ mod versions;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
 
 use mtd_common::address::{End, Network};
 
@@ -32,20 +32,16 @@ pub use self::peculiar::Remark;
 use self::sessions::Active;
 pub use self::sessions::View;
 use super::clock::Reading;
-use super::exchange::{Action, Install, Publication, Random, SECOND, SessionId, random_bytes};
-use super::messages::{Control, Reason, Text, Tunnel, VERSION};
+use super::exchange::{Action, Random, SECOND, SessionId};
+use super::messages::{Control, Reason, Text, Tunnel};
 use super::noise::Identity;
-use super::rendezvous::{Introduction, Shared, window_start};
-use super::session::{Role, Session};
+use super::rendezvous::{Introduction, Shared};
+use super::session::Session;
 use crate::keys::{PublicKey, SecretKey};
 use crate::model::BootNs;
 
 /// How long removals are gathered before introductions are replaced, in ns.
 const RENEWAL_PAUSE: u64 = 2 * SECOND;
-/// Time over which new introductions are published, in ns: short, since a client that was just registered may have none yet.
-const RENEWAL: u64 = 2 * SECOND;
-/// How long the old ones stay open, in ns: publishing for very many clients takes a while.
-const RENEWAL_GRACE: u64 = 60 * SECOND;
 /// How long no introduction is opened after the tables were full, in ns.
 const BLOCKED: u64 = 10 * SECOND;
 
@@ -61,6 +57,9 @@ pub struct Settings {
     pub introduction_slot: u64,
     /// How long an introduction outlives its window, in ns.
     pub grace: u64,
+    /// For how many windows after the present one introductions are made ahead, to be carried to clients in files. They are
+    /// opened in time as all are.
+    pub ahead: u64,
     /// Slot length of sessions, in ns.
     pub period: u64,
     /// Longest slot length that a client gets because it wishes it, in ns.
@@ -189,6 +188,8 @@ pub struct Server {
     identity: Identity,
     random: Random,
     introductions: Vec<Open>,
+    /// Introductions made ahead, by their windows: the server's end, and K.
+    prepared: BTreeMap<u64, (End, SecretKey)>,
     clients: HashMap<PublicKey, Registered>,
     /// Boxed: a table of many has room for twice as many at times.
     sessions: HashMap<SessionId, Box<Active>>,
@@ -219,6 +220,7 @@ impl Server {
             public: settings.identity.public(),
             identity: Identity::new(settings.identity.clone()),
             introductions: Vec::new(),
+            prepared: BTreeMap::new(),
             clients: HashMap::new(),
             sessions: HashMap::new(),
             recent: Recent::new(3 * settings.introduction_slot),
@@ -321,6 +323,7 @@ impl Server {
             return;
         }
         self.settings.network = network;
+        self.prepared.clear();
         for open in std::mem::take(&mut self.introductions) {
             self.actions.push_back(Action::Remove(open.id));
         }
@@ -345,99 +348,13 @@ impl Server {
         for open in std::mem::take(&mut self.introductions) {
             self.actions.push_back(Action::Remove(open.id));
         }
-    }
-
-    /// Opens the introductions that are due and closes those that are over (MT-22). The next window's is opened and
-    /// published before it begins, so that it is there when it begins, and clients whose clock is ahead find it.
-    fn rotate(&mut self, now: Reading) {
-        let n = self.settings.window;
-        let window = window_start(now.wall.seconds(), n);
-        let reach = (n * SECOND + self.settings.grace) / SECOND;
-        let over = |open: &Open| {
-            let closed = open.closes.is_some_and(|closes| now.boot >= closes);
-            closed || now.wall.seconds() >= open.window + reach || open.window > window + n
-        };
-        for open in self.introductions.extract_if(.., |open| over(open)) {
-            self.actions.push_back(Action::Remove(open.id));
-        }
-        if self.blocked_until.is_some_and(|until| now.boot < until) {
-            return;
-        }
-        self.renew(now);
-        let first = self.introductions.is_empty();
-        if !self.is_open(window) {
-            self.open(window, if first { 0 } else { n * SECOND / 6 }, now);
-        }
-        let early = window + n - (n / 3).max(1);
-        if now.wall.seconds() >= early && !self.is_open(window + n) {
-            self.open(window + n, n * SECOND / 6, now);
-        }
+        self.prepared.clear();
     }
 
     /// The numbers of all sessions and introductions.
     #[cfg(test)]
     pub(super) fn ids(&self) -> std::collections::BTreeSet<SessionId> {
         self.sessions.keys().copied().chain(self.introductions.iter().map(|open| open.id)).collect()
-    }
-
-    /// Replaces the introductions that a removed client knows. The others find the new ones when they need them.
-    fn renew(&mut self, now: Reading) {
-        if self.renew_at.is_none_or(|at| now.boot < at) {
-            return;
-        }
-        self.renew_at = None;
-        let windows: Vec<_> =
-            self.introductions.iter().filter(|open| open.closes.is_none()).map(|open| open.window).collect();
-        for open in &mut self.introductions {
-            open.closes.get_or_insert(now.boot + RENEWAL_GRACE);
-        }
-        for window in windows {
-            self.open(window, RENEWAL, now);
-        }
-    }
-
-    fn is_open(&self, window: u64) -> bool {
-        self.introductions.iter().any(|open| open.window == window && open.closes.is_none())
-    }
-
-    fn open(&mut self, window: u64, within: u64, now: Reading) {
-        let Settings { network, period, introduction_slot, .. } = self.settings;
-        let key = SecretKey::from_bytes(random_bytes(&mut self.random));
-        let server = End { network, seed: Introduction::seed_for(&(VERSION..=VERSION), &key) };
-        let session = Arc::new(Session::introduction(server, key.as_bytes(), window, introduction_slot));
-        let introduction = Introduction {
-            network,
-            seed: server.seed,
-            key,
-            rot: Duration::from_nanos(period),
-            slot: Duration::from_nanos(introduction_slot),
-            published_ms: 0,
-        };
-        let id = self.new_id();
-        self.actions.push_back(Action::Install(Box::new(Install {
-            id,
-            session: Arc::clone(&session),
-            offset: now.offset(),
-            started: now.boot,
-            role: Role::Server,
-            peer: self.public,
-            local: Tunnel::default(),
-            remote: Tunnel::default(),
-            translated: false,
-        })));
-        self.introductions.push(Open { id, window, introduction, session, closes: None });
-        if !self.clients.is_empty() {
-            self.publish(self.introductions.len() - 1, None, within, now);
-        }
-    }
-
-    fn publish(&mut self, open: usize, client: Option<PublicKey>, within: u64, now: Reading) {
-        let Some(open) = self.introductions.get(open) else { return };
-        // Never the same twice: it becomes the sequence number of the published item.
-        self.last_published = (now.wall.milliseconds()).max(self.last_published + 1);
-        let introduction = Introduction { published_ms: self.last_published, ..open.introduction.clone() };
-        let window = open.window;
-        self.actions.push_back(Action::Publish(Publication { window, introduction, client, within }));
     }
 
     fn new_id(&mut self) -> SessionId {

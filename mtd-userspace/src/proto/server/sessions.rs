@@ -283,7 +283,10 @@ impl Server {
         let since = |time: BootNs| now.boot.since(time);
         let mut over = Vec::new();
         for (id, active) in &self.sessions {
-            let retired = active.retires.is_some_and(|at| now.boot >= at);
+            // As long as something comes, the client's controller may not have seen yet that there is another session: it is
+            // slow, or dead.
+            let unused = since(active.last_valid) >= active.session.overlap();
+            let retired = active.retires.is_some_and(|at| now.boot >= at && unused);
             let unopened = !active.last_valid.happened() && since(active.started) >= HALF_OPEN;
             if retired || unopened || since(active.started) >= lifetime {
                 over.push((*id, None));

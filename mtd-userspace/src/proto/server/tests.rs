@@ -1,8 +1,11 @@
 //! What a server refuses, and what it forgets.
 
 use super::*;
+use crate::model::UnixNs;
 use crate::proto::client::Phase;
+use crate::proto::exchange::Publication;
 use crate::proto::model::{MILLISECOND, Translation, World, network};
+use crate::proto::rendezvous::window_start;
 
 #[test]
 fn a_client_that_is_not_registered_gets_no_answer() {
@@ -208,4 +211,64 @@ fn slots_are_what_is_set_or_what_is_wished_within_bounds() {
     world.run(SECOND);
     assert!(world.server().sessions().all(|view| view.session.period == 7 * SECOND));
     assert_eq!(world.phase(1), Phase::Open);
+}
+
+/// The introductions that a server publishes or makes ahead at this Unix time in s.
+fn publications(server: &mut Server, seconds: u64) -> BTreeMap<u64, Publication> {
+    let (boot, wall) = (BootNs(seconds * SECOND), UnixNs(seconds * SECOND));
+    server.poll(Reading { boot, wall });
+    let actions = std::iter::from_fn(|| server.next_action());
+    let published = actions.filter_map(|action| match action {
+        Action::Publish(publication) => Some((publication.window, publication)),
+        _ => None,
+    });
+    published.collect()
+}
+
+#[test]
+fn introductions_made_ahead_are_those_that_are_opened_later() {
+    const START: u64 = 1_800_000_000;
+    let world = World::new(1, 31);
+    let n = world.settings().window;
+    let mut count = 0_u8;
+    let random: Random = Box::new(move |bytes| {
+        count = count.wrapping_add(1);
+        bytes.fill(count);
+    });
+    let mut server = Server::new(Settings { ahead: 3, ..world.settings() }, random, 0);
+    let client = world.hosts[1].identity.public();
+    let now = Reading { boot: BootNs(START * SECOND), wall: UnixNs(START * SECOND) };
+    server.register(Admission::new(client, crate::proto::model::tunnel(1)), now);
+
+    let first = publications(&mut server, START);
+    let windows = |from: u64, to: u64| (from..=to).map(|nth| START + nth * n).collect::<Vec<_>>();
+    assert_eq!(first.keys().copied().collect::<Vec<_>>(), windows(0, 3));
+    assert_eq!(first.values().map(|one| one.ahead).collect::<Vec<_>>(), [false, true, true, true]);
+    let keys: std::collections::BTreeSet<_> =
+        first.values().map(|one| *one.introduction.key.as_bytes()).collect();
+    assert_eq!(keys.len(), 4, "a key of its own for each window");
+    assert!(publications(&mut server, START + 1).is_empty(), "made once");
+
+    // In its time, the next one is opened as it was made, and another one is made at the end.
+    let opened = publications(&mut server, START + n - n / 3);
+    let [(window, opened)] = opened.into_iter().collect::<Vec<_>>().try_into().unwrap();
+    let made = &first[&window].introduction;
+    assert!(!opened.ahead && opened.introduction.published_ms > made.published_ms);
+    assert_eq!(
+        (opened.introduction.key.as_bytes(), opened.introduction.seed),
+        (made.key.as_bytes(), made.seed)
+    );
+    assert_eq!(publications(&mut server, START + n).keys().copied().collect::<Vec<_>>(), windows(4, 4));
+
+    // Whoever is removed knows none of those for the times to come.
+    let now = Reading { boot: BootNs((START + n) * SECOND), wall: UnixNs((START + n) * SECOND) };
+    server.remove(&client, now);
+    server.register(Admission::new(client, crate::proto::model::tunnel(1)), now);
+    let renewed = publications(&mut server, START + n + 3);
+    assert_eq!(renewed.keys().copied().collect::<Vec<_>>(), windows(0, 4));
+    // The window before is still open, for a time of grace.
+    assert!(renewed.values().all(|one| !keys.contains(one.introduction.key.as_bytes())));
+    // After a step of the clock, nothing of another time is kept.
+    let later = publications(&mut server, START + 100 * n);
+    assert_eq!(later.keys().copied().collect::<Vec<_>>(), windows(100, 103));
 }

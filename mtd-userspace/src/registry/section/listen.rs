@@ -23,6 +23,12 @@ const INTRODUCTION_SLOT_RANGE: (Duration, Duration) = crate::model::PERIOD_RANGE
 /// packets.
 const DEFAULT_LONGEST_SLOT: Duration = Duration::from_secs(30);
 
+/// Shortest and longest time for which introductions are made ahead.
+const INTRODUCTIONS_AHEAD_RANGE: (Duration, Duration) = (Duration::ZERO, Duration::from_hours(24 * 30));
+
+/// Default time for which introductions are made ahead.
+const DEFAULT_INTRODUCTIONS_AHEAD: Duration = Duration::from_hours(24);
+
 /// Default slot of an introduction.
 const DEFAULT_INTRODUCTION_SLOT: Duration = Duration::from_secs(30);
 
@@ -92,6 +98,22 @@ pub const LISTEN: Schema = Schema {
         )
         .otherwise("5m, or the window if that is shorter"),
         Key::preset(
+            "introductions_ahead",
+            Kind::Duration(INTRODUCTIONS_AHEAD_RANGE.0, INTRODUCTIONS_AHEAD_RANGE.1),
+            r#""24h""#,
+            "For how long the introductions are good that `mtd introduction` prints and introductions_dir has, for clients that \
+             do not reach the DHT; at most a thousand windows. A restart of the controller, another prefix and the removal of a \
+             client end them.",
+        ),
+        Key::required(
+            "introductions_dir",
+            Kind::Text("the path of a folder"),
+            r#""/var/lib/mtd/introductions""#,
+            "Folder in which a file NAME.introduction for each client is kept up to date, for a web server to offer. Only its \
+             client can read what is in it.",
+        )
+        .otherwise("none"),
+        Key::preset(
             "idle_timeout",
             Kind::Duration(Duration::from_secs(5), Duration::from_hours(24)),
             r#""60s""#,
@@ -145,6 +167,10 @@ pub struct Listen {
     pub introduction_slot: Duration,
     /// Time for which the introduction of the previous window is still served; at most the window.
     pub introduction_grace: Duration,
+    /// For how long introductions in files are good.
+    pub introductions_ahead: Duration,
+    /// Folder for introductions in files, resolved as `clients_dir` is.
+    pub introductions_dir: Option<PathBuf>,
     /// A session ends after this time without a valid packet.
     pub idle_timeout: Duration,
     /// Age at which a session's keys are renewed.
@@ -164,6 +190,7 @@ impl Listen {
     /// Resolves the paths against the `folder` of the configuration file.
     pub fn join_paths(&mut self, folder: &Path) {
         self.clients_dir = folder.join(&self.clients_dir);
+        self.introductions_dir = self.introductions_dir.as_ref().map(|dir| folder.join(dir));
     }
 }
 
@@ -179,6 +206,8 @@ pub struct ListenFields {
     mode: Mode,
     introduction_slot: Option<Duration>,
     introduction_grace: Option<Located<Duration>>,
+    introductions_ahead: Option<Duration>,
+    introductions_dir: Option<PathBuf>,
     idle_timeout: Option<Duration>,
     rekey_after: Option<Located<Duration>>,
     expire_after: Option<Located<Duration>>,
@@ -191,6 +220,7 @@ impl ListenFields {
     /// Reads `[listen]`.
     pub fn read(table: &Section<'_, '_>, problems: &mut Problems<'_>) -> Self {
         let folder = |text: &str| schema::path(text, DEFAULT_CLIENTS_DIR);
+        let carried = |text: &str| schema::path(text, "introductions");
         let per_second = table.integer("max_handshakes_per_second", problems);
         Self {
             at: table.at(),
@@ -201,6 +231,8 @@ impl ListenFields {
             mode: table.choice("mode", problems, Mode::CHOICES).unwrap_or_default(),
             introduction_slot: value(table.duration("introduction_slot", problems)),
             introduction_grace: table.duration("introduction_grace", problems),
+            introductions_ahead: value(table.duration("introductions_ahead", problems)),
+            introductions_dir: value(table.optional("introductions_dir", problems, carried)),
             idle_timeout: value(table.duration("idle_timeout", problems)),
             rekey_after: table.duration("rekey_after", problems),
             expire_after: table.duration("expire_after", problems),
@@ -226,6 +258,8 @@ impl ListenFields {
             mode: self.mode,
             introduction_slot: self.introduction_slot.unwrap_or(DEFAULT_INTRODUCTION_SLOT),
             introduction_grace: value(self.introduction_grace).unwrap_or(DEFAULT_GRACE.min(facts.window)),
+            introductions_ahead: self.introductions_ahead.unwrap_or(DEFAULT_INTRODUCTIONS_AHEAD),
+            introductions_dir: self.introductions_dir,
             idle_timeout: self.idle_timeout.unwrap_or(DEFAULT_IDLE),
             rekey_after: value(self.rekey_after).unwrap_or(DEFAULT_REKEY),
             expire_after: value(self.expire_after).unwrap_or(DEFAULT_EXPIRE),

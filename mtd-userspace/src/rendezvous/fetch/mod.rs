@@ -144,6 +144,7 @@ impl Fetcher {
                 match outcome.take() {
                     Some(Ok(introduction)) => {
                         self.lock().counters.fetched += 1;
+                        self.store.vouch();
                         return Ok(Found { introduction, choice, took: start.elapsed() });
                     }
                     Some(failure) => *outcome = Some(failure),
@@ -166,6 +167,7 @@ impl Fetcher {
                 }
             }
         }
+        self.store.doubt();
         Err(outcomes
             .into_iter()
             .flatten()

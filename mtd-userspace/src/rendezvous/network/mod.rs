@@ -4,29 +4,36 @@
 //! when the actor is gone, so every call runs in a task that may panic; it can wait forever, so every call has a deadline,
 //! after which the node is discarded; a client that is reachable from outside turns into a server after 15 minutes, so a
 //! client is never allowed to get that old; and it keeps the bootstrap nodes that it was born with, so a node that nobody
-//! answers is discarded, and the next one resolves their names again.
+//! answers, or whose bootstrap nodes turn out to be the wrong ones, is discarded, and the next one resolves their names again.
 
+mod doubt;
+mod guide;
+mod known;
+mod mark;
+mod names;
 mod node;
+mod ports;
 
-use std::collections::{BTreeMap, HashSet};
 use std::future::Future;
 use std::iter;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
+use mainline::MutableItem;
 use mainline::async_dht::{AsyncDht, GetMutableDetailed};
 use mainline::errors::{ConcurrencyError, PutMutableError, PutQueryError};
-use mainline::{Id, MutableItem};
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio::time::{Instant, timeout};
 
-use self::node::{build, resolve};
+use self::guide::Guide;
+use self::known::LOOKS;
+use self::node::build;
 use super::{Answer, Answers, Encoding, Item, Lookup, MAX_VALUE, Message, Store, StoreError, StoreFuture};
 use super::{Stored, Summary, Task};
-use crate::proto::rendezvous::ports;
 
 /// How long one request to one node may take, unless the configuration says otherwise.
 pub const DEFAULT_REQUEST_TIMEOUT: Duration = mainline::DEFAULT_REQUEST_TIMEOUT;
@@ -40,27 +47,17 @@ const CLIENT_AGE: Duration = Duration::from_mins(10);
 /// Largest number of rounds of a lookup: it asks nodes that are closer and closer, and at worst each round has dead nodes.
 const ROUNDS: u32 = 10;
 
-/// Number of nodes, known to a replaced node, with which the next one begins besides the configured ones.
-const REMEMBERED: usize = 8;
-
 /// How long a bootstrap node's name may take to resolve.
 const RESOLVE: Duration = Duration::from_secs(5);
 
-/// Number of `get_peers` rounds for a port-stuffed message (a node returns 10 random ports at a time), …
-const PORT_ROUNDS: u32 = 24;
-/// … and how many of them in a row may bring nothing new.
-const IDLE_ROUNDS: u32 = 4;
+/// Number of nodes that a network has at least: a publication that fewer have stored, or a node that knows fewer others, says
+/// nothing against having been led into a wrong one.
+const FEW: usize = 4;
 
 /// Number of concurrent publications through one node. Each sends two requests to each of twenty nodes: the answers to more
 /// of them overflow the receive buffer, whose size the crate does not raise; and for each incoming message, the crate
 /// searches all requests in progress.
 const PER_NODE: usize = 6;
-
-/// Number of combinations that are tried when foreign ports make a port-stuffed message ambiguous.
-const PORT_COMBINATIONS: usize = 64;
-
-/// Number of publishers that are distinguished by address; the ports of a message all come from one.
-const PORT_SOURCES: usize = 64;
 
 /// Options for taking part in the DHT.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,6 +74,12 @@ pub struct DhtConfig {
     pub serve: bool,
     /// Number of mutable items that a serving node keeps.
     pub max_items: usize,
+    /// File for nodes that have answered, with which the next start begins too; `None`: they are not kept.
+    pub nodes_file: Option<PathBuf>,
+    /// Mark of all packets; 0: none.
+    pub mark: u32,
+    /// Name servers that are not asked for bootstrap nodes where there is a mark, since they are inside the tunnel.
+    pub tunnel_dns: Vec<IpAddr>,
 }
 
 impl Default for DhtConfig {
@@ -88,6 +91,9 @@ impl Default for DhtConfig {
             request_timeout: DEFAULT_REQUEST_TIMEOUT,
             serve: false,
             max_items: MAX_ITEMS,
+            nodes_file: None,
+            mark: 0,
+            tunnel_dns: Vec::new(),
         }
     }
 }
@@ -104,6 +110,7 @@ pub struct MainlineStore {
 #[derive(Debug)]
 struct Inner {
     config: DhtConfig,
+    guide: Arc<Guide>,
     state: Mutex<State>,
     /// Publications in progress.
     publishing: AtomicUsize,
@@ -122,7 +129,6 @@ impl Drop for Turn {
 struct State {
     node: Option<Node>,
     started: u64,
-    remembered: Vec<SocketAddrV4>,
 }
 
 #[derive(Clone, Debug)]
@@ -130,12 +136,15 @@ struct Node {
     dht: AsyncDht,
     number: u64,
     born: Instant,
+    /// [`Guide::moves`] when it began.
+    moves: u64,
 }
 
 impl MainlineStore {
     /// A store that will take part in the DHT as configured.
     pub fn new(config: DhtConfig) -> Self {
-        Self { inner: Arc::new(Inner::new(config)), helpers: Arc::default() }
+        let guide = Guide::new(&config);
+        Self { inner: Arc::new(Inner::new(config, guide)), helpers: Arc::default() }
     }
 
     /// A place at the first node with a free one, so that few publications need no second node.
@@ -146,7 +155,7 @@ impl MainlineStore {
         let free = iter::once(&self.inner).chain(helpers.iter()).find(has_place).map(Arc::clone);
         let node = free.unwrap_or_else(|| {
             let config = DhtConfig { port: None, serve: false, ..self.inner.config.clone() };
-            let helper = Arc::new(Inner::new(config));
+            let helper = Arc::new(Inner::new(config, Arc::clone(&self.inner.guide)));
             helpers.push(Arc::clone(&helper));
             helper
         });
@@ -175,38 +184,39 @@ impl MainlineStore {
             })
             .await
     }
-
-    /// The ports announced under an info-hash, each with the address that it was announced from.
-    ///
-    /// # Errors
-    /// [`StoreError::Dead`] and the like when nobody answers.
-    pub async fn announced(&self, info_hash: [u8; 20]) -> Result<Vec<SocketAddrV4>, StoreError> {
-        let mut peers = std::collections::BTreeSet::new();
-        let mut idle = 0;
-        for _ in 0..PORT_ROUNDS {
-            let before = peers.len();
-            peers.extend(self.inner.peers(info_hash).await?);
-            idle = if peers.len() == before { idle + 1 } else { 0 };
-            if idle == IDLE_ROUNDS || peers.is_empty() {
-                break;
-            }
-        }
-        if peers.is_empty() {
-            self.inner.closest(info_hash).await?;
-        }
-        Ok(peers.into_iter().collect())
-    }
 }
 
 impl Store for MainlineStore {
     fn publish(&self, item: Item, encoding: Encoding) -> StoreFuture<'_, Result<Stored, StoreError>> {
         Box::pin(async move {
             let turn = self.turn();
-            match encoding {
+            let stored = match encoding {
                 Encoding::Item => turn.0.put(&item).await,
                 Encoding::Ports => turn.0.announce(&item).await,
+            }?;
+            match stored.copies {
+                Some(copies) if copies as usize >= FEW => turn.0.vouch(),
+                Some(_) => turn.0.guide.doubt(),
+                None => {}
             }
+            Ok(stored)
         })
+    }
+
+    fn vouch(&self) {
+        self.inner.vouch();
+    }
+
+    fn doubt(&self) {
+        self.inner.guide.doubt();
+    }
+
+    fn moves(&self) -> watch::Receiver<u64> {
+        self.inner.guide.watch()
+    }
+
+    fn known_nodes(&self) -> usize {
+        self.inner.guide.known()
     }
 
     fn look(&self, lookup: Lookup, encoding: Encoding, length: usize) -> Answers {
@@ -221,24 +231,30 @@ impl Store for MainlineStore {
 }
 
 impl Inner {
-    fn new(config: DhtConfig) -> Self {
-        Self { config, state: Mutex::default(), publishing: AtomicUsize::new(0) }
+    fn new(config: DhtConfig, guide: Arc<Guide>) -> Self {
+        Self { config, guide, state: Mutex::default(), publishing: AtomicUsize::new(0) }
     }
 
-    /// The node; a new one if there is none, or if a client has become too old.
+    /// The node; a new one if there is none, if a client has become too old, or if it began in a wrong network.
     async fn node(self: &Arc<Self>) -> Result<Node, StoreError> {
         let mut state = self.state.lock().await;
-        if let Some(node) = &state.node
+        let moves = self.guide.moves();
+        if let Some(node) = &mut state.node
             && (self.config.serve || node.born.elapsed() < CLIENT_AGE)
+            // A serving node that knows enough others may hold their items, and is in a network that works.
+            && (node.moves == moves || self.config.serve && knows(&node.dht, FEW).await)
         {
+            node.moves = moves;
             return Ok(node.clone());
         }
         // The old one first: it may occupy the port.
         state.node = None;
-        let bootstrap = self.bootstrap(&state.remembered).await?;
-        let dht = build(self.config.clone(), bootstrap).await?;
+        let begin_with = self.guide.begin_with().await?;
+        // Before the node begins, so that no move is missed.
+        let moves = self.guide.moves();
+        let dht = build(self.config.clone(), begin_with).await?;
         state.started += 1;
-        let node = Node { dht: dht.as_async(), number: state.started, born: Instant::now() };
+        let node = Node { dht: dht.as_async(), number: state.started, born: Instant::now(), moves };
         state.node = Some(node.clone());
         if !self.config.serve {
             tokio::spawn(retire(Arc::downgrade(self), node.number));
@@ -246,20 +262,17 @@ impl Inner {
         Ok(node)
     }
 
-    async fn bootstrap(&self, remembered: &[SocketAddrV4]) -> Result<Vec<SocketAddrV4>, StoreError> {
-        let names: Vec<String> = match self.config.bootstrap.as_slice() {
-            [] => mainline::DEFAULT_BOOTSTRAP_NODES.map(str::to_owned).into(),
-            names => names.to_vec(),
-        };
-        let mut tasks: Vec<_> = names.iter().cloned().map(|name| Task(tokio::spawn(resolve(name)))).collect();
-        let mut addresses = Vec::new();
-        for task in &mut tasks {
-            addresses.extend((&mut task.0).await.unwrap_or_default());
+    /// What came through the node shows that it is in the right network: the nodes that it knows are kept.
+    fn vouch(self: &Arc<Self>) {
+        if self.guide.vouch() {
+            tokio::spawn(look_for_nodes(Arc::downgrade(self)));
         }
-        addresses.extend(remembered);
-        addresses.sort_unstable();
-        addresses.dedup();
-        if addresses.is_empty() { Err(StoreError::Unresolved(names.join(", "))) } else { Ok(addresses) }
+    }
+
+    /// Keeps the nodes that a node knows.
+    async fn keep_nodes(&self, dht: AsyncDht) {
+        let known = known(&dht).await.unwrap_or_default();
+        self.guide.keep(known.iter().filter_map(|node| node.parse().ok()));
     }
 
     /// Discards a node, unless that was done already.
@@ -272,11 +285,8 @@ impl Inner {
     async fn discard_if_alone(&self, number: u64) {
         let node = self.state.lock().await.node.clone().filter(|node| node.number == number);
         let Some(node) = node else { return };
-        if self.config.serve {
-            let mut task = Task(tokio::spawn(async move { node.dht.to_bootstrap().await.is_empty() }));
-            if !matches!(timeout(RESOLVE, &mut task.0).await, Ok(Ok(true))) {
-                return;
-            }
+        if self.config.serve && known(&node.dht).await.is_none_or(|known| !known.is_empty()) {
+            return;
         }
         self.discard(number).await;
     }
@@ -300,6 +310,7 @@ impl Inner {
             match timeout(self.deadline(), &mut task.0).await {
                 Ok(Ok(result)) => {
                     if matches!(result, Err(StoreError::Dead)) {
+                        self.guide.doubt();
                         self.discard_if_alone(number).await;
                     }
                     return result;
@@ -353,71 +364,17 @@ impl Inner {
         let invalid = outcome.invalid_values + outcome.invalid_responses;
         Ok(Summary { responded: outcome.responded(), invalid })
     }
+}
 
-    /// Announces the ports one after the other: concurrent announces to one info-hash overwrite each other.
-    async fn announce(self: &Arc<Self>, item: &Item) -> Result<Stored, StoreError> {
-        let ports = ports::encode(&item.value).ok_or(StoreError::TooLarge(item.value.len()))?;
-        let info_hash = Id::from(item.descriptor.0);
-        for port in ports {
-            self.call(move |dht| async move {
-                dht.announce_peer(info_hash, Some(port)).await.map_err(|error| refused(error.into()))
-            })
-            .await?;
+/// Keeps the nodes that are known now and a little later.
+async fn look_for_nodes(inner: Weak<Inner>) {
+    for look in LOOKS {
+        tokio::time::sleep(look).await;
+        let Some(inner) = inner.upgrade().filter(|inner| !inner.guide.is_doubtful()) else { return };
+        let node = inner.state.lock().await.node.clone();
+        if let Some(node) = node {
+            inner.keep_nodes(node.dht).await;
         }
-        Ok(Stored { copies: None })
-    }
-
-    /// One round of ports. Each node returns a few random ones of those that it has.
-    async fn peers(self: &Arc<Self>, info_hash: [u8; 20]) -> Result<Vec<SocketAddrV4>, StoreError> {
-        self.call(move |dht| async move {
-            let answers = dht.get_peers(info_hash.into());
-            Ok(answers.collect::<Vec<_>>().await.concat())
-        })
-        .await
-    }
-
-    /// How many nodes near a target answer.
-    async fn closest(self: &Arc<Self>, target: [u8; 20]) -> Result<u32, StoreError> {
-        let closest = |dht: AsyncDht| async move {
-            match dht.get_closest_nodes(target.into()).await.len() {
-                0 => Err(StoreError::Dead),
-                count => Ok(count),
-            }
-        };
-        Ok(u32::try_from(self.call(closest).await?).unwrap_or(u32::MAX))
-    }
-
-    async fn collect_ports(
-        self: &Arc<Self>,
-        info_hash: [u8; 20],
-        length: usize,
-        answers: mpsc::Sender<Answer>,
-    ) -> Result<Summary, StoreError> {
-        let mut sources: BTreeMap<Ipv4Addr, ports::Found> = BTreeMap::new();
-        let (mut sent, mut idle) = (HashSet::new(), 0);
-        let known =
-            |sources: &BTreeMap<_, ports::Found>| sources.values().map(ports::Found::len).sum::<usize>();
-        for _ in 0..PORT_ROUNDS {
-            let before = known(&sources);
-            for peer in self.peers(info_hash).await? {
-                if sources.len() < PORT_SOURCES || sources.contains_key(peer.ip()) {
-                    sources.entry(*peer.ip()).or_default().add(peer.port());
-                }
-            }
-            for value in sources.values().flat_map(|found| found.messages(length, PORT_COMBINATIONS)) {
-                if sent.insert(value.clone())
-                    && answers.send(Answer::Message(Message { value, seq: None })).await.is_err()
-                {
-                    break;
-                }
-            }
-            idle = if known(&sources) == before { idle + 1 } else { 0 };
-            if idle == IDLE_ROUNDS || sources.is_empty() {
-                break;
-            }
-        }
-        // An empty result does not tell whether any node answered.
-        Ok(Summary { responded: self.closest(info_hash).await?, invalid: 0 })
     }
 }
 
@@ -428,13 +385,23 @@ async fn retire(inner: Weak<Inner>, number: u64) {
     let node = inner.state.lock().await.node.clone();
     let Some(node) = node.filter(|node| node.number == number) else { return };
     // The nodes that it knows are a better start for the next one than the bootstrap nodes alone.
-    let mut task = Task(tokio::spawn(async move { node.dht.to_bootstrap().await }));
-    let known = timeout(RESOLVE, &mut task.0).await;
-    let mut state = inner.state.lock().await;
-    if let Ok(Ok(known)) = known {
-        state.remembered = known.iter().filter_map(|node| node.parse().ok()).take(REMEMBERED).collect();
+    if !inner.guide.is_doubtful() {
+        inner.keep_nodes(node.dht).await;
     }
-    state.node.take_if(|node| node.number == number);
+    inner.discard(number).await;
+}
+
+/// The nodes that a node knows; `None`: it does not answer.
+async fn known(dht: &AsyncDht) -> Option<Vec<String>> {
+    let dht = dht.clone();
+    // The crate's own method panics when the actor is gone: only this task may panic.
+    let mut task = Task(tokio::spawn(async move { dht.to_bootstrap().await }));
+    timeout(RESOLVE, &mut task.0).await.ok()?.ok()
+}
+
+/// Whether a node knows this many others.
+async fn knows(dht: &AsyncDht, enough: usize) -> bool {
+    known(dht).await.is_some_and(|known| known.len() >= enough)
 }
 
 fn refused(error: PutMutableError) -> StoreError {

@@ -11,8 +11,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-use super::{Encoding, Item, Store, StoreError, Stored, Task, milliseconds};
+use super::{Encoding, Item, Store, StoreError, Stored, Task, milliseconds, random};
 use crate::keys::PublicKey;
+use crate::proto::backoff::Backoff;
 
 /// Options for publishing.
 #[derive(Clone, Copy, Debug)]
@@ -24,10 +25,8 @@ pub struct PublishOptions {
     pub in_flight: usize,
     /// Time after which a published item is published again. The network keeps items for two hours.
     pub renew: Duration,
-    /// Pause after the first failure of an item; twice as long after each further one …
-    pub first_pause: Duration,
-    /// … but never longer than this.
-    pub longest_pause: Duration,
+    /// Pauses of an item that failed, and of everything while no node answers.
+    pub pauses: Backoff,
 }
 
 impl Default for PublishOptions {
@@ -36,8 +35,7 @@ impl Default for PublishOptions {
             encoding: Encoding::Item,
             in_flight: 64,
             renew: Duration::from_mins(45),
-            first_pause: Duration::from_millis(500),
-            longest_pause: Duration::from_mins(1),
+            pauses: Backoff { first: Duration::from_millis(500), longest: Duration::from_mins(1) },
         }
     }
 }
@@ -72,7 +70,7 @@ pub struct PublishProgress {
     pub published: u64,
     /// Whether nodes answered the last attempt; absent if there was none.
     pub reached: Option<bool>,
-    /// The last failure.
+    /// The last failure; absent after a success.
     pub last_error: Option<String>,
     /// When the present set of items was set, Unix time in ms.
     pub started_ms: Option<u64>,
@@ -85,7 +83,7 @@ pub struct PublishProgress {
 /// Keeps a set of items published until it is dropped.
 #[derive(Debug)]
 pub struct Publisher {
-    commands: mpsc::UnboundedSender<Replace>,
+    commands: mpsc::UnboundedSender<Command>,
     sets: AtomicU64,
     progress: watch::Receiver<PublishProgress>,
     _task: Task<()>,
@@ -103,6 +101,8 @@ impl Publisher {
             queue: BTreeSet::new(),
             running: JoinSet::new(),
             allowed: 1,
+            unreached: 0,
+            rests_until: None,
             progress: PublishProgress::default(),
             report: sender,
         };
@@ -115,8 +115,13 @@ impl Publisher {
     pub fn replace(&self, jobs: Vec<Job>, over: Duration) -> u64 {
         let set = self.sets.fetch_add(1, Ordering::Relaxed) + 1;
         // The worker lives as long as `self`.
-        let _ = self.commands.send(Replace { set, jobs, over });
+        let _ = self.commands.send(Command::Replace(Replace { set, jobs, over }));
         set
+    }
+
+    /// Publishes everything once more, at once: what was published may be in a wrong network.
+    pub fn again(&self) {
+        let _ = self.commands.send(Command::Again);
     }
 
     /// The present progress.
@@ -128,6 +133,11 @@ impl Publisher {
     pub fn watch(&self) -> watch::Receiver<PublishProgress> {
         self.progress.clone()
     }
+}
+
+enum Command {
+    Replace(Replace),
+    Again,
 }
 
 /// A new set of items.
@@ -148,6 +158,8 @@ struct Entry {
     failures: u32,
     /// The sequence number that is being published; `None`: not in progress.
     running: Option<i64>,
+    /// It is to be published once more, whatever comes of the publication in progress.
+    again: bool,
 }
 
 struct Worker {
@@ -160,18 +172,24 @@ struct Worker {
     /// Number of concurrent publications that the network handles: one more after each success, half as many after a
     /// failure. So a small or troubled network is not overloaded.
     allowed: usize,
+    /// How often in a row nobody answered; publications that were under way together count once.
+    unreached: u32,
+    /// Nothing is begun before this, since nobody answered.
+    rests_until: Option<Instant>,
     progress: PublishProgress,
     report: watch::Sender<PublishProgress>,
 }
 
 impl Worker {
-    async fn run(mut self, mut commands: mpsc::UnboundedReceiver<Replace>) {
+    async fn run(mut self, mut commands: mpsc::UnboundedReceiver<Command>) {
         loop {
             let may_start = self.running.len() < self.allowed;
-            let next = self.queue.first().map(|(due, _)| *due).filter(|_| may_start);
+            let due = self.queue.first().map(|(due, _)| *due).filter(|_| may_start);
+            let next = due.map(|due| self.rests_until.map_or(due, |until| due.max(until)));
             tokio::select! {
                 command = commands.recv() => match command {
-                    Some(command) => self.replace(command),
+                    Some(Command::Replace(replace)) => self.replace(replace),
+                    Some(Command::Again) => self.again(),
                     None => return,
                 },
                 Some(ended) = self.running.join_next() => match ended {
@@ -198,7 +216,10 @@ impl Worker {
                 // A publication in progress has to end first: two publications to one place conflict.
                 replaced => {
                     let running = replaced.and_then(|entry| entry.running);
-                    self.entries.insert(key, Entry { item, due: now, done: false, failures: 0, running });
+                    self.entries.insert(
+                        key,
+                        Entry { item, due: now, done: false, failures: 0, running, again: false },
+                    );
                     fresh.push(key);
                 }
             }
@@ -220,6 +241,19 @@ impl Worker {
         self.progress.finished_ms = None;
     }
 
+    fn again(&mut self) {
+        let now = Instant::now();
+        (self.unreached, self.rests_until) = (0, None);
+        self.queue.clear();
+        for (key, entry) in &mut self.entries {
+            entry.due = now;
+            entry.again = entry.running.is_some();
+            if entry.running.is_none() {
+                self.queue.insert((now, *key));
+            }
+        }
+    }
+
     fn start(&mut self) {
         let Some((_, key)) = self.queue.pop_first() else { return };
         let Some(entry) = self.entries.get_mut(&key) else { return };
@@ -234,7 +268,9 @@ impl Worker {
         self.progress.reached = Some(error.as_ref().is_none_or(StoreError::is_answer));
         match &error {
             None => {
+                (self.unreached, self.rests_until) = (0, None);
                 self.progress.published += 1;
+                self.progress.last_error = None;
                 self.progress.last_published_ms = Some(unix_ms());
                 self.allowed = (self.allowed + 1).min(self.options.in_flight.max(1));
             }
@@ -242,13 +278,19 @@ impl Worker {
                 self.allowed = (self.allowed / 2).max(1);
                 self.progress.failed += 1;
                 self.progress.last_error = Some(error.to_string());
+                let now = Instant::now();
+                if !error.is_answer() && self.rests_until.is_none_or(|until| now >= until) {
+                    self.unreached = self.unreached.saturating_add(1);
+                    self.rests_until = Some(now + self.options.pauses.wait(self.unreached, random()));
+                }
                 tracing::debug!("publishing for {}: {error}", key.0);
             }
         }
         // Removed, or replaced while it was in progress: the new item is due as it is.
         let Some(entry) = self.entries.get_mut(&key) else { return };
         entry.running = None;
-        if entry.item.seq == seq {
+        let again = std::mem::take(&mut entry.again);
+        if entry.item.seq == seq && !again {
             let pause = if error.is_none() {
                 self.progress.done += usize::from(!entry.done);
                 self.progress.retrying -= usize::from(entry.failures > 0);
@@ -258,8 +300,9 @@ impl Worker {
             } else {
                 self.progress.retrying += usize::from(entry.failures == 0);
                 entry.failures = entry.failures.saturating_add(1);
-                let factor = 1_u32.checked_shl(entry.failures - 1).unwrap_or(u32::MAX);
-                self.options.first_pause.saturating_mul(factor).min(self.options.longest_pause)
+                // While nobody answers, all rest together.
+                let reached = error.as_ref().is_none_or(StoreError::is_answer);
+                if reached { self.options.pauses.wait(entry.failures, random()) } else { Duration::ZERO }
             };
             entry.due = Instant::now() + pause;
         }
@@ -271,7 +314,7 @@ impl Worker {
         self.progress.failed += 1;
         self.progress.last_error = Some(error.to_owned());
         if self.running.is_empty() {
-            let due = Instant::now() + self.options.first_pause;
+            let due = Instant::now() + self.options.pauses.first;
             for (key, entry) in &mut self.entries {
                 if entry.running.take().is_some() {
                     entry.due = due;

@@ -1,5 +1,6 @@
 //! `[[server]]` in the configuration: a server that this host connects to.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::{IpNet, Ipv6Net};
@@ -59,6 +60,15 @@ pub const SERVER: Schema = Schema {
         .otherwise("what the server has")
         .from_requirement("MT-04"),
         MIDDLEBOX,
+        Key::required(
+            "introduction_file",
+            Kind::Text("the path of a file"),
+            r#""home.introduction"#,
+            "File with introductions of the server for this host, for networks without the DHT: the server's administrator gets \
+             it by `mtd introduction`. It is read when it changes; bring it here by hand, or let a timer fetch it from a web \
+             server.",
+        )
+        .otherwise("none"),
         Key::required("window", rendezvous::WINDOW, r#""15m""#, "The server's rendezvous window in whole seconds.")
             .otherwise("that of [rendezvous]")
             .from_requirement("MT-21"),
@@ -86,6 +96,15 @@ pub struct Server {
     pub window: Duration,
     /// Whether something on this side lets in only answers.
     pub middlebox: MiddleboxChoice,
+    /// File with introductions: as written after parsing, resolved against the configuration file's folder after loading.
+    pub introduction_file: Option<PathBuf>,
+}
+
+impl Server {
+    /// Resolves the path against the `folder` of the configuration file.
+    pub fn join_paths(&mut self, folder: &Path) {
+        self.introduction_file = self.introduction_file.as_ref().map(|file| folder.join(file));
+    }
 }
 
 /// The settings of one `[[server]]`.
@@ -100,11 +119,13 @@ pub struct ServerFields {
     slot: Option<Duration>,
     window: Option<Duration>,
     middlebox: MiddleboxChoice,
+    introduction_file: Option<PathBuf>,
 }
 
 impl ServerFields {
     /// Reads a `[[server]]`.
     pub fn read(table: &Section<'_, '_>, problems: &mut Problems<'_>) -> Self {
+        let file = |text: &str| schema::path(text, "home.introduction");
         Self {
             at: table.at(),
             name: table.required("name", problems, schema::name),
@@ -114,6 +135,7 @@ impl ServerFields {
             keepalive: value(table.duration("keepalive", problems)),
             slot: value(table.duration("slot", problems)),
             window: value(table.optional("window", problems, rendezvous::window)),
+            introduction_file: value(table.optional("introduction_file", problems, file)),
             middlebox: table.choice("middlebox", problems, MiddleboxChoice::CHOICES).unwrap_or_default(),
         }
     }
@@ -129,6 +151,7 @@ impl ServerFields {
             slot: self.slot,
             window: self.window.unwrap_or(facts.window),
             middlebox: self.middlebox,
+            introduction_file: self.introduction_file,
         })
     }
 }

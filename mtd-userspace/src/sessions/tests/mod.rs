@@ -178,6 +178,7 @@ fn sessions(
         prefixes: vec!["2001:db8:1::/64".parse::<Ipv6Net>().unwrap()],
         link: LinkMode::Routed,
         inner_mtu: 1400,
+        fwmark: 0,
         guard: Guard::default(),
     };
     let sessions = Sessions::begin(config, Box::new(clock), PathBuf::new(), (maps, told), machines, state);
@@ -286,6 +287,7 @@ fn server(clock: &Hands) -> Server {
         window: 900,
         introduction_slot: 30 * SECOND,
         grace: 60 * SECOND,
+        ahead: 0,
         period: 3 * SECOND,
         longest_period: 30 * SECOND,
         mode: MODE_ENCRYPT,

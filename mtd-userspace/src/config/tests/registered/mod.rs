@@ -95,6 +95,8 @@ fn every_value_arrives() {
         mode: Mode::Authenticate,
         introduction_slot: Duration::from_hours(1),
         introduction_grace: Duration::from_secs(1),
+        introductions_ahead: Duration::from_hours(24),
+        introductions_dir: None,
         idle_timeout: Duration::from_hours(24),
         rekey_after: Duration::from_secs(2),
         expire_after: Duration::from_secs(7),
@@ -104,6 +106,7 @@ fn every_value_arrives() {
     };
     assert_eq!(config.listen, Some(listen));
     let office = Server {
+        introduction_file: None,
         name: "office".to_owned(),
         public_key: ip(KEYS[1]),
         local_prefix: Some(ip("2001:db8:3::/80")),
@@ -131,6 +134,21 @@ fn slots_of_single_clients_and_of_a_server() {
     let shorter = errors(&with("1s"));
     let expected = "client.slot: 1s is shorter than period of [listen] (2s); write at least \"2s\"";
     assert!(shorter.contains(expected), "{shorter}");
+}
+
+#[test]
+fn introductions_in_files_are_named_at_both_ends() {
+    let file = FILE
+        .replace("idle_timeout", "introductions_ahead = \"6h\"\nintroductions_dir = \"out\"\nidle_timeout");
+    let file = file.replace("keepalive", "introduction_file = \"office.introduction\"\nkeepalive");
+    let config = parse(&file);
+    let listen = config.listen.unwrap();
+    assert_eq!(listen.introductions_ahead, Duration::from_hours(6));
+    assert_eq!(listen.introductions_dir.as_deref(), Some(Path::new("out")));
+    assert_eq!(config.servers[0].introduction_file.as_deref(), Some(Path::new("office.introduction")));
+    let long = errors(&file.replace("6h", "31d"));
+    assert!(long.contains("introductions_ahead"), "{long}");
+    assert!(errors(&file.replace("\"office.introduction\"", "\"\"")).contains("is no path"));
 }
 
 #[test]

@@ -1,11 +1,14 @@
 //! The settings that connect the host to its networks: underlay interface, protected prefixes, tunnel device.
 
+mod bypass;
+
 use std::time::Duration;
 
 use ipnet::{IpNet, Ipv6Net};
 use mtd_common::abi::MAX_PREFIXES;
 use mtd_common::address::SINGLE_ADDRESS;
 
+pub use self::bypass::{BYPASS_KEYS, Bypass};
 use crate::model::{Fault, LinkMode, MAX_INNER_MTU, MIN_INNER_MTU};
 use crate::schema::{
     self, Facts, Key, Kind, Located, MAX_INTERFACE_NAME, Part, Prefixes, Problems, Section, each_once,
