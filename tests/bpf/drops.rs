@@ -18,7 +18,7 @@ use crate::wire::{Keys, Mode, Packet, ROUTER_MAC, with_right_checksum};
 use mtd::model::LinkMode;
 
 /// Reasons that have tests of their own, because a single frame cannot cause them.
-const ELSEWHERE: [(DropReason, &str); 10] = [
+const ELSEWHERE: [(DropReason, &str); 14] = [
     (DropReason::NeighbourLimited, "neighbour::answers_are_rate_limited needs hundreds of frames"),
     (DropReason::IntroductionLimited, "introduction::they_are_rate_limited needs thousands of frames"),
     (
@@ -32,6 +32,10 @@ const ELSEWHERE: [(DropReason, &str); 10] = [
     (DropReason::TooBigInvalid, "too_big::what_is_not_about_a_packet_of_ours_is_not_believed"),
     (DropReason::SendUnheard, "translated::nothing_is_sent_to_the_peers_own_addresses"),
     (DropReason::TooBigLimited, "too_big::messages_are_rate_limited"),
+    (DropReason::Filtered, "filter::every_way_of_a_received_packet_leads_through_the_filter needs a policy"),
+    (DropReason::SendFiltered, "filter::every_way_of_a_sent_packet_leads_through_the_filter needs a policy"),
+    (DropReason::FilterMissing, "filter::without_its_policy_nothing_passes"),
+    (DropReason::SendFilterMissing, "filter::without_its_policy_nothing_passes"),
 ];
 
 /// Reasons that no frame can cause.
