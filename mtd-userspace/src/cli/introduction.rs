@@ -7,10 +7,10 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 
 use super::output;
+use super::peers::name;
 use super::status::Select;
 use crate::control::client;
 use crate::instance::RUN_DIR;
-use crate::registry::{self, RegistryError};
 use crate::rendezvous::IntroductionDocument;
 
 /// Print introductions of this server for a client that does not reach the DHT
@@ -35,10 +35,6 @@ pub(super) struct IntroductionArgs {
     /// Print JSON
     #[arg(long)]
     json: bool,
-}
-
-fn name(text: &str) -> Result<String, RegistryError> {
-    registry::check_name(text).map(|()| text.to_owned())
 }
 
 /// Runs `mtd introduction`.

@@ -109,7 +109,8 @@ pub(super) struct ReloadArgs {
     json: bool,
 }
 
-fn name(text: &str) -> Result<String, RegistryError> {
+/// Reads the name of a client.
+pub(super) fn name(text: &str) -> Result<String, RegistryError> {
     registry::check_name(text).map(|()| text.to_owned())
 }
 
