@@ -83,9 +83,6 @@ impl Client {
                 self.fail(trouble, now);
             }
         }
-        if reason == Reason::Removed {
-            self.wait(MAX_BACKOFF, now);
-        }
     }
 
     /// Whether the server that has published the introduction of a window takes no handshake of this version. Then that is why there is no
