@@ -12,6 +12,15 @@ const FEW_RESTARTS: u64 = 20;
 /// flow. Long enough for a busy machine.
 pub const UNDISTURBED: Duration = Duration::from_secs(5);
 
+/// How long `cargo xtask torture` wants a test to run; `None`: it does not, and tests choose a short time.
+pub fn wanted_length() -> Option<Duration> {
+    number("MTD_TORTURE_SECONDS").map(Duration::from_secs)
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
 /// When a torture test ends, and its random numbers (`SplitMix64`: for choices, not for secrets).
 #[derive(Debug)]
 pub struct Campaign {
@@ -24,8 +33,7 @@ impl Campaign {
     /// As `MTD_TORTURE_SECONDS`, `MTD_TORTURE_RESTARTS` and `MTD_TORTURE_SEED` say. Without them it is short and has a
     /// random seed, which is printed so that the same choices can be repeated.
     pub fn from_environment() -> Self {
-        let number = |name| std::env::var(name).ok().and_then(|text: String| text.parse::<u64>().ok());
-        let length = number("MTD_TORTURE_SECONDS").map_or(SHORT, Duration::from_secs);
+        let length = wanted_length().unwrap_or(SHORT);
         let seed = number("MTD_TORTURE_SEED").unwrap_or_else(|| u64::from(std::process::id()));
         let restarts = number("MTD_TORTURE_RESTARTS").unwrap_or(FEW_RESTARTS);
         println!(

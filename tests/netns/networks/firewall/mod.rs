@@ -15,6 +15,7 @@ use mtd_tests::firewall::{forget_flows_after, let_in_answers_only, let_in_everyt
 use mtd_tests::packet::Outer;
 use mtd_tests::rendezvous::SERVER_V6;
 use mtd_tests::topology::TopologyOptions;
+use mtd_tests::torture::wanted_length;
 use mtd_tests::traffic::{UdpOptions, UdpReport, UdpStream};
 use mtd_tests::wait_until;
 
@@ -59,10 +60,10 @@ fn require_lossless(world: &World, report: &UdpReport) -> Result<()> {
 }
 
 #[test]
-fn nothing_that_the_server_sends_to_an_idle_client_is_lost() -> Result<()> {
+fn torture_nothing_that_the_server_sends_to_an_idle_client_is_lost() -> Result<()> {
     let world = behind_firewall("auto")?;
     wait_for(&world, Middlebox::Found)?;
-    let report = stream(&world, 12 * SLOT)?;
+    let report = stream(&world, wanted_length().unwrap_or(12 * SLOT))?;
     require_lossless(&world, &report)?;
     let sessions = world.sessions_with(Who::Alice)?;
     ensure!(sessions.iter().all(|session| session.answered_where_heard), "{sessions:?}");
@@ -88,7 +89,7 @@ fn without_openers_the_server_does_not_reach_an_idle_client() -> Result<()> {
 /// The time of the first packet after a while in which the client has sent nothing but openers, longer than the router
 /// remembers a flow.
 #[test]
-fn the_first_packet_after_a_quiet_while_is_not_late() -> Result<()> {
+fn torture_the_first_packet_after_a_quiet_while_is_not_late() -> Result<()> {
     let world = behind_firewall("auto")?;
     forget_flows_after(world.router(), 3)?;
     wait_for(&world, Middlebox::Found)?;
@@ -96,12 +97,13 @@ fn the_first_packet_after_a_quiet_while_is_not_late() -> Result<()> {
     let inbox = world.netns(Who::Alice).enter(|| UdpSocket::bind((to, 0)))??;
     inbox.set_read_timeout(Some(Duration::from_secs(5)))?;
     let sender = world.netns(Who::Server).enter(|| UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)))??;
-    for quiet in [5_000, 4_100, 1_250, 1_500] {
-        thread::sleep(Duration::from_millis(quiet));
+    let usual = [5_000, 4_100, 1_250, 1_500].map(Duration::from_millis);
+    for quiet in wanted_length().into_iter().chain(usual) {
+        thread::sleep(quiet);
         let sent = Instant::now();
         sender.send_to(b"first", inbox.local_addr()?)?;
         inbox.recv(&mut [0; 16]).with_context(|| world.explain())?;
-        println!("after {quiet} ms: {:.2?}", sent.elapsed());
+        println!("after {quiet:?}: {:.2?}", sent.elapsed());
         // Not the next slot's opener has let it in.
         ensure!(sent.elapsed() < SLOT / 4, "{:.2?}", sent.elapsed());
     }

@@ -39,7 +39,7 @@ fn replays_and_forgeries_from_elsewhere_move_nothing() -> Result<()> {
     let (world, _) = open_at_home(Translation::Ports)?;
     let watch = Watch::start(&world)?;
     let report = thread::scope(|scope| -> Result<_> {
-        let stream = scope.spawn(|| one_way(&world, 8));
+        let stream = scope.spawn(|| one_way(&world, 8 * SLOT));
         let mut all = Vec::new();
         for round in 0..6 {
             thread::sleep(SLOT);

@@ -90,7 +90,7 @@ fn renewed_keys_and_killed_controllers_keep_it() -> Result<()> {
     let handshakes = world.handshakes()?;
     ensure!(handshakes.refused.is_empty(), "{handshakes:?}");
     require_translated(&world, true)?;
-    let report = one_way(&world, 4)?;
+    let report = one_way(&world, 4 * SLOT)?;
     println!("one way after that: {report:?}");
     ensure!(report.lost == 0, "{report:?}\n{}", world.explain());
     world.require_no_session_drops(&[Who::Alice, Who::Server])

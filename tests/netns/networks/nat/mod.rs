@@ -12,6 +12,7 @@ use anyhow::{Context as _, Result, ensure};
 use mtd_tests::firewall::forget_flows_after;
 use mtd_tests::home::{HomeRouter, Translation};
 use mtd_tests::topology::TopologyOptions;
+use mtd_tests::torture::wanted_length;
 use mtd_tests::traffic::{UdpOptions, UdpStream};
 use mtd_tests::wait_until;
 
@@ -58,11 +59,11 @@ fn require_translated(world: &World, translated: bool) -> Result<()> {
     .with_context(|| world.explain())
 }
 
-/// Sends from the server to the client, which sends nothing by itself, for so many slots.
-fn one_way(world: &World, slots: u32) -> Result<mtd_tests::traffic::UdpReport> {
+/// Sends from the server to the client, which sends nothing by itself, for so long.
+fn one_way(world: &World, time: Duration) -> Result<mtd_tests::traffic::UdpReport> {
     let options = UdpOptions::to(world.address(Who::Alice, Inner::V6)?);
     let stream = UdpStream::start(world.netns(Who::Server), world.netns(Who::Alice), &options)?;
-    thread::sleep(slots * SLOT);
+    thread::sleep(time);
     stream.stop()
 }
 
@@ -79,20 +80,20 @@ fn first_packet(world: &World) -> Result<Duration> {
 }
 
 #[test]
-fn a_client_behind_a_router_that_translates_reaches_its_server_and_is_reached() -> Result<()> {
+fn torture_a_client_behind_a_router_that_translates_reaches_its_server_and_is_reached() -> Result<()> {
     at_once(&[Translation::Masquerade, Translation::Ports, Translation::Prefix], |&translation| {
         let (mut world, _) = open_at_home(translation)?;
         let handshakes = world.handshakes()?;
         ensure!(handshakes.refused.is_empty() && handshakes.answered == 1, "{handshakes:?}");
         // Nothing is lost over many slots, although the client sends nothing by itself.
-        let report = one_way(&world, 8)?;
+        let report = one_way(&world, wanted_length().unwrap_or(8 * SLOT))?;
         println!("{translation:?}: {report:?}");
         ensure!(
             report.lost == 0 && report.duplicated == 0,
             "{translation:?}: {report:?}\n{}",
             world.explain()
         );
-        thread::sleep(3 * SLOT);
+        thread::sleep(wanted_length().unwrap_or(3 * SLOT));
         let first = first_packet(&world).with_context(|| world.explain())?;
         println!("{translation:?}: {first:?} to an idle client");
         ensure!(first < Duration::from_millis(200), "{first:?}");
