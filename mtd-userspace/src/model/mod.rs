@@ -9,6 +9,7 @@ mod fault;
 mod filter;
 mod guard;
 mod ids;
+mod last_try;
 mod limits;
 mod time;
 
@@ -24,6 +25,7 @@ pub use fault::{Fault, MAX_SHOWN, shown};
 pub use filter::{Action, Direction, Filter, Reject, Rule, RuleProtocol};
 pub use guard::{Enforcement, Guard};
 pub use ids::{ClientId, PeerNumber, SessionIndex};
+pub use last_try::{LastTry, News};
 pub use limits::{
     DEFAULT_PERIOD, MAX_INNER_MTU, MAX_SESSIONS, MIN_INNER_MTU, MIN_REKEY_MARGIN, MIN_SLOTS_AHEAD,
     PERIOD_RANGE, PERIODS_MS,

@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::http::{Reason, Refusal};
 use crate::keys::PublicKey;
 use crate::leases::Leases;
+use crate::model::{LastTry, News};
 use crate::proto::session::nanoseconds;
 use crate::sessions::{Clock, Consequences, RegisteredClient};
 use crate::status::{self, SessionState};
@@ -45,7 +46,7 @@ pub(super) struct Registrar {
     leases: Leases,
     leases_path: PathBuf,
     /// Why the leases could not be written the last time.
-    unsaved: Option<String>,
+    unsaved: LastTry,
     clock: Arc<dyn Clock>,
     own_key: PublicKey,
 }
@@ -76,7 +77,8 @@ impl Registrar {
             warn!("{} cannot be used ({why}): clients get new addresses", leases_path.display());
             Leases::new(listen.pool, config.reserved_networks())
         });
-        let mut registrar = Self { registry, sources, leases, leases_path, unsaved: None, clock, own_key };
+        let mut registrar =
+            Self { registry, sources, leases, leases_path, unsaved: LastTry::default(), clock, own_key };
         registrar.bring_up_to_date();
         Ok(Some(registrar))
     }
@@ -190,25 +192,17 @@ impl Registrar {
     /// Writes the leases if they have changed, or could not be written before. A failure is logged once: the leases hold as
     /// long as this controller runs.
     pub(super) fn save(&mut self) {
-        match self.leases.write(&self.leases_path) {
-            Ok(()) => {
-                if self.unsaved.take().is_some() {
-                    info!("the tunnel addresses of clients are saved again");
-                }
-            }
-            Err(error) => {
-                let why = error.to_string();
-                if self.unsaved.as_ref() != Some(&why) {
-                    warn!("{why}");
-                }
-                self.unsaved = Some(why);
-            }
+        let written = self.leases.write(&self.leases_path);
+        match self.unsaved.note(written.err().map(|error| error.to_string())) {
+            Some(News::Fails(why)) => warn!("{why}"),
+            Some(News::Works) => info!("the tunnel addresses of clients are saved again"),
+            None => {}
         }
     }
 
     /// Why the leases are not saved; `None`: they are.
     pub(super) fn unsaved(&self) -> Option<&str> {
-        self.unsaved.as_deref()
+        self.unsaved.failure()
     }
 }
 
@@ -220,7 +214,15 @@ impl Registrar {
         let (registry, _) = Registry::load(sources.clone()).unwrap();
         let leases_path = dir.join("leases");
         let own_key = PublicKey::from_bytes([1; 32]);
-        Self { registry, sources, leases: Leases::new(pool, []), leases_path, unsaved: None, clock, own_key }
+        Self {
+            registry,
+            sources,
+            leases: Leases::new(pool, []),
+            leases_path,
+            unsaved: LastTry::default(),
+            clock,
+            own_key,
+        }
     }
 }
 

@@ -16,6 +16,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use crate::config::Config;
+use crate::model::{LastTry, News};
 use crate::proto::clock::Reading;
 use crate::status::{Dns, Status};
 use crate::subsystem::{AfterEnd, Context, Subsystem};
@@ -42,7 +43,7 @@ pub struct Resolver {
 struct State {
     /// The index of the tunnel device for which systemd-resolved knows the servers; `None`: it does not.
     told: Option<u32>,
-    problem: Option<String>,
+    last: LastTry,
 }
 
 impl Resolver {
@@ -84,15 +85,11 @@ impl Resolver {
             Some(index) => self.tell(index).await,
             None => self.forget().await,
         };
-        let problem = done.err().map(|error| format!("{error:#}"));
-        if let Some(problem) = &problem
-            && self.state().problem.as_ref() != Some(problem)
-        {
+        let mut state = self.state();
+        if let Some(News::Fails(problem)) = state.last.note(done.err().map(|error| format!("{error:#}"))) {
             warn!("the name servers behind the tunnel are not used: {problem}");
         }
-        let failed = problem.is_some();
-        self.state().problem = problem;
-        !failed
+        state.last.failure().is_none()
     }
 
     async fn tell(&self, index: u32) -> anyhow::Result<()> {
@@ -156,7 +153,7 @@ impl Subsystem for Resolver {
         status.dns = Some(Dns {
             servers: self.servers.clone(),
             used: state.told.is_some(),
-            problem: state.problem.clone(),
+            problem: state.last.failure().map(str::to_owned),
         });
     }
 }

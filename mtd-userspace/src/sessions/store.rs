@@ -7,7 +7,7 @@ use std::thread;
 use mtd_common::abi::SessionState;
 use tracing::{error, info};
 
-use crate::model::BootNs;
+use crate::model::{BootNs, LastTry, News};
 use crate::proto::exchange::Publication;
 use crate::state::{Marks, State, StateError};
 
@@ -50,7 +50,7 @@ const AGAIN: u64 = 2_000_000_000;
 /// Whether the last write failed.
 #[derive(Debug)]
 pub(super) struct Unsaved {
-    why: Option<String>,
+    last: LastTry,
     /// When it was last tried.
     tried: BootNs,
 }
@@ -58,7 +58,7 @@ pub(super) struct Unsaved {
 impl Unsaved {
     /// After the first write, which has failed if there is an error.
     pub(super) fn new(error: Option<StateError>, now: BootNs) -> Self {
-        let mut unsaved = Self { why: None, tried: now };
+        let mut unsaved = Self { last: LastTry::default(), tried: now };
         unsaved.note(error.map_or(Ok(()), Err).as_ref(), now);
         unsaved
     }
@@ -66,30 +66,21 @@ impl Unsaved {
     /// Takes the result of a write. Only a change is worth a line in the log: the file may be written ten times a second.
     pub(super) fn note(&mut self, result: Result<&(), &StateError>, now: BootNs) {
         self.tried = now;
-        match result {
-            Ok(()) => {
-                if self.why.take().is_some() {
-                    info!("the state file can be written again");
-                }
-            }
-            Err(error) => {
-                let why = error.to_string();
-                if self.why.as_ref() != Some(&why) {
-                    error!("{why}");
-                }
-                self.why = Some(why);
-            }
+        match self.last.note(result.err().map(ToString::to_string)) {
+            Some(News::Fails(why)) => error!("{why}"),
+            Some(News::Works) => info!("the state file can be written again"),
+            None => {}
         }
     }
 
     /// Why it failed; `None`: all is saved.
     pub(super) fn why(&self) -> Option<&str> {
-        self.why.as_deref()
+        self.last.failure()
     }
 
     /// Whether it is time to try again; that counts as tried.
     pub(super) fn is_due(&mut self, now: BootNs) -> bool {
-        let due = self.why.is_some() && now.since(self.tried) >= AGAIN;
+        let due = self.why().is_some() && now.since(self.tried) >= AGAIN;
         if due {
             self.tried = now;
         }

@@ -73,16 +73,12 @@ impl Client {
         }
         self.said = text;
         self.rekey = None;
-        let trouble = Trouble::TornDown(reason);
-        match reason {
-            // The server goes on, and takes this client back at the same introduction.
-            Reason::Idle | Reason::Renumbered | Reason::InUse => self.fail(trouble, now),
-            _ => {
-                // A server that comes back has another introduction.
-                self.known.values_mut().for_each(|known| known.failed = true);
-                self.fail(trouble, now);
-            }
+        // Otherwise the server goes on, and takes this client back at the same introduction.
+        if !matches!(reason, Reason::Idle | Reason::Renumbered | Reason::InUse) {
+            // A server that comes back has another one.
+            self.known.values_mut().for_each(|known| known.failed = true);
         }
+        self.fail(Trouble::TornDown(reason), now);
     }
 
     /// Whether the server that has published the introduction of a window takes no handshake of this version. Then that is why there is no

@@ -17,6 +17,7 @@ use super::super::meeting::{Meeting, seal};
 use crate::files;
 use crate::http::{Reason, Refusal, answer};
 use crate::keys::PublicKey;
+use crate::model::{LastTry, News};
 use crate::proto::exchange::Publication;
 use crate::proto::rendezvous::carried::{Carried, MAX_INTRODUCTIONS};
 use crate::proto::rendezvous::{Introduction, SEALED_BYTES, Shared, window_start};
@@ -62,8 +63,8 @@ pub(in crate::rendezvous) struct Handout {
 struct State {
     /// By the starts of their windows, Unix time in s.
     introductions: BTreeMap<u64, Introduction>,
-    /// Why the folder could not be written.
-    problem: Option<String>,
+    /// Whether the folder could be written.
+    written: LastTry,
 }
 
 impl Handout {
@@ -100,11 +101,9 @@ impl Handout {
     /// Notes whether the folder could be written.
     pub(in crate::rendezvous) fn note(&self, result: io::Result<()>) {
         let problem = result.err().map(|error| format!("it cannot be written: {error}"));
-        let mut state = self.lock();
-        if let Some(problem) = problem.as_ref().filter(|problem| state.problem.as_ref() != Some(*problem)) {
+        if let Some(News::Fails(problem)) = self.lock().written.note(problem) {
             tracing::warn!("introductions_dir: {problem}");
         }
-        state.problem = problem;
     }
 
     /// The part of the status about this folder.
@@ -114,7 +113,7 @@ impl Handout {
             server: None,
             path: folder.display().to_string(),
             good_until: state.introductions.last_key_value().map(|(start, _)| (start + window) as f64),
-            problem: state.problem.clone(),
+            problem: state.written.failure().map(str::to_owned),
         }
     }
 
