@@ -1,7 +1,7 @@
-//! Writing files so that they are complete or absent, even after a loss of power, and if need be on a full disk.
+//! Reading files of a limited length, and writing files so that they are complete or absent, even after a loss of power, and if need be on a full disk.
 
 use std::fs::{self, File, Permissions};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -99,6 +99,17 @@ pub fn create(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     linked.map_err(|error| discard(&draft, error))?;
     fs::remove_file(&draft)?;
     sync_folder(path)
+}
+
+/// Reads up to `most` bytes of a file, and one more if it has that: who gets more than `most` knows that it is too long, and a
+/// file without an end costs no memory.
+///
+/// # Errors
+/// Those of the file system.
+pub fn read_most(file: File, most: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.take(most + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// Removes a file.

@@ -12,9 +12,10 @@ mod document;
 mod load;
 mod section;
 
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
 
+use crate::files;
 use crate::keys::open_regular;
 use crate::model::Fault;
 use crate::remedy::{Doing, remedy};
@@ -150,8 +151,7 @@ fn read_text(path: &Path) -> Result<String, Fault> {
     let Some(file) = file else {
         return Err(Fault::new("is not a regular file", "name the configuration file itself with -c FILE"));
     };
-    let mut bytes = Vec::new();
-    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(|error| cannot_read(&error))?;
+    let bytes = files::read_most(file, MAX_FILE_BYTES).map_err(|error| cannot_read(&error))?;
     if bytes.len() as u64 > MAX_FILE_BYTES {
         let what = format!("is longer than {MAX_FILE_BYTES} bytes");
         return Err(Fault::new(what, "is it a configuration of mtd? Name another file with -c FILE"));

@@ -11,7 +11,7 @@ mod service;
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, DirBuilder};
-use std::io::{self, Read as _};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -392,9 +392,7 @@ fn read_key(path: &Path) -> Result<PublicKey, Fault> {
         let what = format!("can be written by users other than its owner (mode {mode:04o})");
         return Err(Fault::new(what, "run: chmod go-w on it"));
     }
-    let mut bytes = Vec::new();
-    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-    decode_key(&bytes)
+    decode_key(&files::read_most(file, MAX_FILE_BYTES).map_err(unreadable)?)
 }
 
 /// Reads a public key from the content of a file. The fault does not show the content: it may be a private key.

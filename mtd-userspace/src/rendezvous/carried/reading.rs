@@ -1,7 +1,7 @@
 //! A client's file with introductions: read when it changes, believed only as far as it opens.
 
 use std::fs::{self, Metadata};
-use std::io::{self, Read as _};
+use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use crate::config::Config;
+use crate::files;
 use crate::keys::PublicKey;
 use crate::model::ClientId;
 use crate::proto::rendezvous::carried::{Carried, MAX_FILE_BYTES};
@@ -176,11 +177,8 @@ fn stamp(path: &Path) -> Result<Stamp, String> {
 }
 
 fn read(path: &Path) -> Content {
-    let mut bytes = Vec::new();
-    let file = fs::File::open(path).map_err(|error| trouble(&error))?;
-    // One byte more than is allowed shows that it is too large.
-    file.take(MAX_FILE_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(|error| trouble(&error))?;
-    Ok(bytes)
+    let bytes = fs::File::open(path).and_then(|file| files::read_most(file, MAX_FILE_BYTES as u64));
+    bytes.map_err(|error| trouble(&error))
 }
 
 fn trouble(error: &io::Error) -> String {
@@ -283,7 +281,7 @@ mod tests {
         fs::write(&path, b"one").unwrap();
         let one = stamp(&path).unwrap();
         assert_eq!((stamp(&path).unwrap(), read(&path).unwrap()), (one, b"one".to_vec()));
-        crate::files::replace(&path, &vec![b'#'; 2 * MAX_FILE_BYTES], 0o600).unwrap();
+        files::replace(&path, &vec![b'#'; 2 * MAX_FILE_BYTES], 0o600).unwrap();
         assert_ne!(stamp(&path).unwrap(), one);
         assert_eq!(read(&path).unwrap().len(), MAX_FILE_BYTES + 1);
     }

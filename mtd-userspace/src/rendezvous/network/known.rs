@@ -3,7 +3,7 @@
 //!
 //! The file contains addresses of public nodes, and nothing secret. Nothing in it is believed: a wrong node costs a packet.
 
-use std::io::{self, Read as _};
+use std::io;
 use std::net::SocketAddrV4;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -168,8 +168,7 @@ fn load(path: &Path) -> Result<Vec<SocketAddrV4>, String> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(error.to_string()),
     };
-    let mut text = Vec::new();
-    file.take(MAX_BYTES + 1).read_to_end(&mut text).map_err(|error| error.to_string())?;
+    let text = files::read_most(file, MAX_BYTES).map_err(|error| error.to_string())?;
     if text.len() as u64 > MAX_BYTES {
         return Err(format!("more than {MAX_BYTES} bytes"));
     }
