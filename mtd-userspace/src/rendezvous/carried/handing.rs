@@ -176,6 +176,8 @@ impl Meeting {
             let clients = context.sessions().named_clients();
             for (client, name) in clients {
                 texts.extend(self.carried(&client, &context).map(|carried| (name, carried.to_text())));
+                // Sealing for very many clients takes a while, in which other tasks want to run.
+                tokio::task::yield_now().await;
             }
             let written = tokio::select! {
                 () = context.shutdown().begun() => return Ok(()),
